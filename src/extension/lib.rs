@@ -1,0 +1,1 @@
+//! The PHP face of memring: translates, decides nothing.

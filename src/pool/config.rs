@@ -1,0 +1,140 @@
+//! WISH: what the caller asked for, parsed whole or refused whole.
+//!
+//! Three doors lead here: one `addServer()` call, a list in `save_path`, and
+//! `pool:NAME` from the TOML file. All three end in the same [`NodeSpec`] and
+//! [`Policy`]; nothing behind this file parses text.
+
+use crate::item::KeyRule;
+use std::time::Duration;
+
+/// Where a node listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A name or an IPv4/IPv6 address (without brackets) and a TCP port.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// TCP port, 1 to 65535.
+        port: u16,
+    },
+    /// A path of a unix socket.
+    Unix(std::path::PathBuf),
+}
+
+/// One node as the caller asked for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSpec {
+    /// The host exactly as passed, scheme included: pecl's rings hash this text.
+    pub host: String,
+    /// The port exactly as passed, 0 for a unix socket.
+    pub port: u16,
+    /// Accepted and shown, never used: this library speaks no UDP.
+    pub udp_port: u16,
+    /// Where to connect.
+    pub target: Target,
+    /// Hashed by the rings in place of "host:port" when given.
+    pub id: Option<String>,
+    /// Share of the keys, relative to the other nodes; at least 1.
+    pub weight: u32,
+    /// Limit of one connect, all addresses of the name together.
+    pub connect_timeout: Duration,
+    /// Limit of one exchange.
+    pub op_timeout: Duration,
+    /// Seconds a failed node is left alone; 0 tries at once, negative never again.
+    pub retry_interval: i64,
+    /// Keep the connection across requests.
+    pub persistent: bool,
+    /// False: the node is in the ring but never asked (pecl's `status` argument).
+    pub status: bool,
+}
+
+/// pecl-memcache's default timeout, 1 s (memcache_pool.h MMC_DEFAULT_TIMEOUT).
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+/// pecl-memcache's default retry interval, 15 s (memcache_pool.h MMC_DEFAULT_RETRY).
+pub const DEFAULT_RETRY: i64 = 15;
+
+impl NodeSpec {
+    /// A TCP node with pecl-memcache's defaults: weight 1, 1 s timeouts, retry after 15 s, persistent.
+    pub fn tcp(host: &str, port: u16) -> NodeSpec {
+        NodeSpec {
+            host: host.to_owned(),
+            port,
+            udp_port: 0,
+            target: Target::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port },
+            id: None,
+            weight: 1,
+            connect_timeout: DEFAULT_TIMEOUT,
+            op_timeout: DEFAULT_TIMEOUT,
+            retry_interval: DEFAULT_RETRY,
+            persistent: true,
+            status: true,
+        }
+    }
+
+    /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket).
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Which words go over the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Classic text commands only, byte for byte what pecl-memcache sends.
+    #[default]
+    Ascii,
+    /// pecl's `protocol=binary` in meaning (increment honours defaults, cas and replace
+    /// errors), said in meta commands, or in classic ones where the server has no meta.
+    Binary,
+}
+
+/// How keys are spread over the nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// pecl-memcache `hash_strategy=consistent`: 160 points per weight, 1024 buckets.
+    #[default]
+    PeclConsistent,
+    /// pecl-memcache `hash_strategy=standard`: modulo over the weighted list.
+    PeclStandard,
+    /// libmemcached's ketama with equal weights.
+    Ketama,
+    /// libmemcached's weighted ketama.
+    KetamaWeighted,
+    /// Weighted rendezvous (highest random weight).
+    Rendezvous,
+}
+
+/// The hash function of pecl's rings (`memcache.hash_function`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HashFunction {
+    /// zlib's CRC-32.
+    #[default]
+    Crc32,
+    /// 32-bit FNV-1a over signed bytes, as pecl-memcache compiles it on x86.
+    Fnv,
+}
+
+/// How many copies, and how safe (design: single, async, sync, fenced).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Exactly what pecl-memcache does, its redundancy included.
+    #[default]
+    Single,
+}
+
+/// What holds for a whole pool.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Which words go over the wire.
+    pub protocol: Protocol,
+    /// How keys are spread.
+    pub placement: Placement,
+    /// Hash of pecl's rings.
+    pub hash: HashFunction,
+    /// Copies and their safety.
+    pub mode: Mode,
+    /// Prefix and long-key rule.
+    pub keys: KeyRule,
+    /// Two characters, like `{}`: only what stands between them is hashed for placement.
+    pub tag: Option<[u8; 2]>,
+}

@@ -1,0 +1,24 @@
+//! memring-pool: bytes, places, waiting, copies. Knows neither PHP nor MySQL.
+//!
+//! The files form a staircase: each may use only those above it in this list
+//! (`tests/suite/stairs.rs` checks it).
+//!
+//! | file | the one question it answers |
+//! |---|---|
+//! | `error` | what went wrong |
+//! | `item` | WHAT is stored: key, flags, expiry |
+//! | `codec` | values ⇄ bytes |
+//! | `config` | WISH: nodes and policy as asked for |
+//! | `ring` | WHERE a key lives |
+//! | `wire` | HOW IT IS SAID, no I/O |
+//! | `shared` | what the workers of a host see together |
+//! | `health` | whom to leave alone, and until when |
+//! | `node` | WHO: one server and its socket |
+//! | `fanout` | WAITING: many nodes, one deadline |
+//! | `pool` | THE DOOR: one call of the Memcache API |
+//! | `session` | open, read, write, touch, destroy |
+
+pub mod error;
+pub mod item;
+pub mod config;
+pub mod ring;
