@@ -22,3 +22,4 @@ pub mod error;
 pub mod item;
 pub mod config;
 pub mod ring;
+pub mod wire;
