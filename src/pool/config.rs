@@ -96,9 +96,10 @@ pub enum Placement {
     PeclConsistent,
     /// pecl-memcache `hash_strategy=standard`: modulo over the weighted list.
     PeclStandard,
-    /// libmemcached's ketama with equal weights.
+    /// libmemcached's consistent distribution with its default hash (php-memcached
+    /// `OPT_DISTRIBUTION`, `sess_consistent_hash_type=ketama`).
     Ketama,
-    /// libmemcached's weighted ketama.
+    /// libmemcached's weighted ketama (php-memcached `OPT_LIBKETAMA_COMPATIBLE`).
     KetamaWeighted,
     /// Weighted rendezvous (highest random weight).
     Rendezvous,

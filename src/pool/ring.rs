@@ -1,7 +1,28 @@
 //! WHERE a key lives: owner first, then the nodes to try after it. One walk gives
 //! owner, replicas and failover.
+//!
+//! A ring is built once from the nodes in their order of addition and never changes;
+//! asking it costs no allocation. What each placement is equal to, exactly:
+//!
+//! | placement | equal to |
+//! |---|---|
+//! | pecl-consistent, pecl-standard | pecl-memcache 8.2, `hash_strategy` and `hash_function` of the same names |
+//! | ketama | libmemcached `DISTRIBUTION_CONSISTENT` (php-memcached `OPT_DISTRIBUTION`, `sess_consistent_hash_type=ketama`) with its default hash, chosen before the servers are added |
+//! | ketama-weighted | libmemcached `KETAMA_WEIGHTED` (php-memcached `OPT_LIBKETAMA_COMPATIBLE`, `ketama_weighted`) |
+//! | rendezvous | nobody else: our own, the only even one ([`rendezvous`]) |
+//!
+//! libmemcached's own quirk is kept: under ketama, the first weight above 1 switches
+//! the *points* to the weighted form (MD5, share of the total) while keys keep the
+//! default hash (hosts.cc `server_add`). Ketama and ketama-weighted therefore never
+//! agree, not even with equal weights.
+//!
+//! This file knows nothing of health: who is asked, and who is skipped, is the caller's.
+
+mod hash;
+mod rendezvous;
 
 use crate::config::{HashFunction, Placement};
+use rendezvous::Rendezvous;
 
 /// One node as the ring sees it.
 #[derive(Clone, Copy, Debug)]
@@ -14,24 +35,277 @@ pub struct RingNode<'a> {
 
 /// A built ring; immutable, made anew when a node is added.
 #[derive(Clone, Debug)]
-pub struct Ring {}
+pub struct Ring {
+    tag: Option<[u8; 2]>,
+    rule: Rule,
+}
+
+/// How the owner is found. `u32` is the index of a node in its order of addition.
+#[derive(Clone, Debug)]
+enum Rule {
+    /// One node: always that one, whatever the placement (and 0 for an empty ring).
+    Only,
+    /// pecl-consistent: hash modulo 1024 names the bucket, the bucket names the node.
+    Buckets(HashFunction, Box<[u32; BUCKETS]>),
+    /// pecl-standard: the upper half of the hash modulo the sum of weights.
+    Modulo(HashFunction, Slots),
+    /// ketama: the first point at or after the key's hash.
+    Points(hash::KeyHash, Points),
+    Rendezvous(Rendezvous),
+}
+
+/// Buckets of pecl's consistent strategy (memcache_consistent_hash.c MMC_CONSISTENT_BUCKETS).
+const BUCKETS: usize = 1024;
+/// Points per unit of weight of pecl's consistent strategy (MMC_CONSISTENT_POINTS).
+const PECL_POINTS: u32 = 160;
+/// Points per node of libmemcached's unweighted ketama (MEMCACHED_POINTS_PER_SERVER).
+const KETAMA_POINTS: u32 = 100;
+/// Mean points per node of its weighted form (MEMCACHED_POINTS_PER_SERVER_KETAMA).
+const KETAMA_WEIGHTED_POINTS: u32 = 160;
 
 impl Ring {
     /// Builds the ring for `nodes` in their order of addition.
-    pub fn new(_nodes: &[RingNode<'_>], _placement: Placement, _hash: HashFunction, _tag: Option<[u8; 2]>) -> Ring {
-        Ring {}
+    ///
+    /// `hash` counts for pecl's placements only. `tag` names two characters, like `{}`:
+    /// where a key holds both with something between them, only that is hashed.
+    pub fn new(
+        nodes: &[RingNode<'_>],
+        placement: Placement,
+        hash: HashFunction,
+        tag: Option<[u8; 2]>,
+    ) -> Ring {
+        let rule = match placement {
+            _ if nodes.len() < 2 => Rule::Only,
+            Placement::PeclConsistent => Rule::Buckets(hash, pecl_buckets(nodes, hash)),
+            Placement::PeclStandard => Rule::Modulo(hash, Slots::new(nodes)),
+            Placement::Ketama => {
+                let weighted = nodes.iter().any(|node| node.weight > 1);
+                Rule::Points(hash::KeyHash::OneAtATime, Points::new(nodes, weighted))
+            }
+            Placement::KetamaWeighted => Rule::Points(hash::KeyHash::Md5, Points::new(nodes, true)),
+            Placement::Rendezvous => Rule::Rendezvous(Rendezvous::new(nodes)),
+        };
+        Ring { tag, rule }
     }
 
     /// Index of the node that owns `key` (wire form).
-    pub fn owner(&self, _key: &[u8]) -> usize {
-        0
+    pub fn owner(&self, key: &[u8]) -> usize {
+        let key = self.hashed(key);
+        let index = match &self.rule {
+            Rule::Only => 0,
+            Rule::Buckets(function, table) => bucket(table, hash::pecl(*function, key)),
+            Rule::Modulo(function, slots) => slots.at(hash::pecl(*function, key)),
+            Rule::Points(function, points) => points.owner(function.of(key)),
+            Rule::Rendezvous(nodes) => nodes.owner(key),
+        };
+        index as usize
     }
 
     /// Index of the node to try as number `attempt` (from 0) after the owner.
     ///
     /// pecl's rings hash "<key>-<attempt>" and may name a node twice; the other
-    /// placements walk on to the next distinct node.
-    pub fn after(&self, _key: &[u8], _attempt: u32) -> usize {
+    /// placements walk on to the next distinct node, and round again to the owner.
+    pub fn after(&self, key: &[u8], attempt: u32) -> usize {
+        let key = self.hashed(key);
+        let index = match &self.rule {
+            Rule::Only => 0,
+            Rule::Buckets(function, table) => {
+                bucket(table, hash::pecl_attempt(*function, key, attempt))
+            }
+            Rule::Modulo(function, slots) => slots.at(hash::pecl_attempt(*function, key, attempt)),
+            Rule::Points(function, points) => points.after(function.of(key), attempt),
+            Rule::Rendezvous(nodes) => nodes.after(key, attempt),
+        };
+        index as usize
+    }
+
+    /// The part of `key` that is hashed: what stands between the tag characters, else all of it.
+    fn hashed<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        let Some([open, close]) = self.tag else {
+            return key;
+        };
+        let Some(rest) = memchr::memchr(open, key).and_then(|at| key.get(at + 1..)) else {
+            return key;
+        };
+        match memchr::memchr(close, rest) {
+            Some(end) if end > 0 => rest.get(..end).unwrap_or(key),
+            _ => key,
+        }
+    }
+}
+
+fn bucket(table: &[u32; BUCKETS], hash: u32) -> u32 {
+    table.get(hash as usize % BUCKETS).copied().unwrap_or(0)
+}
+
+/// The 1024 buckets of pecl's consistent strategy: bucket b belongs to the first point
+/// at or after b × step, the last ones wrapping to the first point of all.
+///
+/// The points are not kept: of all that fall between two bucket starts only the lowest
+/// counts, so weights may be large without a large table. Equal points: first added wins,
+/// as a stable sort leaves them.
+fn pecl_buckets(nodes: &[RingNode<'_>], function: HashFunction) -> Box<[u32; BUCKETS]> {
+    const STEP: u32 = u32::MAX / BUCKETS as u32;
+    let mut lowest: Vec<Option<(u32, u32)>> = vec![None; BUCKETS];
+    for (index, node) in (0u32..).zip(nodes) {
+        let prefix = hash::Prefix::new(function, node.name);
+        for number in 0..node.weight.saturating_mul(PECL_POINTS) {
+            let point = prefix.point(number);
+            if let Some(slot) = lowest.get_mut(((point / STEP) as usize).min(BUCKETS - 1))
+                && slot.is_none_or(|(held, _)| point < held)
+            {
+                *slot = Some((point, index));
+            }
+        }
+    }
+    let mut table = Box::new([0; BUCKETS]);
+    let mut next = lowest
+        .iter()
+        .flatten()
+        .next()
+        .map_or(0, |(_, index)| *index);
+    for (bucket, point) in table.iter_mut().zip(&lowest).rev() {
+        next = point.map_or(next, |(_, index)| index);
+        *bucket = next;
+    }
+    table
+}
+
+/// pecl's standard strategy: each node stands `weight` times in one row.
+#[derive(Clone, Debug)]
+struct Slots {
+    row: Box<[u32]>,
+    total: u64,
+}
+
+impl Slots {
+    /// The hash has 15 bits, so only the first 32768 places of the row can be hit.
+    const REACH: usize = 1 << 15;
+
+    fn new(nodes: &[RingNode<'_>]) -> Slots {
+        let row = (0u32..)
+            .zip(nodes)
+            .flat_map(|(index, node)| std::iter::repeat_n(index, node.weight as usize));
+        let total = nodes.iter().map(|node| u64::from(node.weight)).sum();
+        Slots {
+            row: row.take(Slots::REACH).collect(),
+            total,
+        }
+    }
+
+    fn at(&self, hash: u32) -> u32 {
+        let short = u64::from(hash >> 16 & 0x7fff).max(1);
+        let place = short.checked_rem(self.total).unwrap_or(0);
+        self.row.get(place as usize).copied().unwrap_or(0)
+    }
+}
+
+/// ketama's continuum: points in ascending order, ties by order of addition.
+#[derive(Clone, Debug)]
+struct Points {
+    points: Box<[(u32, u32)]>,
+    /// Nodes that have a point at all: a tiny share of the weight may round to none.
+    distinct: u32,
+}
+
+impl Points {
+    fn new(nodes: &[RingNode<'_>], weighted: bool) -> Points {
+        let total: u64 = nodes.iter().map(|node| u64::from(node.weight)).sum();
+        let mut points = Vec::new();
+        let mut distinct = 0;
+        for (index, node) in (0u32..).zip(nodes) {
+            let before = points.len();
+            let name = ketama_name(node.name);
+            if weighted {
+                // Single precision and this order of operations are libmemcached's
+                // (hosts.cc update_continuum): they decide how a share is rounded.
+                let share = node.weight as f32 / total as f32;
+                let rounds =
+                    share * KETAMA_WEIGHTED_POINTS as f32 / 4.0 * nodes.len() as f32 + 1e-10;
+                for number in 0..rounds.floor() as u32 {
+                    let digest = hash::md5(format!("{name}-{number}").as_bytes());
+                    points.extend(digest.into_iter().map(|point| (point, index)));
+                }
+            } else {
+                let point = |number| hash::one_at_a_time(format!("{name}-{number}").as_bytes());
+                points.extend((0..KETAMA_POINTS).map(|number| (point(number), index)));
+            }
+            distinct += u32::from(points.len() > before);
+        }
+        points.sort_unstable();
+        Points {
+            points: points.into_boxed_slice(),
+            distinct,
+        }
+    }
+
+    /// Where the walk of `hash` begins.
+    fn start(&self, hash: u32) -> usize {
+        let at = self.points.partition_point(|(point, _)| *point < hash);
+        if at == self.points.len() { 0 } else { at }
+    }
+
+    fn owner(&self, hash: u32) -> u32 {
+        self.points
+            .get(self.start(hash))
+            .map_or(0, |(_, index)| *index)
+    }
+
+    fn after(&self, hash: u32, attempt: u32) -> u32 {
+        let wanted = (attempt % self.distinct.max(1) + 1) % self.distinct.max(1);
+        let (ahead, behind) = self
+            .points
+            .split_at_checked(self.start(hash))
+            .unwrap_or_default();
+        let walk = || behind.iter().chain(ahead).map(|(_, index)| *index);
+        // One bit per node already met; past what the stack holds, the walk is read again.
+        let mut met = [0u64; 64];
+        let mut count = 0;
+        for (step, index) in walk().enumerate() {
+            let known = match met.get_mut(index as usize / 64) {
+                Some(word) => {
+                    let bit = 1 << (index % 64);
+                    let known = *word & bit != 0;
+                    *word |= bit;
+                    known
+                }
+                None => walk().take(step).any(|earlier| earlier == index),
+            };
+            if known {
+                continue;
+            }
+            if count == wanted {
+                return index;
+            }
+            count += 1;
+        }
         0
     }
 }
+
+/// The name libmemcached hashes for a node: no scheme, no brackets, and no port where
+/// it is 11211 (hosts.cc update_continuum), which is what php-memcached's `addServer()`
+/// gives a unix socket. Its `addServers()` and session lists leave 0 there and hash
+/// "/path:0": who comes from those writes that name as the node's `id`.
+fn ketama_name(name: &str) -> String {
+    if let Some(path) = name.strip_prefix("unix://") {
+        return path.strip_suffix(":0").unwrap_or(path).to_owned();
+    }
+    let bare = ["tcp://", "memcached://"]
+        .iter()
+        .find_map(|scheme| name.strip_prefix(scheme))
+        .unwrap_or(name);
+    let bare = bare.strip_suffix(":11211").unwrap_or(bare);
+    bare.replace(['[', ']'], "")
+}
+
+#[cfg(test)]
+#[path = "ring/tests.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "tests may stop at the first surprise"
+)]
+mod tests;

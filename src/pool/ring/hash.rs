@@ -1,0 +1,164 @@
+//! The hash functions of foreign rings, byte for byte as their owners compute them.
+//!
+//! None of them is chosen for quality: each is here because values already lie where
+//! it put them. They allocate nothing.
+
+use crate::config::HashFunction;
+use md5::Digest;
+
+/// pecl-memcache's hash of `key`.
+pub(super) fn pecl(function: HashFunction, key: &[u8]) -> u32 {
+    match function {
+        HashFunction::Crc32 => crc32fast::hash(key),
+        HashFunction::Fnv => fnv(FNV_START, key),
+    }
+}
+
+/// pecl-memcache's hash of "<key>-<attempt>", the string of its failover and its copies.
+pub(super) fn pecl_attempt(function: HashFunction, key: &[u8], attempt: u32) -> u32 {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(attempt).as_bytes();
+    match function {
+        HashFunction::Crc32 => {
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(key);
+            crc.update(b"-");
+            crc.update(digits);
+            crc.finalize()
+        }
+        HashFunction::Fnv => fnv(fnv(fnv(FNV_START, key), b"-"), digits),
+    }
+}
+
+/// The hash of "<name>-" as far as it is the same for all points of a node.
+pub(super) enum Prefix {
+    Crc32(crc32fast::Hasher),
+    Fnv(u32),
+}
+
+impl Prefix {
+    /// Begins the points of the node called `name`.
+    pub(super) fn new(function: HashFunction, name: &str) -> Prefix {
+        match function {
+            HashFunction::Crc32 => {
+                let mut crc = crc32fast::Hasher::new();
+                crc.update(name.as_bytes());
+                crc.update(b"-");
+                Prefix::Crc32(crc)
+            }
+            HashFunction::Fnv => Prefix::Fnv(fnv(fnv(FNV_START, name.as_bytes()), b"-")),
+        }
+    }
+
+    /// The hash of "<name>-<number>".
+    pub(super) fn point(&self, number: u32) -> u32 {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number).as_bytes();
+        match self {
+            Prefix::Crc32(crc) => {
+                let mut crc = crc.clone();
+                crc.update(digits);
+                crc.finalize()
+            }
+            Prefix::Fnv(state) => fnv(*state, digits),
+        }
+    }
+}
+
+const FNV_START: u32 = 0x811c_9dc5;
+
+/// 32-bit FNV-1a over *signed* bytes: pecl-memcache walks a `char *`, which is signed on
+/// x86, so a byte from 0x80 up flips the upper 24 bits as well. On ARM the original
+/// differs from itself; ours is the same everywhere.
+fn fnv(start: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(start, |state, byte| {
+        (state ^ i32::from(*byte as i8) as u32).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// What a ketama ring hashes its keys with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum KeyHash {
+    /// libmemcached's default (HASHKIT_HASH_DEFAULT).
+    OneAtATime,
+    /// The first four bytes of the MD5, low byte first.
+    Md5,
+}
+
+impl KeyHash {
+    /// The hash of `key`.
+    pub(super) fn of(self, key: &[u8]) -> u32 {
+        match self {
+            KeyHash::OneAtATime => one_at_a_time(key),
+            KeyHash::Md5 => md5(key)[0],
+        }
+    }
+}
+
+/// Jenkins' one-at-a-time over signed bytes, as libmemcached compiles it on x86.
+pub(super) fn one_at_a_time(bytes: &[u8]) -> u32 {
+    let mut state: u32 = 0;
+    for byte in bytes {
+        state = state.wrapping_add(i32::from(*byte as i8) as u32);
+        state = state.wrapping_add(state << 10);
+        state ^= state >> 6;
+    }
+    state = state.wrapping_add(state << 3);
+    state ^= state >> 11;
+    state.wrapping_add(state << 15)
+}
+
+/// The MD5 of `bytes` as four little-endian words.
+pub(super) fn md5(bytes: &[u8]) -> [u32; 4] {
+    let whole = u128::from_le_bytes(md5::Md5::digest(bytes).into());
+    // Truncation picks the word.
+    [
+        whole as u32,
+        (whole >> 32) as u32,
+        (whole >> 64) as u32,
+        (whole >> 96) as u32,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_check_values_come_out() {
+        assert_eq!(pecl(HashFunction::Crc32, b"123456789"), 0xcbf4_3926);
+        assert_eq!(pecl(HashFunction::Fnv, b"a"), 0xe40c_292c);
+        assert_eq!(pecl(HashFunction::Fnv, b"foobar"), 0xbf9c_f968);
+        assert_eq!(one_at_a_time(b"a"), 0xca2e_9442);
+        assert_eq!(
+            one_at_a_time(b"The quick brown fox jumps over the lazy dog"),
+            0x519e_91f5
+        );
+        assert_eq!(
+            md5(b"").map(u32::swap_bytes),
+            [0xd41d_8cd9, 0x8f00_b204, 0xe980_0998, 0xecf8_427e]
+        );
+    }
+
+    #[test]
+    fn a_byte_from_0x80_up_is_hashed_with_its_sign() {
+        assert_eq!(
+            fnv(FNV_START, b"\xff"),
+            (FNV_START ^ 0xffff_ffff).wrapping_mul(0x0100_0193)
+        );
+    }
+
+    #[test]
+    fn an_attempt_hashes_the_key_a_hyphen_and_the_number() {
+        for function in [HashFunction::Crc32, HashFunction::Fnv] {
+            assert_eq!(
+                pecl_attempt(function, b"key", 17),
+                pecl(function, b"key-17")
+            );
+            assert_eq!(
+                Prefix::new(function, "host:1").point(159),
+                pecl(function, b"host:1-159")
+            );
+        }
+    }
+}
