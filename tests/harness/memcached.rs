@@ -1,0 +1,268 @@
+//! A real memcached on a free loopback port or a unix socket: start, kill, freeze, resume, restart empty.
+
+use rustix::process::Signal;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::place::{TempDir, free_port, program, wait_until};
+use crate::process::Process;
+
+/// One memcached of this test, stopped on drop.
+#[derive(Debug)]
+pub struct Memcached {
+    process: Process,
+    port: u16,
+    socket: Option<PathBuf>,
+    extra: Vec<String>,
+    _directory: Option<TempDir>,
+}
+
+impl Memcached {
+    /// Starts one on a free port of 127.0.0.1.
+    pub fn start() -> Memcached {
+        Memcached::with(&[])
+    }
+
+    /// Starts one on a free port with further arguments, such as `["-M", "-m", "1"]`.
+    pub fn with(extra: &[&str]) -> Memcached {
+        for _ in 0..5 {
+            if let Some(server) = Memcached::try_port(free_port(), extra) {
+                return server;
+            }
+        }
+        panic!("memcached did not start on five free ports");
+    }
+
+    /// Starts one on this port of 127.0.0.1; for records that hash the port number.
+    pub fn on(port: u16, extra: &[&str]) -> Memcached {
+        Memcached::try_port(port, extra).unwrap_or_else(|| {
+            panic!(
+                "memcached did not start on 127.0.0.1:{port}. Does another program listen there?"
+            )
+        })
+    }
+
+    /// Starts one on a unix socket in a directory of its own.
+    pub fn on_socket() -> Memcached {
+        let directory = TempDir::new("socket");
+        let socket = directory.path().join("memcached.sock");
+        let arguments = [
+            "-s".to_string(),
+            socket.display().to_string(),
+            "-a".into(),
+            "0777".into(),
+        ];
+        let process = spawn(&arguments, &[]);
+        let mut server = Memcached {
+            process,
+            port: 0,
+            socket: Some(socket),
+            extra: Vec::new(),
+            _directory: Some(directory),
+        };
+        assert!(
+            server.answers(),
+            "memcached did not answer on its unix socket within 5 s"
+        );
+        server
+    }
+
+    fn try_port(port: u16, extra: &[&str]) -> Option<Memcached> {
+        let extra: Vec<String> = extra.iter().map(|argument| argument.to_string()).collect();
+        let process = spawn(&port_arguments(port), &extra);
+        let mut server = Memcached {
+            process,
+            port,
+            socket: None,
+            extra,
+            _directory: None,
+        };
+        server.answers().then_some(server)
+    }
+
+    /// Its TCP port (0 on a unix socket).
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The path of its unix socket.
+    pub fn socket(&self) -> &Path {
+        self.socket
+            .as_deref()
+            .expect("this memcached listens on TCP")
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Freezes it: connections stay open, nothing is answered.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets a frozen one go on with the data it had.
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Starts it again on the same port with empty memory.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        let arguments = match &self.socket {
+            Some(socket) => vec![
+                "-s".to_string(),
+                socket.display().to_string(),
+                "-a".into(),
+                "0777".into(),
+            ],
+            None => port_arguments(self.port),
+        };
+        self.process = spawn(&arguments, &self.extra);
+        assert!(
+            self.answers(),
+            "memcached did not come back on {} within 5 s",
+            self.address()
+        );
+    }
+
+    /// Sends raw bytes and returns what comes back until `end` is seen.
+    ///
+    /// This is the suite's eye on the server: it shares no code with the library under test.
+    pub fn raw(&self, request: impl AsRef<[u8]>, end: &str) -> Vec<u8> {
+        let mut connection = self.connect().expect("connect to our memcached");
+        connection
+            .write_all(request.as_ref())
+            .expect("write to our memcached");
+        let mut reply = Vec::new();
+        let mut piece = [0; 65536];
+        while !reply.ends_with(end.as_bytes()) {
+            match connection.read(&mut piece) {
+                Ok(0) => panic!(
+                    "memcached closed after {:?}",
+                    String::from_utf8_lossy(&reply)
+                ),
+                Ok(n) => reply.extend_from_slice(&piece[..n]),
+                Err(e) => panic!("memcached: {e} after {:?}", String::from_utf8_lossy(&reply)),
+            }
+        }
+        reply
+    }
+
+    /// The flags and the raw bytes stored under `key`, or `None`.
+    pub fn stored(&self, key: &str) -> Option<(u32, Vec<u8>)> {
+        let mut connection = BufReader::new(self.connect().expect("connect to our memcached"));
+        write!(connection.get_mut(), "get {key}\r\n").expect("write to our memcached");
+        let mut line = String::new();
+        connection
+            .read_line(&mut line)
+            .expect("a line from memcached");
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some("VALUE") {
+            return None;
+        }
+        let flags = words
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .expect("flags of a VALUE line");
+        let length: usize = words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .expect("length of a VALUE line");
+        let mut value = vec![0; length];
+        connection
+            .read_exact(&mut value)
+            .expect("the value memcached announced");
+        Some((flags, value))
+    }
+
+    /// One number of `stats`, such as `curr_connections`.
+    pub fn stat(&self, name: &str) -> u64 {
+        let reply = self.raw("stats\r\n", "END\r\n");
+        String::from_utf8_lossy(&reply)
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix(&format!("STAT {name} "))
+                    .and_then(|value| value.trim().parse().ok())
+            })
+            .unwrap_or_else(|| panic!("memcached has no stat {name}"))
+    }
+
+    fn connect(&self) -> std::io::Result<Connection> {
+        let limit = Some(Duration::from_secs(5));
+        match &self.socket {
+            Some(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(limit)?;
+                Ok(Box::new(stream))
+            }
+            None => {
+                let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+                stream.set_read_timeout(limit)?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+
+    /// Waits until it answers `version` and is the process we started, not a stranger on the same port.
+    fn answers(&mut self) -> bool {
+        let mut ours = false;
+        wait_until(Duration::from_secs(5), || {
+            if self.process.ended() {
+                return true;
+            }
+            let Ok(mut connection) = self.connect() else {
+                return false;
+            };
+            let mut reply = [0; 512];
+            if connection.write_all(b"stats\r\n").is_err() {
+                return false;
+            }
+            let Ok(n) = connection.read(&mut reply) else {
+                return false;
+            };
+            ours = String::from_utf8_lossy(&reply[..n])
+                .contains(&format!("STAT pid {}\r\n", self.process.pid()));
+            ours
+        });
+        ours
+    }
+}
+
+/// A byte stream of either kind of socket.
+type Connection = Box<dyn Stream>;
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+fn port_arguments(port: u16) -> Vec<String> {
+    ["-l", "127.0.0.1", "-p", &port.to_string()]
+        .iter()
+        .map(|argument| argument.to_string())
+        .collect()
+}
+
+fn spawn(arguments: &[String], extra: &[String]) -> Process {
+    let binary =
+        program(&["memcached"]).expect("memcached is not installed: apt-get install memcached");
+    let mut command = Command::new(binary);
+    command.args(arguments).args(["-U", "0"]).args(extra);
+    if rustix::process::geteuid().is_root() {
+        command.args(["-u", "root"]); // memcached refuses to run as root without being told a user
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Process::start(&mut command).expect("start memcached")
+}
