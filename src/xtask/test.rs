@@ -1,0 +1,296 @@
+//! cargo xtask test: the one test command. It runs everything, whatever failed before, and its last line is the sum.
+
+use crate::Stop;
+use crate::bootstrap::{self, For};
+use crate::php::Php;
+use crate::phpt_run::{self, Plan, Way};
+use crate::run::{self, cargo};
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+/// What --help prints.
+pub(crate) const HELP: &str = "\
+cargo xtask test [--filter TEXT] [--only STEP] [--php PHP_CONFIG] [--valgrind] [--no-install]
+
+Runs every check and every test: fmt, clippy, doc, unit tests, the suite against real servers,
+and the phpt files under php-cli, php-fpm and Apache's mod_php. Missing packages are installed by apt-get.
+The last line is the sum: N passed, N failed, N skipped. A check that fails counts as one failed.
+
+  --filter TEXT     only tests whose name contains TEXT, and no checks
+  --only STEP       one of: checks, unit, suite, phpt (may be given more than once)
+  --php PHP_CONFIG  the php-config of another PHP than the one in PATH
+  --valgrind        phpt under php-cli only, each below valgrind; a finding is a failure
+  --no-install      name what is missing instead of installing it";
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Did what they should.
+    pub(crate) passed: u64,
+    /// Did not.
+    pub(crate) failed: u64,
+    /// Could not be run here, with a reason printed.
+    pub(crate) skipped: u64,
+}
+
+impl Counts {
+    /// All of them.
+    pub(crate) fn total(self) -> u64 {
+        self.passed + self.failed + self.skipped
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+/// The parts of a full run, in their order.
+const STEPS: &[&str] = &["checks", "unit", "suite", "phpt"];
+
+#[derive(Debug)]
+struct Wish {
+    filter: Option<String>,
+    steps: Vec<String>,
+    php: Option<PathBuf>,
+    valgrind: bool,
+    install: bool,
+}
+
+/// The subcommand.
+///
+/// # Errors
+/// When the words are wrong, something is missing, or anything failed.
+pub(crate) fn main(parser: lexopt::Parser) -> Result<(), Stop> {
+    let wish = parse(parser)?;
+    let begin = Instant::now();
+    let mut counts = Counts::default();
+    let outcome = steps(&wish, &mut counts);
+    if let Err(stop) = outcome {
+        // Whatever kept us from running the rest is a failure in the sum, too.
+        counts.failed += 1;
+        match stop {
+            Stop::Usage(text) | Stop::Failed(text) => run::say(&format!("xtask: {text}")),
+            Stop::Told => {}
+        }
+    }
+    run::headline(&format!("done after {} s", begin.elapsed().as_secs()));
+    run::say(&counts.to_string());
+    if counts.failed == 0 {
+        Ok(())
+    } else {
+        Err(Stop::Told)
+    }
+}
+
+fn parse(mut parser: lexopt::Parser) -> Result<Wish, Stop> {
+    use lexopt::prelude::*;
+    let mut wish = Wish {
+        filter: None,
+        steps: Vec::new(),
+        php: None,
+        valgrind: false,
+        install: true,
+    };
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("filter") => wish.filter = Some(parser.value()?.string()?),
+            Long("only") => {
+                let step = parser.value()?.string()?;
+                if !STEPS.contains(&step.as_str()) {
+                    return Err(Stop::Usage(format!(
+                        "--only knows {}, not \"{step}\"",
+                        STEPS.join(", ")
+                    )));
+                }
+                wish.steps.push(step);
+            }
+            Long("php") => wish.php = Some(PathBuf::from(parser.value()?)),
+            Long("valgrind") => wish.valgrind = true,
+            Long("no-install") => wish.install = false,
+            _ => return Err(word.unexpected().into()),
+        }
+    }
+    if wish.steps.is_empty() {
+        let all = if wish.valgrind { &["phpt"] } else { STEPS };
+        wish.steps = all.iter().map(|step| (*step).to_owned()).collect();
+    }
+    if wish.filter.is_some() {
+        wish.steps.retain(|step| step != "checks");
+    }
+    Ok(wish)
+}
+
+fn steps(wish: &Wish, counts: &mut Counts) -> Result<(), Stop> {
+    let wants = |step: &str| wish.steps.iter().any(|wanted| wanted == step);
+    bootstrap::ensure(For::Test, wish.install)?;
+    let php = Php::find(wish.php.as_deref())?;
+    if wants("checks") {
+        checks(&php, counts);
+    }
+    if wants("unit") {
+        // The extension links only inside PHP, and the suite needs it built: both come later.
+        let mut command = cargo([
+            "test",
+            "--workspace",
+            "--exclude",
+            "memring",
+            "--exclude",
+            "memring-tests",
+        ]);
+        cargo_test("unit tests", command.arg("--no-fail-fast"), wish, counts)?;
+    }
+    if !wants("suite") && !wants("phpt") {
+        return Ok(());
+    }
+    let so = php.build()?;
+    if wants("suite") {
+        let mut command = cargo(["test", "--package", "memring-tests", "--no-fail-fast"]);
+        command.env("MEMRING_SO", &so).env("MEMRING_PHP", &php.cli);
+        cargo_test(
+            "the suite, against real servers",
+            &mut command,
+            wish,
+            counts,
+        )?;
+    }
+    if wants("phpt") {
+        let plan = Plan {
+            ways: ways(&php, wish),
+            php,
+            so,
+            filter: wish.filter.clone(),
+            valgrind: wish.valgrind,
+        };
+        counts.add(phpt_run::run_all(&plan)?);
+    }
+    Ok(())
+}
+
+/// A PHP named on the command line may have no web servers; the default one must have both.
+fn ways(php: &Php, wish: &Wish) -> Vec<Way> {
+    let mut ways = vec![Way::Cli];
+    let named = wish.php.is_some();
+    if !wish.valgrind && (!named || php.fpm().is_some()) {
+        ways.push(Way::Fpm);
+    }
+    if !wish.valgrind && (!named || php.apache_module().is_some()) {
+        ways.push(Way::Apache);
+    }
+    ways
+}
+
+/// fmt, clippy and doc. They look at the release profile where they have the choice, so that the crates below the
+/// extension, bindgen among them, are built once and not twice.
+fn checks(php: &Php, counts: &mut Counts) {
+    let mut clippy = cargo([
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    let mut doc = cargo(["doc", "--release", "--workspace", "--no-deps"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings -D missing_docs");
+    php.name_to_build_scripts(&mut clippy);
+    php.name_to_build_scripts(&mut doc);
+    let mut all = [
+        ("cargo fmt --check", cargo(["fmt", "--all", "--check"])),
+        ("cargo clippy, no warning allowed", clippy),
+        ("cargo doc, everything public described", doc),
+    ];
+    for (label, command) in &mut all {
+        if let Err(Stop::Failed(text)) = run::shown(label, command) {
+            run::say(&format!("   failed  {text}"));
+            counts.failed += 1;
+        }
+    }
+}
+
+/// Runs a `cargo test`, shows it, and adds up its result lines.
+fn cargo_test(
+    label: &str,
+    command: &mut Command,
+    wish: &Wish,
+    counts: &mut Counts,
+) -> Result<(), Stop> {
+    if let Some(filter) = &wish.filter {
+        command.arg("--").arg(filter);
+    }
+    let before = counts.failed;
+    let status = run::lines(label, command, |line| {
+        if let Some(found) = result_line(line) {
+            counts.add(found);
+        }
+        // Passed tests are hundreds of lines that say nothing new.
+        if !(line.starts_with("test ") && line.ends_with("... ok") || line.is_empty()) {
+            run::say(line);
+        }
+    })?;
+    if !status.success() && counts.failed == before {
+        // Not a test but the build, or a crash of the whole binary.
+        counts.failed += 1;
+        run::say(&format!("   failed  {label}: cargo ended with {status}"));
+    }
+    Ok(())
+}
+
+/// Reads "test result: ok. 12 passed; 0 failed; 1 ignored; …".
+fn result_line(line: &str) -> Option<Counts> {
+    let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |word: &str| {
+        numbers
+            .split("; ")
+            .find_map(|part| part.strip_suffix(word))
+            .and_then(|number| number.trim().parse().ok())
+    };
+    Some(Counts {
+        passed: number("passed")?,
+        failed: number("failed")?,
+        skipped: number("ignored")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_line_of_cargo_test_is_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.01s";
+        assert_eq!(
+            result_line(line),
+            Some(Counts {
+                passed: 12,
+                failed: 3,
+                skipped: 1
+            })
+        );
+        assert_eq!(result_line("test a ... ok"), None);
+    }
+
+    #[test]
+    fn the_sum_has_the_words_a_machine_looks_for() {
+        let counts = Counts {
+            passed: 1,
+            failed: 2,
+            skipped: 3,
+        };
+        assert_eq!(counts.to_string(), "1 passed, 2 failed, 3 skipped");
+    }
+}
