@@ -20,6 +20,7 @@
 
 pub mod error;
 pub mod item;
+pub mod codec;
 pub mod config;
 pub mod ring;
 pub mod wire;

@@ -66,7 +66,19 @@ impl Rendezvous {
     }
 
     pub(super) fn owner(&self, key: &[u8]) -> u32 {
-        self.best(hash(key), None).map_or(0, |draw| draw.index)
+        let key = hash(key);
+        if !self.even {
+            return self.best(key, None).map_or(0, |draw| draw.index);
+        }
+        // The same as best(), without the arithmetic that equal weights make void.
+        let mut owner = (0, 0);
+        for (index, voter) in (0u32..).zip(&self.nodes) {
+            let drawn = mix(key ^ voter.seed);
+            if drawn > owner.0 {
+                owner = (drawn, index);
+            }
+        }
+        owner.1
     }
 
     /// The draw in place `attempt` + 1 of the ranking, round again after the last.
