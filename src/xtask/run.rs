@@ -4,9 +4,11 @@
 //! the processes this one started and no other. It is no job scheduler: two threads at most call it at once.
 
 use crate::{Stop, failed};
-use std::collections::BTreeSet;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -132,7 +134,7 @@ pub(crate) fn merged(
     let (mut reader, writer) = std::io::pipe().map_err(broken)?;
     let second = writer.try_clone().map_err(broken)?;
     command.stdin(Stdio::piped()).stdout(writer).stderr(second);
-    let started = Running::start(command);
+    let started = Running::start_in_group(command);
     // The command holds both write ends; without this the reader below would never see an end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = started?;
@@ -145,7 +147,7 @@ pub(crate) fn merged(
         let (end, ended) = channel::<()>();
         let thread = std::thread::spawn(move || {
             if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                signal(pid, rustix::process::Signal::KILL);
+                signal(pid, true, Signal::KILL);
             }
         });
         (end, thread)
@@ -176,26 +178,42 @@ fn told(label: &str, command: &Command, status: ExitStatus) -> Result<(), Stop> 
 pub(crate) struct Running {
     child: Child,
     program: OsString,
+    /// Whether it leads a process group of its own.
+    group: bool,
     reaped: bool,
 }
 
 impl Running {
-    /// Starts the command.
+    /// Starts the command in our own process group, where the terminal's Ctrl-C reaches it and sudo can ask.
     ///
     /// # Errors
     /// When the program cannot be started; the message names it.
     pub(crate) fn start(command: &mut Command) -> Result<Self, Stop> {
+        Self::spawn(command, false)
+    }
+
+    /// Starts the command as the leader of a process group, which is then signalled as a whole. Servers must be
+    /// started so: Apache ends its whole group when it ends, and that would be us.
+    ///
+    /// # Errors
+    /// When the program cannot be started; the message names it.
+    pub(crate) fn start_in_group(command: &mut Command) -> Result<Self, Stop> {
+        Self::spawn(command.process_group(0), true)
+    }
+
+    fn spawn(command: &mut Command, group: bool) -> Result<Self, Stop> {
         let program = command.get_program().to_owned();
         // Held over the spawn: a signal that arrives in between finds the child in the list.
         let mut list = children();
         let child = command
             .spawn()
             .map_err(|error| failed(format!("cannot start {}", program.display()), error))?;
-        list.insert(child.id());
+        list.insert(child.id(), group);
         drop(list);
         Ok(Self {
             child,
             program,
+            group,
             reaped: false,
         })
     }
@@ -218,6 +236,14 @@ impl Running {
         Ok(status)
     }
 
+    /// Ends it at once, with its group; for what has nothing to put in order.
+    pub(crate) fn kill(&mut self) {
+        if !self.reaped {
+            signal(self.pid(), self.group, Signal::KILL);
+            let _ = self.wait();
+        }
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn ended(&mut self) -> bool {
         let ended = !matches!(self.child.try_wait(), Ok(None));
@@ -238,11 +264,11 @@ impl Drop for Running {
         if self.reaped {
             return;
         }
-        signal(self.pid(), rustix::process::Signal::TERM);
+        signal(self.pid(), self.group, Signal::TERM);
         let begin = Instant::now();
         while !self.ended() {
             if begin.elapsed() > GRACE {
-                let _ = self.child.kill();
+                signal(self.pid(), self.group, Signal::KILL);
                 let _ = self.child.wait();
                 self.forget();
                 return;
@@ -252,26 +278,29 @@ impl Drop for Running {
     }
 }
 
-static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// The pids of the children not yet reaped, and whether each leads a group.
+static CHILDREN: Mutex<BTreeMap<u32, bool>> = Mutex::new(BTreeMap::new());
 
-fn children() -> MutexGuard<'static, BTreeSet<u32>> {
+fn children() -> MutexGuard<'static, BTreeMap<u32, bool>> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may have ended meanwhile; then there is nothing to do.
-        let _ = rustix::process::kill_process(pid, signal);
-    }
+fn signal(pid: u32, group: bool, signal: Signal) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    // It may have ended meanwhile; then there is nothing to do.
+    let _ = if group {
+        kill_process_group(pid, signal)
+    } else {
+        kill_process(pid, signal)
+    };
 }
 
 /// Sends TERM to every child that still runs.
 pub(crate) fn stop_children() {
-    for pid in children().iter() {
-        signal(*pid, rustix::process::Signal::TERM);
+    for (pid, group) in children().iter() {
+        signal(*pid, *group, Signal::TERM);
     }
 }
 

@@ -37,7 +37,7 @@ fn loopback(port: u16) -> SocketAddr {
 fn on_free_port(what: &str, command: impl Fn(u16) -> Command) -> Result<(Running, u16), Stop> {
     for _ in 0..5 {
         let port = free_port()?;
-        let mut running = Running::start(&mut command(port))?;
+        let mut running = Running::start_in_group(&mut command(port))?;
         if until(&mut running, || {
             TcpStream::connect_timeout(&loopback(port), START).is_ok()
         }) {
@@ -94,7 +94,7 @@ impl Memcached {
     pub(crate) fn start_on_socket(path: &Path) -> Result<Self, Stop> {
         let mut command = memcached();
         command.arg("-s").arg(path).args(["-a", "0777"]);
-        let mut running = Running::start(&mut command)?;
+        let mut running = Running::start_in_group(&mut command)?;
         if until(&mut running, || UnixStream::connect(path).is_ok()) {
             return Ok(Self { port: 0, running });
         }
@@ -107,6 +107,13 @@ impl Memcached {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.running.pid()
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        // On TERM it looks up only once a second, and it has nothing to save.
+        self.running.kill();
     }
 }
 
@@ -235,7 +242,7 @@ impl Fpm {
                     .map_or_else(|_| Stdio::null(), Stdio::from),
             )
             .stdout(output);
-        let mut running = Running::start(&mut command)?;
+        let mut running = Running::start_in_group(&mut command)?;
         if until(&mut running, || UnixStream::connect(&socket).is_ok()) {
             return Ok(Self {
                 socket,

@@ -1,10 +1,10 @@
 //! cargo xtask test: the one test command. It runs everything, whatever failed before, and its last line is the sum.
 
-use crate::Stop;
 use crate::bootstrap::{self, For};
 use crate::php::Php;
 use crate::phpt_run::{self, Plan, Way};
 use crate::run::{self, cargo};
+use crate::{Stop, failed};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,8 @@ use std::time::Instant;
 
 /// What --help prints.
 pub(crate) const HELP: &str = "\
-cargo xtask test [--filter TEXT] [--only STEP] [--php PHP_CONFIG] [--valgrind] [--no-install]
+cargo xtask test [--filter TEXT] [--only STEP] [--php PHP_CONFIG] [--so FILE]
+                 [--valgrind] [--no-install]
 
 Runs every check and every test: fmt, clippy, doc, unit tests, the suite against real servers,
 and the phpt files under php-cli, php-fpm and Apache's mod_php. Missing packages are installed by apt-get.
@@ -21,6 +22,7 @@ The last line is the sum: N passed, N failed, N skipped. A check that fails coun
   --filter TEXT     only tests whose name contains TEXT, and no checks
   --only STEP       one of: checks, unit, suite, phpt (may be given more than once)
   --php PHP_CONFIG  the php-config of another PHP than the one in PATH
+  --so FILE         an extension built before, instead of building the release one
   --valgrind        phpt under php-cli only, each below valgrind; a finding is a failure
   --no-install      name what is missing instead of installing it";
 
@@ -66,6 +68,7 @@ struct Wish {
     filter: Option<String>,
     steps: Vec<String>,
     php: Option<PathBuf>,
+    so: Option<PathBuf>,
     valgrind: bool,
     install: bool,
 }
@@ -102,6 +105,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Wish, Stop> {
         filter: None,
         steps: Vec::new(),
         php: None,
+        so: None,
         valgrind: false,
         install: true,
     };
@@ -119,6 +123,10 @@ fn parse(mut parser: lexopt::Parser) -> Result<Wish, Stop> {
                 wish.steps.push(step);
             }
             Long("php") => wish.php = Some(PathBuf::from(parser.value()?)),
+            Long("so") => {
+                let so = PathBuf::from(parser.value()?);
+                wish.so = Some(so.canonicalize().map_err(|why| failed(so.display(), why))?);
+            }
             Long("valgrind") => wish.valgrind = true,
             Long("no-install") => wish.install = false,
             _ => return Err(word.unexpected().into()),
@@ -156,7 +164,10 @@ fn steps(wish: &Wish, counts: &mut Counts) -> Result<(), Stop> {
     if !wants("suite") && !wants("phpt") {
         return Ok(());
     }
-    let so = php.build()?;
+    let so = match &wish.so {
+        Some(so) => so.clone(),
+        None => php.build()?,
+    };
     if wants("suite") {
         let mut command = cargo(["test", "--package", "memring-tests", "--no-fail-fast"]);
         command.env("MEMRING_SO", &so).env("MEMRING_PHP", &php.cli);
