@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     run::stop_children_on_signals();
     let outcome = dispatch();
     // Also on the ways out that skip a Drop, such as an error in a thread.
-    run::stop_children();
+    let _no_more = run::stop_children();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::Told) => ExitCode::from(1),

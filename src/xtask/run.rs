@@ -297,11 +297,20 @@ fn signal(pid: u32, group: bool, signal: Signal) {
     };
 }
 
-/// Sends TERM to every child that still runs.
-pub(crate) fn stop_children() {
-    for (pid, group) in children().iter() {
+/// Ends every child that still runs: TERM, and after a third of a second KILL for the servers among them. While
+/// the answer is held, no thread of ours can start another one.
+pub(crate) fn stop_children() -> MutexGuard<'static, BTreeMap<u32, bool>> {
+    let children = children();
+    for (pid, group) in children.iter() {
         signal(*pid, *group, Signal::TERM);
     }
+    if children.values().any(|group| *group) {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    for (pid, _) in children.iter().filter(|(_, group)| **group) {
+        signal(*pid, true, Signal::KILL);
+    }
+    children
 }
 
 /// On INT, TERM or HUP: ends the children, removes the scratch directories, and exits with 128 + the signal.
@@ -312,13 +321,20 @@ pub(crate) fn stop_children_on_signals() {
     };
     std::thread::spawn(move || {
         if let Some(number) = signals.forever().next() {
-            stop_children();
+            let _no_more = stop_children();
             let scratches = SCRATCHES
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
             for path in scratches {
-                let _ = std::fs::remove_dir_all(path);
+                // A thread that has not noticed yet may be writing a file in it.
+                for _ in 0..5 {
+                    let _ = std::fs::remove_dir_all(&path);
+                    if !path.exists() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
             }
             std::process::exit(128 + number);
         }
