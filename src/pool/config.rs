@@ -60,7 +60,10 @@ impl NodeSpec {
             host: host.to_owned(),
             port,
             udp_port: 0,
-            target: Target::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port },
+            target: Target::Tcp {
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port,
+            },
             id: None,
             weight: 1,
             connect_timeout: DEFAULT_TIMEOUT,

@@ -74,7 +74,10 @@ impl Kind {
     ///
     /// A refusal (`Server`, `Client`) is an answer, so the node is fine.
     pub const fn is_node_fault(self) -> bool {
-        matches!(self, Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::Closed | Kind::Protocol)
+        matches!(
+            self,
+            Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::Closed | Kind::Protocol
+        )
     }
 }
 
@@ -91,7 +94,13 @@ pub struct Error {
 impl Error {
     /// An error of `kind` with `cause` as a sentence part ("Connection refused").
     pub fn new(kind: Kind, cause: impl Into<Box<str>>) -> Error {
-        Error { kind, node: None, cause: cause.into(), hint: None, code: 0 }
+        Error {
+            kind,
+            node: None,
+            cause: cause.into(),
+            hint: None,
+            code: 0,
+        }
     }
 
     /// The same error, naming the node ("host:port") it happened at.
@@ -162,7 +171,10 @@ mod tests {
             .at("cache2:11211")
             .code(111)
             .hint("Is memcached running there?");
-        assert_eq!(error.to_string(), "cache2:11211: Connection refused. Is memcached running there?");
+        assert_eq!(
+            error.to_string(),
+            "cache2:11211: Connection refused. Is memcached running there?"
+        );
         assert_eq!(error.number(), 111);
     }
 

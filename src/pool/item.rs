@@ -21,7 +21,9 @@ pub struct Span {
 impl Span {
     /// The bytes this span names; empty when it lies outside of `arena`.
     pub fn of(self, arena: &[u8]) -> &[u8] {
-        arena.get(self.at..self.at.saturating_add(self.len)).unwrap_or_default()
+        arena
+            .get(self.at..self.at.saturating_add(self.len))
+            .unwrap_or_default()
     }
 }
 
@@ -60,7 +62,8 @@ impl KeyRule {
         arena.extend_from_slice(raw);
         let long = arena.len() - at > KEY_MAX;
         // The digest is taken before cleaning, so that "a b…" and "a_b…" stay apart.
-        let tail = (long && self.long == LongKeys::Hash).then(|| digest(arena.get(at..).unwrap_or_default()));
+        let tail = (long && self.long == LongKeys::Hash)
+            .then(|| digest(arena.get(at..).unwrap_or_default()));
         if long {
             arena.truncate(at + KEY_MAX);
         }
@@ -73,7 +76,10 @@ impl KeyRule {
             arena.truncate(at + KEY_MAX - tail.len());
             arena.extend_from_slice(&tail);
         }
-        Ok(Span { at, len: arena.len() - at })
+        Ok(Span {
+            at,
+            len: arena.len() - at,
+        })
     }
 }
 
@@ -83,7 +89,12 @@ fn digest(key: &[u8]) -> [u8; 33] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'~'; 33];
     let hash = md5::Md5::digest(key);
-    for (pair, byte) in text.get_mut(1..).unwrap_or_default().chunks_exact_mut(2).zip(hash) {
+    for (pair, byte) in text
+        .get_mut(1..)
+        .unwrap_or_default()
+        .chunks_exact_mut(2)
+        .zip(hash)
+    {
         for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
             *digit = *HEX.get(usize::from(nibble)).unwrap_or(&b'0');
         }
@@ -122,13 +133,20 @@ mod tests {
     #[test]
     fn control_bytes_and_blanks_become_underscores_and_the_rest_stays() {
         let rule = KeyRule::default();
-        assert_eq!(wire(&rule, b"a b\nc\0d\t\x7f\xc4\xbe"), b"a_b_c_d_\x7f\xc4\xbe");
+        assert_eq!(
+            wire(&rule, b"a b\nc\0d\t\x7f\xc4\xbe"),
+            b"a_b_c_d_\x7f\xc4\xbe"
+        );
     }
 
     #[test]
     fn an_empty_key_is_refused_and_leaves_the_arena_alone() {
         let mut arena = b"x".to_vec();
-        let error = KeyRule { prefix: b"p".to_vec(), long: LongKeys::Cut }.append(b"", &mut arena);
+        let error = KeyRule {
+            prefix: b"p".to_vec(),
+            long: LongKeys::Cut,
+        }
+        .append(b"", &mut arena);
         assert_eq!(error.map_err(|e| e.kind()), Err(Kind::Key));
         assert_eq!(arena, b"x");
     }
@@ -136,7 +154,10 @@ mod tests {
     #[test]
     fn long_keys_are_cut_like_pecl_or_kept_apart_by_a_digest() {
         let (one, two) = (vec![b'k'; 251], vec![b'k'; 300]);
-        let cut = KeyRule { prefix: Vec::new(), long: LongKeys::Cut };
+        let cut = KeyRule {
+            prefix: Vec::new(),
+            long: LongKeys::Cut,
+        };
         assert_eq!(wire(&cut, &one), vec![b'k'; 250]);
         assert_eq!(wire(&cut, &one), wire(&cut, &two));
         let hash = KeyRule::default();
@@ -147,7 +168,10 @@ mod tests {
 
     #[test]
     fn the_prefix_counts_towards_the_length() {
-        let cut = KeyRule { prefix: b"pre_".to_vec(), long: LongKeys::Cut };
+        let cut = KeyRule {
+            prefix: b"pre_".to_vec(),
+            long: LongKeys::Cut,
+        };
         assert_eq!(wire(&cut, &vec![b'k'; 250]).len(), 250);
         assert!(wire(&cut, b"k").starts_with(b"pre_k"));
     }

@@ -15,12 +15,21 @@
 //! | `health` | whom to leave alone, and until when |
 //! | `node` | WHO: one server and its socket |
 //! | `fanout` | WAITING: many nodes, one deadline |
+//! | `call` | one call of the API: inputs, outcomes |
+//! | `request` | one job as words, its answer as an outcome |
 //! | `pool` | THE DOOR: one call of the Memcache API |
 //! | `session` | open, read, write, touch, destroy |
 
-pub mod error;
-pub mod item;
+pub mod call;
 pub mod codec;
 pub mod config;
+pub mod error;
+pub mod fanout;
+pub mod health;
+pub mod item;
+pub mod node;
+pub mod pool;
+mod request;
 pub mod ring;
+pub mod shared;
 pub mod wire;

@@ -7,4 +7,7 @@
 )] // test code
 mod ketama;
 
+mod golden;
+mod golden_wire;
 mod harness_itself;
+mod pool;

@@ -7,7 +7,15 @@ use super::{Expect, LINE_MAX, Parsed, Reply, Store, VALUE_MAX};
 use crate::item::Span;
 
 /// Appends the command line of a store; the value and CR LF follow it.
-pub fn store(out: &mut Vec<u8>, verb: Store, key: &[u8], flags: u32, ttl: u32, len: usize, cas: u64) {
+pub fn store(
+    out: &mut Vec<u8>,
+    verb: Store,
+    key: &[u8],
+    flags: u32,
+    ttl: u32,
+    len: usize,
+    cas: u64,
+) {
     out.extend_from_slice(match verb {
         Store::Set => b"set ",
         Store::Add => b"add ",
@@ -117,12 +125,17 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
         return Parsed::Garbage("a line that does not end in CR LF");
     };
     let used = lf + 1;
-    let span = Span { at, len: line.len() };
+    let span = Span {
+        at,
+        len: line.len(),
+    };
     let reply = match (expect, line) {
         (Expect::Values, _) if line.starts_with(b"VALUE ") => return value(buf, at, line, used),
         (Expect::Values | Expect::Stats, b"END") => Reply::End,
         (Expect::Stats, b"RESET" | b"OK") => Reply::End,
-        (Expect::Stats, _) if line.starts_with(b"STAT ") || line.starts_with(b"ITEM ") => Reply::Stat(span),
+        (Expect::Stats, _) if line.starts_with(b"STAT ") || line.starts_with(b"ITEM ") => {
+            Reply::Stat(span)
+        }
         (Expect::Line, b"STORED" | b"DELETED" | b"TOUCHED" | b"OK") => Reply::Done,
         (Expect::Line, b"NOT_STORED") => Reply::NotStored,
         (Expect::Line, b"EXISTS") => Reply::Exists,
@@ -131,9 +144,10 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
             Some(n) => Reply::Number(n),
             None => return Parsed::Garbage("a number that is none"),
         },
-        (Expect::Version, _) if line.starts_with(b"VERSION ") => {
-            Reply::Version(Span { at: at + 8, len: line.len() - 8 })
-        }
+        (Expect::Version, _) if line.starts_with(b"VERSION ") => Reply::Version(Span {
+            at: at + 8,
+            len: line.len() - 8,
+        }),
         (_, b"ERROR") => Reply::Unknown(span),
         _ if line.starts_with(b"ERROR ") => Reply::Unknown(span),
         _ if line.starts_with(b"SERVER_ERROR") => Reply::ServerError(span),
@@ -149,7 +163,10 @@ fn value(buf: &[u8], at: usize, line: &[u8], used: usize) -> Parsed {
     let key_at = "VALUE ".len();
     let mut fields = line.get(key_at..).unwrap_or_default().split(|b| *b == b' ');
     let key_len = fields.next().map_or(0, <[u8]>::len);
-    let (Some(flags), Some(len)) = (fields.next().and_then(digits), fields.next().and_then(digits)) else {
+    let (Some(flags), Some(len)) = (
+        fields.next().and_then(digits),
+        fields.next().and_then(digits),
+    ) else {
         return GARBAGE;
     };
     let cas = match fields.next().map(digits) {
@@ -157,7 +174,8 @@ fn value(buf: &[u8], at: usize, line: &[u8], used: usize) -> Parsed {
         Some(Some(cas)) => cas,
         Some(None) => return GARBAGE,
     };
-    let (Ok(flags), Ok(len), None) = (u32::try_from(flags), usize::try_from(len), fields.next()) else {
+    let (Ok(flags), Ok(len), None) = (u32::try_from(flags), usize::try_from(len), fields.next())
+    else {
         return GARBAGE;
     };
     if len > VALUE_MAX {
@@ -171,8 +189,19 @@ fn value(buf: &[u8], at: usize, line: &[u8], used: usize) -> Parsed {
     if buf.get(data + len..data + len + 2) != Some(b"\r\n".as_slice()) {
         return Parsed::Garbage("a value of another length than announced");
     }
-    let key = Span { at: at + key_at, len: key_len };
-    Parsed::Reply(used + len + 2, Reply::Value { key, flags, cas, data: Span { at: data, len } })
+    let key = Span {
+        at: at + key_at,
+        len: key_len,
+    };
+    Parsed::Reply(
+        used + len + 2,
+        Reply::Value {
+            key,
+            flags,
+            cas,
+            data: Span { at: data, len },
+        },
+    )
 }
 
 /// A number alone on its line; `decr` pads its answer with blanks (memcached keeps the old length).
@@ -192,7 +221,12 @@ pub(super) fn digits(text: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop at the first surprise")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
 mod tests {
     use super::*;
 
@@ -204,8 +238,14 @@ mod tests {
 
     #[test]
     fn requests_are_spelled_as_pecl_memcache_spells_them() {
-        assert_eq!(said(|o| store(o, Store::Set, b"i", 768, 0, 2, 0)), "set i 768 0 2\r\n");
-        assert_eq!(said(|o| store(o, Store::Cas, b"i", 768, 60, 1, 67)), "cas i 768 60 1 67\r\n");
+        assert_eq!(
+            said(|o| store(o, Store::Set, b"i", 768, 0, 2, 0)),
+            "set i 768 0 2\r\n"
+        );
+        assert_eq!(
+            said(|o| store(o, Store::Cas, b"i", 768, 60, 1, 67)),
+            "cas i 768 60 1 67\r\n"
+        );
         assert_eq!(
             said(|o| {
                 get(o, false);
@@ -219,7 +259,10 @@ mod tests {
         assert_eq!(said(|o| delta(o, false, b"i", 3)), "decr i 3\r\n");
         assert_eq!(said(|o| flush_all(o, 0)), "flush_all\r\n");
         assert_eq!(said(|o| flush_all(o, 50)), "flush_all 50\r\n");
-        assert_eq!(said(|o| stats(o, b"cachedump 1 5")), "stats cachedump 1 5\r\n");
+        assert_eq!(
+            said(|o| stats(o, b"cachedump 1 5")),
+            "stats cachedump 1 5\r\n"
+        );
         assert_eq!(said(|o| stats(o, b"")), "stats\r\n");
         assert_eq!(said(|o| touch(o, b"k", 9)), "touch k 9\r\n");
     }
@@ -232,55 +275,150 @@ mod tests {
             (b"DELETED\r\nrest", Expect::Line, done(9)),
             (b"TOUCHED\r\n", Expect::Line, done(9)),
             (b"OK\r\n", Expect::Line, done(4)),
-            (b"NOT_STORED\r\n", Expect::Line, Parsed::Reply(12, Reply::NotStored)),
+            (
+                b"NOT_STORED\r\n",
+                Expect::Line,
+                Parsed::Reply(12, Reply::NotStored),
+            ),
             (b"EXISTS\r\n", Expect::Line, Parsed::Reply(8, Reply::Exists)),
-            (b"NOT_FOUND\r\n", Expect::Number, Parsed::Reply(11, Reply::NotFound)),
+            (
+                b"NOT_FOUND\r\n",
+                Expect::Number,
+                Parsed::Reply(11, Reply::NotFound),
+            ),
             (b"6\r\n", Expect::Number, Parsed::Reply(3, Reply::Number(6))),
-            (b"9  \r\n", Expect::Number, Parsed::Reply(5, Reply::Number(9))),
-            (b"18446744073709551615\r\n", Expect::Number, Parsed::Reply(22, Reply::Number(u64::MAX))),
-            (b"18446744073709551616\r\n", Expect::Number, Parsed::Garbage("a number that is none")),
+            (
+                b"9  \r\n",
+                Expect::Number,
+                Parsed::Reply(5, Reply::Number(9)),
+            ),
+            (
+                b"18446744073709551615\r\n",
+                Expect::Number,
+                Parsed::Reply(22, Reply::Number(u64::MAX)),
+            ),
+            (
+                b"18446744073709551616\r\n",
+                Expect::Number,
+                Parsed::Garbage("a number that is none"),
+            ),
             (b"END\r\n", Expect::Values, Parsed::Reply(5, Reply::End)),
             (b"RESET\r\n", Expect::Stats, Parsed::Reply(7, Reply::End)),
-            (b"STAT pid 1\r\n", Expect::Stats, Parsed::Reply(12, Reply::Stat(Span { at: 0, len: 10 }))),
-            (b"VERSION 1.6.18\r\n", Expect::Version, Parsed::Reply(16, Reply::Version(Span { at: 8, len: 6 }))),
-            (b"ERROR\r\n", Expect::Stats, Parsed::Reply(7, Reply::Unknown(Span { at: 0, len: 5 }))),
-            (b"SERVER_ERROR x\r\n", Expect::Values, Parsed::Reply(16, Reply::ServerError(Span { at: 0, len: 14 }))),
-            (b"CLIENT_ERROR x\r\n", Expect::Line, Parsed::Reply(16, Reply::ClientError(Span { at: 0, len: 14 }))),
+            (
+                b"STAT pid 1\r\n",
+                Expect::Stats,
+                Parsed::Reply(12, Reply::Stat(Span { at: 0, len: 10 })),
+            ),
+            (
+                b"VERSION 1.6.18\r\n",
+                Expect::Version,
+                Parsed::Reply(16, Reply::Version(Span { at: 8, len: 6 })),
+            ),
+            (
+                b"ERROR\r\n",
+                Expect::Stats,
+                Parsed::Reply(7, Reply::Unknown(Span { at: 0, len: 5 })),
+            ),
+            (
+                b"SERVER_ERROR x\r\n",
+                Expect::Values,
+                Parsed::Reply(16, Reply::ServerError(Span { at: 0, len: 14 })),
+            ),
+            (
+                b"CLIENT_ERROR x\r\n",
+                Expect::Line,
+                Parsed::Reply(16, Reply::ClientError(Span { at: 0, len: 14 })),
+            ),
             (
                 b"VALUE i 768 2 67\r\n-5\r\nEND\r\n",
                 Expect::Values,
                 Parsed::Reply(
                     22,
-                    Reply::Value { key: Span { at: 6, len: 1 }, flags: 768, cas: 67, data: Span { at: 18, len: 2 } },
+                    Reply::Value {
+                        key: Span { at: 6, len: 1 },
+                        flags: 768,
+                        cas: 67,
+                        data: Span { at: 18, len: 2 },
+                    },
                 ),
             ),
-            (b"VALUE i 0 2\r\nabc\r\n", Expect::Values, Parsed::Garbage("a value of another length than announced")),
-            (b"VALUE i 0 4294967296\r\n", Expect::Values, Parsed::Garbage("a value longer than any server stores")),
-            (b"VALUE i 0\r\n", Expect::Values, Parsed::Garbage("a VALUE line that cannot be read")),
-            (b"VALUE i 0 1 2 3\r\n", Expect::Values, Parsed::Garbage("a VALUE line that cannot be read")),
-            (b"VALUE i -1 1\r\n", Expect::Values, Parsed::Garbage("a VALUE line that cannot be read")),
-            (b"STORED\n", Expect::Line, Parsed::Garbage("a line that does not end in CR LF")),
+            (
+                b"VALUE i 0 2\r\nabc\r\n",
+                Expect::Values,
+                Parsed::Garbage("a value of another length than announced"),
+            ),
+            (
+                b"VALUE i 0 4294967296\r\n",
+                Expect::Values,
+                Parsed::Garbage("a value longer than any server stores"),
+            ),
+            (
+                b"VALUE i 0\r\n",
+                Expect::Values,
+                Parsed::Garbage("a VALUE line that cannot be read"),
+            ),
+            (
+                b"VALUE i 0 1 2 3\r\n",
+                Expect::Values,
+                Parsed::Garbage("a VALUE line that cannot be read"),
+            ),
+            (
+                b"VALUE i -1 1\r\n",
+                Expect::Values,
+                Parsed::Garbage("a VALUE line that cannot be read"),
+            ),
+            (
+                b"STORED\n",
+                Expect::Line,
+                Parsed::Garbage("a line that does not end in CR LF"),
+            ),
             // An answer to another question is none.
-            (b"STORED\r\n", Expect::Values, Parsed::Garbage("a line that answers nothing that was asked")),
-            (b"END\r\n", Expect::Line, Parsed::Garbage("a line that answers nothing that was asked")),
-            (b"5\r\n", Expect::Line, Parsed::Garbage("a line that answers nothing that was asked")),
-            (b"HTTP/1.1 200 OK\r\n", Expect::Values, Parsed::Garbage("a line that answers nothing that was asked")),
+            (
+                b"STORED\r\n",
+                Expect::Values,
+                Parsed::Garbage("a line that answers nothing that was asked"),
+            ),
+            (
+                b"END\r\n",
+                Expect::Line,
+                Parsed::Garbage("a line that answers nothing that was asked"),
+            ),
+            (
+                b"5\r\n",
+                Expect::Line,
+                Parsed::Garbage("a line that answers nothing that was asked"),
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\n",
+                Expect::Values,
+                Parsed::Garbage("a line that answers nothing that was asked"),
+            ),
         ]
     }
 
     #[test]
     fn replies_are_read_as_what_was_asked_for() {
         for (bytes, expect, parsed) in rows() {
-            assert_eq!(parse(bytes, 0, expect), parsed, "{}", String::from_utf8_lossy(bytes));
+            assert_eq!(
+                parse(bytes, 0, expect),
+                parsed,
+                "{}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 
     #[test]
     fn every_cut_of_a_reply_means_not_yet() {
         for (bytes, expect, parsed) in rows() {
-            let Parsed::Reply(used, _) = parsed else { continue };
+            let Parsed::Reply(used, _) = parsed else {
+                continue;
+            };
             for cut in 0..used {
-                assert!(matches!(parse(&bytes[..cut], 0, expect), Parsed::More(n) if n > 0), "cut at {cut}");
+                assert!(
+                    matches!(parse(&bytes[..cut], 0, expect), Parsed::More(n) if n > 0),
+                    "cut at {cut}"
+                );
             }
         }
     }
@@ -288,14 +426,21 @@ mod tests {
     #[test]
     fn spans_point_into_the_whole_buffer() {
         let buf = b"STORED\r\nVALUE key 0 3\r\nabc\r\nEND\r\n";
-        let Parsed::Reply(20, Reply::Value { key, data, .. }) = parse(buf, 8, Expect::Values) else {
+        let Parsed::Reply(20, Reply::Value { key, data, .. }) = parse(buf, 8, Expect::Values)
+        else {
             panic!("no value")
         };
-        assert_eq!((key.of(buf), data.of(buf)), (b"key".as_slice(), b"abc".as_slice()));
+        assert_eq!(
+            (key.of(buf), data.of(buf)),
+            (b"key".as_slice(), b"abc".as_slice())
+        );
     }
 
     #[test]
     fn a_line_that_never_ends_is_given_up() {
-        assert_eq!(parse(&[b'x'; LINE_MAX + 1], 0, Expect::Line), Parsed::Garbage("a line without an end"));
+        assert_eq!(
+            parse(&[b'x'; LINE_MAX + 1], 0, Expect::Line),
+            Parsed::Garbage("a line without an end")
+        );
     }
 }

@@ -108,7 +108,14 @@ pub fn delete(out: &mut Vec<u8>, key: &[u8], opaque: u64) {
 }
 
 /// Appends `ma`; with `initial` a missing counter begins there and expires after `ttl`.
-pub fn delta(out: &mut Vec<u8>, up: bool, key: &[u8], amount: u64, initial: Option<(u64, u32)>, opaque: u64) {
+pub fn delta(
+    out: &mut Vec<u8>,
+    up: bool,
+    key: &[u8],
+    amount: u64,
+    initial: Option<(u64, u32)>,
+    opaque: u64,
+) {
     out.extend_from_slice(b"ma ");
     out.extend_from_slice(key);
     out.extend_from_slice(if up { b" v MI" } else { b" v MD" });
@@ -151,7 +158,10 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
         return Parsed::Garbage("a line that does not end in CR LF");
     };
     let used = lf + 1;
-    let whole = Span { at, len: line.len() };
+    let whole = Span {
+        at,
+        len: line.len(),
+    };
     let status = match line.get(..2).unwrap_or_default() {
         b"VA" => Status::Value,
         b"HD" => Status::Done,
@@ -160,12 +170,25 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
         b"NS" => Status::NotStored,
         b"EX" => Status::Exists,
         b"MN" => Status::NoOp,
-        _ if line == b"ERROR" || line.starts_with(b"ERROR ") => return Parsed::Reply(used, Reply::Unknown(whole)),
-        _ if line.starts_with(b"SERVER_ERROR") => return Parsed::Reply(used, Reply::ServerError(whole)),
-        _ if line.starts_with(b"CLIENT_ERROR") => return Parsed::Reply(used, Reply::ClientError(whole)),
+        _ if line == b"ERROR" || line.starts_with(b"ERROR ") => {
+            return Parsed::Reply(used, Reply::Unknown(whole));
+        }
+        _ if line.starts_with(b"SERVER_ERROR") => {
+            return Parsed::Reply(used, Reply::ServerError(whole));
+        }
+        _ if line.starts_with(b"CLIENT_ERROR") => {
+            return Parsed::Reply(used, Reply::ClientError(whole));
+        }
         _ => return Parsed::Garbage("a line that answers nothing that was asked"),
     };
-    let mut answer = Answer { status, opaque: None, key: None, flags: 0, cas: 0, data: Span::default() };
+    let mut answer = Answer {
+        status,
+        opaque: None,
+        key: None,
+        flags: 0,
+        cas: 0,
+        data: Span::default(),
+    };
     let mut len = 0usize;
     let mut place = at + 3;
     let mut fields = line.get(2..).unwrap_or_default().split(|b| *b == b' ');
@@ -175,7 +198,10 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
     }
     if status == Status::Value {
         let text = fields.next().unwrap_or_default();
-        let Some(n) = digits(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= VALUE_MAX) else {
+        let Some(n) = digits(text)
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| *n <= VALUE_MAX)
+        else {
             return Parsed::Garbage("a value without a usable length");
         };
         len = n;
@@ -186,12 +212,16 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
         let ok = match flag {
             Some(b'O') => digits(value).map(|n| answer.opaque = Some(n)).is_some(),
             Some(b'k') => {
-                answer.key = Some(Span { at: place + 1, len: value.len() });
+                answer.key = Some(Span {
+                    at: place + 1,
+                    len: value.len(),
+                });
                 true
             }
-            Some(b'f') => {
-                digits(value).and_then(|n| u32::try_from(n).ok()).map(|n| answer.flags = n).is_some()
-            }
+            Some(b'f') => digits(value)
+                .and_then(|n| u32::try_from(n).ok())
+                .map(|n| answer.flags = n)
+                .is_some(),
             Some(b'c') => digits(value).map(|n| answer.cas = n).is_some(),
             // Flags nobody asked for (W, X, Z, …) are hints a server may add.
             _ => true,
@@ -217,7 +247,12 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop at the first surprise")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
 mod tests {
     use super::*;
 
@@ -230,26 +265,62 @@ mod tests {
     #[test]
     fn every_request_carries_its_opaque() {
         assert_eq!(said(|o| get(o, b"a", 7, false, None)), "mg a v f k O7\r\n");
-        assert_eq!(said(|o| get(o, b"a", 7, true, Some(60))), "mg a v f k c T60 O7\r\n");
-        let put = |verb| Put { verb, key: b"a", flags: 768, ttl: 5, len: 2, cas: 9 };
-        assert_eq!(said(|o| store(o, put(Store::Set), 1)), "ms a 2 F768 T5 O1\r\n");
-        assert_eq!(said(|o| store(o, put(Store::Cas), 1)), "ms a 2 C9 F768 T5 O1\r\n");
-        assert_eq!(said(|o| store(o, put(Store::Append), 1)), "ms a 2 F768 T5 MA O1\r\n");
+        assert_eq!(
+            said(|o| get(o, b"a", 7, true, Some(60))),
+            "mg a v f k c T60 O7\r\n"
+        );
+        let put = |verb| Put {
+            verb,
+            key: b"a",
+            flags: 768,
+            ttl: 5,
+            len: 2,
+            cas: 9,
+        };
+        assert_eq!(
+            said(|o| store(o, put(Store::Set), 1)),
+            "ms a 2 F768 T5 O1\r\n"
+        );
+        assert_eq!(
+            said(|o| store(o, put(Store::Cas), 1)),
+            "ms a 2 C9 F768 T5 O1\r\n"
+        );
+        assert_eq!(
+            said(|o| store(o, put(Store::Append), 1)),
+            "ms a 2 F768 T5 MA O1\r\n"
+        );
         assert_eq!(said(|o| delete(o, b"a", 2)), "md a O2\r\n");
-        assert_eq!(said(|o| delta(o, true, b"a", 3, Some((10, 60)), 2)), "ma a v MI D3 J10 N60 O2\r\n");
-        assert_eq!(said(|o| delta(o, false, b"a", 3, None, 2)), "ma a v MD D3 O2\r\n");
+        assert_eq!(
+            said(|o| delta(o, true, b"a", 3, Some((10, 60)), 2)),
+            "ma a v MI D3 J10 N60 O2\r\n"
+        );
+        assert_eq!(
+            said(|o| delta(o, false, b"a", 3, None, 2)),
+            "ma a v MD D3 O2\r\n"
+        );
         assert_eq!(said(|o| touch(o, b"a", 3, 2)), "mg a T3 O2\r\n");
     }
 
     #[test]
     fn a_value_comes_back_with_key_flags_cas_and_opaque() {
         let buf = b"VA 3 f768 kabc c12 O7\r\nxyz\r\nMN\r\n";
-        let Parsed::Reply(28, Reply::Meta(answer)) = parse(buf, 0) else { panic!("{:?}", parse(buf, 0)) };
+        let Parsed::Reply(28, Reply::Meta(answer)) = parse(buf, 0) else {
+            panic!("{:?}", parse(buf, 0))
+        };
         assert_eq!(answer.status, Status::Value);
-        assert_eq!((answer.opaque, answer.flags, answer.cas), (Some(7), 768, 12));
-        assert_eq!((answer.key.unwrap().of(buf), answer.data.of(buf)), (b"abc".as_slice(), b"xyz".as_slice()));
+        assert_eq!(
+            (answer.opaque, answer.flags, answer.cas),
+            (Some(7), 768, 12)
+        );
+        assert_eq!(
+            (answer.key.unwrap().of(buf), answer.data.of(buf)),
+            (b"abc".as_slice(), b"xyz".as_slice())
+        );
         for cut in 0..28 {
-            assert!(matches!(parse(&buf[..cut], 0), Parsed::More(n) if n > 0), "cut at {cut}");
+            assert!(
+                matches!(parse(&buf[..cut], 0), Parsed::More(n) if n > 0),
+                "cut at {cut}"
+            );
         }
     }
 
@@ -263,13 +334,31 @@ mod tests {
             ("EX O1\r\n", Status::Exists),
             ("MN\r\n", Status::NoOp),
         ] {
-            let Parsed::Reply(_, Reply::Meta(answer)) = parse(line.as_bytes(), 0) else { panic!("{line}") };
+            let Parsed::Reply(_, Reply::Meta(answer)) = parse(line.as_bytes(), 0) else {
+                panic!("{line}")
+            };
             assert_eq!(answer.status, status);
         }
-        assert!(matches!(parse(b"ERROR\r\n", 0), Parsed::Reply(7, Reply::Unknown(_))));
-        assert!(matches!(parse(b"CLIENT_ERROR bad\r\n", 0), Parsed::Reply(_, Reply::ClientError(_))));
-        for garbage in ["HDX O1\r\n", "VA x\r\n", "VA 4294967296\r\n", "HD Ox\r\n", "hello\r\n", "VA 1\r\nabc\r\n"] {
-            assert!(matches!(parse(garbage.as_bytes(), 0), Parsed::Garbage(_)), "{garbage}");
+        assert!(matches!(
+            parse(b"ERROR\r\n", 0),
+            Parsed::Reply(7, Reply::Unknown(_))
+        ));
+        assert!(matches!(
+            parse(b"CLIENT_ERROR bad\r\n", 0),
+            Parsed::Reply(_, Reply::ClientError(_))
+        ));
+        for garbage in [
+            "HDX O1\r\n",
+            "VA x\r\n",
+            "VA 4294967296\r\n",
+            "HD Ox\r\n",
+            "hello\r\n",
+            "VA 1\r\nabc\r\n",
+        ] {
+            assert!(
+                matches!(parse(garbage.as_bytes(), 0), Parsed::Garbage(_)),
+                "{garbage}"
+            );
         }
     }
 }

@@ -1,0 +1,306 @@
+//! One call of the API: what is asked for, and after `Pool::run` what came of it.
+//!
+//! A call owns every byte of heap an operation needs and is used again for the next
+//! one. So a PHP engine that jumps out of the middle of an operation (longjmp on a
+//! memory limit) leaves one object behind that its owner can reset, and nothing leaks.
+
+use crate::error::Error;
+use crate::fanout::Lane;
+use crate::item::{KeyRule, Span};
+use crate::wire::Store;
+
+/// What to do with the keys of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Read values and flags.
+    Get,
+    /// Read values, flags and cas values.
+    Gets,
+    /// One of the storing commands.
+    Store(Store),
+    /// Remove.
+    Delete,
+    /// Add `delta` to a counter.
+    Increment,
+    /// Take `delta` from a counter, not below 0.
+    Decrement,
+    /// Set a new expiry.
+    Touch,
+    /// Read, and set a new expiry.
+    GetAndTouch,
+}
+
+impl Verb {
+    /// True for what only reads: it goes to one node, and may be asked again.
+    pub fn is_read(self) -> bool {
+        matches!(self, Verb::Get | Verb::Gets)
+    }
+
+    /// True when hits carry values.
+    pub fn wants_values(self) -> bool {
+        matches!(self, Verb::Get | Verb::Gets | Verb::GetAndTouch)
+    }
+}
+
+/// What one key's request came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// No node could be asked, or the one asked did not answer.
+    #[default]
+    Lost,
+    /// Stored, deleted or touched.
+    Done,
+    /// Refused because of what is stored (add, replace, append, prepend).
+    NotStored,
+    /// The item changed since its cas value was read.
+    Exists,
+    /// No such item.
+    NotFound,
+    /// A counter's new value.
+    Number(u64),
+    /// An item.
+    Hit {
+        /// Its flag bits.
+        flags: u32,
+        /// Its cas value, 0 unless asked for.
+        cas: u64,
+        /// Where its value lies; see [`Call::value`].
+        value: ValueRef,
+    },
+    /// The node answered with an error; a matching [`Event`] has its words.
+    Refused,
+}
+
+/// Where a received value lies, until the call is reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ValueRef {
+    lane: usize,
+    span: Span,
+}
+
+/// One key of a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Entry {
+    pub(crate) key: Span,
+    pub(crate) value: Span,
+    /// Flag bits to store.
+    pub flags: u32,
+    /// Expiry as memcached takes it.
+    pub ttl: u32,
+    /// For `Store::Cas`.
+    pub cas: u64,
+    /// For `Increment` and `Decrement`.
+    pub delta: u64,
+    /// Where a missing counter begins; `None` leaves it missing.
+    pub initial: Option<u64>,
+    pub(crate) outcome: Option<Outcome>,
+    /// Failover probes used so far.
+    pub(crate) attempt: u32,
+}
+
+/// A failure or a refusal to tell the caller about.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Index of the node in its pool.
+    pub node: usize,
+    /// Its host as passed.
+    pub host: String,
+    /// Its port as passed.
+    pub port: u16,
+    /// Its UDP port as passed.
+    pub udp_port: u16,
+    /// True when the node is at fault (the failure callback's business), false when it
+    /// answered and merely refused.
+    pub fault: bool,
+    /// What happened, in pecl-memcache's words where it has some.
+    pub message: String,
+    /// The number shown in parentheses.
+    pub number: i32,
+    /// The whole error, for logs.
+    pub error: Error,
+}
+
+/// How far a call may go; read from the settings at each call, as pecl-memcache does.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Copies of each write, at least 1 (`memcache.redundancy`).
+    pub copies: u32,
+    /// May a failed request go to another node (`memcache.allow_failover`)?
+    pub failover: bool,
+    /// Failover probes at most (`memcache.max_failover_attempts`).
+    pub attempts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        // pecl-memcache's defaults (memcache.c PHP_INI).
+        Limits {
+            copies: 1,
+            failover: true,
+            attempts: 20,
+        }
+    }
+}
+
+/// One call: keys and values in, outcomes out.
+#[derive(Debug, Default)]
+pub struct Call {
+    pub(crate) verb: Option<Verb>,
+    /// How far it may go.
+    pub limits: Limits,
+    pub(crate) arena: Vec<u8>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) used: usize,
+    /// What each lane carries, in the order of its questions.
+    pub(crate) jobs: Vec<Vec<Job>>,
+    pub(crate) pending: Vec<Job>,
+    /// Nodes that failed a request of this call: entry and node.
+    pub(crate) tried: Vec<(usize, usize)>,
+}
+
+/// One request for one key at one node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    pub(crate) entry: usize,
+    pub(crate) member: usize,
+    /// A copy beside the owner's; it never fails over.
+    pub(crate) copy: bool,
+    pub(crate) step: Step,
+    /// Its answer came.
+    pub(crate) done: bool,
+}
+
+/// A counter with a start value is up to three requests in classic words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The command itself.
+    Ask,
+    /// The counter was missing: add it.
+    Create,
+    /// Somebody else created it meanwhile: count once more.
+    Again,
+}
+
+impl Call {
+    /// An empty call.
+    pub fn new() -> Call {
+        Call::default()
+    }
+
+    /// Empties the call for another operation, keeping its buffers.
+    pub fn reset(&mut self, verb: Verb) {
+        const ARENA_KEEP: usize = 1 << 20;
+        self.verb = Some(verb);
+        self.arena.clear();
+        if self.arena.capacity() > ARENA_KEEP {
+            self.arena = Vec::new();
+        }
+        self.entries.clear();
+        self.events.clear();
+        self.pending.clear();
+        self.tried.clear();
+        for lane in self.lanes.iter_mut().take(self.used) {
+            lane.release();
+        }
+        self.used = 0;
+    }
+
+    /// Adds `raw_key`; its index is the number of keys added before it.
+    ///
+    /// # Errors
+    /// `Kind::Key` when the key is empty; the call is then unchanged.
+    pub fn push(&mut self, rule: &KeyRule, raw_key: &[u8]) -> Result<usize, Error> {
+        let key = rule.append(raw_key, &mut self.arena)?;
+        self.entries.push(Entry {
+            key,
+            ..Entry::default()
+        });
+        Ok(self.entries.len() - 1)
+    }
+
+    /// The bytes the value of the key added last is appended to; [`Call::finish_value`] ends it.
+    pub fn value_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.arena
+    }
+
+    /// Takes everything in [`Call::value_mut`] from `start` on as the value of the key added last.
+    pub fn finish_value(&mut self, start: usize) {
+        let len = self.arena.len().saturating_sub(start);
+        if let Some(entry) = self.entries.last_mut() {
+            entry.value = Span { at: start, len };
+        }
+    }
+
+    /// One key's request, to be filled in.
+    pub fn entry_mut(&mut self, index: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(index)
+    }
+
+    /// Takes back the key added last, as when its value cannot be encoded.
+    pub fn pop(&mut self) {
+        if let Some(entry) = self.entries.pop() {
+            self.arena.truncate(entry.key.at);
+        }
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True when there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What became of key number `index`.
+    pub fn outcome(&self, index: usize) -> Outcome {
+        self.entries
+            .get(index)
+            .and_then(|e| e.outcome)
+            .unwrap_or_default()
+    }
+
+    /// The bytes of a hit.
+    pub fn value(&self, value: ValueRef) -> &[u8] {
+        self.lanes
+            .get(value.lane)
+            .map(|lane| value.span.of(lane.received()))
+            .unwrap_or_default()
+    }
+
+    /// Key number `index` as it goes over the wire.
+    pub fn wire_key(&self, index: usize) -> &[u8] {
+        self.entries
+            .get(index)
+            .map(|e| e.key.of(&self.arena))
+            .unwrap_or_default()
+    }
+
+    /// Failures and refusals, in the order they happened.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    pub(crate) fn hit(lane: usize, span: Span) -> ValueRef {
+        ValueRef { lane, span }
+    }
+
+    /// Merges one answer into a key's outcome: with several copies any refusal makes the
+    /// whole a refusal, and any success outweighs silence (pecl-memcache mmc_stored_handler).
+    pub(crate) fn settle(&mut self, index: usize, new: Outcome) {
+        let Some(entry) = self.entries.get_mut(index) else {
+            return;
+        };
+        entry.outcome = Some(match (entry.outcome, new) {
+            (None | Some(Outcome::Lost), new) => new,
+            (Some(old), Outcome::Lost) => old,
+            // The owner's number is the one to show; a copy counts on its own.
+            (Some(Outcome::Number(n)), _) => Outcome::Number(n),
+            (Some(Outcome::Done), new) => new,
+            (Some(old), _) => old,
+        });
+    }
+}

@@ -1,0 +1,385 @@
+//! WHO: one server, its connection, and what is known of its health.
+//!
+//! A connection is opened without blocking, so that `fanout` can open many at once;
+//! once open it blocks, with the operation's limit as SO_RCVTIMEO, so that an
+//! operation costs one send and one receive. A connection is either between
+//! exchanges, with nothing unread, or busy; a busy one found later is closed.
+
+use crate::config::{NodeSpec, Target};
+use crate::error::{Error, Kind};
+use crate::health::Health;
+use crate::shared;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A node as pools hold it: persistent ones are shared by all pools of a thread.
+pub type NodeRef = Rc<RefCell<Node>>;
+
+/// How long a resolved name is believed, per process.
+const NAME_LIFE: Duration = Duration::from_secs(30);
+
+/// A connection unused this long is looked at before the next write goes out on it:
+/// servers and firewalls close idle connections, and a write lost that way is not repeated.
+const IDLE_CHECK: Duration = Duration::from_millis(5);
+
+/// One server.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    target: Target,
+    socket: Option<Socket>,
+    opening: Option<Opening>,
+    /// What is known of it; shared by all pools that share the node.
+    pub health: Health,
+    /// Does it speak meta commands? Unknown until it told its version.
+    pub speaks_meta: Option<bool>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    fd: OwnedFd,
+    generation: u64,
+    exchanges: u64,
+    last_used: Instant,
+    limit: Duration,
+    busy: bool,
+}
+
+/// A connect under way: the socket and the addresses left to try.
+#[derive(Debug)]
+struct Opening {
+    fd: OwnedFd,
+    left: VecDeque<Address>,
+}
+
+#[derive(Clone, Debug)]
+enum Address {
+    Ip(SocketAddr),
+    Unix(std::path::PathBuf),
+}
+
+/// How far an attempt to open a connection got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// Ready for an exchange.
+    Ready,
+    /// Wait until the socket is writable, then call [`Node::open_further`].
+    Waiting,
+}
+
+impl Node {
+    /// A node that is not connected yet.
+    pub fn new(spec: &NodeSpec) -> Node {
+        Node {
+            name: spec.name(),
+            target: spec.target.clone(),
+            socket: None,
+            opening: None,
+            health: Health::Up,
+            speaks_meta: None,
+        }
+    }
+
+    /// "host:port" as the caller wrote it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// True when there is a connection that may carry the next exchange.
+    ///
+    /// A connection inherited over fork, found busy, or idle and no longer silent is
+    /// dropped here: closed by the peer, or holding bytes nobody asked for.
+    pub fn is_open(&mut self, now: Instant) -> bool {
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        let idle = now.saturating_duration_since(socket.last_used) >= IDLE_CHECK;
+        let fit = socket.generation == shared::generation()
+            && !socket.busy
+            && (!idle || is_silent(&socket.fd));
+        if !fit {
+            self.socket = None;
+        }
+        fit
+    }
+
+    /// Begins to open a connection.
+    ///
+    /// # Errors
+    /// `Resolve` or `Connect` when there is no address left to try.
+    pub fn open(&mut self, limit: Duration) -> Result<Open, Error> {
+        self.close();
+        let addresses = self.addresses()?;
+        self.open_next(addresses, Errno::ADDRNOTAVAIL, limit)
+    }
+
+    /// Goes on with a connect whose socket became writable.
+    ///
+    /// # Errors
+    /// `Connect` when no address answered.
+    pub fn open_further(&mut self, limit: Duration) -> Result<Open, Error> {
+        let Some(Opening { fd, left }) = self.opening.take() else {
+            return self.open(limit);
+        };
+        match sockopt::socket_error(&fd).unwrap_or_else(Err) {
+            Ok(()) => self.opened(fd, limit).map(|()| Open::Ready),
+            Err(errno) => self.open_next(left, errno, limit),
+        }
+    }
+
+    /// The socket of a connect under way or of the open connection.
+    pub fn fd(&self) -> Option<&OwnedFd> {
+        self.opening
+            .as_ref()
+            .map(|o| &o.fd)
+            .or_else(|| self.socket.as_ref().map(|s| &s.fd))
+    }
+
+    /// Marks the beginning of an exchange that may take `limit`.
+    pub fn begin(&mut self, limit: Duration) {
+        if let Some(socket) = &mut self.socket {
+            socket.busy = true;
+            if socket.limit != limit && set_limits(&socket.fd, limit).is_ok() {
+                socket.limit = limit;
+            }
+        }
+    }
+
+    /// Marks the end of an exchange that left nothing unread.
+    pub fn finish(&mut self, now: Instant) {
+        if let Some(socket) = &mut self.socket {
+            socket.busy = false;
+            socket.exchanges += 1;
+            socket.last_used = now;
+        }
+        self.health = Health::Up;
+    }
+
+    /// True when the open connection has carried an exchange before, so that finding it
+    /// closed may mean no more than that it stood idle too long.
+    pub fn is_reused(&self) -> bool {
+        self.socket.as_ref().is_some_and(|s| s.exchanges > 0)
+    }
+
+    /// Closes the connection, if there is one.
+    pub fn close(&mut self) {
+        self.socket = None;
+        self.opening = None;
+    }
+
+    /// Notes a failure: closes the connection and forgets the resolved name.
+    pub fn fail(&mut self, now: Instant) {
+        self.close();
+        self.health = Health::Failed(Some(now));
+        if let Target::Tcp { host, port } = &self.target {
+            NAMES.with_borrow_mut(|names| names.remove(&(host.clone(), *port)));
+        }
+    }
+
+    fn addresses(&self) -> Result<VecDeque<Address>, Error> {
+        match &self.target {
+            Target::Unix(path) => Ok(VecDeque::from([Address::Unix(path.clone())])),
+            Target::Tcp { host, port: 0 } => {
+                // The words PHP's streams use, which pecl-memcache passes on.
+                Err(self.refused(
+                    Kind::Connect,
+                    &format!("Failed to parse address \"{host}\""),
+                    0,
+                ))
+            }
+            Target::Tcp { host, port } => resolve(host, *port)
+                .map(|found| found.into_iter().map(Address::Ip).collect())
+                .map_err(|cause| self.refused(Kind::Resolve, &cause, 0)),
+        }
+    }
+
+    fn open_next(
+        &mut self,
+        mut left: VecDeque<Address>,
+        mut last: Errno,
+        limit: Duration,
+    ) -> Result<Open, Error> {
+        while let Some(address) = left.pop_front() {
+            match begin_connect(&address) {
+                Ok((fd, true)) => {
+                    self.opened(fd, limit)?;
+                    return Ok(Open::Ready);
+                }
+                Ok((fd, false)) => {
+                    self.opening = Some(Opening { fd, left });
+                    return Ok(Open::Waiting);
+                }
+                Err(errno) => last = errno,
+            }
+        }
+        Err(self.refused(Kind::Connect, &strerror(last), last.raw_os_error()))
+    }
+
+    fn opened(&mut self, fd: OwnedFd, limit: Duration) -> Result<(), Error> {
+        let prepare = || -> rustix::io::Result<()> {
+            rustix::io::ioctl_fionbio(&fd, false)?;
+            set_limits(&fd, limit)
+        };
+        prepare().map_err(|e| self.refused(Kind::Connect, &strerror(e), e.raw_os_error()))?;
+        if matches!(self.target, Target::Tcp { .. }) {
+            // Without it a request cut into two segments waits for an acknowledgement. A socket that
+            // cannot do it still works.
+            let _ = sockopt::set_tcp_nodelay(&fd, true);
+        }
+        let now = Instant::now();
+        let generation = shared::generation();
+        self.socket = Some(Socket {
+            fd,
+            generation,
+            exchanges: 0,
+            last_used: now,
+            limit,
+            busy: false,
+        });
+        Ok(())
+    }
+
+    /// A connect that did not come about, in the words pecl-memcache shows.
+    fn refused(&self, kind: Kind, cause: &str, code: i32) -> Error {
+        Error::new(kind, format!("Connection failed: {cause}"))
+            .at(&self.name)
+            .code(code)
+    }
+}
+
+/// The error of a connect that found nobody before its limit.
+pub fn connect_timeout(name: &str) -> Error {
+    let errno = Errno::TIMEDOUT;
+    Error::new(
+        Kind::Connect,
+        format!("Connection failed: {}", strerror(errno)),
+    )
+    .at(name)
+    .code(errno.raw_os_error())
+}
+
+/// The operating system's words for `errno`, without Rust's "(os error N)".
+pub fn strerror(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    match text.find(" (os error") {
+        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
+
+/// Both limits of a blocking socket.
+fn set_limits(fd: &OwnedFd, limit: Duration) -> rustix::io::Result<()> {
+    // Zero would mean "for ever" to the kernel.
+    let limit = limit.max(Duration::from_micros(1));
+    sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, Some(limit))?;
+    sockopt::set_socket_timeout(fd, sockopt::Timeout::Send, Some(limit))
+}
+
+/// True when the peer has neither closed the connection nor sent anything on it.
+fn is_silent(fd: &OwnedFd) -> bool {
+    let mut byte = [0u8; 1];
+    matches!(
+        rustix::net::recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+        Err(Errno::AGAIN)
+    )
+}
+
+/// Starts one connect; true when it is done already (unix sockets, often loopback).
+fn begin_connect(address: &Address) -> rustix::io::Result<(OwnedFd, bool)> {
+    let family = match address {
+        Address::Ip(SocketAddr::V4(_)) => AddressFamily::INET,
+        Address::Ip(SocketAddr::V6(_)) => AddressFamily::INET6,
+        Address::Unix(_) => AddressFamily::UNIX,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let begun = match address {
+        Address::Ip(ip) => rustix::net::connect(&fd, ip),
+        Address::Unix(path) => rustix::net::connect(&fd, &SocketAddrUnix::new(path.as_path())?),
+    };
+    match begun {
+        Ok(()) => Ok((fd, true)),
+        Err(Errno::INPROGRESS | Errno::INTR) => Ok((fd, false)),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// When a name was resolved, and to what.
+type Resolved = (Instant, Vec<SocketAddr>);
+
+thread_local! {
+    /// Names resolved in this process, and when.
+    static NAMES: RefCell<HashMap<(String, u16), Resolved>> = RefCell::default();
+}
+
+/// The addresses of a name; the cause as PHP words it when there are none.
+///
+/// getaddrinfo itself blocks and knows no deadline: the one exception to "every wait has a limit".
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let now = Instant::now();
+    let wanted = (host.to_owned(), port);
+    let known = NAMES.with_borrow(|names| {
+        names
+            .get(&wanted)
+            .filter(|(since, _)| now.saturating_duration_since(*since) < NAME_LIFE)
+            .map(|(_, found)| found.clone())
+    });
+    if let Some(found) = known {
+        return Ok(found);
+    }
+    let found = (host, port).to_socket_addrs().map_err(|e| {
+        let text = e.to_string();
+        let cause = text
+            .rsplit_once(": ")
+            .map_or(text.as_str(), |(_, cause)| cause);
+        format!("php_network_getaddresses: getaddrinfo for {host} failed: {cause}")
+    })?;
+    let found: Vec<SocketAddr> = found.collect();
+    NAMES.with_borrow_mut(|names| names.insert(wanted, (now, found.clone())));
+    Ok(found)
+}
+
+/// The persistent nodes of one thread: who asks for the same server gets the same connection.
+#[derive(Debug, Default)]
+pub struct Directory {
+    nodes: HashMap<(Target, crate::config::Protocol), NodeRef>,
+}
+
+impl Directory {
+    /// An empty directory.
+    pub fn new() -> Directory {
+        Directory::default()
+    }
+
+    /// The node for `spec`: a shared one when it is persistent, else one of its own.
+    pub fn node(&mut self, spec: &NodeSpec, protocol: crate::config::Protocol) -> NodeRef {
+        let fresh = || Rc::new(RefCell::new(Node::new(spec)));
+        if spec.persistent {
+            self.nodes
+                .entry((spec.target.clone(), protocol))
+                .or_insert_with(fresh)
+                .clone()
+        } else {
+            fresh()
+        }
+    }
+
+    /// Number of persistent nodes known.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True when no persistent node is known.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}

@@ -1,0 +1,531 @@
+//! THE DOOR: nodes used together, and one call of the API run on them.
+//!
+//! ```text
+//!   call ─► jobs (one key at one node) ─► lanes (one per node) ─► fanout ─► outcomes
+//!              ▲                                                     │
+//!              └──── failover: not sent, or harmless to repeat ◄─────┘
+//! ```
+//!
+//! `single` mode is pecl-memcache's: the owner, copies on the nodes its failover
+//! sequence names, reads from one node only.
+
+mod places;
+
+use crate::call::{Call, Event, Job, Limits, Outcome, Verb};
+use crate::config::{NodeSpec, Policy, Protocol};
+use crate::error::{Error, Kind};
+use crate::fanout;
+use crate::health::Health;
+use crate::item::Span;
+use crate::node::{Directory, NodeRef};
+use crate::request::{Meta, Reader, Words, refusal, refused};
+use crate::ring::{Ring, RingNode};
+use crate::wire::{Expect, Reply, classic};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Nodes used together under one policy.
+#[derive(Debug, Default)]
+pub struct Pool {
+    policy: Policy,
+    members: Vec<Member>,
+    ring: Option<Ring>,
+}
+
+/// A node as this pool uses it.
+#[derive(Debug)]
+struct Member {
+    spec: NodeSpec,
+    name: String,
+    node: NodeRef,
+    /// Declared down by addServer or setServerParams; ends with the first success, as in pecl.
+    declared_down: bool,
+}
+
+impl Pool {
+    /// A pool without nodes.
+    pub fn new(policy: Policy) -> Pool {
+        Pool {
+            policy,
+            members: Vec::new(),
+            ring: None,
+        }
+    }
+
+    /// What holds for the whole pool.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The same, to change prefix or tag before the next call.
+    pub fn policy_mut(&mut self) -> &mut Policy {
+        &mut self.policy
+    }
+
+    /// Adds a node without connecting to it; its index is the number of nodes before it.
+    pub fn add(&mut self, spec: NodeSpec, directory: &mut Directory) -> usize {
+        let node = directory.node(&spec, self.policy.protocol);
+        self.members.push(Member {
+            name: spec.name(),
+            node,
+            declared_down: !spec.status,
+            spec,
+        });
+        self.ring = None;
+        self.members.len() - 1
+    }
+
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// True when no node was added.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The first node added with this host and port, as passed.
+    pub fn node_at(&self, host: &str, port: u16) -> Option<usize> {
+        self.members
+            .iter()
+            .position(|m| m.spec.host == host && m.spec.port == port)
+    }
+
+    /// "host:port" of a node as passed; empty when there is none of that index.
+    pub fn name(&self, index: usize) -> &str {
+        self.members.get(index).map_or("", |m| m.name.as_str())
+    }
+
+    /// What was asked for node `index`.
+    pub fn spec(&self, index: usize) -> Option<&NodeSpec> {
+        self.members.get(index).map(|m| &m.spec)
+    }
+
+    /// False when the node failed last time or was declared down.
+    pub fn is_up(&self, index: usize) -> bool {
+        self.members
+            .get(index)
+            .is_some_and(|m| !m.declared_down && m.node.borrow().health == Health::Up)
+    }
+
+    /// Changes a node's limits and declares it up or down.
+    pub fn set_params(&mut self, index: usize, limit: Duration, retry_interval: i64, status: bool) {
+        if let Some(member) = self.members.get_mut(index) {
+            member.spec.connect_timeout = limit;
+            member.spec.op_timeout = limit;
+            member.spec.retry_interval = retry_interval;
+            member.declared_down = !status;
+            if status {
+                member.node.borrow_mut().health = Health::Up;
+            }
+        }
+    }
+
+    /// Closes the connections that do not outlive the request.
+    pub fn close(&mut self) {
+        for member in self.members.iter().filter(|m| !m.spec.persistent) {
+            member.node.borrow_mut().close();
+        }
+    }
+
+    /// The node a call for the wire key `key` would go to: its owner, or the next usable one.
+    pub fn find(&mut self, key: &[u8], limits: &Limits) -> usize {
+        self.find_at(key, limits, Instant::now())
+    }
+
+    /// Opens a connection to node `index` now, whatever its health; false and an event when
+    /// that fails.
+    pub fn connect(&mut self, index: usize, call: &mut Call) -> bool {
+        call.reset(Verb::Get);
+        let first = call.used;
+        // No question: being open is all that is asked, as pecl-memcache sends nothing here.
+        if self.lane(call, first, index).is_none() {
+            return false;
+        }
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
+        self.note(call, first)
+    }
+
+    /// Runs the call: each key's outcome stands in it afterwards, and an event for each
+    /// node that failed or refused.
+    pub fn run(&mut self, call: &mut Call) {
+        let Some(verb) = call.verb else { return };
+        if self.members.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.schedule(call, verb, now);
+        while !call.pending.is_empty() {
+            let first = call.used;
+            self.load(call, verb);
+            let (lanes, arena) = (&mut call.lanes, &call.arena);
+            fanout::run(lanes.get_mut(first..call.used).unwrap_or_default(), arena);
+            for lane in first..call.used {
+                self.settle(call, lane, verb, now);
+            }
+        }
+    }
+
+    /// The version text of the first node that answers; nodes that do not are events.
+    pub fn version(&mut self, call: &mut Call) -> Option<String> {
+        (0..self.members.len()).find_map(|index| {
+            let lane = self.ask(index, call, Expect::Version, classic::version)?;
+            let lane = call.lanes.get(lane)?;
+            lane.answers.iter().find_map(|reply| match reply {
+                Reply::Version(text) => {
+                    Some(String::from_utf8_lossy(text.of(lane.received())).into_owned())
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// Empties all nodes, in `delay` seconds; true when at least one did it.
+    pub fn flush(&mut self, delay: u32, call: &mut Call) -> bool {
+        call.reset(Verb::Delete);
+        let first = call.used;
+        for index in 0..self.members.len() {
+            if let Some(lane) = self.lane(call, first, index) {
+                classic::flush_all(&mut lane.out, delay);
+                lane.asks.push(Expect::Line);
+                lane.repeatable = true;
+            }
+        }
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
+        let mut done = false;
+        for lane in first..call.used {
+            self.note(call, lane);
+            done |= call
+                .lanes
+                .get(lane)
+                .is_some_and(|l| l.answers.contains(&Reply::Done));
+        }
+        done
+    }
+
+    /// The STAT or ITEM lines of node `index`, each with CR LF; `None` and an event when it
+    /// does not answer or refuses.
+    pub fn stats(&mut self, index: usize, args: &[u8], call: &mut Call) -> Option<Vec<u8>> {
+        let lane = self.ask(index, call, Expect::Stats, |out| classic::stats(out, args))?;
+        let lane = call.lanes.get(lane)?;
+        let mut text = Vec::with_capacity(lane.received().len());
+        for reply in &lane.answers {
+            match reply {
+                Reply::Stat(line) => {
+                    text.extend_from_slice(line.of(lane.received()));
+                    text.extend_from_slice(b"\r\n");
+                }
+                Reply::End => {}
+                _ => return None,
+            }
+        }
+        Some(text)
+    }
+
+    /// One question to one node, whatever its health; the lane that has the answer.
+    fn ask(
+        &mut self,
+        index: usize,
+        call: &mut Call,
+        expect: Expect,
+        say: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<usize> {
+        self.exchange(index, call, |out, asks| {
+            say(out);
+            asks.push(expect);
+        })
+    }
+
+    /// A pipeline of questions to node `index`, whatever its health; the lane that has the
+    /// answers, or `None` and an event. It is asked again on a connection found closed, so
+    /// it may hold only what can be repeated.
+    pub(crate) fn exchange(
+        &mut self,
+        index: usize,
+        call: &mut Call,
+        say: impl FnOnce(&mut Vec<u8>, &mut Vec<Expect>),
+    ) -> Option<usize> {
+        let first = call.used;
+        let lane = self.lane(call, first, index)?;
+        say(&mut lane.out, &mut lane.asks);
+        lane.repeatable = true;
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
+        self.note(call, first).then_some(first)
+    }
+
+    /// Turns a lane's failure and its refusals into events; true when it was answered.
+    fn note(&mut self, call: &mut Call, lane: usize) -> bool {
+        let Some(lane) = call.lanes.get_mut(lane) else {
+            return false;
+        };
+        let index = lane.member;
+        let Some(member) = self.members.get_mut(index) else {
+            return false;
+        };
+        for reply in &lane.answers {
+            if let Some(line) = refusal(*reply) {
+                if lane.stores {
+                    // A refused value may still be in the stream, to be read as commands.
+                    member.node.borrow_mut().close();
+                }
+                call.events
+                    .push(event(index, member, refused(line.of(lane.received()))));
+            }
+        }
+        match lane.error.take() {
+            Some(error) => {
+                call.events.push(event(index, member, error));
+                false
+            }
+            None => {
+                member.declared_down = false;
+                true
+            }
+        }
+    }
+
+    /// Makes lanes of the pending jobs.
+    fn load(&mut self, call: &mut Call, verb: Verb) {
+        let first = call.used;
+        let mut pending = std::mem::take(&mut call.pending);
+        let alone = pending.len() == 1;
+        for job in pending.drain(..) {
+            let Some(index) = self.lane_index(call, first, job.member) else {
+                continue;
+            };
+            let meta = self.meta(job.member);
+            let Some(entry) = call.entries.get(job.entry) else {
+                continue;
+            };
+            let (Some(lane), Some(jobs)) = (call.lanes.get_mut(index), call.jobs.get_mut(index))
+            else {
+                continue;
+            };
+            if meta == Meta::Unknown && jobs.is_empty() {
+                // The probe rides in front of the first request, which is said in classic words.
+                classic::version(&mut lane.out);
+                lane.asks.push(Expect::Version);
+            }
+            lane.repeatable = verb.is_read();
+            let opaque = jobs.len() as u64;
+            let words = Words {
+                verb,
+                step: job.step,
+                meta: meta == Meta::Yes,
+                opaque,
+                alone,
+            };
+            words.say(lane, &call.arena, entry);
+            jobs.push(job);
+        }
+        call.pending = pending;
+        for lane in call.lanes.get_mut(first..call.used).unwrap_or_default() {
+            if verb.is_read() && lane.asks.last() == Some(&Expect::Values) {
+                classic::end(&mut lane.out);
+            }
+        }
+    }
+
+    /// Reads a lane's answers into outcomes and sends what failed to other nodes.
+    fn settle(&mut self, call: &mut Call, lane: usize, verb: Verb, now: Instant) {
+        let mut jobs = call
+            .jobs
+            .get_mut(lane)
+            .map(std::mem::take)
+            .unwrap_or_default();
+        if let Err(what) = self.read_answers(call, lane, &mut jobs, verb) {
+            self.disbelieve(call, lane, what, now);
+        }
+        let was_sent = call.lanes.get(lane).is_some_and(fanout::Lane::was_sent);
+        if !self.note(call, lane) {
+            for job in jobs.iter().filter(|job| !job.done && !job.copy) {
+                // A write that went out may have been done: it is never said twice.
+                let repeat = verb.is_read() || !was_sent;
+                if !(repeat && self.fail_over(call, *job, now)) {
+                    call.settle(job.entry, Outcome::Lost);
+                }
+            }
+        }
+        jobs.clear();
+        if let Some(kept) = call.jobs.get_mut(lane) {
+            *kept = jobs;
+        }
+    }
+
+    /// Gives a node up whose answers cannot belong to the questions.
+    fn disbelieve(&mut self, call: &mut Call, lane: usize, what: &str, now: Instant) {
+        let Some(lane) = call.lanes.get_mut(lane) else {
+            return;
+        };
+        lane.answers.clear();
+        lane.error = Some(Error::new(
+            Kind::Protocol,
+            format!("Malformed server response: {what}"),
+        ));
+        if let Some(member) = self.members.get(lane.member) {
+            member.node.borrow_mut().fail(now);
+        }
+    }
+
+    /// Reads the answers of one lane into outcomes and marks the jobs they answer.
+    ///
+    /// # Errors
+    /// What is wrong, when an echoed key or opaque is not the one asked for.
+    fn read_answers(
+        &mut self,
+        call: &mut Call,
+        lane: usize,
+        jobs: &mut [Job],
+        verb: Verb,
+    ) -> Result<(), &'static str> {
+        // Garbage in a lane means its earlier answers may be anybody's.
+        if call
+            .lanes
+            .get(lane)
+            .and_then(|l| l.error.as_ref())
+            .is_some_and(|e| e.kind() == Kind::Protocol)
+        {
+            return Ok(());
+        }
+        let mut answers = call
+            .lanes
+            .get_mut(lane)
+            .map(|l| std::mem::take(&mut l.answers))
+            .unwrap_or_default();
+        let mut reader = Reader {
+            lane,
+            verb,
+            place: 0,
+        };
+        let mut verdict = Ok(());
+        for reply in &answers {
+            match reply {
+                Reply::Version(text) => self.learn(call, lane, Some(*text)),
+                // The probe's own refusal: a server that does not know its version has no meta.
+                Reply::Unknown(_) if self.probes(call, lane) => self.learn(call, lane, None),
+                _ => verdict = reader.read(call, jobs, *reply),
+            }
+            if verdict.is_err() {
+                break;
+            }
+        }
+        if let Some(lane) = call.lanes.get_mut(lane) {
+            std::mem::swap(&mut lane.answers, &mut answers);
+        }
+        verdict
+    }
+
+    /// True while the lane's node has not told its version.
+    fn probes(&self, call: &Call, lane: usize) -> bool {
+        call.lanes.get(lane).is_some_and(|l| {
+            l.asks.first() == Some(&Expect::Version) && self.meta(l.member) == Meta::Unknown
+        })
+    }
+
+    /// Notes from its version text whether a node speaks meta commands (memcached 1.6 and later).
+    fn learn(&self, call: &Call, lane: usize, text: Option<Span>) {
+        let Some(lane) = call.lanes.get(lane) else {
+            return;
+        };
+        let text = text.map(|t| t.of(lane.received())).unwrap_or_default();
+        let mut numbers = text
+            .split(|b| *b == b'.')
+            .map_while(|part| std::str::from_utf8(part).ok()?.parse::<u32>().ok());
+        let version = (
+            numbers.next().unwrap_or_default(),
+            numbers.next().unwrap_or_default(),
+        );
+        if let Some(member) = self.members.get(lane.member) {
+            member.node.borrow_mut().speaks_meta = Some(version >= (1, 6));
+        }
+    }
+
+    fn meta(&self, index: usize) -> Meta {
+        let speaks = self
+            .members
+            .get(index)
+            .and_then(|m| m.node.borrow().speaks_meta);
+        match (self.policy.protocol, speaks) {
+            (Protocol::Ascii, _) | (Protocol::Binary, Some(false)) => Meta::No,
+            (Protocol::Binary, Some(true)) => Meta::Yes,
+            (Protocol::Binary, None) => Meta::Unknown,
+        }
+    }
+
+    fn ring(&mut self) -> &Ring {
+        let (members, policy) = (&self.members, &self.policy);
+        self.ring.get_or_insert_with(|| {
+            let nodes: Vec<RingNode<'_>> = members
+                .iter()
+                .map(|m| RingNode {
+                    name: m.spec.id.as_deref().unwrap_or(&m.name),
+                    weight: m.spec.weight,
+                })
+                .collect();
+            Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
+        })
+    }
+
+    fn lane<'c>(
+        &self,
+        call: &'c mut Call,
+        first: usize,
+        member: usize,
+    ) -> Option<&'c mut fanout::Lane> {
+        let index = self.lane_index(call, first, member)?;
+        call.lanes.get_mut(index)
+    }
+
+    /// The lane of this round that belongs to the node of `member`, made when there is none.
+    ///
+    /// One node may be in a pool twice; it has one connection and so one lane.
+    fn lane_index(&self, call: &mut Call, first: usize, member: usize) -> Option<usize> {
+        let wanted = self.members.get(member)?;
+        for index in first..call.used {
+            let known = call
+                .lanes
+                .get(index)
+                .and_then(|l| self.members.get(l.member));
+            if known.is_some_and(|m| Rc::ptr_eq(&m.node, &wanted.node)) {
+                return Some(index);
+            }
+        }
+        let index = call.used;
+        call.used += 1;
+        if call.lanes.len() < call.used {
+            call.lanes.push(fanout::Lane::default());
+            call.jobs.push(Vec::new());
+        }
+        let spec = &wanted.spec;
+        call.lanes.get_mut(index)?.reset(
+            wanted.node.clone(),
+            member,
+            spec.connect_timeout,
+            spec.op_timeout,
+        );
+        Some(index)
+    }
+}
+
+fn event(index: usize, member: &Member, error: Error) -> Event {
+    Event {
+        node: index,
+        host: member.spec.host.clone(),
+        port: member.spec.port,
+        udp_port: member.spec.udp_port,
+        fault: error.kind().is_node_fault(),
+        message: error.cause().to_owned(),
+        number: error.number(),
+        error: error.at(&member.name),
+    }
+}

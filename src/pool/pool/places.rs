@@ -1,0 +1,155 @@
+//! Which node a job goes to: owner, copies, and after a failure the next one.
+//!
+//! pecl-memcache's own sequence (memcache_pool.c): the owner, then the nodes that
+//! "<key>-0", "<key>-1", … hash to, leaving out those already used or not usable.
+
+use super::Pool;
+use crate::call::{Call, Job, Limits, Step, Verb};
+use crate::health::Health;
+use std::time::Instant;
+
+impl Pool {
+    /// Which nodes get which keys first.
+    pub(crate) fn schedule(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        let limits = call.limits;
+        let copies = if verb.wants_values() {
+            1
+        } else {
+            usize::try_from(limits.copies).unwrap_or(1)
+        };
+        for entry in 0..call.entries.len() {
+            let owner = {
+                let key = call.wire_key(entry);
+                self.find_at(key, &limits, now)
+            };
+            if self.allows(owner, now) {
+                call.pending.push(Job {
+                    entry,
+                    member: owner,
+                    copy: false,
+                    step: Step::Ask,
+                    done: false,
+                });
+            }
+            if copies > 1 {
+                self.schedule_copies(call, entry, owner, copies.min(self.members.len()), now);
+            }
+        }
+    }
+
+    /// pecl's copies 2..N: the failover sequence without the nodes already used
+    /// (memcache_pool.c mmc_pool_schedule_key); unusable ones are passed over in silence.
+    fn schedule_copies(
+        &mut self,
+        call: &mut Call,
+        entry: usize,
+        owner: usize,
+        copies: usize,
+        now: Instant,
+    ) {
+        let mut taken = vec![owner];
+        let mut attempt = 0;
+        while taken.len() < copies {
+            let member = self.next(
+                call.wire_key(entry),
+                &taken,
+                &mut attempt,
+                call.limits.attempts,
+            );
+            if self.allows(member, now) && !taken.contains(&member) {
+                call.pending.push(Job {
+                    entry,
+                    member,
+                    copy: true,
+                    step: Step::Ask,
+                    done: false,
+                });
+            }
+            taken.push(member);
+        }
+    }
+
+    /// Sends a failed job to the next usable node; false when there is none
+    /// (memcache_pool.c mmc_pool_failover_handler).
+    pub(crate) fn fail_over(&mut self, call: &mut Call, job: Job, now: Instant) -> bool {
+        let limits = call.limits;
+        let mut attempt = call.entries.get(job.entry).map_or(0, |e| e.attempt);
+        let mut taken: Vec<usize> = call
+            .tried
+            .iter()
+            .filter(|(entry, _)| *entry == job.entry)
+            .map(|(_, member)| *member)
+            .collect();
+        if !limits.failover || attempt >= limits.attempts || taken.len() >= self.members.len() {
+            return false;
+        }
+        let mut member = job.member;
+        loop {
+            taken.push(member);
+            call.tried.push((job.entry, member));
+            member = self.next(
+                call.wire_key(job.entry),
+                &taken,
+                &mut attempt,
+                limits.attempts,
+            );
+            if self.allows(member, now)
+                || attempt >= limits.attempts
+                || taken.len() >= self.members.len()
+            {
+                break;
+            }
+        }
+        if let Some(entry) = call.entries.get_mut(job.entry) {
+            entry.attempt = attempt;
+        }
+        let usable = self.allows(member, now) && !taken.contains(&member);
+        if usable {
+            call.pending.push(Job { member, ..job });
+        }
+        usable
+    }
+
+    pub(crate) fn find_at(&mut self, key: &[u8], limits: &Limits, now: Instant) -> usize {
+        let mut found = self.ring().owner(key);
+        if !self.allows(found, now) && limits.failover {
+            for attempt in 0..limits.attempts.max(1) {
+                found = self.ring().after(key, attempt);
+                if self.allows(found, now) {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// The next node of the failover sequence that is not `taken`
+    /// (memcache_pool.c mmc_pool_find_next).
+    pub(crate) fn next(
+        &mut self,
+        key: &[u8],
+        taken: &[usize],
+        attempt: &mut u32,
+        attempts: u32,
+    ) -> usize {
+        loop {
+            let member = self.ring().after(key, *attempt);
+            *attempt += 1;
+            if !taken.contains(&member) || *attempt >= attempts {
+                return member;
+            }
+        }
+    }
+
+    /// May node `index` be asked at `now`?
+    pub(crate) fn allows(&self, index: usize, now: Instant) -> bool {
+        self.members.get(index).is_some_and(|m| {
+            let health = if m.declared_down {
+                Health::Failed(None)
+            } else {
+                m.node.borrow().health
+            };
+            health.allows(m.spec.retry_interval, now)
+        })
+    }
+}

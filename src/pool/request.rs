@@ -1,0 +1,329 @@
+//! One job as words, and its answer as an outcome.
+//!
+//! Here the verbs of the API meet the commands of the wire: classic ones, or meta
+//! commands where the pool may use them. A counter with a start value is one meta
+//! command, and up to three steps in classic words.
+
+use crate::call::{Call, Entry, Job, Outcome, Step, Verb};
+use crate::error::{Error, Kind};
+use crate::fanout;
+use crate::item::Span;
+use crate::wire::{Expect, Reply, Store, classic, meta};
+
+/// Flag bits of a counter made by a default, as pecl-memcache marks an integer (see `codec`).
+const FLAGS_INTEGER: u32 = 0x300;
+
+/// May a node be spoken to in meta commands?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meta {
+    Yes,
+    No,
+    Unknown,
+}
+
+/// How one job is said.
+pub(crate) struct Words {
+    pub(crate) verb: Verb,
+    pub(crate) step: Step,
+    pub(crate) meta: bool,
+    pub(crate) opaque: u64,
+    /// The only job of its call.
+    pub(crate) alone: bool,
+}
+
+impl Words {
+    /// Appends the request and the shape of its answer.
+    pub(crate) fn say(&self, lane: &mut fanout::Lane, arena: &[u8], entry: &Entry) {
+        let key = entry.key.of(arena);
+        let up = self.verb == Verb::Increment;
+        let out = &mut lane.out;
+        let expect = match self.verb {
+            Verb::Get | Verb::Gets if self.meta => {
+                meta::get(out, key, self.opaque, self.verb == Verb::Gets, None);
+                Expect::Meta
+            }
+            Verb::Get | Verb::Gets => {
+                if lane.asks.last() != Some(&Expect::Values) {
+                    classic::get(out, self.verb == Verb::Gets);
+                    lane.asks.push(Expect::Values);
+                }
+                return classic::get_key(out, key);
+            }
+            Verb::GetAndTouch if self.meta => {
+                meta::get(out, key, self.opaque, true, Some(entry.ttl));
+                Expect::Meta
+            }
+            Verb::GetAndTouch => {
+                classic::get_and_touch(out, true, entry.ttl);
+                classic::get_key(out, key);
+                classic::end(out);
+                Expect::Values
+            }
+            Verb::Store(store) => return self.say_store(lane, arena, entry, store),
+            Verb::Delete if self.meta => {
+                meta::delete(out, key, self.opaque);
+                Expect::Meta
+            }
+            Verb::Delete => {
+                classic::delete(out, key);
+                Expect::Line
+            }
+            Verb::Increment | Verb::Decrement if self.meta => {
+                meta::delta(
+                    out,
+                    up,
+                    key,
+                    entry.delta,
+                    entry.initial.map(|n| (n, entry.ttl)),
+                    self.opaque,
+                );
+                Expect::Meta
+            }
+            Verb::Increment | Verb::Decrement if self.step == Step::Create => {
+                let mut buffer = itoa::Buffer::new();
+                let text = buffer.format(entry.initial.unwrap_or_default()).as_bytes();
+                classic::store(
+                    out,
+                    Store::Add,
+                    key,
+                    FLAGS_INTEGER,
+                    entry.ttl,
+                    text.len(),
+                    0,
+                );
+                out.extend_from_slice(text);
+                classic::end(out);
+                Expect::Line
+            }
+            Verb::Increment | Verb::Decrement => {
+                classic::delta(out, up, key, entry.delta);
+                Expect::Number
+            }
+            Verb::Touch if self.meta => {
+                meta::touch(out, key, entry.ttl, self.opaque);
+                Expect::Meta
+            }
+            Verb::Touch => {
+                classic::touch(out, key, entry.ttl);
+                Expect::Line
+            }
+        };
+        lane.asks.push(expect);
+    }
+
+    fn say_store(&self, lane: &mut fanout::Lane, arena: &[u8], entry: &Entry, verb: Store) {
+        /// A value up to this size is copied behind its line, bytes; a longer one that goes
+        /// alone is sent from where it lies.
+        const COPY_MAX: usize = 2048;
+        let (key, value) = (entry.key.of(arena), entry.value.of(arena));
+        let Entry {
+            flags, ttl, cas, ..
+        } = *entry;
+        if self.meta {
+            let put = meta::Put {
+                verb,
+                key,
+                flags,
+                ttl,
+                len: value.len(),
+                cas,
+            };
+            meta::store(&mut lane.out, put, self.opaque);
+        } else {
+            classic::store(&mut lane.out, verb, key, flags, ttl, value.len(), cas);
+        }
+        lane.stores = true;
+        if self.alone && value.len() > COPY_MAX {
+            lane.tail = entry.value;
+        } else {
+            lane.out.extend_from_slice(value);
+            classic::end(&mut lane.out);
+        }
+        lane.asks.push(if self.meta {
+            Expect::Meta
+        } else {
+            Expect::Line
+        });
+    }
+}
+
+/// Reads the answers of one lane, in order.
+pub(crate) struct Reader {
+    pub(crate) lane: usize,
+    pub(crate) verb: Verb,
+    /// The job whose answer is next.
+    pub(crate) place: usize,
+}
+
+impl Reader {
+    pub(crate) fn read(
+        &mut self,
+        call: &mut Call,
+        jobs: &mut [Job],
+        reply: Reply,
+    ) -> Result<(), &'static str> {
+        let bare_get = self.verb.is_read();
+        match reply {
+            Reply::Value {
+                key,
+                flags,
+                cas,
+                data,
+            } => {
+                let wanted = jobs.get(self.place..).unwrap_or_default();
+                let echoed = call
+                    .lanes
+                    .get(self.lane)
+                    .map(|l| key.of(l.received()))
+                    .unwrap_or_default();
+                let found = wanted
+                    .iter()
+                    .position(|job| call.wire_key(job.entry) == echoed);
+                // One gat asks for one key; a get's values come in the order of its keys.
+                let skip = found
+                    .filter(|n| bare_get || *n == 0)
+                    .ok_or("the value of another key")?;
+                for missed in 0..skip {
+                    Self::settle(call, jobs, self.place + missed, Outcome::NotFound);
+                }
+                self.place += skip;
+                let value = Call::hit(self.lane, data);
+                Self::settle(call, jobs, self.place, Outcome::Hit { flags, cas, value });
+                if bare_get {
+                    self.place += 1;
+                }
+            }
+            Reply::End if bare_get => {
+                for place in self.place..jobs.len() {
+                    Self::settle(call, jobs, place, Outcome::NotFound);
+                }
+                self.place = jobs.len();
+            }
+            Reply::End => {
+                if jobs.get(self.place).is_some_and(|job| !job.done) {
+                    Self::settle(call, jobs, self.place, Outcome::NotFound);
+                }
+                self.place += 1;
+            }
+            Reply::Meta(answer) => {
+                let place = self.place as u64;
+                let echoed = call
+                    .lanes
+                    .get(self.lane)
+                    .and_then(|l| Some(answer.key?.of(l.received())));
+                let job = jobs.get(self.place).ok_or("an answer to nothing")?;
+                let same_key = echoed.is_none_or(|key| key == call.wire_key(job.entry));
+                // memcached leaves the opaque out of a plain miss (EN).
+                let same_opaque = answer
+                    .opaque
+                    .map_or(answer.status == meta::Status::Miss, |o| o == place);
+                if !same_key || !same_opaque {
+                    return Err("the answer to another question");
+                }
+                let outcome = self.meta_outcome(call, answer)?;
+                Self::settle(call, jobs, self.place, outcome);
+                self.place += 1;
+            }
+            Reply::ServerError(_) | Reply::ClientError(_) | Reply::Unknown(_) => {
+                let last = if bare_get { jobs.len() } else { self.place + 1 };
+                for place in self.place..last {
+                    Self::settle(call, jobs, place, Outcome::Refused);
+                }
+                self.place = last;
+            }
+            Reply::Done => self.next(call, jobs, Outcome::Done),
+            Reply::NotStored => self.next(call, jobs, Outcome::NotStored),
+            Reply::Exists => self.next(call, jobs, Outcome::Exists),
+            Reply::NotFound => self.next(call, jobs, Outcome::NotFound),
+            Reply::Number(n) => self.next(call, jobs, Outcome::Number(n)),
+            Reply::Stat(_) | Reply::Version(_) => return Err("an answer to another question"),
+        }
+        Ok(())
+    }
+
+    /// Settles the next job, or takes the next step of a counter that needs several.
+    fn next(&mut self, call: &mut Call, jobs: &mut [Job], outcome: Outcome) {
+        let place = self.place;
+        self.place += 1;
+        let Some(job) = jobs.get_mut(place) else {
+            return;
+        };
+        let initial = call.entries.get(job.entry).and_then(|e| e.initial);
+        let counts = matches!(self.verb, Verb::Increment | Verb::Decrement);
+        let further = match (job.step, outcome, initial) {
+            (Step::Ask, Outcome::NotFound, Some(_)) if counts => Some(Step::Create),
+            (Step::Create, Outcome::NotStored, _) => Some(Step::Again),
+            _ => None,
+        };
+        if let Some(step) = further {
+            job.done = true;
+            call.pending.push(Job {
+                step,
+                done: false,
+                ..*job
+            });
+            return;
+        }
+        let outcome = match (job.step, outcome, initial) {
+            (Step::Create, Outcome::Done, Some(n)) => Outcome::Number(n),
+            _ => outcome,
+        };
+        Self::settle(call, jobs, place, outcome);
+    }
+
+    fn meta_outcome(&self, call: &Call, answer: meta::Answer) -> Result<Outcome, &'static str> {
+        use meta::Status;
+        let number = || {
+            let text = call
+                .lanes
+                .get(self.lane)
+                .map(|l| answer.data.of(l.received()))?;
+            std::str::from_utf8(text).ok()?.trim_end().parse().ok()
+        };
+        Ok(match (answer.status, self.verb) {
+            (Status::Value, Verb::Increment | Verb::Decrement) => {
+                Outcome::Number(number().ok_or("a number that is none")?)
+            }
+            (Status::Value, verb) if verb.wants_values() => {
+                let value = Call::hit(self.lane, answer.data);
+                Outcome::Hit {
+                    flags: answer.flags,
+                    cas: answer.cas,
+                    value,
+                }
+            }
+            (Status::Done, _) => Outcome::Done,
+            (Status::Miss | Status::NotFound, _) => Outcome::NotFound,
+            (Status::NotStored, _) => Outcome::NotStored,
+            (Status::Exists, _) => Outcome::Exists,
+            (Status::Value | Status::NoOp, _) => return Err("an answer to another question"),
+        })
+    }
+
+    fn settle(call: &mut Call, jobs: &mut [Job], place: usize, outcome: Outcome) {
+        if let Some(job) = jobs.get_mut(place) {
+            job.done = true;
+            call.settle(job.entry, outcome);
+        }
+    }
+}
+
+pub(crate) fn refusal(reply: Reply) -> Option<Span> {
+    match reply {
+        Reply::ServerError(line) | Reply::ClientError(line) | Reply::Unknown(line) => Some(line),
+        _ => None,
+    }
+}
+
+/// A refusal with the number pecl-memcache shows for it (memcache_pool.h MMC_RESPONSE_*).
+pub(crate) fn refused(line: &[u8]) -> Error {
+    let text = String::from_utf8_lossy(line);
+    let (kind, number) = match &*text {
+        t if t.starts_with("SERVER_ERROR object too large") => (Kind::Server, 3),
+        t if t.starts_with("SERVER_ERROR out of memory") => (Kind::Server, 0x82),
+        t if t.starts_with("SERVER_ERROR") => (Kind::Server, 0),
+        t if t.starts_with("CLIENT_ERROR") => (Kind::Client, 6),
+        _ => (Kind::Client, 0),
+    };
+    Error::new(kind, text.into_owned()).code(number)
+}

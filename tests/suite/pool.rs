@@ -1,0 +1,307 @@
+//! The pool without PHP, against real memcached and against servers that lie.
+
+use harness::{Act, BlackHole, Hostile, Memcached, free_port};
+use memring_pool::call::{Call, Outcome, Verb};
+use memring_pool::config::{NodeSpec, Policy, Protocol};
+use memring_pool::item::KeyRule;
+use memring_pool::node::Directory;
+use memring_pool::pool::Pool;
+use memring_pool::wire::Store;
+use std::time::{Duration, Instant};
+
+/// A pool and what belongs to it in a thread.
+struct Bench {
+    pool: Pool,
+    directory: Directory,
+    call: Call,
+    rule: KeyRule,
+}
+
+impl Bench {
+    fn over(protocol: Protocol, ports: &[u16]) -> Bench {
+        let mut bench = Bench {
+            pool: Pool::new(Policy {
+                protocol,
+                ..Policy::default()
+            }),
+            directory: Directory::new(),
+            call: Call::new(),
+            rule: KeyRule::default(),
+        };
+        for port in ports {
+            let mut spec = NodeSpec::tcp("127.0.0.1", *port);
+            spec.op_timeout = Duration::from_millis(400);
+            spec.connect_timeout = Duration::from_millis(400);
+            bench.pool.add(spec, &mut bench.directory);
+        }
+        bench
+    }
+
+    fn run(&mut self, verb: Verb, keys: &[&str], fill: impl Fn(&mut Call, usize)) -> Vec<Outcome> {
+        self.call.reset(verb);
+        for (i, key) in keys.iter().enumerate() {
+            self.call.push(&self.rule, key.as_bytes()).unwrap();
+            fill(&mut self.call, i);
+        }
+        self.pool.run(&mut self.call);
+        (0..keys.len()).map(|i| self.call.outcome(i)).collect()
+    }
+
+    fn store(&mut self, verb: Store, key: &str, value: &[u8], cas: u64) -> Outcome {
+        self.run(Verb::Store(verb), &[key], |call, i| {
+            let start = call.value_mut().len();
+            call.value_mut().extend_from_slice(value);
+            call.finish_value(start);
+            let entry = call.entry_mut(i).unwrap();
+            entry.flags = 7 << 16;
+            entry.cas = cas;
+        })[0]
+    }
+
+    fn get(&mut self, key: &str) -> Option<Vec<u8>> {
+        match self.run(Verb::Gets, &[key], |_, _| {})[0] {
+            Outcome::Hit { value, flags, .. } => {
+                assert_eq!(flags & 0xffff_0000, flags);
+                Some(self.call.value(value).to_vec())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Every command with its outcome, the same in classic words and in meta commands.
+fn the_contract(protocol: Protocol) {
+    let (a, b) = (Memcached::start(), Memcached::start());
+    let mut bench = Bench::over(protocol, &[a.port(), b.port()]);
+    // The first exchange carries the version probe where there is one; both nodes get it.
+    for key in ["p1", "p2", "p3", "p4"] {
+        assert_eq!(bench.store(Store::Set, key, b"v", 0), Outcome::Done);
+    }
+    let big = vec![b'x'; 300_000];
+    assert_eq!(bench.store(Store::Set, "big", &big, 0), Outcome::Done);
+    assert_eq!(bench.get("big"), Some(big));
+    assert_eq!(bench.store(Store::Set, "empty", b"", 0), Outcome::Done);
+    assert_eq!(bench.get("empty"), Some(Vec::new()));
+    assert_eq!(bench.get("missing"), None);
+    assert_eq!(bench.store(Store::Add, "p1", b"w", 0), Outcome::NotStored);
+    assert!(matches!(
+        bench.store(Store::Replace, "none", b"w", 0),
+        Outcome::NotStored | Outcome::NotFound
+    ));
+    assert!(matches!(
+        bench.store(Store::Append, "none", b"w", 0),
+        Outcome::NotStored | Outcome::NotFound
+    ));
+    assert_eq!(bench.store(Store::Append, "p1", b"w", 0), Outcome::Done);
+    assert_eq!(bench.store(Store::Prepend, "p1", b"u", 0), Outcome::Done);
+    assert_eq!(bench.get("p1"), Some(b"uvw".to_vec()));
+    let Outcome::Hit { cas, .. } = bench.run(Verb::Gets, &["p1"], |_, _| {})[0] else {
+        panic!("p1 is there")
+    };
+    assert_eq!(
+        bench.store(Store::Cas, "p1", b"1", cas + 99),
+        Outcome::Exists
+    );
+    assert_eq!(bench.store(Store::Cas, "p1", b"1", cas), Outcome::Done);
+    assert_eq!(bench.store(Store::Cas, "none", b"1", 1), Outcome::NotFound);
+
+    let count = |initial| {
+        move |call: &mut Call, i: usize| {
+            let entry = call.entry_mut(i).unwrap();
+            entry.delta = 5;
+            entry.initial = initial;
+        }
+    };
+    assert_eq!(bench.store(Store::Set, "n", b"10", 0), Outcome::Done);
+    assert_eq!(
+        bench.run(Verb::Increment, &["n", "fresh", "no"], count(None)),
+        [Outcome::Number(15), Outcome::NotFound, Outcome::NotFound]
+    );
+    assert_eq!(
+        bench.run(Verb::Increment, &["fresh"], count(Some(100))),
+        [Outcome::Number(100)]
+    );
+    assert_eq!(
+        bench.run(Verb::Increment, &["fresh"], count(Some(100))),
+        [Outcome::Number(105)]
+    );
+    assert_eq!(
+        bench.run(Verb::Decrement, &["n"], count(None)),
+        [Outcome::Number(10)]
+    );
+    assert_eq!(bench.store(Store::Set, "text", b"abc", 0), Outcome::Done);
+    assert_eq!(
+        bench.run(Verb::Increment, &["text"], count(None)),
+        [Outcome::Refused]
+    );
+    assert!(bench.call.events()[0].message.contains("non-numeric value"));
+    assert!(!bench.call.events()[0].fault);
+
+    let values = bench.run(Verb::Get, &["p2", "nope", "p3", "p2", "n"], |_, _| {});
+    let found: Vec<bool> = values
+        .iter()
+        .map(|o| matches!(o, Outcome::Hit { .. }))
+        .collect();
+    assert_eq!(found, [true, false, true, true, true]);
+    assert_eq!(
+        bench.run(Verb::Touch, &["p2", "nope"], |call, i| call
+            .entry_mut(i)
+            .unwrap()
+            .ttl = 60),
+        [Outcome::Done, Outcome::NotFound]
+    );
+    let touched = bench.run(Verb::GetAndTouch, &["p2", "nope", "p3"], |call, i| {
+        call.entry_mut(i).unwrap().ttl = 60;
+    });
+    assert!(matches!(touched[0], Outcome::Hit { cas: 1.., .. }));
+    assert_eq!(touched[1], Outcome::NotFound);
+    assert!(matches!(touched[2], Outcome::Hit { .. }));
+    assert_eq!(
+        bench.run(Verb::Delete, &["p2", "nope"], |_, _| {}),
+        [Outcome::Done, Outcome::NotFound]
+    );
+
+    assert!(
+        bench
+            .pool
+            .version(&mut bench.call)
+            .is_some_and(|v| v.starts_with("1."))
+    );
+    let stats = bench.pool.stats(0, b"", &mut bench.call).unwrap();
+    assert!(String::from_utf8_lossy(&stats).contains("STAT pid "));
+    assert!(bench.pool.stats(0, b"malloc", &mut bench.call).is_none());
+    assert!(bench.pool.is_up(0), "a refusal is no node fault");
+    assert!(bench.pool.flush(0, &mut bench.call));
+    assert_eq!(bench.get("p3"), None);
+    assert!(bench.call.events().is_empty());
+}
+
+#[test]
+fn every_command_has_its_outcome_in_classic_words() {
+    the_contract(Protocol::Ascii);
+}
+
+#[test]
+fn every_command_has_its_outcome_in_meta_commands() {
+    the_contract(Protocol::Binary);
+}
+
+#[test]
+fn a_dead_owner_is_passed_over_and_costs_one_event() {
+    let live = Memcached::start();
+    let mut bench = Bench::over(Protocol::Ascii, &[free_port(), live.port()]);
+    let mut faults = 0;
+    for i in 0..20 {
+        let key = format!("k{i}");
+        assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
+        faults += bench.call.events().len();
+        assert_eq!(bench.get(&key), Some(b"v".to_vec()));
+        faults += bench.call.events().len();
+    }
+    assert_eq!(faults, 1);
+    assert_eq!(live.stat("curr_items"), 20);
+}
+
+#[test]
+fn a_swallowed_connect_ends_with_its_limit_while_other_nodes_answer() {
+    let (live, hole) = (Memcached::start(), BlackHole::start());
+    let mut bench = Bench::over(Protocol::Ascii, &[hole.port(), live.port()]);
+    let names: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    let start = Instant::now();
+    bench.run(Verb::Get, &keys, |_, _| {});
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(390) && took < Duration::from_millis(900),
+        "{took:?}"
+    );
+    assert_eq!(bench.call.events().len(), 1);
+    assert!(
+        bench.call.events()[0]
+            .message
+            .starts_with("Connection failed: Connection timed out")
+    );
+}
+
+#[test]
+fn a_write_cut_after_sending_is_not_repeated_on_another_node() {
+    let (live, mut hung) = (Memcached::start(), Memcached::start());
+    let mut bench = Bench::over(Protocol::Ascii, &[hung.port(), live.port()]);
+    let hung_first: Vec<String> = (0..50).map(|i| format!("w{i}")).collect();
+    let key = hung_first
+        .iter()
+        .find(|key| bench.pool.find(key.as_bytes(), &bench.call.limits) == 0)
+        .unwrap()
+        .clone();
+    assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
+    hung.freeze();
+    assert_eq!(bench.store(Store::Set, &key, b"w", 0), Outcome::Lost);
+    assert_eq!(bench.call.events()[0].message, "Network timeout");
+    assert_eq!(live.stat("cmd_set"), 0);
+    // A read may be asked elsewhere, and so may the next write, which meets a node known to be down.
+    assert_eq!(bench.get(&key), None);
+    assert_eq!(bench.store(Store::Set, &key, b"w", 0), Outcome::Done);
+    assert_eq!(live.stat("cmd_set"), 1);
+    hung.resume();
+    hung.kill();
+}
+
+#[test]
+fn a_connection_the_server_closed_while_idle_is_replaced_without_a_word() {
+    let mut server = Memcached::start();
+    let mut bench = Bench::over(Protocol::Ascii, &[server.port()]);
+    assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Done);
+    server.restart();
+    assert_eq!(bench.get("k"), None);
+    assert!(bench.call.events().is_empty(), "{:?}", bench.call.events());
+    assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Done);
+    server.restart();
+    assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Done);
+    assert!(bench.call.events().is_empty(), "{:?}", bench.call.events());
+}
+
+#[test]
+fn surplus_and_foreign_answers_are_never_believed() {
+    for reply in [
+        "VALUE a 0 3\r\nold\r\nEND\r\nEND\r\n",
+        "VALUE b 0 3\r\nold\r\nEND\r\n",
+        "VALUE a 0 2\r\nold\r\nEND\r\n",
+        "VALUE a 0 4294967296\r\nold",
+        "STORED\r\n",
+        "hello\r\n",
+    ] {
+        let server = Hostile::start(move |_| vec![Act::say(reply), Act::Hang]);
+        let mut bench = Bench::over(Protocol::Ascii, &[server.port()]);
+        assert_eq!(bench.get("a"), None, "{reply}");
+        assert_eq!(bench.call.events().len(), 1, "{reply}");
+        assert!(
+            bench.call.events()[0]
+                .message
+                .starts_with("Malformed server response")
+        );
+        assert!(server.ended(0), "{reply}");
+    }
+}
+
+#[test]
+fn an_answer_in_single_bytes_cannot_stretch_the_limit() {
+    let slow = b"VALUE a 0 30\r\n012345678901234567890123456789\r\nEND\r\n".to_vec();
+    let server = Hostile::start(move |_| vec![Act::Drip(slow.clone(), Duration::from_millis(25))]);
+    let mut bench = Bench::over(Protocol::Ascii, &[server.port()]);
+    let start = Instant::now();
+    assert_eq!(bench.get("a"), None);
+    assert!(
+        start.elapsed() < Duration::from_millis(600),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(bench.call.events()[0].message, "Network timeout");
+}
+
+#[test]
+fn an_answer_in_pieces_within_the_limit_is_read_whole() {
+    let slow = b"VALUE a 0 3\r\nabc\r\nEND\r\n".to_vec();
+    let server = Hostile::start(move |_| vec![Act::Drip(slow.clone(), Duration::from_millis(1))]);
+    let mut bench = Bench::over(Protocol::Ascii, &[server.port()]);
+    assert_eq!(bench.get("a"), Some(b"abc".to_vec()));
+}
