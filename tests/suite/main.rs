@@ -7,7 +7,6 @@
 )] // test code
 mod ketama;
 
-mod golden;
-mod golden_wire;
 mod harness_itself;
+mod stairs;
 mod pool;
