@@ -10,3 +10,4 @@ mod ketama;
 mod harness_itself;
 mod stairs;
 mod pool;
+mod licences;
