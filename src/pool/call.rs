@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::fanout::Lane;
 use crate::item::{KeyRule, Span};
-use crate::wire::Store;
+use crate::wire::{Reply, Store};
 
 /// What to do with the keys of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +282,14 @@ impl Call {
     /// Failures and refusals, in the order they happened.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// The answers of one lane of an exchange, with the bytes they point into.
+    pub(crate) fn answers(&self, lane: usize) -> (&[Reply], &[u8]) {
+        self.lanes
+            .get(lane)
+            .map(|l| (l.answers.as_slice(), l.received()))
+            .unwrap_or_default()
     }
 
     pub(crate) fn hit(lane: usize, span: Span) -> ValueRef {

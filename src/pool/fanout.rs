@@ -403,6 +403,11 @@ impl Lane {
     }
 }
 
+/// Waits for `time`, for a turn somebody else still has.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 fn timeout() -> Error {
     // pecl-memcache's words (memcache_pool.c mmc_select_failure).
     Error::new(Kind::Timeout, "Network timeout")

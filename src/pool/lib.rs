@@ -31,5 +31,6 @@ pub mod node;
 pub mod pool;
 mod request;
 pub mod ring;
+pub mod session;
 pub mod shared;
 pub mod wire;

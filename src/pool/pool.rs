@@ -256,11 +256,34 @@ impl Pool {
         let lane = self.lane(call, first, index)?;
         say(&mut lane.out, &mut lane.asks);
         lane.repeatable = true;
-        fanout::run(
-            call.lanes.get_mut(first..call.used).unwrap_or_default(),
-            &[],
-        );
+        fanout::run(call.lanes.get_mut(first..call.used).unwrap_or_default(), &[]);
         self.note(call, first).then_some(first)
+    }
+
+    /// The same pipeline to several nodes at the same time, asked only once; each lane that
+    /// was answered, with the node it belongs to. What was not becomes an event.
+    pub(crate) fn exchange_all(
+        &mut self,
+        nodes: &[usize],
+        call: &mut Call,
+        say: impl Fn(&mut Vec<u8>, &mut Vec<Expect>),
+    ) -> Vec<(usize, usize)> {
+        let first = call.used;
+        for index in nodes {
+            // A server listed twice has one connection, and is asked once.
+            if let Some(lane) = self.lane(call, first, *index)
+                && lane.asks.is_empty()
+            {
+                say(&mut lane.out, &mut lane.asks);
+            }
+        }
+        fanout::run(call.lanes.get_mut(first..call.used).unwrap_or_default(), &[]);
+        (first..call.used)
+            .filter_map(|lane| {
+                let node = call.lanes.get(lane)?.member;
+                self.note(call, lane).then_some((node, lane))
+            })
+            .collect()
     }
 
     /// Turns a lane's failure and its refusals into events; true when it was answered.
