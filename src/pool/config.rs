@@ -3,7 +3,26 @@
 //! Three doors lead here: one `addServer()` call, a list in `save_path`, and
 //! `pool:NAME` from the TOML file. All three end in the same [`NodeSpec`] and
 //! [`Policy`]; nothing behind this file parses text.
+//!
+//! | door | file |
+//! |---|---|
+//! | `addServer()` and what stands before and behind a host | [`address`] |
+//! | `?weight=2&timeout=1` behind a node | `options` |
+//! | `session.save_path` | [`save_path`] |
+//! | `pool:NAME` | [`mod@file`] |
+//!
+//! Whatever is refused says what, where, and the text to write instead. Ports that are
+//! left out are 11211 (pecl-memcache: 0 in a save_path, which starts and then cannot
+//! write).
 
+pub mod address;
+pub mod file;
+mod options;
+pub mod save_path;
+
+pub use address::Schemes;
+
+use crate::error::Error;
 use crate::item::KeyRule;
 use std::time::Duration;
 
@@ -53,6 +72,14 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// pecl-memcache's default retry interval, 15 s (memcache_pool.h MMC_DEFAULT_RETRY).
 pub const DEFAULT_RETRY: i64 = 15;
 
+/// The port of a node that names none, memcached's own default.
+pub const DEFAULT_PORT: u16 = 11211;
+/// Largest weight of a node. pecl's ring places 160 points per unit, so that this is ten
+/// million of them, a tenth of a second to build; the original has no limit.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// Longest timeout of a node, one day: more is the same as none.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+
 impl NodeSpec {
     /// A TCP node with pecl-memcache's defaults: weight 1, 1 s timeouts, retry after 15 s, persistent.
     pub fn tcp(host: &str, port: u16) -> NodeSpec {
@@ -78,6 +105,26 @@ impl NodeSpec {
     pub fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+}
+
+/// Nodes and what holds for all of them: a whole pool, ready to be built.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    /// The nodes in their order of addition; never empty when it comes from a parser.
+    pub nodes: Vec<NodeSpec>,
+    /// What holds for all of them.
+    pub policy: Policy,
+}
+
+/// A list or a pool of the file, read whole.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// What was asked for.
+    pub topology: Topology,
+    /// True when a mode was written, rather than taken by default.
+    pub mode_written: bool,
+    /// What was read otherwise than it may have been meant; to be shown as PHP notices.
+    pub notices: Vec<Error>,
 }
 
 /// Which words go over the wire.

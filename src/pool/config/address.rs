@@ -1,0 +1,331 @@
+//! Where a node is: scheme, host and port out of the text people write.
+//!
+//! | written | means |
+//! |---|---|
+//! | `h`, `tcp://h`, `memcached://h`, `memcache://h` | TCP, with or without `:port` |
+//! | `[::1]`, `::1` | an IPv6 address; a port needs the brackets |
+//! | `unix:///path`, `unix:/path`, `file:///path` | a unix socket; `:0` behind it is dropped |
+//! | `redis://`, `rediss://`, `memcacheds://`, `tls://`, `ssl://`, `udp://` | reserved, refused |
+//!
+//! The text pecl's rings hash is kept apart from where to connect: `tcp://h` given to
+//! addServer is hashed with its scheme, as pecl-memcache does.
+
+use super::{DEFAULT_PORT, NodeSpec, Target};
+use crate::error::{Error, Kind};
+use std::net::Ipv6Addr;
+
+/// What addServer and save_path may open (`memring.allow_schemes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schemes {
+    tcp: bool,
+    memcached: bool,
+    unix: bool,
+}
+
+impl Default for Schemes {
+    /// All that this version speaks.
+    fn default() -> Schemes {
+        Schemes {
+            tcp: true,
+            memcached: true,
+            unix: true,
+        }
+    }
+}
+
+impl Schemes {
+    /// Reads a list such as `tcp,unix`; a host without a scheme counts as `tcp`.
+    ///
+    /// # Errors
+    /// `Kind::Config` for a word that is no scheme of this version, and for an empty list.
+    pub fn parse(list: &str) -> Result<Schemes, Error> {
+        let mut allowed = Schemes {
+            tcp: false,
+            memcached: false,
+            unix: false,
+        };
+        let words = list
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|word| !word.is_empty());
+        let mut any = false;
+        for word in words {
+            match word {
+                "tcp" => allowed.tcp = true,
+                "memcached" | "memcache" => allowed.memcached = true,
+                "unix" | "file" => allowed.unix = true,
+                other => {
+                    return Err(Error::new(
+                        Kind::Config,
+                        format!(
+                            "memring.allow_schemes: \"{}\" is not supported by this version",
+                            clean(other)
+                        ),
+                    )
+                    .hint("Write some of tcp, memcached, unix, separated by commas"));
+                }
+            }
+            any = true;
+        }
+        if any {
+            Ok(allowed)
+        } else {
+            Err(Error::new(
+                Kind::Config,
+                "memring.allow_schemes is empty, so that no server could be used",
+            )
+            .hint("Write some of tcp, memcached, unix, separated by commas"))
+        }
+    }
+}
+
+/// An address as written, its scheme already judged.
+#[derive(Debug, PartialEq)]
+pub(super) struct Address<'a> {
+    /// The scheme as written, empty when there is none.
+    pub scheme: &'a str,
+    /// Host as written (brackets kept) or the path of a socket.
+    pub host: &'a str,
+    /// The port, when one is written.
+    pub port: Option<u16>,
+    /// True for a unix socket.
+    pub unix: bool,
+}
+
+/// Splits `text`, which is what stands before any `?`.
+///
+/// # Errors
+/// `Kind::Config`: a scheme that is unknown, unsupported or not allowed; no host; a port
+/// that is none; a password; a path behind the port; a socket path that does not fit.
+pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>, Error> {
+    let refuse = |cause: String, hint: String| Err(Error::new(Kind::Config, cause).hint(hint));
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest),
+        None => match text.split_once(':') {
+            // "unix:/path" has one slash, or, as php-memcached takes it, is a path alone.
+            Some((scheme @ ("unix" | "file"), rest)) => (scheme, rest),
+            _ => ("", text),
+        },
+    };
+    let (unix, permitted) = match scheme.to_ascii_lowercase().as_str() {
+        "" | "tcp" => (false, allowed.tcp),
+        "memcached" | "memcache" => (false, allowed.memcached),
+        "unix" | "file" => (true, allowed.unix),
+        "redis" | "rediss" | "memcacheds" | "tls" | "ssl" | "udp" => {
+            return refuse(
+                format!("{scheme}:// is not supported by this version"),
+                "Write tcp://HOST:PORT or unix:///PATH of a memcached".to_owned(),
+            );
+        }
+        _ => {
+            return refuse(
+                format!("{}:// is no scheme known here", clean(scheme)),
+                "Write tcp://HOST:PORT or unix:///PATH of a memcached".to_owned(),
+            );
+        }
+    };
+    if !permitted {
+        let name = if scheme.is_empty() { "tcp" } else { scheme };
+        return refuse(
+            format!("{name}:// is not among memring.allow_schemes"),
+            format!("Add {name} to memring.allow_schemes in php.ini"),
+        );
+    }
+    if unix {
+        let path = rest.strip_suffix(":0").unwrap_or(rest);
+        // 108 bytes hold a path and its final NUL (sockaddr_un, unix(7)).
+        if path.is_empty() || path.len() > 107 || path.contains('\0') {
+            return refuse(
+                format!(
+                    "a socket path has 1 to 107 bytes, \"{}\" does not",
+                    clean(path)
+                ),
+                "Write unix:///run/memcached/memcached.sock".to_owned(),
+            );
+        }
+        return Ok(Address {
+            scheme,
+            host: path,
+            port: None,
+            unix,
+        });
+    }
+    if rest.contains('@') {
+        // The text is not repeated: what stands before the @ may be a password.
+        return refuse(
+            "a user name or password before the host is not supported by this version".to_owned(),
+            "Write tcp://HOST:PORT alone".to_owned(),
+        );
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = split_port(rest);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let plausible = match bare {
+        Some(inner) => {
+            inner.parse::<Ipv6Addr>().is_ok()
+                || inner
+                    .split_once('%')
+                    .is_some_and(|(inner, _)| inner.parse::<Ipv6Addr>().is_ok())
+        }
+        None => {
+            !host.is_empty()
+                && !host.contains(|c: char| {
+                    c.is_whitespace() || c.is_control() || "/[]?#,;\\\"".contains(c)
+                })
+                && (!host.contains(':') || host.parse::<Ipv6Addr>().is_ok())
+        }
+    };
+    if !plausible {
+        let cause = if host.is_empty() {
+            "no host is named".to_owned()
+        } else {
+            format!("\"{}\" is no host", clean(host))
+        };
+        return refuse(
+            cause,
+            "Write tcp://HOST:PORT, with an IPv6 address in brackets".to_owned(),
+        );
+    }
+    let port = match port {
+        None => None,
+        Some(port) => match port.parse::<u16>() {
+            Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(number)
+            }
+            _ => {
+                return refuse(
+                    format!(
+                        "\"{}\" is no port, which is a number from 1 to 65535",
+                        clean(port)
+                    ),
+                    format!("Write {host}:{DEFAULT_PORT}"),
+                );
+            }
+        },
+    };
+    Ok(Address {
+        scheme,
+        host,
+        port,
+        unix,
+    })
+}
+
+/// Host and port of `h:1`, `[::1]:1`, `h`, `[::1]`, `::1`.
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    if text.starts_with('[') {
+        return match text.rsplit_once("]:") {
+            Some((host, port)) => (text.get(..=host.len()).unwrap_or(text), Some(port)),
+            None => (text, None),
+        };
+    }
+    match text.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
+impl Address<'_> {
+    /// The node with pecl-memcache's defaults. `hashed` is the text its rings see as the host.
+    fn node(&self, hashed: String, port: u16) -> NodeSpec {
+        let mut node = NodeSpec::tcp(&hashed, port);
+        node.target = if self.unix {
+            Target::Unix(self.host.into())
+        } else {
+            Target::Tcp {
+                host: self.host.trim_matches(['[', ']']).to_owned(),
+                port,
+            }
+        };
+        node
+    }
+
+    /// The node of a list or file entry: its rings see the host without a scheme, as
+    /// pecl's session handler does, and a socket as "unix://" and its path.
+    pub(super) fn listed(&self) -> NodeSpec {
+        if self.unix {
+            self.node(format!("unix://{}", self.host), 0)
+        } else {
+            self.node(self.host.to_owned(), self.port.unwrap_or(DEFAULT_PORT))
+        }
+    }
+}
+
+impl NodeSpec {
+    /// The node `addServer($host, $port)` asks for, with pecl-memcache's defaults for the
+    /// rest (see [`NodeSpec::tcp`]); `with_weight` and its like set what else was passed.
+    ///
+    /// `port` is `None` when the caller passed none: then a port written in the host counts,
+    /// then `default_port`. A unix socket has port 0 whatever was passed.
+    ///
+    /// # Errors
+    /// `Kind::Config`, as [`Schemes`] and the table above say; "invalid tcp port number"
+    /// for a port out of range, the words of pecl-memcache.
+    pub fn from_add_server(
+        host: &str,
+        port: Option<i64>,
+        default_port: u16,
+        allowed: &Schemes,
+    ) -> Result<NodeSpec, Error> {
+        let address = parse(host, allowed)?;
+        if address.unix {
+            return Ok(address.node(host.strip_suffix(":0").unwrap_or(host).to_owned(), 0));
+        }
+        let passed = match port.map(u16::try_from) {
+            None => None,
+            // pecl lets 0 pass, and fails at the first connect: a port of its own is meant.
+            Some(Ok(0)) if address.port.is_some() => None,
+            Some(Ok(number)) => Some(number),
+            Some(Err(_)) => {
+                return Err(Error::new(Kind::Config, "invalid tcp port number")
+                    .hint("A port is a number from 1 to 65535"));
+            }
+        };
+        if let (Some(passed), Some(written)) = (passed, address.port)
+            && passed != written
+        {
+            return Err(Error::new(
+                Kind::Config,
+                format!("the host names port {written}, the argument {passed}"),
+            )
+            .hint("Write the port once"));
+        }
+        let number = passed.or(address.port).unwrap_or(default_port);
+        // What is hashed keeps pecl's own scheme as passed; ours, and a port inside the
+        // host, never worked there, so the plain name takes their place.
+        let hashed = if address.scheme == "tcp" {
+            format!("tcp://{}", address.host)
+        } else {
+            address.host.to_owned()
+        };
+        Ok(address.node(hashed, number))
+    }
+}
+
+/// `text` fit for a message: printable, at most 100 characters.
+pub(super) fn clean(text: &str) -> String {
+    let mut clean: String = text
+        .chars()
+        .take(100)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    if text.chars().nth(100).is_some() {
+        clean.push('…');
+    }
+    clean
+}
+
+/// `text` fit for a message and without what may be secret: neither options nor a password.
+pub(super) fn shown(text: &str) -> String {
+    let text = text.split('?').next().unwrap_or(text);
+    match text.rsplit_once('@') {
+        Some((secret, host)) => {
+            let scheme = secret
+                .split_once("://")
+                .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+            clean(&format!("{scheme}…@{host}"))
+        }
+        None => clean(text),
+    }
+}

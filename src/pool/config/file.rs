@@ -1,0 +1,346 @@
+//! The file behind `pool:NAME` (`memring.config_file`): pools by name, in TOML.
+//!
+//! ```toml
+//! [pool.sessions]
+//! nodes = ["memcached://10.0.0.1?weight=50", "memcached://10.0.0.2:11212?weight=100"]
+//! mode = "single"
+//! placement = "rendezvous"
+//! ```
+//!
+//! Read whole or refused whole: one mistake anywhere, and no pool of it is used; the
+//! message names file, line and remedy. Connections of its pools are persistent unless a
+//! node says `persistent=0`. What the design has for later (copies, backup, prefix rules)
+//! is known by name and refused, so that nobody believes it works.
+
+use super::address::{Schemes, clean, shown};
+use super::{HashFunction, Placement, Policy, Protocol, Topology, Wish, options, save_path};
+use crate::error::{Error, Kind};
+use crate::item::{KeyRule, LongKeys};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use toml::Spanned;
+
+/// All pools of one file, each read whole.
+#[derive(Clone, Debug)]
+pub struct File {
+    name: String,
+    pools: BTreeMap<String, Wish>,
+}
+
+/// Largest file that is read, bytes: a pool file has a few hundred.
+const SIZE_MAX: u64 = 1 << 20;
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// `Kind::Config`: it cannot be read, is over 1 MiB, no UTF-8, no TOML, or holds what is
+/// unknown or refused; each with file, line and what to write.
+pub fn load(path: &Path) -> Result<File, Error> {
+    let name = path.display().to_string();
+    let unreadable = |cause: std::io::Error| {
+        Error::new(
+            Kind::Config,
+            format!("memring.config_file cannot be read: {cause}"),
+        )
+        .at(&name)
+        .hint("Let the user PHP runs as read it, or empty the setting")
+    };
+    let about = std::fs::metadata(path).map_err(unreadable)?;
+    if !about.is_file() || about.len() > SIZE_MAX {
+        return Err(Error::new(
+            Kind::Config,
+            "memring.config_file is no file, or one over 1 MiB",
+        )
+        .at(&name)
+        .hint("Name a TOML file with [pool.NAME] sections"));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::new(Kind::Config, "this is no UTF-8 text")
+            .at(&format!("{name}, line {line}"))
+            .hint("Save the file as UTF-8")
+    })?;
+    File::parse(&name, &text)
+}
+
+impl File {
+    /// Reads `text`; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// `Kind::Config`, as [`load`].
+    pub fn parse(name: &str, text: &str) -> Result<File, Error> {
+        let at = |offset: usize| {
+            let line = text
+                .bytes()
+                .take(offset)
+                .filter(|byte| *byte == b'\n')
+                .count()
+                + 1;
+            format!("{name}, line {line}")
+        };
+        let raw: RawFile = toml::from_str(text).map_err(|error| {
+            let place = error
+                .span()
+                .map_or_else(|| name.to_owned(), |span| at(span.start));
+            Error::new(Kind::Config, error.message().trim_end())
+                .at(&place)
+                .hint(SHAPE)
+        })?;
+        let mut pools = BTreeMap::new();
+        for (pool, raw) in raw.pool {
+            let wish = raw
+                .get_ref()
+                .read(&at)
+                .map_err(|error| match error.node() {
+                    Some(_) => error,
+                    None => error.at(&format!(
+                        "{}: [pool.{}]",
+                        at(raw.span().start),
+                        clean(&pool)
+                    )),
+                })?;
+            pools.insert(pool, wish);
+        }
+        if pools.is_empty() {
+            return Err(Error::new(Kind::Config, "the file names no pool")
+                .at(name)
+                .hint(SHAPE));
+        }
+        Ok(File {
+            name: name.to_owned(),
+            pools,
+        })
+    }
+
+    /// The pool of that name.
+    ///
+    /// # Errors
+    /// `Kind::Config` when there is none, with the names there are.
+    pub fn pool(&self, name: &str) -> Result<Topology, Error> {
+        self.wish(name).map(|wish| wish.topology)
+    }
+
+    /// The pool of that name, with whether it wrote a mode and what was read otherwise.
+    ///
+    /// # Errors
+    /// As [`File::pool`].
+    pub fn wish(&self, name: &str) -> Result<Wish, Error> {
+        self.pools.get(name).cloned().ok_or_else(|| {
+            Error::new(
+                Kind::Config,
+                format!("there is no pool \"{}\"", clean(name)),
+            )
+            .at(&self.name)
+            .hint(format!(
+                "Write one of pool:{}",
+                self.names().collect::<Vec<_>>().join(", pool:")
+            ))
+        })
+    }
+
+    /// The names of all pools, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pools.keys().map(String::as_str)
+    }
+}
+
+const SHAPE: &str = "A pool is written as [pool.NAME] with nodes = [\"tcp://HOST:PORT\"] below";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    pool: BTreeMap<String, Spanned<RawPool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPool {
+    nodes: Vec<Spanned<String>>,
+    mode: Option<Spanned<String>>,
+    placement: Option<Spanned<String>>,
+    hash: Option<Spanned<String>>,
+    protocol: Option<Spanned<String>>,
+    key_prefix: Option<Spanned<String>>,
+    long_keys: Option<Spanned<String>>,
+    tag: Option<Spanned<String>>,
+    // Known by name only.
+    copies: Option<Spanned<toml::Value>>,
+    backup: Option<Spanned<toml::Value>>,
+    prefix: Option<Spanned<toml::Value>>,
+    previous: Option<Spanned<toml::Value>>,
+    migrate_from: Option<Spanned<toml::Value>>,
+}
+
+impl RawPool {
+    /// The pool; `at` names the place of an offset. An error without a node has no line of its own.
+    fn read(&self, at: &dyn Fn(usize) -> String) -> Result<Wish, Error> {
+        let later = [
+            ("copies", &self.copies),
+            ("backup", &self.backup),
+            ("prefix", &self.prefix),
+            ("previous", &self.previous),
+            ("migrate_from", &self.migrate_from),
+        ];
+        for (name, value) in later {
+            if let Some(value) = value {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!("{name} is not supported by this version"),
+                )
+                .at(&at(value.span().start))
+                .hint("Take it out, write mode = \"single\""));
+            }
+        }
+        let mut wish = Wish::default();
+        wish.topology.policy = self.policy(at)?;
+        if let Some(mode) = &self.mode {
+            let place = |error: Error| error.at(&at(mode.span().start));
+            wish.topology.policy.mode = options::read_mode(mode.get_ref()).map_err(place)?;
+            wish.mode_written = true;
+        }
+        for node in &self.nodes {
+            let place = |error: Error| {
+                error.at(&format!(
+                    "{} (\"{}\")",
+                    at(node.span().start),
+                    shown(node.get_ref())
+                ))
+            };
+            let before = wish.notices.len();
+            // allow_schemes bounds what PHP code may open; the file is the administrator's.
+            save_path::one(node.get_ref(), &Schemes::default(), &mut wish, true).map_err(place)?;
+            for notice in wish.notices.get_mut(before..).unwrap_or_default() {
+                *notice = place(notice.clone());
+            }
+        }
+        if wish.topology.nodes.is_empty() {
+            return Err(Error::new(Kind::Config, "nodes is empty")
+                .hint("Write nodes = [\"tcp://127.0.0.1:11211\"]"));
+        }
+        Ok(wish)
+    }
+
+    fn policy(&self, at: &dyn Fn(usize) -> String) -> Result<Policy, Error> {
+        let placement = word(&self.placement, "placement", at, &PLACEMENTS)?;
+        let tag = match &self.tag {
+            None => None,
+            Some(tag) => match tag.get_ref().as_bytes() {
+                [open, close] => Some([*open, *close]),
+                _ => {
+                    return Err(Error::new(Kind::Config, "tag is not two ASCII characters")
+                        .at(&at(tag.span().start))
+                        .hint("Write tag = \"{}\""));
+                }
+            },
+        };
+        let prefix = match &self.key_prefix {
+            None => Vec::new(),
+            // Leave room for the key itself: the protocol takes 250 bytes of both.
+            Some(prefix) if prefix.get_ref().len() > 128 => {
+                return Err(
+                    Error::new(Kind::Config, "key_prefix is longer than 128 bytes")
+                        .at(&at(prefix.span().start))
+                        .hint("Write a shorter one"),
+                );
+            }
+            Some(prefix) => prefix.get_ref().as_bytes().to_vec(),
+        };
+        Ok(Policy {
+            protocol: word(
+                &self.protocol,
+                "protocol",
+                at,
+                &[
+                    ("ascii", Some(Protocol::Ascii)),
+                    ("binary", Some(Protocol::Binary)),
+                ],
+            )?,
+            placement,
+            hash: word(
+                &self.hash,
+                "hash",
+                at,
+                &[
+                    ("crc32", Some(HashFunction::Crc32)),
+                    ("fnv", Some(HashFunction::Fnv)),
+                ],
+            )?,
+            keys: KeyRule {
+                prefix,
+                long: word(
+                    &self.long_keys,
+                    "long_keys",
+                    at,
+                    &[("hash", Some(LongKeys::Hash)), ("cut", Some(LongKeys::Cut))],
+                )?,
+            },
+            tag,
+            ..Policy::default()
+        })
+    }
+}
+
+/// The placements by name; `None` is known and not yet there.
+const PLACEMENTS: [(&str, Option<Placement>); 9] = [
+    ("pecl-consistent", Some(Placement::PeclConsistent)),
+    ("pecl-standard", Some(Placement::PeclStandard)),
+    ("ketama", Some(Placement::Ketama)),
+    ("ketama-weighted", Some(Placement::KetamaWeighted)),
+    ("rendezvous", Some(Placement::Rendezvous)),
+    ("murmur3", None),
+    ("md5", None),
+    ("jedis-murmur", None),
+    ("jedis-md5", None),
+];
+
+/// What the word in `field` stands for, its default when it is not written.
+fn word<T: Copy + Default>(
+    value: &Option<Spanned<String>>,
+    field: &str,
+    at: &dyn Fn(usize) -> String,
+    words: &[(&str, Option<T>)],
+) -> Result<T, Error> {
+    let Some(value) = value else {
+        return Ok(T::default());
+    };
+    let found = words.iter().find(|(name, _)| name == value.get_ref());
+    if let Some((_, Some(meaning))) = found {
+        return Ok(*meaning);
+    }
+    let cause = match found {
+        Some(_) => format!(
+            "{field} \"{}\" is not supported by this version",
+            clean(value.get_ref())
+        ),
+        None => format!("{field} \"{}\" is unknown", clean(value.get_ref())),
+    };
+    let known: Vec<_> = words
+        .iter()
+        .filter(|(_, meaning)| meaning.is_some())
+        .map(|(name, _)| *name)
+        .collect();
+    Err(Error::new(Kind::Config, cause)
+        .at(&at(value.span().start))
+        .hint(format!(
+            "Write {field} = one of \"{}\"",
+            known.join("\", \"")
+        )))
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "tests may stop at the first surprise"
+)]
+mod tests;

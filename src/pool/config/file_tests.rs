@@ -1,0 +1,339 @@
+//! Good and bad pool files, and files cut and damaged at every place.
+
+use super::super::{Mode, Target};
+use super::*;
+use std::time::Duration;
+
+const GOOD: &str = r#"# two pools
+[pool.sessions]
+nodes = [
+    "memcached://10.0.0.1?weight=50",
+    "memcached://10.0.0.2:11212?weight=100&timeout=0.2&persistent=0",
+    "unix:///run/mc.sock?id=c",
+]
+mode = "single"
+placement = "rendezvous"
+tag = "{}"
+
+[pool.cache]
+nodes = ["a:11211", "[::1]:11211"]
+placement = "pecl-standard"
+hash = "fnv"
+protocol = "binary"
+key_prefix = "app."
+long_keys = "cut"
+"#;
+
+fn refused(text: &str) -> String {
+    let error = File::parse("/etc/memring.toml", text).expect_err(text);
+    assert_eq!(error.kind(), Kind::Config);
+    error.to_string()
+}
+
+#[test]
+fn a_good_file_gives_its_pools_with_everything_they_say() {
+    let file = File::parse("f", GOOD).unwrap();
+    assert_eq!(file.names().collect::<Vec<_>>(), ["cache", "sessions"]);
+    let sessions = file.wish("sessions").unwrap();
+    assert!(sessions.mode_written && sessions.notices.is_empty());
+    let Topology { nodes, policy } = sessions.topology;
+    assert_eq!(
+        nodes.iter().map(|node| node.name()).collect::<Vec<_>>(),
+        ["10.0.0.1:11211", "10.0.0.2:11212", "unix:///run/mc.sock:0"]
+    );
+    assert_eq!(
+        nodes.iter().map(|node| node.weight).collect::<Vec<_>>(),
+        [50, 100, 1]
+    );
+    assert_eq!(
+        nodes.iter().map(|node| node.persistent).collect::<Vec<_>>(),
+        [true, false, true]
+    );
+    assert_eq!(nodes[1].op_timeout, Duration::from_millis(200));
+    assert_eq!(
+        (nodes[2].id.as_deref(), &nodes[2].target),
+        (Some("c"), &Target::Unix("/run/mc.sock".into()))
+    );
+    assert_eq!(
+        (policy.placement, policy.mode, policy.tag),
+        (Placement::Rendezvous, Mode::Single, Some(*b"{}"))
+    );
+
+    let cache = file.wish("cache").unwrap();
+    assert!(!cache.mode_written);
+    let policy = file.pool("cache").unwrap().policy;
+    assert_eq!(
+        (policy.placement, policy.hash, policy.protocol),
+        (Placement::PeclStandard, HashFunction::Fnv, Protocol::Binary)
+    );
+    assert_eq!(
+        (policy.keys.prefix.as_slice(), policy.keys.long, policy.tag),
+        (&b"app."[..], LongKeys::Cut, None)
+    );
+}
+
+#[test]
+fn every_placement_this_version_has_can_be_written() {
+    for (name, placement) in PLACEMENTS {
+        let text = format!("[pool.p]\nnodes = [\"a\"]\nplacement = \"{name}\"");
+        match placement {
+            Some(placement) => assert_eq!(
+                File::parse("f", &text)
+                    .unwrap()
+                    .pool("p")
+                    .unwrap()
+                    .policy
+                    .placement,
+                placement
+            ),
+            None => assert!(refused(&text).contains("line 3: placement"), "{name}"),
+        }
+    }
+}
+
+#[test]
+fn bad_files_are_refused_naming_file_line_and_remedy() {
+    let pool = |line: &str| format!("[pool.p]\nnodes = [\"a:1\"]\n{line}\n");
+    for (text, line, what, write) in [
+        (
+            String::new(),
+            "/etc/memring.toml: ",
+            "names no pool",
+            "[pool.NAME]",
+        ),
+        (
+            "# only words\n".into(),
+            "/etc/memring.toml: ",
+            "names no pool",
+            "[pool.NAME]",
+        ),
+        ("[pool.p]\n".into(), "line 1", "nodes", "[pool.NAME]"),
+        (
+            "[pool.p]\nnodes = []\n".into(),
+            "line 1: [pool.p]",
+            "nodes is empty",
+            "nodes = [",
+        ),
+        (
+            "[pool.p]\nnodes = [\"a:1\",\n".into(),
+            "line ",
+            "array",
+            "[pool.NAME]",
+        ),
+        (
+            "[pool.p]\nnodes = \"a:1\"\n".into(),
+            "line 2",
+            "invalid type",
+            "[pool.NAME]",
+        ),
+        (
+            "[pool.p]\nnodes = [1]\n".into(),
+            "line 2",
+            "invalid type",
+            "[pool.NAME]",
+        ),
+        (
+            "[pool.p]\nnodes = [\n\"a:1\",\n\"b:1?weight=0\",\n]\n".into(),
+            "line 4 (\"b:1\")",
+            "weight must be",
+            "weight=1",
+        ),
+        (
+            "[pool.p]\nnodes = [\"/var/lib/php\"]".into(),
+            "line 2",
+            "is a path",
+            "unix:///var/lib/php",
+        ),
+        (
+            "[pool.p]\nnodes = [\"redis://10.0.0.3/2\"]".into(),
+            "line 2",
+            "not supported by this version",
+            "tcp://",
+        ),
+        (
+            "[pool.p]\nnodes = [\"\"]".into(),
+            "line 2",
+            "no host",
+            "tcp://",
+        ),
+        (
+            "[pool.p]\nnodes = [\"pool:q\"]".into(),
+            "line 2",
+            "whole list",
+            "alone",
+        ),
+        (
+            pool("nods = 1"),
+            "line 3",
+            "unknown field `nods`",
+            "[pool.NAME]",
+        ),
+        (
+            pool("mode = \"fenced\""),
+            "line 3",
+            "mode \"fenced\" is not supported",
+            "mode = \"single\"",
+        ),
+        (
+            pool("mode = \"twice\""),
+            "line 3",
+            "mode \"twice\" is unknown",
+            "mode = \"single\"",
+        ),
+        (
+            pool("copies = 2"),
+            "line 3",
+            "copies is not supported",
+            "mode = \"single\"",
+        ),
+        (
+            pool("backup = \"b\""),
+            "line 3",
+            "backup is not supported",
+            "Take it out",
+        ),
+        (
+            pool("prefix.\"+\" = { mode = \"sync\" }"),
+            "line 3",
+            "prefix is not supported",
+            "Take it out",
+        ),
+        (
+            pool("previous = \"memcached://x\""),
+            "line 3",
+            "previous is not supported",
+            "Take it out",
+        ),
+        (
+            pool("placement = \"ring\""),
+            "line 3",
+            "placement \"ring\" is unknown",
+            "\"rendezvous\"",
+        ),
+        (
+            pool("hash = \"md5\""),
+            "line 3",
+            "hash \"md5\" is unknown",
+            "\"crc32\", \"fnv\"",
+        ),
+        (
+            pool("protocol = \"udp\""),
+            "line 3",
+            "protocol \"udp\" is unknown",
+            "\"ascii\", \"binary\"",
+        ),
+        (
+            pool("tag = \"{\""),
+            "line 3",
+            "two ASCII characters",
+            "tag = \"{}\"",
+        ),
+        (
+            pool("tag = \"ľ\u{e9}\""),
+            "line 3",
+            "two ASCII characters",
+            "tag = \"{}\"",
+        ),
+        (
+            pool("mode = \"single\"\nmode = \"single\""),
+            "line 4",
+            "duplicate key",
+            "[pool.NAME]",
+        ),
+        (
+            pool("[pools.q]"),
+            "line 3",
+            "unknown field `pools`",
+            "[pool.NAME]",
+        ),
+        (pool("[pool.p]"), "line 3", "duplicate", "[pool.NAME]"),
+        (
+            "nodes = [\"a\"]".into(),
+            "line 1",
+            "unknown field `nodes`",
+            "[pool.NAME]",
+        ),
+        ("{\"pool\": 1}".into(), "line 1", "", "[pool.NAME]"),
+    ] {
+        let error = refused(&text);
+        assert!(error.starts_with("/etc/memring.toml"), "{error}");
+        for part in [line, what, write] {
+            assert!(
+                error.contains(part),
+                "{text:?}: {error:?} does not say {part:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_unknown_pool_is_refused_with_the_names_there_are() {
+    let error = File::parse("/etc/m.toml", GOOD)
+        .unwrap()
+        .pool("session")
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "/etc/m.toml: there is no pool \"session\". Write one of pool:cache, pool:sessions"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_naming_it() {
+    let directory = std::env::temp_dir().join(format!("memring-file-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("pools.toml");
+    let refused = |path: &Path| load(path).expect_err("refused").to_string();
+
+    let missing = refused(&path);
+    assert!(
+        missing.contains("pools.toml") && missing.contains("No such file"),
+        "{missing}"
+    );
+    assert!(refused(&directory).contains("is no file"));
+    std::fs::write(&path, GOOD).unwrap();
+    assert_eq!(load(&path).unwrap().names().count(), 2);
+    std::fs::write(&path, b"[pool.p]\n\nnodes = [\"\xff\"]").unwrap();
+    let binary = refused(&path);
+    assert!(binary.contains("line 3: this is no UTF-8"), "{binary}");
+    std::fs::write(&path, vec![b'#'; (SIZE_MAX + 1) as usize]).unwrap();
+    assert!(refused(&path).contains("over 1 MiB"));
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_file_cut_or_damaged_anywhere_never_brings_the_reader_down() {
+    for cut in 0..GOOD.len() {
+        if let Err(error) = File::parse("f", &GOOD[..cut]) {
+            assert!(error.to_string().starts_with('f'), "{error}");
+        }
+    }
+    // Seed 9: bytes of the good file replaced by others of it, or by signs TOML knows.
+    let signs = b"[]{}\"'\\=.,#\n\t \0-+0e";
+    let mut state: u64 = 9;
+    let mut next = move |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..5000 {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        for _ in 0..1 + next(4) {
+            let at = next(bytes.len());
+            match next(3) {
+                0 => bytes[at] = signs[next(signs.len())],
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, GOOD.as_bytes()[next(GOOD.len())]),
+            }
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        if let Ok(file) = File::parse("f", &text) {
+            assert!(
+                file.names()
+                    .all(|name| !file.pool(name).unwrap().nodes.is_empty())
+            );
+        }
+    }
+}

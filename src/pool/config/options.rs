@@ -1,0 +1,238 @@
+//! What stands behind the `?` of a node: read as PHP reads it, refused where it is unknown.
+//!
+//! pecl-memcache turns each value into a number the way PHP casts a string, so `2x` is 2
+//! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
+
+use super::address::clean;
+use super::{Mode, NodeSpec, TIMEOUT_MAX, WEIGHT_MAX};
+use crate::codec;
+use crate::error::{Error, Kind};
+use std::time::Duration;
+
+/// What may stand there, for messages.
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode";
+
+/// Sets what `query` ("a=1&b=2") says on `node`; returns the mode, when one is written.
+///
+/// # Errors
+/// `Kind::Config`, with the text to write: an unknown or unsupported option, weight or
+/// timeout of 0 or less or past its limit, an empty id.
+pub(super) fn apply(
+    query: &str,
+    node: &mut NodeSpec,
+    notices: &mut Vec<Error>,
+) -> Result<Option<Mode>, Error> {
+    let mut mode = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decode(name), decode(value));
+        let mut number = || {
+            let (number, exact) = php_number(&value);
+            if !exact {
+                notices.push(inexact(&name, &value, &number.to_string()));
+            }
+            number
+        };
+        match name.as_str() {
+            "persistent" => {
+                // PHP: "" and "0" are false, any other text is true.
+                node.persistent = !matches!(value.as_str(), "" | "0");
+                if !matches!(value.as_str(), "" | "0" | "1") {
+                    let read = if node.persistent { "true" } else { "false" };
+                    notices.push(inexact(&name, &value, read));
+                }
+            }
+            "udp_port" => node.udp_port = u16::try_from(number() as i64).unwrap_or(0),
+            "weight" => node.weight = weight(number() as i64)?,
+            "retry_interval" => node.retry_interval = number() as i64,
+            "timeout" => {
+                let limit = timeout(number())?;
+                node.connect_timeout = limit;
+                node.op_timeout = limit;
+            }
+            "id" if value.is_empty() => {
+                return Err(refuse("id is empty", "Write id=NAME, or leave it out"));
+            }
+            "id" => node.id = Some(value),
+            "mode" => mode = Some(read_mode(&value)?),
+            "auth" | "user" | "password" | "database" | "prefix" | "copies" | "placement"
+            | "read_timeout" | "stream" => {
+                return Err(refuse(
+                    format!("option \"{name}\" is not supported by this version"),
+                    format!("Take it out; known here are {KNOWN}"),
+                ));
+            }
+            other => {
+                return Err(refuse(
+                    format!("option \"{}\" is unknown", clean(other)),
+                    format!("Known are {KNOWN}"),
+                ));
+            }
+        }
+    }
+    Ok(mode)
+}
+
+/// The mode of that name.
+///
+/// # Errors
+/// `Kind::Config` for one this version has not, or nobody knows.
+pub(super) fn read_mode(name: &str) -> Result<Mode, Error> {
+    match name {
+        "single" => Ok(Mode::Single),
+        "async" | "sync" | "fenced" => Err(refuse(
+            format!("mode \"{name}\" is not supported by this version"),
+            "Write mode = \"single\" (mode=single in a list)",
+        )),
+        other => Err(refuse(
+            format!("mode \"{}\" is unknown", clean(other)),
+            "Write mode = \"single\" (mode=single in a list)",
+        )),
+    }
+}
+
+/// A weight within its limits.
+fn weight(number: i64) -> Result<u32, Error> {
+    u32::try_from(number)
+        .ok()
+        .filter(|weight| (1..=WEIGHT_MAX).contains(weight))
+        .ok_or_else(|| {
+            refuse(
+                format!("weight must be a positive integer up to {WEIGHT_MAX}, {number} is not"),
+                "Write weight=1",
+            )
+        })
+}
+
+/// A timeout in seconds within its limits.
+fn timeout(seconds: f64) -> Result<Duration, Error> {
+    // Below a microsecond no socket option can express it.
+    if seconds.is_finite() && seconds >= 1e-6 {
+        Ok(Duration::try_from_secs_f64(seconds)
+            .unwrap_or(TIMEOUT_MAX)
+            .min(TIMEOUT_MAX))
+    } else {
+        Err(refuse(
+            format!("timeout must be more than 0 seconds, {seconds} is not"),
+            "Write timeout=1",
+        ))
+    }
+}
+
+impl NodeSpec {
+    /// The same node with the weight addServer was given.
+    ///
+    /// # Errors
+    /// `Kind::Config` "weight must be a positive integer…" outside 1 to [`WEIGHT_MAX`].
+    pub fn with_weight(mut self, number: i64) -> Result<NodeSpec, Error> {
+        self.weight = weight(number)?;
+        Ok(self)
+    }
+
+    /// The same node with one timeout, in seconds, for connecting and for each exchange.
+    ///
+    /// # Errors
+    /// `Kind::Config` when it is not more than 0; more than [`TIMEOUT_MAX`] is that.
+    pub fn with_timeout(mut self, seconds: f64) -> Result<NodeSpec, Error> {
+        self.connect_timeout = timeout(seconds)?;
+        self.op_timeout = self.connect_timeout;
+        Ok(self)
+    }
+}
+
+/// The number PHP makes of `text`, and whether all of it was one.
+///
+/// As (int) and (float) on a string: leading blanks and sign, as many digits as there are,
+/// then whatever; "INF" and "0x1A" are 0.
+fn php_number(text: &str) -> (f64, bool) {
+    let start = text.trim_start().trim_start_matches(['+', '-']);
+    if !start.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return (0.0, false);
+    }
+    let exact = text.trim().parse::<f64>().is_ok();
+    (codec::read_float(text.as_bytes()), exact)
+}
+
+fn inexact(name: &str, value: &str, read: &str) -> Error {
+    let mut notice = format!("option {name}: \"{}\" is read as {read}", clean(value));
+    if value.contains(';') {
+        notice.push_str("; servers are separated by a comma or a blank, not by \";\"");
+    }
+    Error::new(Kind::Config, notice)
+}
+
+fn refuse(cause: impl Into<Box<str>>, hint: impl Into<Box<str>>) -> Error {
+    Error::new(Kind::Config, cause).hint(hint)
+}
+
+/// URL decoding as PHP's parse_str: `+` is a blank, `%41` is `A`, bytes that are no UTF-8
+/// become U+FFFD.
+fn decode(text: &str) -> String {
+    if !text.contains(['%', '+']) {
+        return text.to_owned();
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    loop {
+        match rest {
+            [] => break,
+            [b'+', after @ ..] => {
+                bytes.push(b' ');
+                rest = after;
+            }
+            [b'%', high, low, after @ ..]
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0) as u8;
+                bytes.push(digit(*high) << 4 | digit(*low));
+                rest = after;
+            }
+            [byte, after @ ..] => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_php_casts_them() {
+        for (text, number, exact) in [
+            ("5", 5.0, true),
+            (" 5 ", 5.0, true),
+            ("+7", 7.0, true),
+            ("-1", -1.0, true),
+            ("1e3", 1000.0, true),
+            (".5", 0.5, true),
+            ("0;tcp://b:1", 0.0, false),
+            ("1.5x", 1.5, false),
+            ("", 0.0, false),
+            ("abc", 0.0, false),
+            ("true", 0.0, false),
+            ("INF", 0.0, false),
+            ("nan", 0.0, false),
+            ("0x1A", 0.0, false),
+        ] {
+            assert_eq!(php_number(text), (number, exact), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_decoded_and_broken_escapes_stay() {
+        for (text, plain) in [
+            ("a%20b+c", "a b c"),
+            ("%41%6a", "Aj"),
+            ("100%", "100%"),
+            ("%zz%4", "%zz%4"),
+            ("%C4%BE", "ľ"),
+        ] {
+            assert_eq!(decode(text), plain);
+        }
+        assert_eq!(decode("%ff"), "\u{fffd}");
+    }
+}

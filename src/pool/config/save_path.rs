@@ -1,0 +1,143 @@
+//! `session.save_path` and `memcache.session_save_path`: a list of servers in one line.
+//!
+//! The grammar is pecl-memcache's: items between blanks or commas (";" is no separator),
+//! each a URL with options behind "?". php-memcached's `host:port` and `host:port:weight`
+//! and a whole `pool:NAME` are understood too. Connections of a list are not persistent
+//! unless it says so, as in pecl-memcache.
+//!
+//! Refused whole, with the text to write: a blank list, an item without a host, and a
+//! directory, which is what Debian's php.ini leaves here for the `files` handler.
+
+use super::address::{self, Schemes, clean, shown};
+use super::{Topology, Wish, options};
+use crate::error::{Error, Kind};
+
+/// Reads `list`. `pools` is asked for the pool when the list is `pool:NAME`.
+///
+/// # Errors
+/// `Kind::Config`, naming the item and what to write instead; and whatever `pools` returns.
+///
+/// ```
+/// use memring_pool::config::{Schemes, save_path};
+/// let no_file = |_: &str| unreachable!("the list names no pool");
+/// let wish = save_path::parse("tcp://a:11211?weight=2, b:11212", &Schemes::default(), &no_file)?;
+/// assert_eq!(wish.topology.nodes.len(), 2);
+/// assert_eq!(wish.topology.nodes[0].weight, 2);
+/// # Ok::<(), memring_pool::error::Error>(())
+/// ```
+pub fn parse(
+    list: &str,
+    allowed: &Schemes,
+    pools: &dyn Fn(&str) -> Result<Wish, Error>,
+) -> Result<Wish, Error> {
+    let items: Vec<&str> = list
+        .split(|c: char| c == ',' || c.is_ascii_whitespace() || c == '\x0b')
+        .filter(|item| !item.is_empty())
+        .collect();
+    match items[..] {
+        [] => {
+            return Err(
+                Error::new(Kind::Config, "session.save_path names no server")
+                    .hint(format!("Write session.save_path = \"{EXAMPLE}\"")),
+            );
+        }
+        [item] => {
+            if let Some(name) = item.strip_prefix("pool:") {
+                return pools(name);
+            }
+        }
+        _ => {}
+    }
+    let mut wish = Wish {
+        topology: Topology::default(),
+        mode_written: false,
+        notices: Vec::new(),
+    };
+    for (number, item) in (1..).zip(items) {
+        let place = |error: Error| {
+            error.at(&format!(
+                "session.save_path, server {number} (\"{}\")",
+                shown(item)
+            ))
+        };
+        let before = wish.notices.len();
+        one(item, allowed, &mut wish, false).map_err(place)?;
+        for notice in wish.notices.get_mut(before..).unwrap_or_default() {
+            *notice = place(notice.clone());
+        }
+    }
+    Ok(wish)
+}
+
+const EXAMPLE: &str = "tcp://127.0.0.1:11211";
+
+/// Adds the node `item` describes to `wish`; `persistent` is the default for its connections.
+pub(super) fn one(
+    item: &str,
+    allowed: &Schemes,
+    wish: &mut Wish,
+    persistent: bool,
+) -> Result<(), Error> {
+    let refuse = |cause: String, hint: String| Err(Error::new(Kind::Config, cause).hint(hint));
+    if item.starts_with("pool:") {
+        return refuse(
+            "pool:NAME stands for a whole list".to_owned(),
+            "Write it alone".to_owned(),
+        );
+    }
+    if item.starts_with("PERSISTENT=") {
+        return refuse(
+            "PERSISTENT= is php-memcached's".to_owned(),
+            format!("Write {EXAMPLE}?persistent=1"),
+        );
+    }
+    let (place, query) = item.split_once('?').unwrap_or((item, ""));
+    let has_scheme = ["unix:", "file:"]
+        .iter()
+        .any(|scheme| place.starts_with(scheme))
+        || place.contains("://");
+    if !has_scheme && place.contains('/') {
+        // "/var/lib/php/sessions", and "5;0600;/tmp" as the files handler takes it.
+        let path = place.rsplit(';').next().unwrap_or(place);
+        return refuse(
+            format!("\"{}\" is a path, not a server", clean(place)),
+            format!(
+                "Write session.save_path = \"{EXAMPLE}\", or \"unix://{}\" if that is memcached's socket",
+                clean(path)
+            ),
+        );
+    }
+    // php-memcached's third field; an IPv6 address has more colons, a URL two slashes.
+    let (place, third) = match place.rsplit_once(':') {
+        Some((rest, weight))
+            if !place.contains(['/', '['])
+                && rest.matches(':').count() == 1
+                && !rest.ends_with(':') =>
+        {
+            (rest, Some(weight))
+        }
+        _ => (place, None),
+    };
+    let mut node = address::parse(place, allowed)?.listed();
+    node.persistent = persistent;
+    if let Some(weight) = third {
+        options::apply(&format!("weight={weight}"), &mut node, &mut wish.notices)?;
+    }
+    if let Some(mode) = options::apply(query, &mut node, &mut wish.notices)? {
+        wish.topology.policy.mode = mode;
+        wish.mode_written = true;
+    }
+    wish.topology.nodes.push(node);
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "tests may stop at the first surprise"
+)]
+mod tests;
