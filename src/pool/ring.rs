@@ -9,7 +9,7 @@
 //! | pecl-consistent, pecl-standard | pecl-memcache 8.2, `hash_strategy` and `hash_function` of the same names |
 //! | ketama | libmemcached `DISTRIBUTION_CONSISTENT` (php-memcached `OPT_DISTRIBUTION`, `sess_consistent_hash_type=ketama`) with its default hash, chosen before the servers are added |
 //! | ketama-weighted | libmemcached `KETAMA_WEIGHTED` (php-memcached `OPT_LIBKETAMA_COMPATIBLE`, `ketama_weighted`) |
-//! | rendezvous | nobody else: our own, the only even one ([`rendezvous`]) |
+//! | rendezvous | nobody else: our own, the only even one (ring/rendezvous.rs) |
 //!
 //! libmemcached's own quirk is kept: under ketama, the first weight above 1 switches
 //! the *points* to the weighted form (MD5, share of the total) while keys keep the
@@ -103,7 +103,7 @@ impl Ring {
 
     /// Index of the node to try as number `attempt` (from 0) after the owner.
     ///
-    /// pecl's rings hash "<key>-<attempt>" and may name a node twice; the other
+    /// pecl's rings hash `<key>-<attempt>` and may name a node twice; the other
     /// placements walk on to the next distinct node, and round again to the owner.
     pub fn after(&self, key: &[u8], attempt: u32) -> usize {
         let key = self.hashed(key);
