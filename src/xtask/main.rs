@@ -7,6 +7,8 @@
 
 mod bootstrap;
 mod fastcgi;
+mod install;
+mod package;
 mod php;
 mod phpt;
 mod phpt_run;
@@ -46,12 +48,26 @@ struct Command {
     run: fn(lexopt::Parser) -> Result<(), Stop>,
 }
 
-const COMMANDS: &[Command] = &[Command {
-    word: "test",
-    line: "every check and every test there is",
-    help: test::HELP,
-    run: test::main,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        word: "test",
+        line: "every check and every test there is",
+        help: test::HELP,
+        run: test::main,
+    },
+    Command {
+        word: "install",
+        line: "the extension into this machine's PHP",
+        help: install::HELP,
+        run: install::main,
+    },
+    Command {
+        word: "package",
+        line: "a Debian package of it",
+        help: package::HELP,
+        run: package::main,
+    },
+];
 
 fn main() -> ExitCode {
     run::stop_children_on_signals();

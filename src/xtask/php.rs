@@ -17,6 +17,8 @@ pub(crate) struct Php {
     pub(crate) cli: PathBuf,
     /// "8.2".
     pub(crate) version: String,
+    /// "20220829": extensions built for another number are refused by it.
+    pub(crate) api: String,
     /// Where `extension=name` is looked up.
     pub(crate) extensions: PathBuf,
     /// The modules it has without any php.ini, in lower case.
@@ -47,6 +49,7 @@ impl Php {
         let modules = quiet("php -n -m", Command::new(&cli).args(["-n", "-m"]))?;
         Ok(Self {
             version: format!("{}.{}", number / 10_000, number / 100 % 100),
+            api: ask("--phpapi").or_else(|_| api_of(&cli))?,
             extensions: PathBuf::from(ask("--extension-dir")?),
             built_in: modules
                 .lines()
@@ -95,4 +98,13 @@ impl Php {
                 .env("PHP", &self.cli);
         }
     }
+}
+
+/// The module API of a PHP whose php-config has no `--phpapi` (only Debian's has).
+fn api_of(cli: &Path) -> Result<String, Stop> {
+    let info = quiet("php -i", Command::new(cli).args(["-n", "-i"]))?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("PHP Extension => "))
+        .map(|api| api.trim().to_owned())
+        .ok_or_else(|| Stop::Failed(format!("{} -i names no PHP API", cli.display())))
 }
