@@ -1,0 +1,538 @@
+//! Servers that lie. Whatever they say: no value that was not asked for, the connection is closed, and the next
+//! call works on a fresh one.
+//!
+//! Each attack is carried out on the first connection only; on later ones the server is honest. All attacks of
+//! a test run in one PHP process, each against a server of its own.
+
+use harness::hostile::Request;
+use harness::{Act, Fault, Hostile, Memcached, Php, Proxy};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The timeout every pool of these tests has, in seconds.
+const TIMEOUT: f64 = 0.4;
+
+/// One attack.
+struct Attack {
+    name: String,
+    /// The PHP expression that is attacked; `$m` is the pool.
+    call: &'static str,
+    /// What the server does at the first request of the first connection.
+    acts: Vec<Act>,
+    /// The results, as JSON, that are right; the last word is the honest server's where a repeat is allowed.
+    right: Vec<&'static str>,
+}
+
+impl Attack {
+    fn new(
+        name: impl Into<String>,
+        call: &'static str,
+        acts: Vec<Act>,
+        right: &[&'static str],
+    ) -> Attack {
+        Attack {
+            name: name.into(),
+            call,
+            acts,
+            right: right.to_vec(),
+        }
+    }
+
+    /// An attack that says these bytes and keeps the connection open.
+    fn says(
+        name: impl Into<String>,
+        call: &'static str,
+        reply: &str,
+        right: &[&'static str],
+    ) -> Attack {
+        Attack::new(name, call, vec![Act::say(reply)], right)
+    }
+}
+
+/// What an honest server answers; its values name the key.
+fn honest(request: &Request) -> Vec<Act> {
+    let keys: Vec<&str> = request.line.split(' ').skip(1).collect();
+    match request.verb() {
+        "get" | "gets" => {
+            let values = keys
+                .iter()
+                .map(|key| format!("VALUE {key} 0 {}\r\nhonest:{key}\r\n", key.len() + 7));
+            vec![Act::say(values.collect::<String>() + "END\r\n")]
+        }
+        "delete" => vec![Act::say("DELETED\r\n")],
+        "incr" => vec![Act::say("77\r\n")],
+        _ => vec![Act::say("STORED\r\n")],
+    }
+}
+
+/// Carries out the attacks with this PHP and fails with every one that got through.
+#[track_caller]
+fn withstand(php: &Php, attacks: Vec<Attack>) {
+    let servers: Vec<Hostile> = attacks
+        .iter()
+        .map(|attack| {
+            let acts = attack.acts.clone();
+            Hostile::start(move |request| match (request.connection, request.number) {
+                (0, 0) => acts.clone(),
+                _ => honest(request),
+            })
+        })
+        .collect();
+    let mut script = String::from("error_reporting(0);\n");
+    for (attack, server) in attacks.iter().zip(&servers) {
+        // The pause lets surplus bytes arrive before the next call, as they would in a longer program.
+        writeln!(
+            script,
+            "$m = new Memcache; $m->addServer('127.0.0.1', {}, false, 1, {TIMEOUT}, 0); $t = microtime(true);\n\
+             $first = {}; $took = microtime(true) - $t; usleep(5000); $second = $m->get('after');\n\
+             echo json_encode($first), \"\\t\", json_encode($second), \"\\t\", round($took, 2), \"\\n\"; $m->close();",
+            server.port(),
+            attack.call
+        )
+        .unwrap();
+    }
+    let output = php
+        .clone()
+        .limit(Duration::from_secs(120))
+        .run(&script)
+        .ok();
+    let mut report = String::new();
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), attacks.len(), "php printed:\n{output}");
+    for ((attack, server), line) in attacks.iter().zip(&servers).zip(lines) {
+        let name = format!("{}, {}", attack.call, attack.name);
+        let words: Vec<&str> = line.split('\t').collect();
+        if !attack.right.contains(&words[0]) {
+            writeln!(
+                report,
+                "{name}: returned {}, right would be {}",
+                words[0],
+                attack.right.join(" or ")
+            )
+            .unwrap();
+        }
+        if words[1] != "\"honest:after\"" {
+            writeln!(report, "{name}: the next call returned {}", words[1]).unwrap();
+        }
+        let took: f64 = words[2].parse().unwrap();
+        // Twice, since a call may be repeated once on a fresh connection.
+        if took > 2.0 * TIMEOUT + 0.3 {
+            writeln!(
+                report,
+                "{name}: took {took} s with a timeout of {TIMEOUT} s"
+            )
+            .unwrap();
+        }
+        let reused = server
+            .requests()
+            .iter()
+            .any(|request| request.connection == 0 && request.word(0) == "after");
+        if reused {
+            writeln!(report, "{name}: the attacked connection was used again").unwrap();
+        }
+        if !server.ended(0) {
+            writeln!(report, "{name}: the attacked connection was left open").unwrap();
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+fn get_attacks() -> Vec<Attack> {
+    let call = "$m->get('k')";
+    // A read may be repeated, so the honest answer of a fresh connection is right too.
+    let refused = &["false", "\"honest:k\""];
+    let mut attacks = vec![
+        Attack::says("garbage", call, "BANANA\r\n", refused),
+        Attack::says(
+            "binary garbage",
+            call,
+            "\0\u{1}\u{7f}\r\n\r\n\0\0\r\n",
+            refused,
+        ),
+        Attack::says("an empty line", call, "\r\n", refused),
+        Attack::says("another command's reply", call, "STORED\r\n", refused),
+        Attack::says("a number", call, "42\r\n", refused),
+        Attack::says(
+            "wrong key echoed",
+            call,
+            "VALUE other 0 5\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "a longer key echoed",
+            call,
+            "VALUE kk 0 5\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "no key echoed",
+            call,
+            "VALUE  0 5\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "length too short",
+            call,
+            "VALUE k 0 3\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "length too long",
+            call,
+            "VALUE k 0 9\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "length zero with data",
+            call,
+            "VALUE k 0 0\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "length without data",
+            call,
+            "VALUE k 0 5\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "negative length",
+            call,
+            "VALUE k 0 -5\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "length no number",
+            call,
+            "VALUE k 0 five\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "flags no number",
+            call,
+            "VALUE k x 5\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "flags over 32 bits",
+            call,
+            "VALUE k 99999999999 5\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "length left out",
+            call,
+            "VALUE k 0\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says("no END", call, "VALUE k 0 5\r\nwrong\r\n", refused),
+        Attack::says(
+            "garbage for END",
+            call,
+            "VALUE k 0 5\r\nwrong\r\nBANANA\r\n",
+            refused,
+        ),
+        Attack::says(
+            "the key twice",
+            call,
+            "VALUE k 0 5\r\nfirst\r\nVALUE k 0 5\r\nsecon\r\nEND\r\n",
+            refused,
+        ),
+        Attack::says(
+            "two keys",
+            call,
+            "VALUE k 0 5\r\nright\r\nVALUE o 0 5\r\nwrong\r\nEND\r\n",
+            refused,
+        ),
+        Attack::new("silence", call, vec![Act::Hang], refused),
+        Attack::new(
+            "a reply after the timeout",
+            call,
+            vec![
+                Act::Pause(Duration::from_secs_f64(TIMEOUT + 0.2)),
+                Act::say("VALUE k 0 5\r\nwrong\r\nEND\r\n"),
+            ],
+            refused,
+        ),
+        Attack::new(
+            "one byte at a time past the timeout",
+            call,
+            vec![Act::Drip(
+                b"VALUE k 0 5\r\nwrong\r\nEND\r\n".to_vec(),
+                Duration::from_millis(40),
+            )],
+            refused,
+        ),
+    ];
+    for length in [
+        "4294967295",
+        "4294967296",
+        "4294967301",
+        "9223372036854775807",
+        "18446744073709551615",
+        "18446744073709551621",
+    ] {
+        // 2^32 + 5 and 2^64 + 5 would be 5 in a type too small.
+        let reply = format!("VALUE k 0 {length}\r\nwrong\r\nEND\r\n");
+        attacks.push(Attack::says(
+            format!("length {length}"),
+            call,
+            &reply,
+            refused,
+        ));
+    }
+    attacks
+}
+
+#[test]
+fn a_lying_get_returns_nothing_and_costs_its_connection() {
+    withstand(&Php::new(), get_attacks());
+}
+
+#[test]
+fn a_get_cut_at_any_byte_returns_nothing_of_it() {
+    let reply = b"VALUE k 0 5\r\nwrong\r\nEND\r\n";
+    let mut attacks = Vec::new();
+    for cut in 0..reply.len() {
+        for end in [Act::Close, Act::Reset] {
+            let name = format!("{end:?} after {cut} bytes");
+            let acts = vec![Act::say(&reply[..cut]), end];
+            attacks.push(Attack::new(
+                name,
+                "$m->get('k')",
+                acts,
+                &["false", "\"honest:k\""],
+            ));
+        }
+    }
+    withstand(&Php::new(), attacks);
+}
+
+#[test]
+fn a_lying_set_delete_or_increment_is_false_and_costs_its_connection() {
+    let mut attacks = Vec::new();
+    for (call, verb_replies) in [
+        ("$m->set('k', 'v')", ["DELETED\r\n", "42\r\n", "STORED"]),
+        ("$m->delete('k')", ["STORED\r\n", "42\r\n", "DELETED"]),
+        ("$m->increment('k')", ["STORED\r\n", "DELETED\r\n", "42"]),
+    ] {
+        for reply in verb_replies {
+            attacks.push(Attack::says(format!("{reply:?}"), call, reply, &["false"]));
+        }
+        for reply in [
+            "BANANA\r\n",
+            "\r\n",
+            "VALUE k 0 1\r\nx\r\nEND\r\n",
+            "END\r\n",
+            "OK\r\n",
+            "\0\0\0\0\r\n",
+            "HD\r\n",
+            "stored\r\n",
+        ] {
+            attacks.push(Attack::says(format!("{reply:?}"), call, reply, &["false"]));
+        }
+        attacks.push(Attack::new("silence", call, vec![Act::Hang], &["false"]));
+        for end in [Act::Close, Act::Reset] {
+            // Neither of the three may be sent twice: the server may have done it.
+            attacks.push(Attack::new(
+                format!("{end:?} at once"),
+                call,
+                vec![end.clone()],
+                &["false"],
+            ));
+            attacks.push(Attack::new(
+                format!("{end:?} in the line"),
+                call,
+                vec![Act::say("STO"), end],
+                &["false"],
+            ));
+        }
+    }
+    for number in [
+        "-5\r\n",
+        "12 34\r\n",
+        "99999999999999999999999999\r\n",
+        "0x10\r\n",
+        "4 2\r\n",
+    ] {
+        attacks.push(Attack::says(
+            format!("{number:?}"),
+            "$m->increment('k')",
+            number,
+            &["false"],
+        ));
+    }
+    withstand(&Php::new(), attacks);
+}
+
+#[test]
+fn surplus_bytes_after_a_right_answer_never_answer_the_next_call() {
+    // The first answer is right, so it may be given or withheld.
+    withstand(
+        &Php::new(),
+        vec![
+            Attack::says(
+                "an extra reply for the next key",
+                "$m->get('k')",
+                "VALUE k 0 5\r\nright\r\nEND\r\nVALUE after 0 5\r\nwrong\r\nEND\r\n",
+                &["\"right\"", "false"],
+            ),
+            Attack::says(
+                "an extra END",
+                "$m->get('k')",
+                "VALUE k 0 5\r\nright\r\nEND\r\nEND\r\n",
+                &["\"right\"", "false"],
+            ),
+            Attack::says(
+                "an extra STORED",
+                "$m->set('k', 'v')",
+                "STORED\r\nSTORED\r\n",
+                &["true", "false"],
+            ),
+            Attack::says(
+                "an extra value",
+                "$m->set('k', 'v')",
+                "STORED\r\nVALUE after 0 5\r\nwrong\r\nEND\r\n",
+                &["true", "false"],
+            ),
+            Attack::says(
+                "an extra number",
+                "$m->increment('k')",
+                "42\r\n43\r\n",
+                &["42", "false"],
+            ),
+            Attack::says(
+                "an extra DELETED",
+                "$m->delete('k')",
+                "DELETED\r\nDELETED\r\n",
+                &["true", "false"],
+            ),
+            Attack::says("one byte more", "$m->get('k')", "END\r\n\n", &["false"]),
+        ],
+    );
+}
+
+#[test]
+fn a_lying_multi_get_never_returns_a_key_that_was_not_asked_for_or_a_wrong_value() {
+    let call = "$m->get(['a', 'b'])";
+    let nothing = &["[]", "false", r#"{"a":"honest:a","b":"honest:b"}"#];
+    let only_a = &[
+        "[]",
+        "false",
+        r#"{"a":"one"}"#,
+        r#"{"a":"one","b":"honest:b"}"#,
+        r#"{"a":"honest:a","b":"honest:b"}"#,
+    ];
+    withstand(
+        &Php::new(),
+        vec![
+            Attack::says("garbage", call, "BANANA\r\n", nothing),
+            Attack::says(
+                "a key not asked for",
+                call,
+                "VALUE c 0 3\r\nbad\r\nEND\r\n",
+                nothing,
+            ),
+            Attack::says(
+                "a key not asked for, after one",
+                call,
+                "VALUE a 0 3\r\none\r\nVALUE c 0 3\r\nbad\r\nEND\r\n",
+                only_a,
+            ),
+            Attack::says(
+                "a key twice",
+                call,
+                "VALUE a 0 3\r\none\r\nVALUE a 0 3\r\ntwo\r\nEND\r\n",
+                only_a,
+            ),
+            Attack::says(
+                "a length too short",
+                call,
+                "VALUE a 0 2\r\nbad\r\nVALUE b 0 3\r\nbad\r\nEND\r\n",
+                nothing,
+            ),
+            Attack::says(
+                "a length that swallows the next",
+                call,
+                "VALUE a 0 30\r\nbad\r\nVALUE b 0 3\r\nbad\r\nEND\r\n",
+                nothing,
+            ),
+            Attack::says("4 GiB", call, "VALUE a 0 4294967296\r\nbad", nothing),
+            Attack::says("no END", call, "VALUE a 0 3\r\none\r\n", only_a),
+            Attack::new(
+                "an end in the value",
+                call,
+                vec![Act::say("VALUE a 0 3\r\non"), Act::Close],
+                nothing,
+            ),
+            Attack::new(
+                "a reset in the second",
+                call,
+                vec![
+                    Act::say("VALUE a 0 3\r\none\r\nVALUE b 0 3\r\nb"),
+                    Act::Reset,
+                ],
+                only_a,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_unasked_reply_in_a_pause_never_answers_another_key() {
+    let server = Hostile::start(|request| match request.number {
+        0 => vec![
+            Act::say("VALUE a 0 5\r\nright\r\nEND\r\n"),
+            Act::Pause(Duration::from_millis(20)),
+            Act::say("VALUE a 0 5\r\nwrong\r\nEND\r\n"),
+        ],
+        _ => honest(request),
+    });
+    let text = Php::new().run(&format!(
+        "$m = new Memcache; $m->addServer('127.0.0.1', {}, false, 1, 1, 0); $r = [$m->get('a')]; usleep(200000);\n\
+         $r[] = @$m->get('b'); $r[] = $m->get('c'); echo json_encode($r);",
+        server.port()
+    ));
+    let text = text.ok();
+    assert!(
+        [
+            "[\"right\",\"honest:b\",\"honest:c\"]",
+            "[\"right\",false,\"honest:c\"]"
+        ]
+        .contains(&text.as_str()),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_reply_one_byte_at_a_time_arrives_whole() {
+    let server = Memcached::start();
+    let proxy = Proxy::start(server.port());
+    proxy.fault(Fault::Bytes(Duration::from_millis(1)));
+    let text = Php::new().run(&format!(
+        "$m = new Memcache; $m->addServer('127.0.0.1', {}, false, 1, 5);\n\
+         echo json_encode([$m->set('k', [1, 'x']), $m->get('k'), $m->set('n', 1), $m->increment('n'), $m->get(['k', 'n']), $m->delete('k')]);",
+        proxy.port()
+    ));
+    assert_eq!(
+        text.ok(),
+        r#"[true,[1,"x"],true,2,{"k":[1,"x"],"n":2},true]"#
+    );
+}
+
+#[test]
+fn a_doubled_stream_never_shifts_answers() {
+    let server = Memcached::start();
+    server.raw(
+        "set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\n",
+        "STORED\r\nSTORED\r\n",
+    );
+    let proxy = Proxy::start(server.port());
+    proxy.fault(Fault::Twice);
+    let text = Php::new().run(&format!(
+        "$m = new Memcache; $m->addServer('127.0.0.1', {}, false, 1, 1, 0); $bad = 0;\n\
+         for ($i = 0; $i < 200; $i++) {{ $k = $i % 2 ? 'a' : 'b'; $v = @$m->get($k); if ($v !== false && $v !== strtoupper($k)) $bad++; }}\n\
+         echo $bad;",
+        proxy.port()
+    ));
+    assert_eq!(text.ok(), "0");
+}
