@@ -1,1 +1,43 @@
 //! The PHP face of memring: translates, decides nothing.
+//!
+//! ```text
+//!   PHP ──► ffi/args (guard) ──► memcache ──► value ──► memring_pool ──► nodes
+//!                                   │  ▲                     │
+//!                                   │  └────── report ◄──────┘ outcomes, events
+//!                                   └── registry (what outlives a request)
+//! ```
+//!
+//! | file | the one question it answers |
+//! |---|---|
+//! | `ini` | which settings, and what they hold now |
+//! | `signature` | what PHP sees: classes, methods, functions, constants |
+//! | `registry` | which nodes outlive a request |
+//! | `value` | zval ⇄ item |
+//! | `memcache` | the methods on keys |
+//! | `nodes` | the methods on nodes |
+//! | `stats` | what getStats makes of a server's lines |
+//! | `procedural` | the functions that are no methods |
+//! | `report` | failure → notice, warning, callback |
+//! | `info` | phpinfo |
+//! | `ffi` | all unsafe code, one file per Zend subject |
+
+#[allow(unsafe_code, reason = "the one folder where Zend's C is spoken to")]
+mod ffi;
+mod info;
+mod ini;
+mod memcache;
+mod nodes;
+mod procedural;
+mod registry;
+mod report;
+mod signature;
+mod stats;
+mod value;
+
+/// Where PHP enters: the entry of module `memring`.
+#[allow(unsafe_code, reason = "PHP finds this function by its name")]
+// SAFETY: no other symbol of this library has this name, and PHP calls it once per load.
+#[unsafe(no_mangle)]
+pub extern "C" fn get_module() -> *mut ext_php_rs::zend::ModuleEntry {
+    ffi::module::memring()
+}

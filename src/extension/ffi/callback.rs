@@ -1,0 +1,33 @@
+//! Calling userland.
+
+use super::value::{Fresh, Value};
+use ext_php_rs::ffi::{_call_user_function_impl, zend_is_callable, zval};
+
+/// True when PHP can call `value`.
+pub(crate) fn is_callable(value: Value<'_>) -> bool {
+    // SAFETY: live zval; no name is asked for.
+    unsafe { zend_is_callable(value.raw(), 0, std::ptr::null_mut()) }
+}
+
+/// Calls `function` with `arguments`; what it returns is dropped, what it throws stays pending.
+pub(crate) fn call<const N: usize>(function: &Fresh, arguments: [Fresh; N]) {
+    let mut arguments: [zval; N] = arguments.map(Fresh::into_raw);
+    // SAFETY: `function` and the arguments are live for the call; the result is written by Zend, or left
+    // undefined, and both can be released.
+    unsafe {
+        let mut result: zval = std::mem::zeroed();
+        _call_user_function_impl(
+            std::ptr::null_mut(),
+            function.value().raw(),
+            &raw mut result,
+            u32::try_from(N).unwrap_or(0),
+            arguments.as_mut_ptr(),
+            std::ptr::null_mut(),
+        );
+        drop(Fresh::adopt(result));
+    }
+    for argument in arguments {
+        // SAFETY: each argument's reference is ours again after the call.
+        drop(unsafe { Fresh::adopt(argument) });
+    }
+}

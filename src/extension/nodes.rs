@@ -1,0 +1,629 @@
+//! The methods that work on nodes: add, connect, describe, close.
+
+use crate::ffi::args::Frame;
+use crate::ffi::array::Table;
+use crate::ffi::callback;
+use crate::ffi::errors::{self, Thrown};
+use crate::ffi::object::{Class, Connection, Object, object_of};
+use crate::ffi::resource::Link;
+use crate::ffi::scratch::Seat;
+use crate::ffi::server;
+use crate::ffi::string::OwnedText;
+use crate::ffi::value::{Fresh, Value};
+use crate::ini::{KeyHash, Prefix};
+use crate::memcache::{State, begin, connected, push, with_nodes};
+use crate::report::{self, CALLBACK};
+use crate::{ini, registry, stats};
+use memring_pool::call::Verb;
+use memring_pool::codec::Compression;
+use memring_pool::config::{DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Target};
+use memring_pool::item::{KeyRule, LongKeys};
+use memring_pool::pool::Pool;
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Default of min_savings (memcache_pool.h MMC_DEFAULT_SAVINGS).
+const SAVINGS: f64 = 0.2;
+/// Default of the third argument of getStats (memcache_pool.h MMC_DEFAULT_CACHEDUMP_LIMIT).
+const DUMP_LIMIT: i64 = 100;
+
+/// One server as connect() or addServer() names it.
+struct Wish<'a> {
+    host: &'a [u8],
+    port: i64,
+    udp_port: i64,
+    persistent: bool,
+    weight: i64,
+    timeout: f64,
+    retry_interval: i64,
+    status: bool,
+}
+
+impl<'a> Wish<'a> {
+    fn new(host: &'a [u8]) -> Wish<'a> {
+        Wish {
+            host,
+            port: ini::read(|values| values.port),
+            udp_port: 0,
+            persistent: true,
+            weight: 1,
+            timeout: DEFAULT_TIMEOUT.as_secs_f64(),
+            retry_interval: DEFAULT_RETRY,
+            status: true,
+        }
+    }
+}
+
+/// MemcachePool::connect()
+pub(crate) fn pool_connect(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 7)?;
+    let object = frame.object(Class::Pool)?;
+    let wish = pool_wish(frame)?;
+    join(object, &wish)
+}
+
+/// MemcachePool::addserver()
+pub(crate) fn pool_add_server(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 8)?;
+    let object = frame.object(Class::Pool)?;
+    let mut wish = pool_wish(frame)?;
+    wish.status = frame.bool(7, true)?;
+    Ok(Fresh::bool(add(object, &wish)?.is_some()))
+}
+
+/// Memcache::connect(), the connection closed with the request.
+pub(crate) fn connect(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    let object = frame.object(Class::Pool)?;
+    let wish = plain_wish(frame, false)?;
+    join(object, &wish)
+}
+
+/// Memcache::pconnect(), the connection kept across requests.
+pub(crate) fn pconnect(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    let object = frame.object(Class::Pool)?;
+    let wish = plain_wish(frame, true)?;
+    join(object, &wish)
+}
+
+/// memcache_connect() and memcache_pconnect(): a new object, connected; or false.
+pub(crate) fn connect_new(frame: &Frame<'_>, persistent: bool) -> Result<Fresh, Thrown> {
+    let wish = plain_wish(frame, persistent)?;
+    let made = Object::create(Class::Memcache).ok_or(Thrown)?;
+    let Some(object) = object_of(&made) else {
+        return Ok(Fresh::bool(false));
+    };
+    let done = is_true(join(object, &wish)?.value());
+    Ok(if done { made } else { Fresh::bool(false) })
+}
+
+/// Memcache::addserver() and memcache_add_server(); a ninth argument is `timeoutms`.
+pub(crate) fn add_server(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 9)?;
+    let object = frame.object(if frame.is_method() {
+        Class::Pool
+    } else {
+        Class::Memcache
+    })?;
+    let host = frame.text(0)?.ok_or(Thrown)?;
+    let mut wish = Wish::new(host.bytes());
+    wish.port = frame.long(1, wish.port)?;
+    wish.persistent = frame.bool(2, true)?;
+    wish.weight = frame.long(3, 1)?;
+    wish.timeout = frame.double(4, wish.timeout)?;
+    wish.retry_interval = frame.long(5, wish.retry_interval)?;
+    wish.status = frame.bool(6, true)?;
+    let function = frame.value(7).filter(|value| !value.is_null());
+    let milliseconds = frame.long(8, 0)?;
+    if milliseconds > 0 {
+        wish.timeout = milliseconds as f64 / 1000.0;
+    }
+    if function.is_some_and(|function| !callback::is_callable(function)) {
+        errors::warning("Invalid failure callback");
+        return Ok(Fresh::bool(false));
+    }
+    let added = add(object, &wish)?.is_some();
+    if let (true, Some(function)) = (added, function) {
+        object.set_property(CALLBACK, &function.keep());
+    }
+    Ok(Fresh::bool(added))
+}
+
+/// setserverparams(): new limits, and up or down, for one node.
+pub(crate) fn set_server_params(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 6)?;
+    let object = frame.object(Class::Pool)?;
+    let host = frame.text(0)?.ok_or(Thrown)?;
+    let port = frame.long(1, ini::read(|values| values.port))?;
+    let timeout = frame.double(2, DEFAULT_TIMEOUT.as_secs_f64())?;
+    let retry_interval = frame.long(3, DEFAULT_RETRY)?;
+    let status = frame.bool(4, true)?;
+    let function = frame.value(5);
+    let Some((link, index)) = node(object, host.bytes(), port) else {
+        return Ok(Fresh::bool(false));
+    };
+    if function.is_some_and(|f| !f.is_null() && !callback::is_callable(f)) {
+        errors::warning("Invalid failure callback");
+        return Ok(Fresh::bool(false));
+    }
+    link.with(|state| {
+        state
+            .pool
+            .set_params(index, duration(timeout), retry_interval, status)
+    });
+    if let Some(function) = function {
+        object.set_property(CALLBACK, &function.keep());
+    }
+    Ok(Fresh::bool(true))
+}
+
+/// setfailurecallback(): whom to call when a node fails; null for a notice again.
+pub(crate) fn set_failure_callback(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 1)?;
+    let object = frame.object(Class::Pool)?;
+    let Some(function) = frame.value(0) else {
+        return Ok(Fresh::bool(false));
+    };
+    if connected(object).is_none() {
+        return Ok(Fresh::bool(false));
+    }
+    if !function.is_null() && !callback::is_callable(function) {
+        errors::warning("Invalid failure callback");
+        return Ok(Fresh::bool(false));
+    }
+    object.set_property(CALLBACK, &function.keep());
+    Ok(Fresh::bool(true))
+}
+
+/// getserverstatus(): 1 up, 0 failed, false unknown.
+pub(crate) fn server_status(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 2)?;
+    let object = frame.object(Class::Pool)?;
+    let host = frame.text(0)?.ok_or(Thrown)?;
+    let port = frame.long(1, ini::read(|values| values.port))?;
+    let Some((link, index)) = node(object, host.bytes(), port) else {
+        return Ok(Fresh::bool(false));
+    };
+    let up = link.with(|state| state.pool.is_up(index)).unwrap_or(false);
+    Ok(Fresh::long(i64::from(up)))
+}
+
+/// findserver(): "host:port" of the node a key lives on.
+pub(crate) fn find_server(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 1)?;
+    let object = frame.object(Class::Pool)?;
+    let Some(key) = frame.value(0) else {
+        return Ok(Fresh::bool(false));
+    };
+    let Some(link) = with_nodes(object) else {
+        return Ok(Fresh::bool(false));
+    };
+    let mut seat = Seat::take();
+    let desk = seat.desk();
+    begin(desk, Verb::Get);
+    let name = OwnedText::from_value(key).ok_or(Thrown)?;
+    if !push(&link, desk, name.bytes())? {
+        return Ok(Fresh::bool(false));
+    }
+    link.with(|state| {
+        let index = state.pool.find(desk.call.wire_key(0), &desk.call.limits);
+        desk.bytes
+            .extend_from_slice(state.pool.name(index).as_bytes());
+    });
+    Ok(Fresh::text(&desk.bytes))
+}
+
+/// getversion(): of the first node that answers.
+pub(crate) fn version(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(0, 0)?;
+    let object = frame.object(Class::Pool)?;
+    let Some(link) = with_nodes(object) else {
+        return Ok(Fresh::bool(false));
+    };
+    let mut seat = Seat::take();
+    let desk = seat.desk();
+    begin(desk, Verb::Get);
+    let found = link.with(|state| {
+        let version = state.pool.version(&mut desk.call);
+        desk.bytes
+            .extend_from_slice(version.as_deref().unwrap_or_default().as_bytes());
+        version.is_some()
+    });
+    report::events(object, desk)?;
+    Ok(if found == Some(true) {
+        Fresh::text(&desk.bytes)
+    } else {
+        Fresh::bool(false)
+    })
+}
+
+/// getstats(): of the first node that answers.
+pub(crate) fn stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    let object = frame.object(Class::Pool)?;
+    let Some((link, question)) = question(frame, object)? else {
+        return Ok(Fresh::bool(false));
+    };
+    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
+    for index in 0..nodes {
+        let answer = ask(object, &link, index, &question)?;
+        if !matches!(answer.value().kind(), crate::ffi::value::Kind::Bool(false)) {
+            return Ok(answer);
+        }
+    }
+    Ok(Fresh::bool(false))
+}
+
+/// getextendedstats(): "host:port" => array, or false for a node that does not answer.
+pub(crate) fn extended_stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    let object = frame.object(Class::Pool)?;
+    let Some((link, question)) = question(frame, object)? else {
+        return Ok(Fresh::bool(false));
+    };
+    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
+    let mut table = Table::new(nodes);
+    for index in 0..nodes {
+        let name = {
+            let mut seat = Seat::take();
+            let desk = seat.desk();
+            link.with(|state| {
+                desk.bytes
+                    .extend_from_slice(state.pool.name(index).as_bytes())
+            });
+            OwnedText::new(&desk.bytes)
+        };
+        let answer = ask(object, &link, index, &question)?;
+        table.put(name.text(), answer);
+    }
+    Ok(Fresh::array(table))
+}
+
+/// setcompressthreshold(): from which size on values are compressed, and what it must save.
+pub(crate) fn set_compress_threshold(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(1, 2)?;
+    let object = frame.object(Class::Pool)?;
+    let threshold = frame.long(0, 0)?;
+    let savings = frame.double(1, SAVINGS)?;
+    let Some(link) = connected(object) else {
+        return Ok(Fresh::bool(false));
+    };
+    match Compression::new(threshold, savings) {
+        Ok(compression) => {
+            link.with(|state| state.compression = compression);
+            Ok(Fresh::bool(true))
+        }
+        Err(error) => {
+            errors::warning_of(error.cause().to_owned());
+            Ok(Fresh::bool(false))
+        }
+    }
+}
+
+/// close(): the pool has no nodes any more; addserver() begins anew.
+pub(crate) fn close(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(0, 0)?;
+    let object = frame.object(Class::Pool)?;
+    let Some(link) = connected(object) else {
+        return Ok(Fresh::bool(false));
+    };
+    link.with(|state| {
+        state.pool.close();
+        state.pool = Pool::new(state.pool.policy().clone());
+    });
+    Ok(Fresh::bool(true))
+}
+
+/// flush(): empties all nodes; true when all of them did it.
+pub(crate) fn flush(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(0, 1)?;
+    let object = frame.object(Class::Pool)?;
+    let delay = frame.long(0, 0)?;
+    let Some(link) = connected(object) else {
+        return Ok(Fresh::bool(false));
+    };
+    let mut seat = Seat::take();
+    let desk = seat.desk();
+    begin(desk, Verb::Delete);
+    let done = link.with(|state| {
+        // Truncation is pecl-memcache's; no node at all is no failure.
+        state.pool.is_empty()
+            || (state.pool.flush(delay as u32, &mut desk.call) && desk.call.events().is_empty())
+    });
+    report::events(object, desk)?;
+    Ok(Fresh::bool(done == Some(true)))
+}
+
+/// setSaslAuthData(): kept in the object as in pecl-memcache, with one warning that nobody checks it.
+pub(crate) fn set_sasl(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    thread_local! {
+        static TOLD: Cell<bool> = const { Cell::new(false) };
+    }
+    frame.expect(2, 2)?;
+    let object = frame.object(Class::Pool)?;
+    let (user, password) = (frame.text(0)?.ok_or(Thrown)?, frame.text(1)?.ok_or(Thrown)?);
+    if user.bytes().is_empty() || password.bytes().is_empty() {
+        return Ok(Fresh::bool(false));
+    }
+    object.set_property("username", &Fresh::text(user.bytes()));
+    object.set_property("password", &Fresh::text(password.bytes()));
+    if !TOLD.replace(true) {
+        errors::warning(
+            "memring does not authenticate to nodes yet: connections are made without this name and password. \
+             Keep the nodes on a network that only your hosts reach",
+        );
+    }
+    Ok(Fresh::bool(true))
+}
+
+/// The arguments of MemcachePool's connect and addserver, but for the last.
+fn pool_wish<'a>(frame: &Frame<'a>) -> Result<Wish<'a>, Thrown> {
+    let host = frame.text(0)?.ok_or(Thrown)?;
+    let mut wish = Wish::new(host.bytes());
+    wish.port = frame.long(1, wish.port)?;
+    wish.udp_port = frame.long(2, 0)?;
+    wish.persistent = frame.bool(3, true)?;
+    wish.weight = frame.long(4, 1)?;
+    wish.timeout = frame.double(5, wish.timeout)?;
+    wish.retry_interval = frame.long(6, wish.retry_interval)?;
+    Ok(wish)
+}
+
+/// The arguments of Memcache's connect and pconnect.
+fn plain_wish<'a>(frame: &Frame<'a>, persistent: bool) -> Result<Wish<'a>, Thrown> {
+    frame.expect(1, 3)?;
+    let host = frame.text(0)?.ok_or(Thrown)?;
+    let mut wish = Wish::new(host.bytes());
+    wish.persistent = persistent;
+    // A null port is port 0, without a deprecation.
+    wish.port = match frame.value(1) {
+        Some(port) if port.is_null() => 0,
+        _ => frame.long(1, wish.port)?,
+    };
+    wish.timeout = frame.double(2, wish.timeout)?;
+    Ok(wish)
+}
+
+/// Adds a node and connects to it.
+fn join(object: Object<'_>, wish: &Wish<'_>) -> Result<Fresh, Thrown> {
+    let Some((link, index)) = add(object, wish)? else {
+        return Ok(Fresh::bool(false));
+    };
+    let mut seat = Seat::take();
+    let desk = seat.desk();
+    begin(desk, Verb::Get);
+    let open = link
+        .with(|state| state.pool.connect(index, &mut desk.call))
+        .unwrap_or(false);
+    report::events(object, desk)?;
+    if !open {
+        let port = u16::try_from(wish.port).unwrap_or(0);
+        report::cannot_connect(&String::from_utf8_lossy(wish.host), port, desk);
+    }
+    Ok(Fresh::bool(open))
+}
+
+/// Adds a node, making the pool if need be; None after a warning.
+fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thrown> {
+    if wish.weight < 1 {
+        errors::warning("weight must be a positive integer");
+        return Ok(None);
+    }
+    let Ok(port) = u16::try_from(wish.port) else {
+        errors::warning("invalid tcp port number");
+        return Ok(None);
+    };
+    let Ok(udp_port) = u16::try_from(wish.udp_port) else {
+        errors::warning("invalid udp port number");
+        return Ok(None);
+    };
+    let host = match std::str::from_utf8(wish.host) {
+        Ok(host) if !host.contains('\0') => host,
+        _ => {
+            errors::warning("invalid host: a host is a name, an address or unix:///path");
+            return Ok(None);
+        }
+    };
+    let Some(target) = target(host, port)? else {
+        return Ok(None);
+    };
+    let link = match object.connection() {
+        Connection::Pool(link) => link,
+        Connection::Broken => {
+            return Err(errors::type_error(
+                "supplied argument is not a valid connection resource",
+            ));
+        }
+        Connection::None => {
+            let link = new_pool()?;
+            object.connect(&link);
+            link
+        }
+    };
+    let limit = duration(wish.timeout);
+    let (connect_timeout, op_timeout) =
+        ini::read(|values| (values.connect_timeout, values.op_timeout));
+    let spec = NodeSpec {
+        host: host.to_owned(),
+        port,
+        udp_port,
+        target,
+        id: None,
+        weight: u32::try_from(wish.weight).unwrap_or(u32::MAX),
+        connect_timeout: connect_timeout.unwrap_or(limit),
+        op_timeout: op_timeout.unwrap_or(limit),
+        retry_interval: wish.retry_interval,
+        // A node declared down must not mark the connection that other pools share.
+        persistent: wish.persistent && wish.status,
+        status: wish.status,
+    };
+    let index = link.with(|state| registry::with(|nodes| state.pool.add(spec, nodes)));
+    Ok(index.map(|index| (link, index)))
+}
+
+/// Where a host as written leads to; None after a warning.
+fn target(host: &str, port: u16) -> Result<Option<Target>, Thrown> {
+    let (scheme, rest) = match (host.split_once("://"), host.strip_prefix("unix:")) {
+        (Some((scheme, rest)), _) => (scheme, rest),
+        (None, Some(rest)) => ("unix", rest),
+        (None, None) => ("tcp", host),
+    };
+    let allowed = ini::read(|values| {
+        values
+            .schemes
+            .split(|b| *b == b',')
+            .any(|word| word.trim_ascii().eq_ignore_ascii_case(scheme.as_bytes()))
+    });
+    let known = matches!(scheme, "tcp" | "unix");
+    if !known || !allowed {
+        let why = if known {
+            "is not in memring.allow_schemes"
+        } else {
+            "is not known: use a name, an address or unix:///path"
+        };
+        errors::warning_of(format!("the scheme {scheme}:// {why}"));
+        return if errors::pending() {
+            Err(Thrown)
+        } else {
+            Ok(None)
+        };
+    }
+    Ok(Some(if scheme == "unix" {
+        Target::Unix(rest.into())
+    } else {
+        Target::Tcp {
+            host: rest.trim_matches(['[', ']']).to_owned(),
+            port,
+        }
+    }))
+}
+
+/// A pool without nodes, with the settings of this moment.
+fn new_pool() -> Result<Link, Thrown> {
+    let prefix = ini::read(|values| values.prefix.clone());
+    let prefix = key_prefix(prefix);
+    let state = ini::read(|values| State {
+        pool: Pool::new(Policy {
+            protocol: values.protocol,
+            placement: values.placement,
+            hash: values.hash,
+            keys: KeyRule {
+                prefix,
+                long: match values.key_hash {
+                    KeyHash::Auto | KeyHash::Cut => LongKeys::Cut,
+                    KeyHash::Hash => LongKeys::Hash,
+                },
+            },
+            ..Policy::default()
+        }),
+        compression: Compression::new(values.compress_threshold, SAVINGS).unwrap_or_default(),
+    });
+    Ok(Link::new(state))
+}
+
+/// The bytes put before each key.
+pub(crate) fn key_prefix(rule: Prefix) -> Vec<u8> {
+    let mut prefix = rule.label;
+    if rule.host
+        && let Some(name) = server::server_name()
+    {
+        let mut host = name.bytes();
+        if rule.remove_www
+            && host
+                .get(..4)
+                .is_some_and(|head| head.eq_ignore_ascii_case(b"www."))
+        {
+            host = host.get(4..).unwrap_or_default();
+        }
+        if rule.remove_subdomain {
+            // The second dot from the right parts what stays from what goes; a leading dot parts nothing.
+            let dot = host
+                .iter()
+                .enumerate()
+                .rev()
+                .filter(|(at, byte)| *at > 0 && **byte == b'.')
+                .nth(1);
+            if let Some(rest) = dot
+                .and_then(|(at, _)| host.get(at + 1..))
+                .filter(|rest| !rest.is_empty())
+            {
+                host = rest;
+            }
+        }
+        prefix.extend_from_slice(host);
+    }
+    prefix
+}
+
+/// The node that `host` and `port` name; None after a warning.
+fn node(object: Object<'_>, host: &[u8], port: i64) -> Option<(Link, usize)> {
+    let link = connected(object)?;
+    let index = link.with(|state| {
+        let host = std::str::from_utf8(host).ok()?;
+        state.pool.node_at(host, u16::try_from(port).ok()?)
+    });
+    match index.flatten() {
+        Some(index) => Some((link, index)),
+        None => {
+            errors::warning("Server not found in pool");
+            None
+        }
+    }
+}
+
+/// The words behind `stats`, from the arguments of getstats.
+fn question(frame: &Frame<'_>, object: Object<'_>) -> Result<Option<(Link, OwnedText)>, Thrown> {
+    frame.expect(0, 3)?;
+    let kind = frame.text(0)?;
+    let slab = frame.long(1, 0)?;
+    let limit = frame.long(2, DUMP_LIMIT)?;
+    let Some(link) = with_nodes(object) else {
+        return Ok(None);
+    };
+    let Some(kind) = kind else {
+        return Ok(Some((link, OwnedText::new(b""))));
+    };
+    if !stats::TYPES.contains(&kind.bytes()) {
+        errors::warning("Invalid stats type");
+        return Ok(None);
+    }
+    let mut words = kind.bytes().to_vec();
+    if slab != 0 {
+        words.extend_from_slice(format!(" {slab} {limit}").as_bytes());
+    }
+    Ok(Some((link, OwnedText::new(&words))))
+}
+
+/// What one node says to the question; false when it does not.
+fn ask(
+    object: Object<'_>,
+    link: &Link,
+    index: usize,
+    question: &OwnedText,
+) -> Result<Fresh, Thrown> {
+    let mut seat = Seat::take();
+    let desk = seat.desk();
+    begin(desk, Verb::Get);
+    let answered = link.with(|state| {
+        let lines = state.pool.stats(index, question.bytes(), &mut desk.call);
+        desk.bytes
+            .extend_from_slice(lines.as_deref().unwrap_or_default());
+        lines.is_some()
+    });
+    report::events(object, desk)?;
+    if answered != Some(true) {
+        return Ok(Fresh::bool(false));
+    }
+    // "reset" is answered without a line.
+    Ok(stats::array(&desk.bytes).unwrap_or(Fresh::bool(question.bytes() == b"reset")))
+}
+
+/// A timeout as PHP callers give it; what is no time at all is the default.
+fn duration(seconds: f64) -> Duration {
+    if seconds > 0.0 {
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    } else {
+        DEFAULT_TIMEOUT
+    }
+}
+
+fn is_true(value: Value<'_>) -> bool {
+    matches!(value.kind(), crate::ffi::value::Kind::Bool(true))
+}

@@ -1,0 +1,133 @@
+//! The session handlers: what PHP's callbacks mean to `memring_pool::session`.
+//!
+//! Two names, one way of working. `memcache` keeps pecl-memcache's bytes on any list of
+//! nodes; `memring` takes the same lists, and asks for a mode where there is more than
+//! one node, because "copies" may mean two things there.
+
+use crate::ini;
+use crate::registry;
+use memring_pool::codec::Compression;
+use memring_pool::config::{Mode, Schemes, Wish, file, save_path};
+use memring_pool::error::{Error, Kind};
+use memring_pool::pool::Pool;
+use memring_pool::session::{Sessions, Terms};
+use std::path::Path;
+
+/// Which name stands in `session.save_handler`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handler {
+    /// `memring`.
+    Memring,
+    /// `memcache`, in place of pecl-memcache's.
+    Memcache,
+}
+
+/// What one open session handler holds, from open to close.
+pub(crate) struct Keeper {
+    sessions: Sessions,
+    /// The data read last, until PHP has copied them.
+    data: Vec<u8>,
+}
+
+/// The prefix of session keys in this request.
+pub(crate) fn prefix() -> Vec<u8> {
+    let prefix = ini::read(|values| values.session_prefix.clone());
+    crate::memcache::key_prefix(&prefix)
+}
+
+impl Keeper {
+    /// Reads the list in `path` and makes a pool of it, without connecting; also what to
+    /// say as notices.
+    pub(crate) fn open(handler: Handler, path: &[u8], prefix: Vec<u8>) -> Result<(Keeper, Vec<String>), Error> {
+        let settings = ini::read(Clone::clone);
+        let list = if settings.session_save_path.is_empty() { path } else { &settings.session_save_path };
+        let list = std::str::from_utf8(list).map_err(|_| {
+            Error::new(Kind::Config, "session.save_path is not UTF-8 text").hint("Write host names and paths in ASCII")
+        })?;
+        let schemes = schemes(&settings.schemes)?;
+        let wish = save_path::parse(list, &schemes, &|name| named(&settings.config_file, name))?;
+        let Wish { topology, mode_written, notices } = wish;
+        if handler == Handler::Memring && topology.nodes.len() > 1 && !mode_written {
+            return Err(Error::new(
+                Kind::Config,
+                format!("handler memring needs a mode for {} nodes", topology.nodes.len()),
+            )
+            .hint("Write mode=single: \"tcp://a:11211?mode=single, tcp://b:11211\", or mode = \"single\" in the pool file"));
+        }
+        let mut policy = topology.policy;
+        if !mode_written && policy.mode == Mode::Single {
+            (policy.placement, policy.hash) = (settings.placement, settings.hash);
+        }
+        let mut pool = Pool::new(policy);
+        registry::with(|nodes| {
+            for spec in topology.nodes {
+                pool.add(spec, nodes);
+            }
+        });
+        let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+        let terms = Terms {
+            copies: count(settings.session_copies),
+            lock_timeout: count(settings.lock_timeout),
+            attempts: count(settings.attempts),
+            compression: Compression::new(settings.compress_threshold, crate::memcache::SAVINGS)?,
+        };
+        let notices = notices.iter().map(ToString::to_string).collect();
+        Ok((Keeper { sessions: Sessions::new(pool, &prefix, terms), data: Vec::new() }, notices))
+    }
+
+    /// The data of session `id`, and the turn on it when `lock`.
+    pub(crate) fn read(&mut self, id: &[u8], lock: bool) -> Result<&[u8], Error> {
+        self.data = self.sessions.read(id, lock)?;
+        Ok(&self.data)
+    }
+
+    /// Stores a changed session.
+    pub(crate) fn write(&mut self, id: &[u8], data: &[u8], life: i64) -> Result<(), Error> {
+        self.sessions.write(id, data, seconds(life))
+    }
+
+    /// Extends an unchanged session.
+    pub(crate) fn touch(&mut self, id: &[u8], data: &[u8], life: i64) -> Result<(), Error> {
+        self.sessions.touch(id, data, seconds(life))
+    }
+
+    /// Removes a session.
+    pub(crate) fn destroy(&mut self, id: &[u8]) -> Result<(), Error> {
+        self.sessions.destroy(id)
+    }
+
+    /// Notes an id that was made just now.
+    pub(crate) fn made(&mut self, id: &[u8]) {
+        self.sessions.made(id);
+    }
+
+    /// Is there such a session, or may there be one?
+    pub(crate) fn exists(&mut self, id: &[u8]) -> bool {
+        self.sessions.exists(id)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.sessions.release();
+    }
+}
+
+/// The pool `name` of the file in `memring.config_file`.
+pub(crate) fn named(config_file: &[u8], name: &str) -> Result<Wish, Error> {
+    if config_file.is_empty() {
+        return Err(Error::new(Kind::Config, format!("pool:{name} needs a file, and memring.config_file is empty"))
+            .hint("Set memring.config_file = /etc/memring.toml in php.ini"));
+    }
+    let path = String::from_utf8_lossy(config_file);
+    file::load(Path::new(&*path))?.wish(name)
+}
+
+/// What `memring.allow_schemes` allows.
+pub(crate) fn schemes(text: &[u8]) -> Result<Schemes, Error> {
+    if text.is_empty() { Ok(Schemes::default()) } else { Schemes::parse(&String::from_utf8_lossy(text)) }
+}
+
+fn seconds(life: i64) -> u32 {
+    u32::try_from(life.max(0)).unwrap_or(u32::MAX)
+}
