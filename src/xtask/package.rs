@@ -80,6 +80,7 @@ fn build(php: &Php) -> Result<PathBuf, Stop> {
             .arg(&stripped)
             .arg(&so),
     )?;
+    mode(&stripped, 0o644)?;
     run::write(&mods.join("memring.ini"), install::ini_text()?)?;
     documents(&docs)?;
     let size = quiet("du", Command::new("du").args(["-sk"]).arg(&tree))?;
@@ -89,11 +90,12 @@ fn build(php: &Php) -> Result<PathBuf, Stop> {
         format!(
             "Package: {name}\nVersion: {VERSION}\nArchitecture: {architecture}\nSection: php\nPriority: optional\n\
              Maintainer: the memring developers <maintainers@memring.invalid>\nInstalled-Size: {size}\n\
-             Depends: phpapi-{api}, php-common (>= 2:69), libc6 (>= {libc}), libgcc-s1\nSuggests: memcached\n\
+             Depends: php{version}-cli | phpapi-{api}, phpapi-{api}, php-common (>= 2:69), libc6 (>= {libc}), libgcc-s1\nSuggests: memcached\n\
              Description: PHP's Memcache API and sessions on pools of memcached nodes\n \
              The Memcache and MemcachePool classes, the memcache_* functions and a session handler,\n \
              on consistent-hashed pools. Takes the place of the memcache extension.\n",
             api = php.api,
+            version = php.version,
             libc = newest_glibc_symbol(&stripped)?,
         ),
     )?;
@@ -227,7 +229,8 @@ set -e
 case "$1" in remove|purge)
     if [ -e /usr/lib/php/php-maintscript-helper ]; then
         . /usr/lib/php/php-maintscript-helper
-        php_invoke dismod @VERSION@ ALL memring || true
+        # On purge it warns that the ini is gone, which is what a purge is.
+        php_invoke dismod @VERSION@ ALL memring 2> /dev/null || true
     fi
     for link in /etc/php/@VERSION@/*/conf.d/*-memring.ini; do
         if [ -L "$link" ]; then rm -f "$link"; fi
@@ -242,11 +245,11 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 get() { apt-get -q -o Dpkg::Use-Pty=0 "$@"; }
 ! command -v cc && ! command -v cargo || { echo "this system is not bare"; exit 1; }
 name=$(dpkg-deb -f "$1" Package)
-get purge -y "$name" php-cli 'php8*' > /dev/null 2>&1 || true
+here=$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' 'php*' | sed -n 's/^[ir][a-z] *//p')
+if [ -n "$here" ]; then get autoremove --purge -y $here > /dev/null; fi
 get update
 get install -y --no-install-recommends "$1"
 echo "== inside: php --ri memring"
-get install -y --no-install-recommends php-cli
 php --ri memring
 test -z "$(php -v 2>&1 > /dev/null)" || { echo "PHP complains at its start"; php -v; exit 1; }
 echo "== inside: remove"
