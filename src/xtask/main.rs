@@ -6,6 +6,7 @@
 //! It is not a second build system: Rust is built by cargo, which this calls.
 
 mod bootstrap;
+mod demo;
 mod fastcgi;
 mod install;
 mod package;
@@ -49,6 +50,12 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
+    Command {
+        word: "demo",
+        line: "the main job on real processes, in a minute",
+        help: demo::HELP,
+        run: demo::main,
+    },
     Command {
         word: "test",
         line: "every check and every test there is",

@@ -108,6 +108,34 @@ impl Memcached {
     pub(crate) fn pid(&self) -> u32 {
         self.running.pid()
     }
+
+    /// Sends one command line and returns everything up to the line that ends the answer.
+    ///
+    /// # Errors
+    /// When it does not answer within ten seconds.
+    pub(crate) fn ask(&self, line: &str) -> Result<String, Stop> {
+        let ask = || -> std::io::Result<Vec<u8>> {
+            let mut stream = TcpStream::connect(loopback(self.port))?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(line.as_bytes())?;
+            let mut answer = Vec::new();
+            let mut piece = [0; 65_536];
+            while !answer.ends_with(b"END\r\n") {
+                match stream.read(&mut piece)? {
+                    0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                    read => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
+                }
+            }
+            Ok(answer)
+        };
+        match ask() {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(why) => Err(crate::failed(
+                format!("memcached on port {} did not answer", self.port),
+                why,
+            )),
+        }
+    }
 }
 
 impl Drop for Memcached {
@@ -363,6 +391,51 @@ impl Sapi for Apache {
 
     fn log(&self) -> String {
         log_tail(&self.log)
+    }
+}
+
+/// PHP's own web server, for a page to look at.
+pub(crate) struct PhpServer {
+    /// Where it listens on 127.0.0.1.
+    pub(crate) port: u16,
+    running: Running,
+}
+
+impl PhpServer {
+    /// Starts it on a free port, serving `folder`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start(
+        php: &Php,
+        folder: &Path,
+        ini: &Path,
+        env: &[(String, String)],
+    ) -> Result<Self, Stop> {
+        let (running, port) = on_free_port("php -S", |port| {
+            let mut command = Command::new(&php.cli);
+            command
+                .arg("-c")
+                .arg(ini)
+                .args(["-q", "-S", &format!("127.0.0.1:{port}"), "-t"])
+                .arg(folder);
+            command
+                .env("PHP_INI_SCAN_DIR", "")
+                .env("PHP_CLI_SERVER_WORKERS", "4")
+                .envs(env.iter().cloned());
+            command.stdin(Stdio::null());
+            command
+        })?;
+        Ok(Self { port, running })
+    }
+
+    /// Waits for its end; that of a page kept open is Ctrl-C.
+    ///
+    /// # Errors
+    /// When it ends by itself.
+    pub(crate) fn wait(mut self) -> Result<(), Stop> {
+        let status = self.running.wait()?;
+        Err(Stop::Failed(format!("php -S ended with {status}")))
     }
 }
 
