@@ -11,7 +11,7 @@
 
 mod places;
 
-use crate::call::{Call, Event, Job, Limits, Outcome, Verb};
+use crate::call::{Call, Event, Job, Limits, Outcome, Step, Verb};
 use crate::config::{NodeSpec, Policy, Protocol};
 use crate::error::{Error, Kind};
 use crate::fanout;
@@ -38,6 +38,8 @@ struct Member {
     spec: NodeSpec,
     name: String,
     node: NodeRef,
+    /// The first member with the same node, most often this one.
+    twin: usize,
     /// Declared down by addServer or setServerParams; ends with the first success, as in pecl.
     declared_down: bool,
 }
@@ -65,7 +67,13 @@ impl Pool {
     /// Adds a node without connecting to it; its index is the number of nodes before it.
     pub fn add(&mut self, spec: NodeSpec, directory: &mut Directory) -> usize {
         let node = directory.node(&spec, self.policy.protocol);
+        let twin = self
+            .members
+            .iter()
+            .position(|m| Rc::ptr_eq(&m.node, &node))
+            .unwrap_or(self.members.len());
         self.members.push(Member {
+            twin,
             name: spec.name(),
             node,
             declared_down: !spec.status,
@@ -158,15 +166,22 @@ impl Pool {
             return;
         }
         let now = Instant::now();
-        self.schedule(call, verb, now);
-        while !call.pending.is_empty() {
-            let first = call.used;
+        let mut first = call.used;
+        if verb.is_read() && self.policy.protocol == Protocol::Ascii {
+            self.load_reads(call, verb, now);
+        } else {
+            self.schedule(call, verb, now);
             self.load(call, verb);
+        }
+        while first < call.used {
             let (lanes, arena) = (&mut call.lanes, &call.arena);
             fanout::run(lanes.get_mut(first..call.used).unwrap_or_default(), arena);
-            for lane in first..call.used {
+            let last = call.used;
+            for lane in first..last {
                 self.settle(call, lane, verb, now);
             }
+            first = last;
+            self.load(call, verb);
         }
     }
 
@@ -256,7 +271,10 @@ impl Pool {
         let lane = self.lane(call, first, index)?;
         say(&mut lane.out, &mut lane.asks);
         lane.repeatable = true;
-        fanout::run(call.lanes.get_mut(first..call.used).unwrap_or_default(), &[]);
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
         self.note(call, first).then_some(first)
     }
 
@@ -277,7 +295,10 @@ impl Pool {
                 say(&mut lane.out, &mut lane.asks);
             }
         }
-        fanout::run(call.lanes.get_mut(first..call.used).unwrap_or_default(), &[]);
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
         (first..call.used)
             .filter_map(|lane| {
                 let node = call.lanes.get(lane)?.member;
@@ -314,6 +335,46 @@ impl Pool {
                 member.declared_down = false;
                 true
             }
+        }
+    }
+
+    /// Makes lanes of a classic get, straight from its keys: the way of every multi-get,
+    /// where a hundred keys go through here at a time.
+    fn load_reads(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        let first = call.used;
+        let limits = call.limits;
+        for index in 0..call.entries.len() {
+            let Some(key) = call.entries.get(index).map(|e| e.key) else {
+                break;
+            };
+            let member = self.find_at(key.of(&call.arena), &limits, now);
+            let known = self.lane_of(call, first, member);
+            if known.is_none() && !self.allows(member, now) {
+                continue;
+            }
+            let Some(place) = known.or_else(|| self.lane_index(call, first, member)) else {
+                continue;
+            };
+            let (Some(lane), Some(jobs)) = (call.lanes.get_mut(place), call.jobs.get_mut(place))
+            else {
+                continue;
+            };
+            if jobs.is_empty() {
+                lane.repeatable = true;
+                lane.asks.push(Expect::Values);
+                classic::get(&mut lane.out, verb == Verb::Gets);
+            }
+            classic::get_key(&mut lane.out, key.of(&call.arena));
+            jobs.push(Job {
+                entry: index,
+                member,
+                copy: false,
+                step: Step::Ask,
+                done: false,
+            });
+        }
+        for lane in call.lanes.get_mut(first..call.used).unwrap_or_default() {
+            classic::end(&mut lane.out);
         }
     }
 
@@ -509,20 +570,24 @@ impl Pool {
         call.lanes.get_mut(index)
     }
 
+    /// The lane of this round that belongs to the node of `member`, when there is one.
+    fn lane_of(&self, call: &Call, first: usize, member: usize) -> Option<usize> {
+        let twin = self.members.get(member)?.twin;
+        let lanes = call.lanes.get(first..call.used)?;
+        let same = |l: &fanout::Lane| {
+            l.member == member || self.members.get(l.member).is_some_and(|m| m.twin == twin)
+        };
+        lanes.iter().position(same).map(|at| first + at)
+    }
+
     /// The lane of this round that belongs to the node of `member`, made when there is none.
     ///
     /// One node may be in a pool twice; it has one connection and so one lane.
     fn lane_index(&self, call: &mut Call, first: usize, member: usize) -> Option<usize> {
-        let wanted = self.members.get(member)?;
-        for index in first..call.used {
-            let known = call
-                .lanes
-                .get(index)
-                .and_then(|l| self.members.get(l.member));
-            if known.is_some_and(|m| Rc::ptr_eq(&m.node, &wanted.node)) {
-                return Some(index);
-            }
+        if let Some(known) = self.lane_of(call, first, member) {
+            return Some(known);
         }
+        let wanted = self.members.get(member)?;
         let index = call.used;
         call.used += 1;
         if call.lanes.len() < call.used {

@@ -170,23 +170,22 @@ impl Reader {
                 cas,
                 data,
             } => {
-                let wanted = jobs.get(self.place..).unwrap_or_default();
                 let echoed = call
                     .lanes
                     .get(self.lane)
                     .map(|l| key.of(l.received()))
                     .unwrap_or_default();
-                let found = wanted
+                let asked = |job: &Job| call.wire_key(job.entry) == echoed;
+                // A get's values come in the order of its keys, without the missing ones; a gat has one key.
+                let wanted = jobs.get(self.place..).unwrap_or_default();
+                let skip = wanted
                     .iter()
-                    .position(|job| call.wire_key(job.entry) == echoed);
-                // One gat asks for one key; a get's values come in the order of its keys.
-                let skip = found
-                    .filter(|n| bare_get || *n == 0)
-                    .ok_or("the value of another key")?;
-                for missed in 0..skip {
-                    Self::settle(call, jobs, self.place + missed, Outcome::NotFound);
+                    .take(if bare_get { usize::MAX } else { 1 })
+                    .position(asked);
+                for _ in 0..skip.ok_or("the value of another key")? {
+                    Self::settle(call, jobs, self.place, Outcome::NotFound);
+                    self.place += 1;
                 }
-                self.place += skip;
                 let value = Call::hit(self.lane, data);
                 Self::settle(call, jobs, self.place, Outcome::Hit { flags, cas, value });
                 if bare_get {

@@ -84,8 +84,18 @@ impl Sessions {
     /// Sessions on `pool`, under `prefix`.
     pub fn new(pool: Pool, prefix: &[u8], terms: Terms) -> Sessions {
         // Hashing touches only keys pecl cannot store at all.
-        let rule = KeyRule { prefix: prefix.to_vec(), long: LongKeys::Hash };
-        Sessions { pool, rule, terms, call: Call::new(), held: None, made: None }
+        let rule = KeyRule {
+            prefix: prefix.to_vec(),
+            long: LongKeys::Hash,
+        };
+        Sessions {
+            pool,
+            rule,
+            terms,
+            call: Call::new(),
+            held: None,
+            made: None,
+        }
     }
 
     /// Notes that `id` was made in this request: nobody can have stored anything under it.
@@ -113,7 +123,9 @@ impl Sessions {
         match found {
             Ok(found) => Ok(found.unwrap_or_default()),
             // Nobody to ask, but nobody can have stored anything either.
-            Err(error) if error.kind() != Kind::Locked && self.made.as_deref() == Some(id) => Ok(Vec::new()),
+            Err(error) if error.kind() != Kind::Locked && self.made.as_deref() == Some(id) => {
+                Ok(Vec::new())
+            }
             Err(error) => Err(error),
         }
     }
@@ -153,7 +165,11 @@ impl Sessions {
         let keys = self.keys(id)?;
         let mut flags = Flags(0);
         let mut packed = Vec::new();
-        let value = if self.terms.compression.apply(data, &mut flags, &mut packed) { &packed } else { data };
+        let value = if self.terms.compression.apply(data, &mut flags, &mut packed) {
+            &packed
+        } else {
+            data
+        };
         let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
         let stored = self.everywhere(&keys, |out, asks| {
             store(out, asks, &keys.data, flags, expiry, value);
@@ -163,7 +179,11 @@ impl Sessions {
         let whole = stored
             .iter()
             .any(|(_, lane)| matches!(self.call.answers(*lane).0, [Reply::Done, Reply::Done]));
-        if whole { Ok(()) } else { Err(self.complaint("could not be stored")) }
+        if whole {
+            Ok(())
+        } else {
+            Err(self.complaint("could not be stored"))
+        }
     }
 
     /// Gives unchanged session `id` another `lifetime` seconds on every copy, stores it again
@@ -181,12 +201,20 @@ impl Sessions {
         });
         self.forget(id, &touched);
         let first = |lane: usize| self.call.answers(lane).0.first().copied();
-        let missing = touched.iter().any(|(_, lane)| first(*lane) == Some(Reply::NotFound));
-        let whole = touched.iter().any(|(_, lane)| first(*lane) == Some(Reply::Done));
+        let missing = touched
+            .iter()
+            .any(|(_, lane)| first(*lane) == Some(Reply::NotFound));
+        let whole = touched
+            .iter()
+            .any(|(_, lane)| first(*lane) == Some(Reply::Done));
         if missing {
             return self.write(id, data, lifetime);
         }
-        if whole { Ok(()) } else { Err(self.complaint("could not be extended")) }
+        if whole {
+            Ok(())
+        } else {
+            Err(self.complaint("could not be extended"))
+        }
     }
 
     /// Removes session `id` and its turn from every copy.
@@ -201,19 +229,26 @@ impl Sessions {
             asks.extend([Expect::Line, Expect::Line]);
         });
         self.forget(id, &removed);
-        if removed.is_empty() { Err(self.complaint("could not be destroyed")) } else { Ok(()) }
+        if removed.is_empty() {
+            Err(self.complaint("could not be destroyed"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Gives the turn back wherever it is still ours; the end of a request must call it.
     pub fn release(&mut self) {
         let Some(turn) = self.held.take() else { return };
-        let Ok(keys) = self.keys(&turn.id) else { return };
+        let Ok(keys) = self.keys(&turn.id) else {
+            return;
+        };
         let lock_timeout = self.terms.lock_timeout;
         self.call.reset(Verb::Get);
         // A node that cannot be told lets the turn go when the lock's life ends.
-        self.pool.exchange_all(&turn.nodes, &mut self.call, |out, asks| {
-            unlock(out, asks, &keys.lock, lock_timeout);
-        });
+        self.pool
+            .exchange_all(&turn.nodes, &mut self.call, |out, asks| {
+                unlock(out, asks, &keys.lock, lock_timeout);
+            });
     }
 
     /// Takes the turn, waiting for it; what is stored, if anything.
@@ -267,7 +302,11 @@ impl Sessions {
                 }
             }
         }
-        if asked { Ok(None) } else { Err(silent.unwrap_or_else(|| self.nobody())) }
+        if asked {
+            Ok(None)
+        } else {
+            Err(silent.unwrap_or_else(|| self.nobody()))
+        }
     }
 
     /// What is stored, without a turn; `None` when a node said there is nothing.
@@ -293,21 +332,27 @@ impl Sessions {
                 return inflated(flags, data).map(Some);
             }
         }
-        if asked { Ok(None) } else { Err(silent.unwrap_or_else(|| self.nobody())) }
+        if asked {
+            Ok(None)
+        } else {
+            Err(silent.unwrap_or_else(|| self.nobody()))
+        }
     }
 
     /// Asks one node for the turn and the data.
     fn ask(&mut self, node: usize, keys: &Keys) -> Said {
         let lock_timeout = self.terms.lock_timeout;
         self.call.reset(Verb::Get);
-        let lanes = self.pool.exchange_all(&[node], &mut self.call, |out, asks| {
-            classic::delta(out, true, &keys.lock, 1);
-            asks.push(Expect::Number);
-            classic::store(out, Store::Add, &keys.lock, codec::INT, lock_timeout, 1, 0);
-            out.extend_from_slice(b"1\r\n");
-            asks.push(Expect::Line);
-            get(out, asks, &keys.data);
-        });
+        let lanes = self
+            .pool
+            .exchange_all(&[node], &mut self.call, |out, asks| {
+                classic::delta(out, true, &keys.lock, 1);
+                asks.push(Expect::Number);
+                classic::store(out, Store::Add, &keys.lock, codec::INT, lock_timeout, 1, 0);
+                out.extend_from_slice(b"1\r\n");
+                asks.push(Expect::Line);
+                get(out, asks, &keys.data);
+            });
         let Some((_, lane)) = lanes.first() else {
             return Said::Nothing(self.last_error().unwrap_or_else(|| self.nobody()));
         };
@@ -344,11 +389,15 @@ impl Sessions {
     /// The nodes of a session in pecl's order: those of "<key>-0", "<key>-1", …; never the
     /// owner of the bare key (memcache_session.c PS_READ_FUNC).
     fn places(&mut self, keys: &Keys) -> Vec<usize> {
-        let wanted = usize::try_from(self.terms.copies).unwrap_or(1).clamp(1, self.pool.len().max(1));
+        let wanted = usize::try_from(self.terms.copies)
+            .unwrap_or(1)
+            .clamp(1, self.pool.len().max(1));
         let mut attempt = 0;
         let mut places = Vec::with_capacity(wanted);
         for _ in 0..wanted {
-            let node = self.pool.next(&keys.data, &places, &mut attempt, self.terms.attempts);
+            let node = self
+                .pool
+                .next(&keys.data, &places, &mut attempt, self.terms.attempts);
             if !places.contains(&node) {
                 places.push(node);
             }
@@ -359,7 +408,8 @@ impl Sessions {
     /// The nodes that were told keep no turn of ours.
     fn forget(&mut self, id: &[u8], told: &[(usize, usize)]) {
         if let Some(turn) = self.held.as_mut().filter(|turn| turn.id == id) {
-            turn.nodes.retain(|node| !told.iter().any(|(told, _)| told == node));
+            turn.nodes
+                .retain(|node| !told.iter().any(|(told, _)| told == node));
             if turn.nodes.is_empty() {
                 self.held = None;
             }
@@ -371,7 +421,11 @@ impl Sessions {
         self.rule.append(id, &mut data)?;
         let mut lock = Vec::new();
         let suffixed = [data.as_slice(), b".lock"].concat();
-        KeyRule { prefix: Vec::new(), long: LongKeys::Hash }.append(&suffixed, &mut lock)?;
+        KeyRule {
+            prefix: Vec::new(),
+            long: LongKeys::Hash,
+        }
+        .append(&suffixed, &mut lock)?;
         Ok(Keys { data, lock })
     }
 
@@ -381,19 +435,27 @@ impl Sessions {
 
     fn complaint(&self, what: &str) -> Error {
         self.last_error().unwrap_or_else(|| {
-            Error::new(Kind::Connect, format!("the session {what}: none of its nodes is usable right now"))
+            Error::new(
+                Kind::Connect,
+                format!("the session {what}: none of its nodes is usable right now"),
+            )
         })
     }
 
     fn nobody(&self) -> Error {
-        Error::new(Kind::Connect, "none of this session's nodes is usable right now")
-            .hint("Bring a node back, or wait for its retry_interval to end")
+        Error::new(
+            Kind::Connect,
+            "none of this session's nodes is usable right now",
+        )
+        .hint("Bring a node back, or wait for its retry_interval to end")
     }
 }
 
 /// Seconds since 1970, when something stored now for `lifetime` seconds ends.
 fn expiry(lifetime: u32) -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     u32::try_from(now.saturating_add(u64::from(lifetime))).unwrap_or(u32::MAX)
 }
 
@@ -404,7 +466,14 @@ fn get(out: &mut Vec<u8>, asks: &mut Vec<Expect>, key: &[u8]) {
     asks.push(Expect::Values);
 }
 
-fn store(out: &mut Vec<u8>, asks: &mut Vec<Expect>, key: &[u8], flags: Flags, ttl: u32, value: &[u8]) {
+fn store(
+    out: &mut Vec<u8>,
+    asks: &mut Vec<Expect>,
+    key: &[u8],
+    flags: Flags,
+    ttl: u32,
+    value: &[u8],
+) {
     classic::store(out, Store::Set, key, flags.0, ttl, value.len(), 0);
     out.extend_from_slice(value);
     classic::end(out);
@@ -416,11 +485,24 @@ fn unlock(out: &mut Vec<u8>, asks: &mut Vec<Expect>, key: &[u8], lock_timeout: u
 }
 
 /// The one value a get for `key` may have brought.
-fn value_of<'b>(answers: &[Reply], bytes: &'b [u8], key: &[u8]) -> Result<Option<(Flags, &'b [u8])>, Error> {
+fn value_of<'b>(
+    answers: &[Reply],
+    bytes: &'b [u8],
+    key: &[u8],
+) -> Result<Option<(Flags, &'b [u8])>, Error> {
     for reply in answers {
-        if let Reply::Value { key: echoed, flags, data, .. } = reply {
+        if let Reply::Value {
+            key: echoed,
+            flags,
+            data,
+            ..
+        } = reply
+        {
             if echoed.of(bytes) != key {
-                return Err(Error::new(Kind::Protocol, "Malformed server response: the value of another key"));
+                return Err(Error::new(
+                    Kind::Protocol,
+                    "Malformed server response: the value of another key",
+                ));
             }
             return Ok(Some((Flags(*flags), data.of(bytes))));
         }

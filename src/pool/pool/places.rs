@@ -1,7 +1,7 @@
 //! Which node a job goes to: owner, copies, and after a failure the next one.
 //!
 //! pecl-memcache's own sequence (memcache_pool.c): the owner, then the nodes that
-//! "<key>-0", "<key>-1", … hash to, leaving out those already used or not usable.
+//! `"key-0"`, `"key-1"`, … hash to, leaving out those already used or not usable.
 
 use super::Pool;
 use crate::call::{Call, Job, Limits, Step, Verb};

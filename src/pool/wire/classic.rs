@@ -113,12 +113,13 @@ fn number(out: &mut Vec<u8>, n: u64) {
 /// Spans in the reply are positions in `buf` as a whole.
 pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
     let rest = buf.get(at..).unwrap_or_default();
+    if expect == Expect::Values
+        && let Some(head) = rest.strip_prefix(b"VALUE ")
+    {
+        return value(at, head);
+    }
     let Some(lf) = memchr::memchr(b'\n', rest) else {
-        return if rest.len() > LINE_MAX {
-            Parsed::Garbage("a line without an end")
-        } else {
-            Parsed::More(1)
-        };
+        return unfinished(rest);
     };
     // memcached ends every line with CR LF; a bare LF is somebody else speaking.
     let Some(line) = rest.get(..lf).and_then(|l| l.strip_suffix(b"\r")) else {
@@ -130,7 +131,6 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
         len: line.len(),
     };
     let reply = match (expect, line) {
-        (Expect::Values, _) if line.starts_with(b"VALUE ") => return value(buf, at, line, used),
         (Expect::Values | Expect::Stats, b"END") => Reply::End,
         (Expect::Stats, b"RESET" | b"OK") => Reply::End,
         (Expect::Stats, _) if line.starts_with(b"STAT ") || line.starts_with(b"ITEM ") => {
@@ -157,49 +157,89 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
     Parsed::Reply(used, reply)
 }
 
-/// Reads a VALUE block whose line is `line` and whose data begin `used` bytes after `at`.
-fn value(buf: &[u8], at: usize, line: &[u8], used: usize) -> Parsed {
+/// A line whose end has not arrived: not yet, unless it is too long to be one.
+fn unfinished(rest: &[u8]) -> Parsed {
+    if rest.len() > LINE_MAX {
+        Parsed::Garbage("a line without an end")
+    } else {
+        Parsed::More(1)
+    }
+}
+
+/// Reads the VALUE block at `at`; `head` is what follows the word. The hot loop of every
+/// get: one pass over the line, without looking for its end first.
+fn value(at: usize, head: &[u8]) -> Parsed {
     const GARBAGE: Parsed = Parsed::Garbage("a VALUE line that cannot be read");
-    let key_at = "VALUE ".len();
-    let mut fields = line.get(key_at..).unwrap_or_default().split(|b| *b == b' ');
-    let key_len = fields.next().map_or(0, <[u8]>::len);
-    let (Some(flags), Some(len)) = (
-        fields.next().and_then(digits),
-        fields.next().and_then(digits),
-    ) else {
-        return GARBAGE;
+    let Some(key_len) = head.iter().position(|b| *b <= b' ') else {
+        return unfinished(head);
     };
-    let cas = match fields.next().map(digits) {
-        None => 0,
-        Some(Some(cas)) => cas,
-        Some(None) => return GARBAGE,
-    };
-    let (Ok(flags), Ok(len), None) = (u32::try_from(flags), usize::try_from(len), fields.next())
-    else {
+    let mut fields = [0u64; 3];
+    let mut count = 0;
+    let mut place = key_len;
+    // Each turn reads one blank and one number; the line ends with CR LF.
+    while head.get(place) == Some(&b' ') {
+        let start = place + 1;
+        place = start;
+        let mut number = 0u64;
+        while let Some(digit) = head
+            .get(place)
+            .map(|b| b.wrapping_sub(b'0'))
+            .filter(|d| *d < 10)
+        {
+            // 19 digits cannot overflow; more are checked one by one.
+            number = if place - start < 19 {
+                number * 10 + u64::from(digit)
+            } else {
+                match number
+                    .checked_mul(10)
+                    .and_then(|n| n.checked_add(u64::from(digit)))
+                {
+                    Some(number) => number,
+                    None => return GARBAGE,
+                }
+            };
+            place += 1;
+        }
+        match fields.get_mut(count) {
+            Some(field) if place > start => *field = number,
+            _ if place == head.len() => return unfinished(head),
+            _ => return GARBAGE,
+        }
+        count += 1;
+    }
+    match head.get(place..place + 2) {
+        Some(b"\r\n") if count >= 2 => place += 2,
+        None if head.get(place).is_none_or(|b| *b == b'\r') => return unfinished(head),
+        _ => return GARBAGE,
+    }
+    let [flags, len, cas] = fields;
+    let (Ok(flags), Ok(len)) = (u32::try_from(flags), usize::try_from(len)) else {
         return GARBAGE;
     };
     if len > VALUE_MAX {
         return Parsed::Garbage("a value longer than any server stores");
     }
-    let data = at + used;
-    let have = buf.len().saturating_sub(data);
-    if have < len + 2 {
-        return Parsed::More(len + 2 - have);
+    match head.get(place + len..place + len + 2) {
+        Some(b"\r\n") => {}
+        Some(_) => return Parsed::Garbage("a value of another length than announced"),
+        None => return Parsed::More(place + len + 2 - head.len()),
     }
-    if buf.get(data + len..data + len + 2) != Some(b"\r\n".as_slice()) {
-        return Parsed::Garbage("a value of another length than announced");
-    }
+    let head_at = at + "VALUE ".len();
     let key = Span {
-        at: at + key_at,
+        at: head_at,
         len: key_len,
     };
+    let data = Span {
+        at: head_at + place,
+        len,
+    };
     Parsed::Reply(
-        used + len + 2,
+        "VALUE ".len() + place + len + 2,
         Reply::Value {
             key,
             flags,
             cas,
-            data: Span { at: data, len },
+            data,
         },
     )
 }
