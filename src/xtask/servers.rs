@@ -181,7 +181,9 @@ pub(crate) fn give_to_worker(path: &Path) {
 /// Reads back what a server wrote into its log.
 fn log_tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
+    // That a server started is no news.
+    let news = |line: &&str| !line.contains("NOTICE:") && !line.contains(":notice]");
+    let lines: Vec<&str> = text.lines().filter(news).collect();
     let tail = lines.iter().skip(lines.len().saturating_sub(12));
     tail.map(|line| format!("   {line}\n")).collect()
 }
