@@ -14,10 +14,10 @@ use ext_php_rs::ffi::{
     _zend_expected_type, _zend_expected_type_Z_EXPECTED_BOOL,
     _zend_expected_type_Z_EXPECTED_DOUBLE, _zend_expected_type_Z_EXPECTED_LONG,
     _zend_expected_type_Z_EXPECTED_STRING, IS_REFERENCE, zend_wrong_parameters_count_error, zval,
-    zval_ptr_dtor,
 };
 use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a handler is: it returns PHP's result, or Thrown with an exception set.
@@ -53,7 +53,7 @@ pub(crate) fn enter(data: &mut ExecuteData, result: &mut Zval, handler: Handler)
         }
     };
     if let Ok(fresh) = answer {
-        *result = fresh.into_raw();
+        *result = ManuallyDrop::into_inner(fresh.into_raw());
     }
 }
 
@@ -204,22 +204,24 @@ impl<'a> Frame<'a> {
         let Some(slot) = self.slot(at + self.shift) else {
             return;
         };
-        let mut new = fresh.into_raw();
         // SAFETY: the slot is live; a reference in it holds one zval, which we replace before the old one is
         // released, so that its destructor sees the new one. A typed reference is assigned by Zend.
         unsafe {
             let raw = slot.raw();
             if u32::from((*raw).u1.v.type_) != IS_REFERENCE {
-                zval_ptr_dtor(&raw mut new);
                 return;
             }
             let reference = (*raw).value.ref_;
+            let mut new = fresh.into_raw();
             if !(*reference).sources.ptr.is_null() {
-                sys::zend_try_assign_typed_ref(reference, &raw mut new);
+                sys::zend_try_assign_typed_ref(reference, &raw mut *new);
                 return;
             }
-            let mut old: zval = std::ptr::replace(&raw mut (*reference).val, new);
-            zval_ptr_dtor(&raw mut old);
+            let new = ManuallyDrop::into_inner(new);
+            drop(Fresh::adopt(ManuallyDrop::new(std::ptr::replace(
+                &raw mut (*reference).val,
+                new,
+            ))));
         }
     }
 

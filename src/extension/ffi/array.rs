@@ -2,12 +2,12 @@
 
 use super::string::{OwnedText, Text};
 use super::sys;
-use super::value::{Fresh, Kind, Value};
+use super::value::{Fresh, Kind, Owned, Value};
 use ext_php_rs::ffi::{
     _zend_new_array, HashTable, zend_array, zend_array_destroy, zend_hash_find,
     zend_hash_get_current_data_ex, zend_hash_get_current_key_zval_ex, zend_hash_index_find,
     zend_hash_index_update, zend_hash_move_forward_ex, zend_hash_next_index_insert,
-    zend_hash_str_find, zend_hash_update, zval,
+    zend_hash_str_find, zend_hash_update,
 };
 use std::marker::PhantomData;
 
@@ -70,8 +70,8 @@ impl<'a> Iterator for Iter<'a> {
             if value.is_null() {
                 return None;
             }
-            let mut key: zval = std::mem::zeroed();
-            zend_hash_get_current_key_zval_ex(self.array.raw, &raw mut key, &raw const self.at);
+            let mut key: Owned = std::mem::zeroed();
+            zend_hash_get_current_key_zval_ex(self.array.raw, &raw mut *key, &raw const self.at);
             let key = Fresh::adopt(key);
             let key = match key.value().kind() {
                 Kind::Text(text) => Key::Name(text.keep()),
@@ -114,9 +114,9 @@ impl Table {
                     &raw mut index,
                 )
             {
-                zend_hash_index_update(self.raw, index, &raw mut value);
+                zend_hash_index_update(self.raw, index, &raw mut *value);
             } else {
-                zend_hash_update(self.raw, key.raw(), &raw mut value);
+                zend_hash_update(self.raw, key.raw(), &raw mut *value);
             }
         }
     }
@@ -161,7 +161,7 @@ impl Table {
         let mut value = value.into_raw();
         // SAFETY: the table is ours and the zval moves into it; a full table refuses, and then the value
         // would be lost, which takes 2^63 elements.
-        unsafe { zend_hash_next_index_insert(self.raw, &raw mut value) };
+        unsafe { zend_hash_next_index_insert(self.raw, &raw mut *value) };
     }
 
     /// The table with its reference, which the caller now owns.

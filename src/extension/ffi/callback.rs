@@ -1,7 +1,7 @@
 //! Calling userland.
 
-use super::value::{Fresh, Value};
-use ext_php_rs::ffi::{_call_user_function_impl, zend_is_callable, zval};
+use super::value::{Fresh, Owned, Value};
+use ext_php_rs::ffi::{_call_user_function_impl, zend_is_callable};
 
 /// True when PHP can call `value`.
 pub(crate) fn is_callable(value: Value<'_>) -> bool {
@@ -11,17 +11,17 @@ pub(crate) fn is_callable(value: Value<'_>) -> bool {
 
 /// Calls `function` with `arguments`; what it returns is dropped, what it throws stays pending.
 pub(crate) fn call<const N: usize>(function: &Fresh, arguments: [Fresh; N]) {
-    let mut arguments: [zval; N] = arguments.map(Fresh::into_raw);
+    let mut arguments: [Owned; N] = arguments.map(Fresh::into_raw);
     // SAFETY: `function` and the arguments are live for the call; the result is written by Zend, or left
     // undefined, and both can be released.
     unsafe {
-        let mut result: zval = std::mem::zeroed();
+        let mut result: Owned = std::mem::zeroed();
         _call_user_function_impl(
             std::ptr::null_mut(),
             function.value().raw(),
-            &raw mut result,
+            &raw mut *result,
             u32::try_from(N).unwrap_or(0),
-            arguments.as_mut_ptr(),
+            arguments.as_mut_ptr().cast(),
             std::ptr::null_mut(),
         );
         drop(Fresh::adopt(result));

@@ -9,10 +9,10 @@ use super::sys;
 use super::value::{Fresh, Kind, Value};
 use ext_php_rs::ffi::{
     instanceof_function_slow, zend_class_entry, zend_object, zend_read_property, zval,
-    zval_ptr_dtor,
 };
 use std::ffi::CStr;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// One of the classes we register; the entry dies with the module and is set anew at each start.
@@ -93,7 +93,7 @@ impl<'a> Object<'a> {
         let mut zval = Fresh::null().into_raw();
         // SAFETY: the class is registered while functions can be called; the zval is ours and written by Zend.
         unsafe {
-            let made = sys::object_init_ex(&raw mut zval, class.entry());
+            let made = sys::object_init_ex(&raw mut *zval, class.entry());
             let fresh = Fresh::adopt(zval);
             (made == ext_php_rs::ffi::ZEND_RESULT_CODE_SUCCESS).then_some(fresh)
         }
@@ -120,12 +120,9 @@ impl<'a> Object<'a> {
 
     /// Puts `link` into the property `connection`.
     pub(crate) fn connect(self, link: &Link) {
-        let new = link.value().into_raw();
+        let new = ManuallyDrop::into_inner(link.value().into_raw());
         // SAFETY: the slot is a live zval of this object; the old value is released after it was replaced.
-        unsafe {
-            let mut old: zval = std::ptr::replace(self.slot().raw(), new);
-            zval_ptr_dtor(&raw mut old);
-        }
+        drop(unsafe { Fresh::adopt(ManuallyDrop::new(std::ptr::replace(self.slot().raw(), new))) });
     }
 
     /// The value of property `name` with a reference of its own; null when there is none.
@@ -141,9 +138,9 @@ impl<'a> Object<'a> {
                 name.as_ptr().cast(),
                 name.len(),
                 true,
-                &raw mut space,
+                &raw mut *space,
             );
-            if std::ptr::eq(found, &raw const space) {
+            if std::ptr::eq(found, &raw const *space) {
                 return Fresh::adopt(space);
             }
             Value::new(found).deref().keep()

@@ -4,9 +4,9 @@
 //! that comes, a longjmp out of our own frames included.
 
 use super::sys;
-use super::value::{Fresh, Value};
+use super::value::{Fresh, Owned, Value};
 use crate::memcache::State;
-use ext_php_rs::ffi::{IS_RESOURCE, zend_resource, zval};
+use ext_php_rs::ffi::{IS_RESOURCE, zend_resource};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -70,7 +70,7 @@ impl Link {
         // SAFETY: the new zval takes the reference added here.
         unsafe {
             (*self.raw).gc.refcount += 1;
-            let mut zval: zval = std::mem::zeroed();
+            let mut zval: Owned = std::mem::zeroed();
             zval.u1.type_info = sys::MEMRING_TYPE_RESOURCE;
             zval.value.res = self.raw;
             Fresh::adopt(zval)

@@ -41,7 +41,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Fresh> {
     unsafe {
         let mut zval = Fresh::null().into_raw();
         let mut seen = sys::php_var_unserialize_init();
-        let done = sys::php_var_unserialize(&raw mut zval, &raw mut at, range.end, &raw mut seen);
+        let done = sys::php_var_unserialize(&raw mut *zval, &raw mut at, range.end, &raw mut seen);
         sys::php_var_unserialize_destroy(seen);
         let fresh = Fresh::adopt(zval);
         (done != 0 && !errors::pending()).then_some(fresh)

@@ -34,11 +34,17 @@ impl<'a> Text<'a> {
         self.raw
     }
 
+    /// True for strings that live as long as the process and are not counted.
+    pub(crate) fn is_interned(self) -> bool {
+        // SAFETY: `new` promised a live string; the flag sits in the header of every counted value.
+        unsafe { (*self.raw).gc.u.type_info & ext_php_rs::ffi::GC_IMMUTABLE != 0 }
+    }
+
     /// The same string with a reference of its own.
     pub(crate) fn keep(self) -> OwnedText {
         // SAFETY: the string is alive; interned ones (flagged immutable) are not counted.
         unsafe {
-            if !is_interned(self.raw) {
+            if !self.is_interned() {
                 (*self.raw).gc.refcount += 1;
             }
         }
@@ -81,7 +87,11 @@ impl OwnedText {
     pub(crate) fn from_value(value: Value<'_>) -> Option<OwnedText> {
         // SAFETY: `value` is a live zval; the function returns an own reference, or null after throwing.
         let raw = unsafe { super::sys::zval_try_get_string_func(value.raw()) };
-        (!raw.is_null()).then_some(OwnedText { raw })
+        if raw.is_null() {
+            None
+        } else {
+            Some(OwnedText { raw })
+        }
     }
 
     /// Takes over a reference that the caller owned.
@@ -118,13 +128,4 @@ impl Drop for OwnedText {
         // SAFETY: the reference is ours and is given back once.
         unsafe { ext_php_rs_zend_string_release(self.raw) }
     }
-}
-
-/// True for strings that live as long as the process and are not counted.
-///
-/// # Safety
-/// `raw` is a live zend_string.
-unsafe fn is_interned(raw: *mut zend_string) -> bool {
-    // SAFETY: the caller's promise; the flag sits in the header of every counted value.
-    unsafe { (*raw).gc.u.type_info & ext_php_rs::ffi::GC_IMMUTABLE != 0 }
 }

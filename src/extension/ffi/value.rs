@@ -9,6 +9,7 @@ use ext_php_rs::ffi::{
 };
 use ext_php_rs::ffi::{IS_STRING, IS_TRUE, IS_UNDEF, zval, zval_ptr_dtor};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 
 /// A zval that PHP owns and keeps alive for `'a`.
 #[derive(Clone, Copy)]
@@ -106,16 +107,22 @@ impl<'a> Value<'a> {
                 (*(*self.raw).value.counted).gc.refcount += 1;
             }
             Fresh {
-                zval: std::ptr::read(self.raw),
+                zval: ManuallyDrop::new(std::ptr::read(self.raw)),
             }
         }
     }
 }
 
 /// A zval that we own; released on drop unless it is handed to PHP.
+///
+/// ext-php-rs releases a `zval` that goes out of scope; here one is released once and in
+/// one place, so every owned one is wrapped against that.
 pub(crate) struct Fresh {
-    zval: zval,
+    zval: Owned,
 }
+
+/// A zval whose reference somebody must give back.
+pub(super) type Owned = ManuallyDrop<zval>;
 
 impl Fresh {
     /// null
@@ -144,8 +151,15 @@ impl Fresh {
 
     /// A new string holding `bytes`: one copy, straight from where they lie.
     pub(crate) fn text(bytes: &[u8]) -> Fresh {
-        let mut fresh = Fresh::tagged(sys::MEMRING_TYPE_STRING);
-        fresh.zval.value.str_ = OwnedText::new(bytes).into_raw();
+        let text = OwnedText::new(bytes);
+        // Strings of at most one byte are PHP's own, shared and not counted.
+        let tag = if text.text().is_interned() {
+            IS_STRING
+        } else {
+            sys::MEMRING_TYPE_STRING
+        };
+        let mut fresh = Fresh::tagged(tag);
+        fresh.zval.value.str_ = text.into_raw();
         fresh
     }
 
@@ -160,21 +174,21 @@ impl Fresh {
     ///
     /// # Safety
     /// `zval` is valid and its caller gives up one reference.
-    pub(super) unsafe fn adopt(zval: zval) -> Fresh {
+    pub(super) unsafe fn adopt(zval: Owned) -> Fresh {
         Fresh { zval }
     }
 
     /// The value, borrowed.
     pub(crate) fn value(&self) -> Value<'_> {
         Value {
-            raw: (&raw const self.zval).cast_mut(),
+            raw: (&raw const *self.zval).cast_mut(),
             life: PhantomData,
         }
     }
 
     /// The zval with its reference, which the caller now owns.
-    pub(super) fn into_raw(self) -> zval {
-        let fresh = std::mem::ManuallyDrop::new(self);
+    pub(super) fn into_raw(self) -> Owned {
+        let fresh = ManuallyDrop::new(self);
         // SAFETY: read once; ManuallyDrop keeps the original from being released.
         unsafe { std::ptr::read(&raw const fresh.zval) }
     }
@@ -182,7 +196,7 @@ impl Fresh {
     /// A zval with this type word and no payload yet.
     fn tagged(type_info: u32) -> Fresh {
         // SAFETY: all zero bytes are a valid zval (IS_UNDEF); the tag below needs no payload, or gets it at once.
-        let mut zval: zval = unsafe { std::mem::zeroed() };
+        let mut zval: Owned = unsafe { std::mem::zeroed() };
         zval.u1.type_info = type_info;
         Fresh { zval }
     }
@@ -191,6 +205,6 @@ impl Fresh {
 impl Drop for Fresh {
     fn drop(&mut self) {
         // SAFETY: the reference is ours and is given back once; scalars are left alone by Zend.
-        unsafe { zval_ptr_dtor(&raw mut self.zval) }
+        unsafe { zval_ptr_dtor(&raw mut *self.zval) }
     }
 }
