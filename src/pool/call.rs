@@ -7,6 +7,7 @@
 use crate::error::Error;
 use crate::fanout::Lane;
 use crate::item::{KeyRule, Span};
+use crate::node::Change;
 use crate::wire::{Reply, Store};
 
 /// What to do with the keys of a call.
@@ -151,6 +152,8 @@ pub struct Call {
     pub(crate) arena: Vec<u8>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) events: Vec<Event>,
+    /// Nodes that went down or came up during this call: name, which, and why.
+    pub(crate) changes: Vec<(String, Change, Option<Error>)>,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) used: usize,
     /// What each lane carries, in the order of its questions.
@@ -199,6 +202,7 @@ impl Call {
         }
         self.entries.clear();
         self.events.clear();
+        self.changes.clear();
         self.pending.clear();
         self.tried.clear();
         for lane in self.lanes.iter_mut().take(self.used) {
@@ -282,6 +286,22 @@ impl Call {
     /// Failures and refusals, in the order they happened.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Nodes that went down or came up during this call, as far as a mark reaches (the
+    /// host, or this process): one line each for a log.
+    pub fn changes(&self) -> impl Iterator<Item = String> {
+        self.changes
+            .iter()
+            .map(|(node, change, error)| match (change, error) {
+                (Change::Up, _) => format!("node {node} answers again"),
+                (Change::Down, Some(error)) => format!(
+                    "node {node} is down: {} ({}). It is left alone for its retry interval",
+                    error.cause(),
+                    error.number()
+                ),
+                (Change::Down, None) => format!("node {node} is down"),
+            })
     }
 
     /// The answers of one lane of an exchange, with the bytes they point into.

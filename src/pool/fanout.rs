@@ -14,7 +14,6 @@
 //! move when bytes trickle in.
 
 use crate::error::{Error, Kind};
-use crate::health::Health;
 use crate::item::Span;
 use crate::node::{self, NodeRef, Open};
 use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic, meta};
@@ -152,16 +151,16 @@ impl Lane {
             Ok(()) if self.sent == self.total() => self.state = State::Receiving,
             Ok(()) => return false,
             Err(errno) => {
-                self.broken(&mut node, errno, now);
+                self.broken(&mut node, errno);
                 return self.state == State::Over;
             }
         }
         match self.receive(&node, RecvFlags::empty()) {
-            Ok(0) => self.hung_up(&mut node, now),
+            Ok(0) => self.hung_up(&mut node),
             Ok(_) => self.digest(&mut node, now),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => self.failed(&mut node, timeout(), now),
-            Err(errno) => self.broken(&mut node, errno, now),
+            Err(Errno::AGAIN) => self.failed(&mut node, timeout()),
+            Err(errno) => self.broken(&mut node, errno),
         }
         self.state == State::Over
     }
@@ -225,7 +224,7 @@ impl Lane {
                 Parsed::More(missing) => {
                     let wanted = self.filled.saturating_add(missing.min(READ_TRUST));
                     if self.filled > VALUE_MAX {
-                        return self.failed(node, garbage("an answer longer than any value"), now);
+                        return self.failed(node, garbage("an answer longer than any value"));
                     }
                     if wanted > self.read.len() {
                         self.read.resize(wanted.max(self.read.len() * 2), 0);
@@ -239,35 +238,35 @@ impl Lane {
                         self.answered += 1;
                     }
                 }
-                Parsed::Garbage(what) => return self.failed(node, garbage(what), now),
+                Parsed::Garbage(what) => return self.failed(node, garbage(what)),
             }
         }
         if self.sent < self.total() {
-            return self.failed(node, garbage("an answer before the question was out"), now);
+            return self.failed(node, garbage("an answer before the question was out"));
         }
         if self.parsed < self.filled {
             // Whose answer is this? Nothing on this connection can be believed any more.
-            return self.failed(node, garbage("more answers than questions"), now);
+            return self.failed(node, garbage("more answers than questions"));
         }
         self.state = State::Over;
         node.finish(now);
     }
 
     /// The connection broke while sending or receiving.
-    fn broken(&mut self, node: &mut node::Node, errno: Errno, now: Instant) {
+    fn broken(&mut self, node: &mut node::Node, errno: Errno) {
         match errno {
-            Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => self.hung_up(node, now),
+            Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => self.hung_up(node),
             _ => {
                 let error =
                     Error::new(Kind::Closed, node::strerror(errno)).code(errno.raw_os_error());
-                self.failed(node, error, now);
+                self.failed(node, error);
             }
         }
     }
 
     /// The peer is gone. A reused connection without a byte of answer probably stood idle
     /// too long: worth one new connection, if repeating cannot do harm.
-    fn hung_up(&mut self, node: &mut node::Node, now: Instant) {
+    fn hung_up(&mut self, node: &mut node::Node) {
         let unheard = node.is_reused() && self.filled == 0 && !self.reopened;
         if unheard && (self.repeatable || self.sent == 0) {
             self.reopened = true;
@@ -282,13 +281,13 @@ impl Lane {
         } else {
             "Connection closed in mid-answer"
         };
-        self.failed(node, Error::new(Kind::Closed, cause), now);
+        self.failed(node, Error::new(Kind::Closed, cause));
     }
 
-    fn failed(&mut self, node: &mut node::Node, error: Error, now: Instant) {
+    fn failed(&mut self, node: &mut node::Node, error: Error) {
+        node.fail(&error);
         self.error = Some(error.at(node.name()));
         self.state = State::Over;
-        node.fail(now);
     }
 
     /// Goes as far as possible without waiting.
@@ -313,7 +312,7 @@ impl Lane {
                             self.state = State::Opening;
                             return;
                         }
-                        Err(error) => return self.failed(&mut node, error, now),
+                        Err(error) => return self.failed(&mut node, error),
                     }
                 }
                 State::Opening => {
@@ -324,7 +323,7 @@ impl Lane {
                     match node.open_further(self.limit) {
                         Ok(Open::Ready) => self.start(&mut node, now),
                         Ok(Open::Waiting) => return,
-                        Err(error) => return self.failed(&mut node, error, now),
+                        Err(error) => return self.failed(&mut node, error),
                     }
                 }
                 State::Sending => {
@@ -333,7 +332,7 @@ impl Lane {
                     if let Err(errno) =
                         self.send(&node, arena, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
                     {
-                        self.broken(&mut node, errno, now);
+                        self.broken(&mut node, errno);
                         continue;
                     }
                     if self.sent == self.total() {
@@ -356,7 +355,7 @@ impl Lane {
     /// Begins the exchange on the open connection; without a question, being open was all.
     fn start(&mut self, node: &mut node::Node, now: Instant) {
         if self.asks.is_empty() {
-            node.health = Health::Up;
+            node.recover();
             self.state = State::Over;
             return;
         }
@@ -368,16 +367,16 @@ impl Lane {
     /// Receives what is there; false when it is time to wait.
     fn drain(&mut self, node: &mut node::Node, now: Instant) -> bool {
         match self.receive(node, RecvFlags::DONTWAIT) {
-            Ok(0) => self.hung_up(node, now),
+            Ok(0) => self.hung_up(node),
             Ok(_) if self.state == State::Sending && self.asks.len() == 1 => {
                 // An error line may come before the value is out; whatever it says, the
                 // connection cannot be used on.
-                self.failed(node, garbage("an answer before the question was out"), now);
+                self.failed(node, garbage("an answer before the question was out"));
             }
             Ok(_) => self.digest_part(node, now),
             Err(Errno::AGAIN) => return false,
             Err(Errno::INTR) => {}
-            Err(errno) => self.broken(node, errno, now),
+            Err(errno) => self.broken(node, errno),
         }
         true
     }
@@ -390,7 +389,7 @@ impl Lane {
         // Else they stay in the buffer, which grows as needed, until all is sent.
     }
 
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self) {
         let Some(node) = self.node.clone() else {
             return;
         };
@@ -399,7 +398,7 @@ impl Lane {
             State::Opening | State::Closed => node::connect_timeout(node.name()),
             _ => timeout(),
         };
-        self.failed(&mut node, error, now);
+        self.failed(&mut node, error);
     }
 }
 
@@ -440,7 +439,7 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
     let mut nearest: Option<Instant> = None;
     for lane in lanes.iter_mut().filter(|l| l.state != State::Over) {
         if lane.deadline.is_some_and(|d| d <= now) {
-            lane.expire(now);
+            lane.expire();
         } else if let Some(deadline) = lane.deadline {
             nearest = Some(nearest.map_or(deadline, |n| n.min(deadline)));
         }

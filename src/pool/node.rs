@@ -7,7 +7,7 @@
 
 use crate::config::{NodeSpec, Target};
 use crate::error::{Error, Kind};
-use crate::health::Health;
+use crate::health::{self, Health};
 use crate::shared;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -37,6 +37,8 @@ pub struct Node {
     opening: Option<Opening>,
     /// What is known of it; shared by all pools that share the node.
     pub health: Health,
+    /// It went down or came up since somebody asked, as far as the mark reaches.
+    change: Option<Change>,
     /// Does it speak meta commands? Unknown until it told its version.
     pub speaks_meta: Option<bool>,
 }
@@ -64,6 +66,15 @@ enum Address {
     Unix(std::path::PathBuf),
 }
 
+/// A node went down or came up, for the host or, without a shared region, for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It failed, and was up before.
+    Down,
+    /// It answered, and was failed before.
+    Up,
+}
+
 /// How far an attempt to open a connection got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
@@ -81,7 +92,8 @@ impl Node {
             target: spec.target.clone(),
             socket: None,
             opening: None,
-            health: Health::Up,
+            health: Health::new(shared::slot(&address(&spec.target))),
+            change: None,
             speaks_meta: None,
         }
     }
@@ -158,7 +170,19 @@ impl Node {
             socket.exchanges += 1;
             socket.last_used = now;
         }
-        self.health = Health::Up;
+        self.recover();
+    }
+
+    /// Notes that the node answered.
+    pub fn recover(&mut self) {
+        if self.health.recover() {
+            self.change = Some(Change::Up);
+        }
+    }
+
+    /// The change since the last look, if there was one.
+    pub fn take_change(&mut self) -> Option<Change> {
+        self.change.take()
     }
 
     /// True when the open connection has carried an exchange before, so that finding it
@@ -174,9 +198,11 @@ impl Node {
     }
 
     /// Notes a failure: closes the connection and forgets the resolved name.
-    pub fn fail(&mut self, now: Instant) {
+    pub fn fail(&mut self, error: &Error) {
         self.close();
-        self.health = Health::Failed(Some(now));
+        if self.health.fail(shared::now(), error) {
+            self.change = Some(Change::Down);
+        }
         if let Target::Tcp { host, port } = &self.target {
             NAMES.with_borrow_mut(|names| names.remove(&(host.clone(), *port)));
         }
@@ -264,12 +290,16 @@ pub fn connect_timeout(name: &str) -> Error {
     .code(errno.raw_os_error())
 }
 
-/// The operating system's words for `errno`, without Rust's "(os error N)".
+/// The operating system's words for `errno`.
 pub fn strerror(errno: Errno) -> String {
-    let text = std::io::Error::from(errno).to_string();
-    match text.find(" (os error") {
-        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
-        None => text,
+    health::strerror(errno.raw_os_error())
+}
+
+/// The name under which a host's processes know a node: where it is, whatever it was called.
+fn address(target: &Target) -> Vec<u8> {
+    match target {
+        Target::Tcp { host, port } => format!("{host}:{port}").into_bytes(),
+        Target::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
     }
 }
 

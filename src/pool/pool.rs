@@ -15,11 +15,11 @@ use crate::call::{Call, Event, Job, Limits, Outcome, Step, Verb};
 use crate::config::{NodeSpec, Policy, Protocol};
 use crate::error::{Error, Kind};
 use crate::fanout;
-use crate::health::Health;
 use crate::item::Span;
 use crate::node::{Directory, NodeRef};
 use crate::request::{Meta, Reader, Words, refusal, refused};
 use crate::ring::{Ring, RingNode};
+use crate::shared;
 use crate::wire::{Expect, Reply, classic};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -30,6 +30,19 @@ pub struct Pool {
     policy: Policy,
     members: Vec<Member>,
     ring: Option<Ring>,
+    /// Nodes passed over for somebody else's mark, to be told of.
+    skipped: Vec<usize>,
+}
+
+/// What the caller said of a node's state: it holds for his object alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Declared {
+    /// Nothing.
+    No,
+    /// Usable, whatever is known of it.
+    Up,
+    /// Not usable.
+    Down,
 }
 
 /// A node as this pool uses it.
@@ -40,8 +53,12 @@ struct Member {
     node: NodeRef,
     /// The first member with the same node, most often this one.
     twin: usize,
-    /// Declared down by addServer or setServerParams; ends with the first success, as in pecl.
-    declared_down: bool,
+    /// What the caller said of it; ends with the next exchange, as in pecl.
+    declared: Declared,
+    /// The call that took the try which was due.
+    claimed: Option<Instant>,
+    /// This object knows that the node is failed.
+    told: bool,
 }
 
 impl Pool {
@@ -51,6 +68,7 @@ impl Pool {
             policy,
             members: Vec::new(),
             ring: None,
+            skipped: Vec::new(),
         }
     }
 
@@ -76,7 +94,13 @@ impl Pool {
             twin,
             name: spec.name(),
             node,
-            declared_down: !spec.status,
+            declared: if spec.status {
+                Declared::No
+            } else {
+                Declared::Down
+            },
+            claimed: None,
+            told: false,
             spec,
         });
         self.ring = None;
@@ -112,9 +136,9 @@ impl Pool {
 
     /// False when the node failed last time or was declared down.
     pub fn is_up(&self, index: usize) -> bool {
-        self.members
-            .get(index)
-            .is_some_and(|m| !m.declared_down && m.node.borrow().health == Health::Up)
+        self.members.get(index).is_some_and(|m| {
+            m.declared != Declared::Down && m.node.borrow().health.is_up(shared::now())
+        })
     }
 
     /// Changes a node's limits and declares it up or down.
@@ -123,10 +147,7 @@ impl Pool {
             member.spec.connect_timeout = limit;
             member.spec.op_timeout = limit;
             member.spec.retry_interval = retry_interval;
-            member.declared_down = !status;
-            if status {
-                member.node.borrow_mut().health = Health::Up;
-            }
+            member.declared = if status { Declared::Up } else { Declared::Down };
         }
     }
 
@@ -173,6 +194,7 @@ impl Pool {
             self.schedule(call, verb, now);
             self.load(call, verb);
         }
+        self.tell_skipped(call);
         while first < call.used {
             let (lanes, arena) = (&mut call.lanes, &call.arena);
             fanout::run(lanes.get_mut(first..call.used).unwrap_or_default(), arena);
@@ -181,6 +203,7 @@ impl Pool {
                 self.settle(call, lane, verb, now);
             }
             first = last;
+            self.tell_skipped(call);
             self.load(call, verb);
         }
     }
@@ -326,15 +349,18 @@ impl Pool {
                     .push(event(index, member, refused(line.of(lane.received()))));
             }
         }
+        if let Some(change) = member.node.borrow_mut().take_change() {
+            call.changes
+                .push((member.name.clone(), change, lane.error.clone()));
+        }
+        member.declared = Declared::No;
+        member.told = lane.error.is_some();
         match lane.error.take() {
             Some(error) => {
                 call.events.push(event(index, member, error));
                 false
             }
-            None => {
-                member.declared_down = false;
-                true
-            }
+            None => true,
         }
     }
 
@@ -428,7 +454,7 @@ impl Pool {
             .map(std::mem::take)
             .unwrap_or_default();
         if let Err(what) = self.read_answers(call, lane, &mut jobs, verb) {
-            self.disbelieve(call, lane, what, now);
+            self.disbelieve(call, lane, what);
         }
         let was_sent = call.lanes.get(lane).is_some_and(fanout::Lane::was_sent);
         if !self.note(call, lane) {
@@ -447,18 +473,16 @@ impl Pool {
     }
 
     /// Gives a node up whose answers cannot belong to the questions.
-    fn disbelieve(&mut self, call: &mut Call, lane: usize, what: &str, now: Instant) {
+    fn disbelieve(&mut self, call: &mut Call, lane: usize, what: &str) {
         let Some(lane) = call.lanes.get_mut(lane) else {
             return;
         };
         lane.answers.clear();
-        lane.error = Some(Error::new(
-            Kind::Protocol,
-            format!("Malformed server response: {what}"),
-        ));
+        let error = Error::new(Kind::Protocol, format!("Malformed server response: {what}"));
         if let Some(member) = self.members.get(lane.member) {
-            member.node.borrow_mut().fail(now);
+            member.node.borrow_mut().fail(&error);
         }
+        lane.error = Some(error);
     }
 
     /// Reads the answers of one lane into outcomes and marks the jobs they answer.

@@ -1,19 +1,287 @@
-//! What processes see of each other: today, whether this one was forked.
+//! What the processes of a host see of each other: which nodes failed, and whether this
+//! process was forked.
 //!
-//! The pool's only file with `unsafe`. A connection inherited over fork() must never
-//! be used by parent and child both, and asking getpid() would be a third system call
-//! per operation; a page the kernel wipes in the child (MADV_WIPEONFORK, Linux 4.14)
-//! answers with one load.
+//! The pool's only file with `unsafe`. One region of memory holds a head and 1,024 slots,
+//! one per node. It is either a file of one user, so that web workers, cron jobs and a
+//! second PHP of that user share it, or anonymous memory that only the children of this
+//! process share. It is never unmapped, so a slot is `'static`.
+//!
+//! ```text
+//!   head: magic, layout, slots, slots asked for in vain
+//!   slot: who (hash of the node's address) · failed (ms, 0 = up) · cause
+//! ```
+//!
+//! Times are milliseconds of the monotonic clock, which all processes of a host share
+//! and no administrator sets. A file that outlived a reboot holds times of the future;
+//! they count as "up".
 #![allow(
     unsafe_code,
     reason = "memory mapped from the kernel; every block is argued"
 )]
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use crate::error::{Error, Kind};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fstat, open};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
+use rustix::process::geteuid;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// Nodes one region can hold; further ones keep their health to their own process.
+pub const SLOTS: usize = 1024;
+
+/// "memring" and a zero byte.
+const MAGIC: u64 = u64::from_le_bytes(*b"memring\0");
+/// Changes with the shape of the region; a part of the file's name, too.
+const LAYOUT: u64 = 1;
+
+/// What is known of one node on this host.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Slot {
+    who: AtomicU64,
+    failed: AtomicU64,
+    cause: AtomicU64,
+    spare: AtomicU64,
+}
+
+#[repr(C)]
+struct Region {
+    magic: AtomicU64,
+    layout: AtomicU64,
+    slots: AtomicU64,
+    overflow: AtomicU64,
+    slot: [Slot; SLOTS],
+}
+
+/// Who shares the region (`memring.shared`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// All processes of one user, through a file.
+    #[default]
+    User,
+    /// The children of one master process.
+    Master,
+    /// Nobody: each process learns for itself.
+    Off,
+}
+
+static REGION: OnceLock<Option<&'static Region>> = OnceLock::new();
+
+/// Opens the region, once per process; later calls do nothing.
+///
+/// With [`Sharing::User`] it is the file `memring-UID.1` in `dir`; with [`Sharing::Master`]
+/// it must be called before the children are made.
+///
+/// # Errors
+/// `State` when the file cannot be used: not ours, a symbolic link, readable by others, of
+/// another layout, or no room. Anonymous memory then takes its place, so that a process
+/// and its children still share.
+pub fn start(sharing: Sharing, dir: &Path) -> Result<(), Error> {
+    let mut trouble = None;
+    REGION.get_or_init(|| match sharing {
+        Sharing::Off => None,
+        Sharing::Master => anonymous(),
+        Sharing::User => match file(dir) {
+            Ok(region) => Some(region),
+            Err(error) => {
+                trouble = Some(error);
+                anonymous()
+            }
+        },
+    });
+    trouble.map_or(Ok(()), Err)
+}
+
+/// The slot of the node at `address`, made when there is none; `None` without a region, or
+/// when all slots are taken.
+pub fn slot(address: &[u8]) -> Option<&'static Slot> {
+    let region = (*REGION.get()?)?;
+    let who = name_of(address);
+    let start = who as usize % SLOTS;
+    let (tail, head) = region.slot.split_at(start);
+    for slot in head.iter().chain(tail) {
+        let found = slot.who.load(Relaxed);
+        if found == who
+            || (found == 0
+                && slot
+                    .who
+                    .compare_exchange(0, who, Relaxed, Relaxed)
+                    .map_or_else(|other| other == who, |_| true))
+        {
+            return Some(slot);
+        }
+    }
+    region.overflow.fetch_add(1, Relaxed);
+    None
+}
+
+/// How often a node found no slot, on this host; 0 without a region.
+pub fn overflow() -> u64 {
+    REGION
+        .get()
+        .copied()
+        .flatten()
+        .map_or(0, |region| region.overflow.load(Relaxed))
+}
+
+/// Milliseconds of the monotonic clock; never 0.
+pub fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let fraction = u64::try_from(time.tv_nsec).unwrap_or(0);
+    (seconds * 1000 + fraction / 1_000_000).max(1)
+}
+
+impl Slot {
+    /// When the node failed, milliseconds as [`now`]; `None` when it is up.
+    pub fn failed_at(&self, now: u64) -> Option<u64> {
+        Some(self.failed.load(Relaxed)).filter(|t| *t != 0 && *t <= now)
+    }
+
+    /// True when any mark stands, even one from before a reboot.
+    pub fn is_marked(&self) -> bool {
+        self.failed.load(Relaxed) != 0
+    }
+
+    /// Why it failed, as [`Slot::fail`] was told.
+    pub fn cause(&self) -> u64 {
+        self.cause.load(Relaxed)
+    }
+
+    /// Marks it failed; true when it was up before.
+    pub fn fail(&self, now: u64, cause: u64) -> bool {
+        self.cause.store(cause, Relaxed);
+        let before = self.failed.swap(now, Relaxed);
+        before == 0 || before > now
+    }
+
+    /// Marks it up; true when it was failed before.
+    pub fn recover(&self) -> bool {
+        // A load first: this runs after every exchange, and a plain store would make the
+        // line travel between the processors of all workers.
+        self.failed.load(Relaxed) != 0 && self.failed.swap(0, Relaxed) != 0
+    }
+
+    /// Takes the one try that is due since the failure at `since`: true for one caller,
+    /// for whom the next try is a whole interval away again.
+    pub fn claim(&self, since: u64, now: u64) -> bool {
+        self.failed
+            .compare_exchange(since, now, Relaxed, Relaxed)
+            .is_ok()
+    }
+}
+
+/// 64-bit FNV-1a, so that all processes agree on a node's name; never 0.
+fn name_of(address: &[u8]) -> u64 {
+    let hash = address.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+    });
+    hash.max(1)
+}
+
+fn anonymous() -> Option<&'static Region> {
+    // SAFETY: a fresh shared anonymous mapping at an address of the kernel's choice touches
+    // no memory that anything else knows of.
+    let memory = unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            size_of::<Region>(),
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+        )
+    }
+    .ok()?;
+    // SAFETY: the mapping is page-aligned, at least as long as a Region, zeroed by the kernel
+    // (all-zero atomics are valid) and never unmapped; it is reached through atomics only.
+    Some(unsafe { &*memory.cast::<Region>() })
+}
+
+/// Maps the file of this user in `dir`, making it when there is none.
+fn file(dir: &Path) -> Result<&'static Region, Error> {
+    let user = geteuid().as_raw();
+    let path = dir.join(format!("memring-{user}.{LAYOUT}"));
+    let refuse = |cause: String, hint: &str| {
+        Error::new(
+            Kind::State,
+            format!(
+                "{}: {cause}; workers share node health only with their own master",
+                path.display()
+            ),
+        )
+        .hint(hint.to_owned())
+    };
+    let system = |e: rustix::io::Errno| {
+        let hint =
+            "Set memring.state_dir to a directory this user can write, or memring.shared = master";
+        refuse(std::io::Error::from(e).to_string(), hint)
+    };
+    // NOFOLLOW: in a directory that others may write to, a link could point anywhere.
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(system)?;
+    let stat = fstat(&fd).map_err(system)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(refuse("not a regular file".to_owned(), "Remove it"));
+    }
+    if stat.st_uid != user {
+        return Err(refuse(
+            format!("owned by user {}, not {user}", stat.st_uid),
+            "Remove it, or set memring.state_dir",
+        ));
+    }
+    if stat.st_mode & 0o077 != 0 {
+        return Err(refuse(
+            "open to other users".to_owned(),
+            "Remove it, or chmod it to 600",
+        ));
+    }
+    // Reserved, not merely truncated to size: a full disk must be an error now and not a
+    // signal (SIGBUS) at the first store.
+    let length = size_of::<Region>() as u64;
+    fallocate(&fd, FallocateFlags::empty(), 0, length).map_err(system)?;
+    // SAFETY: a fresh shared mapping at an address of the kernel's choice; the file was just
+    // made at least as long as a Region.
+    let memory = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            size_of::<Region>(),
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &fd,
+            0,
+        )
+    }
+    .map_err(system)?;
+    // SAFETY: page-aligned, long enough, never unmapped. The file is this user's alone (0600,
+    // owner checked), so only processes of this user write to it; every word is an atomic and
+    // any bit pattern of one is valid, so a damaged file costs wrong marks and nothing more.
+    // A process that shortens the file would bring the others a SIGBUS; only this user can.
+    let region = unsafe { &*memory.cast::<Region>() };
+    let fresh = region
+        .magic
+        .compare_exchange(0, MAGIC, Relaxed, Relaxed)
+        .map_or_else(|found| found == MAGIC, |_| true);
+    let same = |word: &AtomicU64, wanted: u64| {
+        word.compare_exchange(0, wanted, Relaxed, Relaxed)
+            .map_or_else(|found| found == wanted, |_| true)
+    };
+    if !(fresh && same(&region.layout, LAYOUT) && same(&region.slots, SLOTS as u64)) {
+        return Err(refuse("of another layout".to_owned(), "Remove it"));
+    }
+    Ok(region)
+}
+
+/// Where the file lies unless told otherwise: memory that ends with a reboot.
+pub fn default_dir() -> PathBuf {
+    PathBuf::from("/dev/shm")
+}
+
 /// A number that stays the same in one process and differs in its forked children.
+///
+/// A connection inherited over fork() must never be used by parent and child both, and
+/// asking getpid() would be a third system call per operation; a page the kernel wipes in
+/// the child (MADV_WIPEONFORK, Linux 4.14) answers with one load.
 pub fn generation() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     static PAGE: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
@@ -61,13 +329,102 @@ fn wiped_on_fork() -> Option<&'static AtomicU64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// A directory of this test alone, removed with it.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let path =
+                std::env::temp_dir().join(format!("memring-test-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Dir(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0
+                .join(format!("memring-{}.{LAYOUT}", geteuid().as_raw()))
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
 
     #[test]
     fn the_generation_stays_within_one_process() {
         let first = generation();
         assert_ne!(first, 0);
         assert_eq!(first, generation());
+    }
+
+    #[test]
+    fn two_mappings_of_one_file_see_the_same_marks() {
+        let dir = Dir::new("same");
+        let (one, two) = (file(&dir.0).unwrap(), file(&dir.0).unwrap());
+        let slot = |region: &'static Region| region.slot.get(5).unwrap();
+        assert!(slot(one).fail(1000, 111));
+        assert!(!slot(two).fail(1500, 111));
+        assert_eq!(slot(one).failed_at(2000), Some(1500));
+        assert!(slot(two).claim(1500, 2000));
+        assert!(!slot(one).claim(1500, 2000), "one try is due, not two");
+        assert!(slot(one).recover());
+        assert!(!slot(two).recover());
+        assert_eq!(slot(two).failed_at(3000), None);
+        assert_eq!(
+            fs::metadata(dir.file()).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    #[test]
+    fn a_mark_from_before_a_reboot_counts_as_up() {
+        let dir = Dir::new("boot");
+        let slot = file(&dir.0).unwrap().slot.first().unwrap();
+        slot.fail(1_000_000, 0);
+        assert_eq!(slot.failed_at(5), None);
+    }
+
+    #[test]
+    fn what_is_not_ours_alone_is_refused_and_named() {
+        let dir = Dir::new("refused");
+        symlink("/etc/hostname", dir.file()).unwrap();
+        assert!(file(&dir.0).is_err());
+        fs::remove_file(dir.file()).unwrap();
+        fs::create_dir(dir.file()).unwrap();
+        assert!(file(&dir.0).is_err());
+        fs::remove_dir(dir.file()).unwrap();
+        fs::write(dir.file(), b"").unwrap();
+        fs::set_permissions(dir.file(), fs::Permissions::from_mode(0o644)).unwrap();
+        let error = file(&dir.0).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), Kind::State);
+        assert!(
+            error.to_string().contains("open to other users")
+                && error.to_string().contains("chmod"),
+            "{error}"
+        );
+        fs::set_permissions(dir.file(), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(dir.file(), b"memring\0\x63\0\0\0\0\0\0\0").unwrap();
+        assert!(
+            file(&dir.0)
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
+                .contains("another layout")
+        );
+        assert!(
+            file(&dir.0.join("nowhere"))
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
+                .contains("memring.state_dir")
+        );
     }
 }

@@ -3,9 +3,9 @@
 //! pecl-memcache's own sequence (memcache_pool.c): the owner, then the nodes that
 //! `"key-0"`, `"key-1"`, … hash to, leaving out those already used or not usable.
 
-use super::Pool;
+use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::health::Health;
+use crate::shared;
 use std::time::Instant;
 
 impl Pool {
@@ -141,15 +141,44 @@ impl Pool {
         }
     }
 
-    /// May node `index` be asked at `now`?
-    pub(crate) fn allows(&self, index: usize, now: Instant) -> bool {
-        self.members.get(index).is_some_and(|m| {
-            let health = if m.declared_down {
-                Health::Failed(None)
-            } else {
-                m.node.borrow().health
-            };
-            health.allows(m.spec.retry_interval, now)
-        })
+    /// May node `index` be asked in the call that began at `now`?
+    ///
+    /// A node passed over for a mark that this object has not been told of is remembered,
+    /// and told of once (`tell_skipped`).
+    pub(crate) fn allows(&mut self, index: usize, now: Instant) -> bool {
+        let Some(member) = self.members.get_mut(index) else {
+            return false;
+        };
+        let pause = member.spec.retry_interval;
+        if member.declared == Declared::Down {
+            // Down by hand, long ago: whoever may try again at all may do so at once.
+            return pause >= 0;
+        }
+        let mut node = member.node.borrow_mut();
+        let due = node.health.is_unmarked()
+            || member.declared == Declared::Up
+            // The try that was due is this whole call's, not its first key's.
+            || member.claimed == Some(now);
+        if due {
+            return true;
+        }
+        let allowed = node.health.may_ask(pause, shared::now());
+        if allowed {
+            member.claimed = Some(now);
+        } else if !member.told {
+            member.told = true;
+            self.skipped.push(index);
+        }
+        allowed
+    }
+
+    /// Makes an event of each node passed over for somebody else's mark.
+    pub(crate) fn tell_skipped(&mut self, call: &mut Call) {
+        for index in std::mem::take(&mut self.skipped) {
+            if let Some(member) = self.members.get(index) {
+                let cause = member.node.borrow().health.cause();
+                call.events.push(super::event(index, member, cause));
+            }
+        }
     }
 }
