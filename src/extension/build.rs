@@ -25,6 +25,7 @@ const FUNCTIONS: &[&str] = &[
     "zend_list_delete",
     "zend_try_assign_typed_ref",
     "zend_ini_boolean_displayer_cb",
+    "zend_is_true",
     "zend_is_auto_global_str",
     "zend_parse_arg_bool_slow",
     "zend_parse_arg_double_slow",
@@ -44,6 +45,8 @@ const FUNCTIONS: &[&str] = &[
 
 /// Types that ext-php-rs does not bind.
 const TYPES: &[&str] = &[
+    "ps_module",
+    "ps_module_struct",
     "smart_str",
     "php_serialize_data_t",
     "php_unserialize_data_t",

@@ -18,6 +18,7 @@
 //! | `stats` | what getStats makes of a server's lines |
 //! | `procedural` | the functions that are no methods |
 //! | `report` | failure → notice, warning, callback |
+//! | `session` | what the session callbacks mean to the pool |
 //! | `info` | phpinfo |
 //! | `ffi` | all unsafe code, one file per Zend subject |
 
@@ -30,6 +31,7 @@ mod nodes;
 mod procedural;
 mod registry;
 mod report;
+mod session;
 mod signature;
 mod stats;
 mod value;

@@ -17,6 +17,7 @@ use crate::value::Refused;
 use crate::{ini, report, value};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::codec::Compression;
+use memring_pool::config::Protocol;
 use memring_pool::item::Ttl;
 use memring_pool::pool::Pool;
 use memring_pool::wire::Store;
@@ -399,4 +400,10 @@ fn number(outcome: Outcome) -> Fresh {
         Outcome::Number(number) => Fresh::long(i64::try_from(number).unwrap_or(i64::MAX)),
         _ => Fresh::bool(false),
     }
+}
+
+/// True when the pool speaks in the meaning of the binary protocol.
+pub(crate) fn is_binary(link: &Link) -> bool {
+    link.with(|state| state.pool.policy().protocol == Protocol::Binary)
+        .unwrap_or(false)
 }

@@ -11,7 +11,7 @@ use crate::ffi::server;
 use crate::ffi::string::OwnedText;
 use crate::ffi::value::{Fresh, Value};
 use crate::ini::{KeyHash, Prefix};
-use crate::memcache::{State, begin, connected, push, with_nodes};
+use crate::memcache::{State, begin, connected, is_binary, push, with_nodes};
 use crate::report::{self, CALLBACK};
 use crate::{ini, registry, stats};
 use memring_pool::call::Verb;
@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 /// Default of min_savings (memcache_pool.h MMC_DEFAULT_SAVINGS).
-const SAVINGS: f64 = 0.2;
+pub(crate) const SAVINGS: f64 = 0.2;
 /// Default of the third argument of getStats (memcache_pool.h MMC_DEFAULT_CACHEDUMP_LIMIT).
 const DUMP_LIMIT: i64 = 100;
 
@@ -591,13 +591,17 @@ fn question(frame: &Frame<'_>, object: Object<'_>) -> Result<Option<(Link, Owned
     Ok(Some((link, OwnedText::new(&words))))
 }
 
-/// What one node says to the question; false when it does not.
+/// What one node says to the question; false when it does not, and always with
+/// `protocol=binary`, where pecl-memcache has no stats.
 fn ask(
     object: Object<'_>,
     link: &Link,
     index: usize,
     question: &OwnedText,
 ) -> Result<Fresh, Thrown> {
+    if is_binary(link) {
+        return Ok(Fresh::bool(false));
+    }
     let mut seat = Seat::take();
     let desk = seat.desk();
     begin(desk, Verb::Get);

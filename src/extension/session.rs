@@ -32,7 +32,7 @@ pub(crate) struct Keeper {
 /// The prefix of session keys in this request.
 pub(crate) fn prefix() -> Vec<u8> {
     let prefix = ini::read(|values| values.session_prefix.clone());
-    crate::memcache::key_prefix(&prefix)
+    crate::nodes::key_prefix(prefix)
 }
 
 impl Keeper {
@@ -69,7 +69,7 @@ impl Keeper {
             copies: count(settings.session_copies),
             lock_timeout: count(settings.lock_timeout),
             attempts: count(settings.attempts),
-            compression: Compression::new(settings.compress_threshold, crate::memcache::SAVINGS)?,
+            compression: Compression::new(settings.compress_threshold, crate::nodes::SAVINGS)?,
         };
         let notices = notices.iter().map(ToString::to_string).collect();
         Ok((Keeper { sessions: Sessions::new(pool, &prefix, terms), data: Vec::new() }, notices))

@@ -6,7 +6,7 @@
 
 use crate::ffi::errors::{self, Thrown};
 use crate::ffi::scratch::Desk;
-use crate::ffi::serialize;
+use crate::ffi::serialize::{self, Failed};
 use crate::ffi::value::{Fresh, Kind, Value};
 use memring_pool::call::ValueRef;
 use memring_pool::codec::{self, COMPRESSED, Compression, Decoded, INFLATE_MAX, SERIALIZED};
@@ -57,12 +57,13 @@ pub(crate) fn encode(
         Kind::Text(text) => pack(text.bytes(), wish, compression, out),
         _ => {
             // Userland may run in here, and the desk is not borrowed from it: it has another one.
-            let Some(text) = serialize::encode(value) else {
-                if errors::pending() {
-                    return Err(Refused::Thrown);
+            let text = match serialize::encode(value) {
+                Ok(text) => text,
+                Err(Failed::Thrown) => return Err(Refused::Thrown),
+                Err(Failed::Empty) => {
+                    errors::warning("Failed to serialize value");
+                    return Err(skipped());
                 }
-                errors::warning("Failed to serialize value");
-                return Err(skipped());
             };
             pack(text.bytes(), wish | SERIALIZED, compression, out)
         }

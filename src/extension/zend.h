@@ -7,6 +7,7 @@
 #include "php_ini.h"
 #include "zend_exceptions.h"
 #include "zend_smart_str.h"
+#include "ext/session/php_session.h"
 #include "ext/standard/info.h"
 #include "ext/standard/php_var.h"
 

@@ -24,6 +24,7 @@ pub(crate) mod resource;
 pub(crate) mod scratch;
 pub(crate) mod serialize;
 pub(crate) mod server;
+pub(crate) mod session;
 pub(crate) mod string;
 pub(crate) mod value;
 

@@ -5,10 +5,18 @@ use super::string::OwnedText;
 use super::sys;
 use super::value::{Fresh, Value};
 
-/// Serializes `value`; None when that failed or threw.
+/// Why a value could not be serialized.
+pub(crate) enum Failed {
+    /// Nothing came out; an exception may be under way or not.
+    Empty,
+    /// An exception came up half-way.
+    Thrown,
+}
+
+/// Serializes `value`.
 ///
 /// Runs `__sleep` and `__serialize`, which may call us again.
-pub(crate) fn encode(value: Value<'_>) -> Option<OwnedText> {
+pub(crate) fn encode(value: Value<'_>) -> Result<OwnedText, Failed> {
     // SAFETY: the buffer and the table of seen values belong to this call and are given back below; the buffer's
     // string may be null when nothing was written.
     unsafe {
@@ -20,13 +28,20 @@ pub(crate) fn encode(value: Value<'_>) -> Option<OwnedText> {
         sys::php_var_serialize(&raw mut buffer, value.raw(), &raw mut seen);
         sys::php_var_serialize_destroy(seen);
         if buffer.s.is_null() {
-            return None;
+            return Err(Failed::Empty);
         }
         // smart_str leaves the terminating NUL to its user; PHP strings always carry one.
         let length = (*buffer.s).len;
         (&raw mut (*buffer.s).val).cast::<u8>().add(length).write(0);
         let text = OwnedText::adopt(buffer.s);
-        (length > 0 && !errors::pending()).then_some(text)
+        if errors::pending() {
+            return Err(Failed::Thrown);
+        }
+        if length == 0 {
+            Err(Failed::Empty)
+        } else {
+            Ok(text)
+        }
     }
 }
 
