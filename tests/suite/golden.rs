@@ -6,6 +6,31 @@
 
 use std::fmt::Write;
 
+// The rows of the README's compatibility table that explain a difference; `ROWS` lists them all.
+pub(crate) const NOT_FOUND: &str = "NOT_FOUND is no node fault";
+pub(crate) const CALLERS_KEYS: &str = "Arrays come back under the caller's keys";
+pub(crate) const FLOATS: &str = "Floats keep their digits";
+pub(crate) const DEFAULTS: &str = "increment() and decrement() store their default";
+pub(crate) const PORTS: &str = "Ports above 65535 are refused";
+pub(crate) const NINTH: &str = "addServer() takes a ninth argument";
+pub(crate) const SASL: &str = "setSaslAuthData() warns";
+pub(crate) const NAMES: &str = "Messages of ini_set() name their own setting";
+pub(crate) const PREFIXES: &str = "A prefix belongs to its pool";
+pub(crate) const UNCHANGED: &str = "Unchanged sessions are touched";
+
+const ROWS: &[&str] = &[
+    NOT_FOUND,
+    CALLERS_KEYS,
+    FLOATS,
+    DEFAULTS,
+    PORTS,
+    NINTH,
+    SASL,
+    NAMES,
+    PREFIXES,
+    UNCHANGED,
+];
+
 /// A place where we differ from the original on purpose.
 pub(crate) struct Difference {
     /// The label of the case.
@@ -126,4 +151,18 @@ pub(crate) fn original() -> Option<std::path::PathBuf> {
         println!("skipped: MEMRING_PECL_SO names no build of pecl-memcache");
     }
     original
+}
+
+#[test]
+fn every_named_difference_is_a_row_of_the_readme() {
+    let readme = harness::workspace().join("README.md");
+    let Ok(text) = std::fs::read_to_string(&readme) else {
+        println!("skipped: there is no README.md");
+        return;
+    };
+    let missing: Vec<_> = ROWS.iter().filter(|row| !text.contains(**row)).collect();
+    assert!(
+        missing.is_empty(),
+        "README.md: the compatibility table lacks the rows {missing:?}"
+    );
 }

@@ -7,7 +7,12 @@
 )] // test code
 mod ketama;
 
+mod golden;
+mod golden_api;
+mod golden_cluster;
+mod golden_wire;
 mod harness_itself;
+mod oracle;
 mod stairs;
 mod pool;
 mod licences;

@@ -1,0 +1,95 @@
+//! A node that is gone, behind php-fpm with 20 workers: only requests already in flight pay for it.
+
+use harness::{BlackHole, Memcached, PhpFpm, free_port};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// The timeout of the node that is gone, in seconds.
+const TIMEOUT: f64 = 0.5;
+
+/// A page that asks both nodes for many keys and prints how long that took, in seconds.
+fn page(live: u16, gone: u16) -> String {
+    format!(
+        "$m = new Memcache; $m->addServer('127.0.0.1', {live}); $m->addServer('127.0.0.1', {gone}, true, 1, {TIMEOUT}, 15);\n\
+         $t = microtime(true); for ($i = 0; $i < 20; $i++) @$m->get(\"k$i\"); echo round(microtime(true) - $t, 3);"
+    )
+}
+
+/// Asks for the page `count` times from 20 threads and returns the seconds each took.
+fn ask(fpm: &PhpFpm, count: usize) -> Vec<f64> {
+    let times = Mutex::new(Vec::new());
+    let left = Mutex::new(count);
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                while {
+                    let mut left = left.lock().unwrap();
+                    let more = *left > 0;
+                    *left = left.saturating_sub(1);
+                    more
+                } {
+                    let text = fpm.get("page.php", "", "").text();
+                    times.lock().unwrap().push(
+                        text.parse::<f64>()
+                            .unwrap_or_else(|_| panic!("the page printed {text}")),
+                    );
+                }
+            });
+        }
+    });
+    times.into_inner().unwrap()
+}
+
+/// What a page takes at most when no timeout is part of it.
+const AT_ONCE: f64 = 0.25;
+
+#[test]
+fn workers_that_arrive_after_the_first_failure_pay_nothing() {
+    let live = Memcached::start();
+    let hole = BlackHole::start();
+    for (name, gone) in [("refused", free_port()), ("black-holed", hole.port())] {
+        let fpm = PhpFpm::start(20, "");
+        fpm.page("page.php", &page(live.port(), gone));
+        ask(&fpm, 1);
+        // 200 pages over 20 workers, most of which never saw the node fail themselves.
+        let late: Vec<f64> = ask(&fpm, 200)
+            .into_iter()
+            .filter(|seconds| *seconds > AT_ONCE)
+            .collect();
+        assert!(
+            late.is_empty(),
+            "{name}: {} of 200 later pages paid: {late:?}",
+            late.len()
+        );
+    }
+}
+
+#[test]
+fn a_hung_node_costs_one_timeout_per_request_in_flight_and_later_ones_nothing() {
+    let live = Memcached::start();
+    let hung = Memcached::start();
+    let fpm = PhpFpm::start(20, "");
+    fpm.page("page.php", &page(live.port(), hung.port()));
+    assert!(
+        ask(&fpm, 40).iter().all(|seconds| *seconds < AT_ONCE),
+        "pages are slow before anything happened"
+    );
+    hung.freeze();
+    let start = Instant::now();
+    let first = ask(&fpm, 20);
+    let most = first.iter().copied().fold(0.0, f64::max);
+    assert!(
+        most < TIMEOUT + AT_ONCE,
+        "a request in flight paid {most} s, one timeout is {TIMEOUT} s"
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let late: Vec<f64> = ask(&fpm, 200)
+        .into_iter()
+        .filter(|seconds| *seconds > AT_ONCE)
+        .collect();
+    assert!(
+        late.is_empty(),
+        "{} of 200 later pages paid: {late:?}",
+        late.len()
+    );
+}
