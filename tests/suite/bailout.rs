@@ -103,7 +103,7 @@ fn the_page_after_a_broken_one_gets_right_answers_on_the_same_worker() {
     let fpm = PhpFpm::start(
         1,
         &format!(
-            "env[MC] = {}\nphp_admin_value[memory_limit] = 256M\n",
+            "env[MC] = {}\nphp_value[memory_limit] = 256M\n",
             server.port()
         ),
     );

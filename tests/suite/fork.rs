@@ -79,27 +79,6 @@ fn a_forked_child_opens_connections_of_its_own() {
 }
 
 #[test]
-fn sessions_survive_a_fork() {
-    let server = Memcached::start();
-    let php = Php::new()
-        .ini("session.save_handler", "memcache")
-        .ini(
-            "session.save_path",
-            format!("tcp://127.0.0.1:{}?persistent=1", server.port()),
-        )
-        .ini("session.use_cookies", 0)
-        .ini("session.cache_limiter", "");
-    let text = php.run(
-        "session_id('s'); session_start(); $_SESSION['n'] = 1; session_write_close();\n\
-         $pids = []; for ($c = 0; $c < 5; $c++) { $pid = pcntl_fork(); if ($pid == 0) {\n\
-         session_id('s'); session_start(); $_SESSION['n']++; session_write_close(); exit(0); } $pids[] = $pid; }\n\
-         foreach ($pids as $pid) pcntl_waitpid($pid, $status);\n\
-         session_id('s'); session_start(); echo $_SESSION['n'];",
-    );
-    assert_eq!(text.ok(), "6");
-}
-
-#[test]
 fn any_number_of_open_files_is_fine() {
     // The soft limit is often 1024; children inherit what we set here.
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

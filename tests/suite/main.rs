@@ -7,11 +7,14 @@
 )] // test code
 mod ketama;
 
+mod bailout;
+mod fork;
 mod golden;
 mod golden_api;
 mod golden_cluster;
 mod golden_wire;
 mod harness_itself;
+mod leaks;
 mod oracle;
 mod stairs;
 mod pool;

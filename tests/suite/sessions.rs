@@ -85,6 +85,20 @@ fn fifty_processes_on_one_session_lose_no_count() {
 }
 
 #[test]
+fn sessions_survive_a_fork() {
+    let server = Memcached::start();
+    let php = php(&format!("{}?persistent=1", path(&server)));
+    let text = php.run(
+        "session_id('s'); session_start(); $_SESSION['n'] = 1; session_write_close();\n\
+         $pids = []; for ($c = 0; $c < 5; $c++) { $pid = pcntl_fork(); if ($pid == 0) {\n\
+         session_id('s'); session_start(); $_SESSION['n']++; session_write_close(); exit(0); } $pids[] = $pid; }\n\
+         foreach ($pids as $pid) pcntl_waitpid($pid, $status);\n\
+         session_id('s'); session_start(); echo $_SESSION['n'];",
+    );
+    assert_eq!(text.ok(), "6");
+}
+
+#[test]
 fn a_lock_that_is_never_released_fails_the_start_and_harms_nothing() {
     let server = Memcached::start();
     let php = php(&path(&server))
