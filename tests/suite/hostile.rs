@@ -10,10 +10,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// The timeout every pool of these tests has, in seconds.
-const TIMEOUT: f64 = 0.4;
+pub(crate) const TIMEOUT: f64 = 0.4;
 
 /// One attack.
-struct Attack {
+pub(crate) struct Attack {
     name: String,
     /// The PHP expression that is attacked; `$m` is the pool.
     call: &'static str,
@@ -24,7 +24,7 @@ struct Attack {
 }
 
 impl Attack {
-    fn new(
+    pub(crate) fn new(
         name: impl Into<String>,
         call: &'static str,
         acts: Vec<Act>,
@@ -39,7 +39,7 @@ impl Attack {
     }
 
     /// An attack that says these bytes and keeps the connection open.
-    fn says(
+    pub(crate) fn says(
         name: impl Into<String>,
         call: &'static str,
         reply: &str,
@@ -67,7 +67,7 @@ fn honest(request: &Request) -> Vec<Act> {
 
 /// Carries out the attacks with this PHP and fails with every one that got through.
 #[track_caller]
-fn withstand(php: &Php, attacks: Vec<Attack>) {
+pub(crate) fn withstand(php: &Php, attacks: Vec<Attack>) {
     let servers: Vec<Hostile> = attacks
         .iter()
         .map(|attack| {
@@ -135,233 +135,6 @@ fn withstand(php: &Php, attacks: Vec<Attack>) {
         }
     }
     assert!(report.is_empty(), "{report}");
-}
-
-fn get_attacks() -> Vec<Attack> {
-    let call = "$m->get('k')";
-    // A read may be repeated, so the honest answer of a fresh connection is right too.
-    let refused = &["false", "\"honest:k\""];
-    let mut attacks = vec![
-        Attack::says("garbage", call, "BANANA\r\n", refused),
-        Attack::says(
-            "binary garbage",
-            call,
-            "\0\u{1}\u{7f}\r\n\r\n\0\0\r\n",
-            refused,
-        ),
-        Attack::says("an empty line", call, "\r\n", refused),
-        Attack::says("another command's reply", call, "STORED\r\n", refused),
-        Attack::says("a number", call, "42\r\n", refused),
-        Attack::says(
-            "wrong key echoed",
-            call,
-            "VALUE other 0 5\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "a longer key echoed",
-            call,
-            "VALUE kk 0 5\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "no key echoed",
-            call,
-            "VALUE  0 5\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "length too short",
-            call,
-            "VALUE k 0 3\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "length too long",
-            call,
-            "VALUE k 0 9\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "length zero with data",
-            call,
-            "VALUE k 0 0\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "length without data",
-            call,
-            "VALUE k 0 5\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "negative length",
-            call,
-            "VALUE k 0 -5\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "length no number",
-            call,
-            "VALUE k 0 five\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "flags no number",
-            call,
-            "VALUE k x 5\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "flags over 32 bits",
-            call,
-            "VALUE k 99999999999 5\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "length left out",
-            call,
-            "VALUE k 0\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says("no END", call, "VALUE k 0 5\r\nwrong\r\n", refused),
-        Attack::says(
-            "garbage for END",
-            call,
-            "VALUE k 0 5\r\nwrong\r\nBANANA\r\n",
-            refused,
-        ),
-        Attack::says(
-            "the key twice",
-            call,
-            "VALUE k 0 5\r\nfirst\r\nVALUE k 0 5\r\nsecon\r\nEND\r\n",
-            refused,
-        ),
-        Attack::says(
-            "two keys",
-            call,
-            "VALUE k 0 5\r\nright\r\nVALUE o 0 5\r\nwrong\r\nEND\r\n",
-            refused,
-        ),
-        Attack::new("silence", call, vec![Act::Hang], refused),
-        Attack::new(
-            "a reply after the timeout",
-            call,
-            vec![
-                Act::Pause(Duration::from_secs_f64(TIMEOUT + 0.2)),
-                Act::say("VALUE k 0 5\r\nwrong\r\nEND\r\n"),
-            ],
-            refused,
-        ),
-        Attack::new(
-            "one byte at a time past the timeout",
-            call,
-            vec![Act::Drip(
-                b"VALUE k 0 5\r\nwrong\r\nEND\r\n".to_vec(),
-                Duration::from_millis(40),
-            )],
-            refused,
-        ),
-    ];
-    for length in [
-        "4294967295",
-        "4294967296",
-        "4294967301",
-        "9223372036854775807",
-        "18446744073709551615",
-        "18446744073709551621",
-    ] {
-        // 2^32 + 5 and 2^64 + 5 would be 5 in a type too small.
-        let reply = format!("VALUE k 0 {length}\r\nwrong\r\nEND\r\n");
-        attacks.push(Attack::says(
-            format!("length {length}"),
-            call,
-            &reply,
-            refused,
-        ));
-    }
-    attacks
-}
-
-#[test]
-fn a_lying_get_returns_nothing_and_costs_its_connection() {
-    withstand(&Php::new(), get_attacks());
-}
-
-#[test]
-fn a_get_cut_at_any_byte_returns_nothing_of_it() {
-    let reply = b"VALUE k 0 5\r\nwrong\r\nEND\r\n";
-    let mut attacks = Vec::new();
-    for cut in 0..reply.len() {
-        for end in [Act::Close, Act::Reset] {
-            let name = format!("{end:?} after {cut} bytes");
-            let acts = vec![Act::say(&reply[..cut]), end];
-            attacks.push(Attack::new(
-                name,
-                "$m->get('k')",
-                acts,
-                &["false", "\"honest:k\""],
-            ));
-        }
-    }
-    withstand(&Php::new(), attacks);
-}
-
-#[test]
-fn a_lying_set_delete_or_increment_is_false_and_costs_its_connection() {
-    let mut attacks = Vec::new();
-    for (call, verb_replies) in [
-        ("$m->set('k', 'v')", ["DELETED\r\n", "42\r\n", "STORED"]),
-        ("$m->delete('k')", ["STORED\r\n", "42\r\n", "DELETED"]),
-        ("$m->increment('k')", ["STORED\r\n", "DELETED\r\n", "42"]),
-    ] {
-        for reply in verb_replies {
-            attacks.push(Attack::says(format!("{reply:?}"), call, reply, &["false"]));
-        }
-        for reply in [
-            "BANANA\r\n",
-            "\r\n",
-            "VALUE k 0 1\r\nx\r\nEND\r\n",
-            "END\r\n",
-            "OK\r\n",
-            "\0\0\0\0\r\n",
-            "HD\r\n",
-            "stored\r\n",
-        ] {
-            attacks.push(Attack::says(format!("{reply:?}"), call, reply, &["false"]));
-        }
-        attacks.push(Attack::new("silence", call, vec![Act::Hang], &["false"]));
-        for end in [Act::Close, Act::Reset] {
-            // Neither of the three may be sent twice: the server may have done it.
-            attacks.push(Attack::new(
-                format!("{end:?} at once"),
-                call,
-                vec![end.clone()],
-                &["false"],
-            ));
-            attacks.push(Attack::new(
-                format!("{end:?} in the line"),
-                call,
-                vec![Act::say("STO"), end],
-                &["false"],
-            ));
-        }
-    }
-    for number in [
-        "-5\r\n",
-        "12 34\r\n",
-        "99999999999999999999999999\r\n",
-        "0x10\r\n",
-        "4 2\r\n",
-    ] {
-        attacks.push(Attack::says(
-            format!("{number:?}"),
-            "$m->increment('k')",
-            number,
-            &["false"],
-        ));
-    }
-    withstand(&Php::new(), attacks);
 }
 
 #[test]
@@ -535,4 +308,49 @@ fn a_doubled_stream_never_shifts_answers() {
         proxy.port()
     ));
     assert_eq!(text.ok(), "0");
+}
+
+#[test]
+fn a_write_cut_after_sending_is_sent_once() {
+    for end in [Act::Close, Act::Reset, Act::Hang, Act::say("BANANA\r\n")] {
+        let shown = format!("{end:?}");
+        let server = Hostile::start(move |_| vec![end.clone()]);
+        let script = format!(
+            "error_reporting(0); $m = new Memcache; $m->addServer('127.0.0.1', {}, false, 1, 0.3, 0);\n\
+             foreach (['set', 'add', 'append', 'prepend', 'replace'] as $call) $m->$call($call, 'v');\n\
+             $m->increment('increment'); $m->decrement('decrement');",
+            server.port()
+        );
+        Php::new().run(&script).ok();
+        let mut seen = std::collections::BTreeMap::new();
+        for request in server.requests() {
+            *seen.entry(request.word(0).to_string()).or_insert(0) += 1;
+        }
+        assert_eq!(seen.len(), 7, "{shown}: {seen:?}");
+        assert!(
+            seen.values().all(|count| *count == 1),
+            "{shown}: something was sent again: {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_the_server_closed_while_idle_is_replaced_without_a_word() {
+    let server = Memcached::start();
+    let proxy = Proxy::start(server.port());
+    let wait = std::env::temp_dir().join(format!("memring-idle-{}", std::process::id()));
+    let running = Php::new().start(&format!(
+        "$m = new Memcache; $m->addServer('127.0.0.1', {}, true); $m->set('k', 'v'); touch('{wait}');\n\
+         for ($i = 0; $i < 2000 && file_exists('{wait}'); $i++) {{ clearstatcache(); usleep(5000); }}\n\
+         echo json_encode([$m->get('k'), $m->get(['k']), $m->set('k', 'w'), $m->get('k')]);",
+        proxy.port(),
+        wait = wait.display()
+    ));
+    assert!(
+        harness::wait_until(Duration::from_secs(20), || wait.exists()),
+        "the script did not get to its pause"
+    );
+    proxy.cut();
+    std::fs::remove_file(&wait).unwrap();
+    assert_eq!(running.finish().ok(), r#"["v",{"k":"v"},true,"w"]"#);
 }

@@ -1,7 +1,7 @@
 //! The session handler `memcache` through PHP: locks are released however a request ends, nothing is lost or
 //! invented, and what the original wrote is read, and the other way round.
 
-use harness::{BlackHole, Hostile, Memcached, Php, PhpFpm, free_port};
+use harness::{Apache, BlackHole, Hostile, Memcached, Php, PhpFpm, free_port};
 use std::time::{Duration, Instant};
 
 /// PHP with sessions on this save_path, without cookies.
@@ -389,4 +389,39 @@ fn the_original_and_we_serve_the_same_sessions() {
             server.raw("flush_all\r\n", "OK\r\n");
         });
     }
+}
+
+#[test]
+fn settings_from_htaccess_ini_set_and_the_fpm_pool_are_obeyed() {
+    let server = Memcached::start();
+    let page = "session_id('s'); session_start(); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; echo $_SESSION['n'];";
+    let fpm = PhpFpm::start(
+        2,
+        &format!(
+            "php_admin_value[session.save_handler] = memcache\nphp_admin_value[session.save_path] = \"{}\"\n",
+            path(&server)
+        ),
+    );
+    fpm.page("count.php", page);
+    assert_eq!(fpm.get("count.php", "", "").text(), "1");
+    let text = Php::new().run(&format!(
+        "ini_set('session.save_handler', 'memcache'); ini_set('session.save_path', '{}'); ini_set('session.use_cookies', 0);\n{page}",
+        path(&server)
+    ));
+    assert_eq!(text.ok(), "2");
+    if !Apache::available() {
+        println!("skipped in part: apache with mod_php is not installed");
+        return;
+    }
+    let apache = Apache::start("");
+    apache.file("count.php", &format!("<?php {page}"));
+    apache.file(
+        ".htaccess",
+        &format!(
+            "php_value session.save_handler memcache\nphp_value session.save_path \"{}\"\n",
+            path(&server)
+        ),
+    );
+    assert_eq!(apache.get("count.php", "").text(), "3");
+    assert_eq!(apache.get("count.php", "").text(), "4");
 }

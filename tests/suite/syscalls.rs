@@ -1,0 +1,54 @@
+//! What an operation costs in system calls: one to send, one to receive.
+
+use harness::{Memcached, Php, TempDir, php, place};
+use std::process::Command;
+
+/// The calls of the kernel a script makes, all of them.
+fn calls(script: &str) -> Option<u64> {
+    let strace = place::program(&["strace"])?;
+    let directory = TempDir::new("strace");
+    let file = directory.file("script.php", format!("<?php\n{script}"));
+    let trace = directory.path().join("trace");
+    let status = Command::new(strace)
+        .args(["-f", "-qq", "-o"])
+        .arg(&trace)
+        .arg(php::binary())
+        .args(Php::new().arguments())
+        .arg(file)
+        .output()
+        .ok()?
+        .status;
+    // A container may forbid tracing.
+    status.success().then(|| {
+        std::fs::read_to_string(&trace)
+            .unwrap_or_default()
+            .lines()
+            .count() as u64
+    })
+}
+
+#[test]
+fn a_single_operation_costs_two_system_calls() {
+    let server = Memcached::start();
+    let script = |body: &str, rounds: u32| {
+        format!(
+            "$m = new Memcache; $m->connect('127.0.0.1', {}); $m->set('k', 'v'); $m->set('n', 1); $m->get('k'); $m->increment('n');\n\
+             for ($i = 0; $i < {rounds}; $i++) {{ {body} }}",
+            server.port()
+        )
+    };
+    for body in [
+        "$m->get('k');",
+        "$m->set('k', 'v');",
+        "$m->increment('n');",
+        "$m->delete('missing');",
+        "$m->get(['k', 'n', 'missing']);",
+    ] {
+        let (Some(few), Some(many)) = (calls(&script(body, 10)), calls(&script(body, 210))) else {
+            println!("skipped: strace is not installed or may not trace here");
+            return;
+        };
+        let each = many.saturating_sub(few) as f64 / 200.0;
+        assert!(each < 2.1, "{body} costs {each} system calls");
+    }
+}
