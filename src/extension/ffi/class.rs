@@ -12,6 +12,7 @@ use ext_php_rs::ffi::{
     zend_string_init_interned, zend_type,
 };
 use std::ffi::{CStr, c_void};
+use std::sync::{Mutex, PoisonError};
 
 /// Which parameters and results PHP may hold against a child class.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,15 +23,27 @@ enum Result {
     Real,
 }
 
+/// The tables made so far, by the name of their module or class: Zend points into them for
+/// as long as it runs, and a module that starts again finds them here.
+static TABLES: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+struct Kept {
+    owner: &'static CStr,
+    rows: *const zend_function_entry,
+}
+
+// SAFETY: the rows are never written to after they were made.
+unsafe impl Send for Kept {}
+
 /// Builds the function table of a module.
-pub(super) fn functions(entries: &[Entry]) -> *const zend_function_entry {
-    table(entries, 0, Result::Real)
+pub(super) fn functions(module: &'static CStr, entries: &[Entry]) -> *const zend_function_entry {
+    table(module, entries, 0, Result::Real)
 }
 
 /// Registers `class` under `name` with `methods`, as a child of `parent` or as a base class with the property `connection`.
 pub(super) fn register(
     class: Class,
-    name: &CStr,
+    name: &'static CStr,
     methods: &[Entry],
     parent: Option<Class>,
 ) -> bool {
@@ -42,7 +55,8 @@ pub(super) fn register(
             return false;
         };
         entry.name = intern(name.as_ptr(), name.to_bytes().len(), true);
-        entry.info.internal.builtin_functions = table(methods, ZEND_ACC_PUBLIC, Result::Tentative);
+        entry.info.internal.builtin_functions =
+            table(name, methods, ZEND_ACC_PUBLIC, Result::Tentative);
         let parent = parent.map_or(std::ptr::null_mut(), Class::entry);
         let registered = sys::zend_register_internal_class_ex(&raw mut entry, parent);
         if registered.is_null() {
@@ -64,8 +78,17 @@ pub(super) fn register(
     true
 }
 
-/// A function table, ended by an all-zero entry.
-fn table(entries: &[Entry], flags: u32, result: Result) -> *const zend_function_entry {
+/// A function table, ended by an all-zero entry; made once per owner.
+fn table(
+    owner: &'static CStr,
+    entries: &[Entry],
+    flags: u32,
+    result: Result,
+) -> *const zend_function_entry {
+    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(kept) = tables.iter().find(|kept| kept.owner == owner) {
+        return kept.rows;
+    }
     let mut rows: Vec<zend_function_entry> = Vec::with_capacity(entries.len() + 1);
     for entry in entries {
         // SAFETY: all zero bytes are valid for this plain C struct; what matters is set below.
@@ -79,7 +102,9 @@ fn table(entries: &[Entry], flags: u32, result: Result) -> *const zend_function_
     }
     // SAFETY: as above; the zero row ends the table.
     rows.push(unsafe { std::mem::zeroed() });
-    Box::leak(rows.into_boxed_slice()).as_ptr()
+    let rows = Box::leak(rows.into_boxed_slice()).as_ptr();
+    tables.push(Kept { owner, rows });
+    rows
 }
 
 /// A door as the pointer type Zend keeps.

@@ -85,7 +85,7 @@ pub(crate) fn memring() -> *mut zend_module_entry {
     static MEMRING: OnceLock<Entry> = OnceLock::new();
     MEMRING
         .get_or_init(|| {
-            let mut entry = blank(c"memring", VERSION_C, class::functions(&[]));
+            let mut entry = blank(c"memring", VERSION_C, class::functions(c"memring", &[]));
             entry.module_startup_func = Some(start);
             entry.module_shutdown_func = Some(stop);
             entry.info_func = Some(describe);
@@ -103,7 +103,7 @@ fn memcache() -> *mut zend_module_entry {
             let mut entry = blank(
                 c"memcache",
                 MEMCACHE_VERSION,
-                class::functions(&signature::FUNCTIONS),
+                class::functions(c"memcache", &signature::FUNCTIONS),
             );
             entry.module_startup_func = Some(start_memcache);
             entry.module_shutdown_func = Some(stop);
@@ -143,6 +143,7 @@ fn start_memring(number: c_int) -> zend_result {
     // is somebody else's stream.
     std::panic::set_hook(Box::new(|_| {}));
     resource::register(number);
+    memring_pool::shared::prepare();
     super::ini::register(ini::MEMRING, number);
     if let Some(other) = loaded(c"memcache") {
         PROVIDER.store(1, Ordering::Release);
@@ -159,7 +160,11 @@ fn start_memring(number: c_int) -> zend_result {
         );
         Class::Memcache.remember(Class::Pool.entry());
         Class::Memring.remember(Class::Pool.entry());
-        return if alone { SUCCESS } else { FAILURE };
+        return if alone && super::session::register(false) {
+            SUCCESS
+        } else {
+            FAILURE
+        };
     }
     PROVIDER.store(0, Ordering::Release);
     // SAFETY: inside MINIT. Registering a module leaves EG(current_module) null, and what is registered after that
@@ -172,7 +177,11 @@ fn start_memring(number: c_int) -> zend_result {
         (*globals).current_module = current;
         !entry.is_null()
     };
-    if registered { SUCCESS } else { FAILURE }
+    if registered && super::session::register(true) {
+        SUCCESS
+    } else {
+        FAILURE
+    }
 }
 
 /// MINIT of the second module.
