@@ -68,6 +68,10 @@ pub fn run(tests: &Path, so: &Path, protocol: &str, only: &[String]) -> Result<S
         .args(["-n", "-q"]);
     command
         .args(["-d", &format!("extension={}", so.display())])
+        .args([
+            "-d",
+            &format!("memring.state_dir={}", copy.path().display()),
+        ])
         .arg("-W")
         .arg(&result)
         .args(&files);

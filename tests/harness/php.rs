@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::place::{TempDir, program, workspace};
@@ -59,6 +59,7 @@ pub struct Php {
     ini: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     limit: Duration,
+    state: Arc<TempDir>,
 }
 
 impl Default for Php {
@@ -69,8 +70,13 @@ impl Default for Php {
 
 impl Php {
     /// PHP with the extension under test, 60 s to finish, errors on standard output.
+    ///
+    /// It shares what it knows of failed nodes with its clones only: a port that another test's server left
+    /// would else be marked here.
     pub fn new() -> Php {
-        Php::bare().extension(extension())
+        let php = Php::bare().extension(extension());
+        let directory = php.state.path().display().to_string();
+        php.ini("memring.state_dir", directory)
     }
 
     /// PHP without any extension of ours.
@@ -80,6 +86,7 @@ impl Php {
             ini: Vec::new(),
             environment: Vec::new(),
             limit: Duration::from_secs(60),
+            state: Arc::new(TempDir::new("state")),
         }
         .ini("display_errors", "1")
         .ini("error_reporting", "-1")
@@ -164,6 +171,7 @@ impl Php {
             started: Instant::now(),
             limit: self.limit,
             _directory: directory,
+            _state: Arc::clone(&self.state),
         }
     }
 }
@@ -187,6 +195,7 @@ pub struct Running {
     started: Instant,
     limit: Duration,
     _directory: Option<TempDir>,
+    _state: Arc<TempDir>,
 }
 
 impl Running {

@@ -23,6 +23,7 @@ pub struct PhpFpm {
     process: Process,
     port: u16,
     directory: TempDir,
+    _php: Php, // keeps the directory its workers share
 }
 
 impl PhpFpm {
@@ -79,6 +80,7 @@ impl PhpFpm {
             process,
             port,
             directory,
+            _php: php.clone(),
         }
     }
 
@@ -152,11 +154,21 @@ impl Apache {
 
     /// Starts one with the extension under test; `ini` is added to its php.ini.
     pub fn start(ini: &str) -> Apache {
-        Apache::bare(&format!("extension={}\n{ini}", extension().display()))
+        Apache::with(|directory| {
+            format!(
+                "extension={}\nmemring.state_dir={directory}\n{ini}",
+                extension().display()
+            )
+        })
     }
 
     /// The same without any extension of ours.
     pub fn bare(ini: &str) -> Apache {
+        Apache::with(|_| ini.to_string())
+    }
+
+    /// Starts one whose php.ini is made from the name of a directory its workers may write to.
+    fn with(ini: impl FnOnce(&str) -> String) -> Apache {
         let binary = program(&["apache2", "httpd"])
             .expect("apache is not installed: apt-get install apache2");
         let module =
@@ -170,9 +182,13 @@ impl Apache {
         let port = free_port();
         directory.file(
             "php.ini",
-            format!("display_errors=1\nhtml_errors=0\n{ini}\n"),
+            format!(
+                "display_errors=1\nhtml_errors=0\n{}\n",
+                ini(&format!("{root}/state"))
+            ),
         );
         directory.file("htdocs/alive.php", "<?php echo 'alive';");
+        directory.file("state/.keep", "");
         let user = if is_root() {
             "User www-data\nGroup www-data\n"
         } else {
@@ -200,6 +216,11 @@ impl Apache {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))
                 .expect("let the web server's user in");
         }
+        std::fs::set_permissions(
+            directory.path().join("state"),
+            PermissionsExt::from_mode(0o1777),
+        )
+        .expect("let the web server's user write");
         let mut command = Command::new(binary);
         command.arg("-f").arg(configuration).arg("-DFOREGROUND");
         command
