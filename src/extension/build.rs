@@ -15,6 +15,7 @@ const FUNCTIONS: &[&str] = &[
     "get_active_class_name",
     "get_active_function_name",
     "object_init_ex",
+    "php_log_err_with_severity",
     "php_var_serialize",
     "php_var_serialize_destroy",
     "php_var_serialize_init",

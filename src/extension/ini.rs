@@ -7,6 +7,7 @@
 use crate::ffi::errors;
 use memring_pool::call::Limits;
 use memring_pool::config::{HashFunction, Placement, Protocol};
+use memring_pool::shared::Sharing;
 use std::cell::RefCell;
 use std::ffi::CStr;
 use std::time::Duration;
@@ -121,6 +122,9 @@ pub(crate) struct Values {
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) op_timeout: Option<Duration>,
     pub(crate) schemes: Vec<u8>,
+    pub(crate) config_file: Vec<u8>,
+    pub(crate) state_dir: Vec<u8>,
+    pub(crate) sharing: Sharing,
 }
 
 impl Values {
@@ -155,6 +159,9 @@ thread_local! {
         connect_timeout: None,
         op_timeout: None,
         schemes: Vec::new(),
+        config_file: Vec::new(),
+        state_dir: Vec::new(),
+        sharing: Sharing::User,
     }) };
 }
 
@@ -193,9 +200,11 @@ pub(crate) fn change(setting: &Setting, text: Option<&[u8]>) -> bool {
             VALUES.with_borrow_mut(|values| *place(values) = number);
         }
         Rule::Choice(words, place) => {
+            // PHP hands over an unquoted off, no or false of php.ini as nothing.
+            let given = if value.is_empty() { b"off" } else { value };
             let Some(index) = words
                 .iter()
-                .position(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+                .position(|word| given.eq_ignore_ascii_case(word.as_bytes()))
             else {
                 errors::warning_of(format!(
                     "{name} must be in set {{{}}} ('{shown}' given)",
@@ -504,6 +513,39 @@ pub(crate) static MEMRING: &[Setting] = &[
         "Limit of one exchange in place of the node's own timeout.",
         Rule::Seconds(|v| &mut v.op_timeout),
     ),
+    Setting {
+        name: c"memring.config_file",
+        default: Some(c""),
+        range: "path of a TOML file, or empty",
+        unit: "",
+        scope: Scope::System,
+        sentence: "Where pool:NAME is looked up; names the nodes, the placement and the mode of each pool.",
+        rule: Rule::Text(|v| &mut v.config_file),
+    },
+    Setting {
+        name: c"memring.shared",
+        default: Some(c"user"),
+        range: "user, master, off",
+        unit: "",
+        scope: Scope::System,
+        sentence: "Who shares what is known of failed nodes: all processes of a user, the workers of one master, or nobody.",
+        rule: Rule::Choice(&["user", "master", "off"], |v, at| {
+            v.sharing = match at {
+                1 => Sharing::Master,
+                2 => Sharing::Off,
+                _ => Sharing::User,
+            }
+        }),
+    },
+    Setting {
+        name: c"memring.state_dir",
+        default: Some(c""),
+        range: "directory, or empty for /dev/shm",
+        unit: "",
+        scope: Scope::System,
+        sentence: "Where the file lies that the processes of a user share (memring-UID.1, mode 600).",
+        rule: Rule::Text(|v| &mut v.state_dir),
+    },
     Setting {
         name: c"memring.allow_schemes",
         default: Some(c"tcp,unix"),

@@ -402,6 +402,7 @@ fn join(object: Object<'_>, wish: &Wish<'_>) -> Result<Fresh, Thrown> {
 
 /// Adds a node, making the pool if need be; None after a warning.
 fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thrown> {
+    registry::join();
     if wish.weight < 1 {
         errors::warning("weight must be a positive integer");
         return Ok(None);

@@ -2,8 +2,14 @@
 //!
 //! A forked child throws its parent's away: two processes must not talk over one socket.
 
+use crate::ffi::errors;
+use crate::ini;
 use memring_pool::node::Directory;
+use memring_pool::shared;
 use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 thread_local! {
     static NODES: RefCell<Directory> = RefCell::new(Directory::new());
@@ -20,6 +26,19 @@ pub(crate) fn with<R>(work: impl FnOnce(&mut Directory) -> R) -> R {
         }
         work(nodes)
     })
+}
+
+/// Joins what the processes of this host share; trouble is logged once per process.
+pub(crate) fn join() {
+    let (sharing, dir) = ini::read(|values| (values.sharing, values.state_dir.clone()));
+    let dir = if dir.is_empty() {
+        shared::default_dir()
+    } else {
+        PathBuf::from(OsString::from_vec(dir))
+    };
+    if let Err(error) = shared::start(sharing, &dir) {
+        errors::log_of(format!("memring: {error}"));
+    }
 }
 
 /// Number of persistent nodes known to this thread.

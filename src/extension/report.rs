@@ -20,6 +20,9 @@ pub(crate) const CALLBACK: &str = "_failureCallback";
 /// # Errors
 /// When a callback or an error handler threw: nothing more is told, and the caller returns.
 pub(crate) fn events(object: Object<'_>, desk: &Desk) -> Result<(), Thrown> {
+    for line in desk.call.changes() {
+        errors::log_of(format!("memring: {line}"));
+    }
     for event in desk.call.events() {
         tell(object, event)?;
         if errors::pending() {

@@ -38,15 +38,29 @@ pub(crate) fn prefix() -> Vec<u8> {
 impl Keeper {
     /// Reads the list in `path` and makes a pool of it, without connecting; also what to
     /// say as notices.
-    pub(crate) fn open(handler: Handler, path: &[u8], prefix: Vec<u8>) -> Result<(Keeper, Vec<String>), Error> {
+    pub(crate) fn open(
+        handler: Handler,
+        path: &[u8],
+        prefix: Vec<u8>,
+    ) -> Result<(Keeper, Vec<String>), Error> {
+        registry::join();
         let settings = ini::read(Clone::clone);
-        let list = if settings.session_save_path.is_empty() { path } else { &settings.session_save_path };
+        let list = if settings.session_save_path.is_empty() {
+            path
+        } else {
+            &settings.session_save_path
+        };
         let list = std::str::from_utf8(list).map_err(|_| {
-            Error::new(Kind::Config, "session.save_path is not UTF-8 text").hint("Write host names and paths in ASCII")
+            Error::new(Kind::Config, "session.save_path is not UTF-8 text")
+                .hint("Write host names and paths in ASCII")
         })?;
         let schemes = schemes(&settings.schemes)?;
         let wish = save_path::parse(list, &schemes, &|name| named(&settings.config_file, name))?;
-        let Wish { topology, mode_written, notices } = wish;
+        let Wish {
+            topology,
+            mode_written,
+            notices,
+        } = wish;
         if handler == Handler::Memring && topology.nodes.len() > 1 && !mode_written {
             return Err(Error::new(
                 Kind::Config,
@@ -72,7 +86,13 @@ impl Keeper {
             compression: Compression::new(settings.compress_threshold, crate::nodes::SAVINGS)?,
         };
         let notices = notices.iter().map(ToString::to_string).collect();
-        Ok((Keeper { sessions: Sessions::new(pool, &prefix, terms), data: Vec::new() }, notices))
+        Ok((
+            Keeper {
+                sessions: Sessions::new(pool, &prefix, terms),
+                data: Vec::new(),
+            },
+            notices,
+        ))
     }
 
     /// The data of session `id`, and the turn on it when `lock`.
@@ -101,23 +121,30 @@ impl Keeper {
         self.sessions.made(id);
     }
 
+    /// Gives a turn back that is still ours; the end of every session comes here.
+    pub(crate) fn release(&mut self) {
+        self.sessions.release();
+    }
+
+    /// Lines for the log since the last look.
+    pub(crate) fn take_log(&mut self) -> Vec<String> {
+        self.sessions.take_log()
+    }
+
     /// Is there such a session, or may there be one?
     pub(crate) fn exists(&mut self, id: &[u8]) -> bool {
         self.sessions.exists(id)
     }
 }
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.sessions.release();
-    }
-}
-
 /// The pool `name` of the file in `memring.config_file`.
 pub(crate) fn named(config_file: &[u8], name: &str) -> Result<Wish, Error> {
     if config_file.is_empty() {
-        return Err(Error::new(Kind::Config, format!("pool:{name} needs a file, and memring.config_file is empty"))
-            .hint("Set memring.config_file = /etc/memring.toml in php.ini"));
+        return Err(Error::new(
+            Kind::Config,
+            format!("pool:{name} needs a file, and memring.config_file is empty"),
+        )
+        .hint("Set memring.config_file = /etc/memring.toml in php.ini"));
     }
     let path = String::from_utf8_lossy(config_file);
     file::load(Path::new(&*path))?.wish(name)
@@ -125,7 +152,11 @@ pub(crate) fn named(config_file: &[u8], name: &str) -> Result<Wish, Error> {
 
 /// What `memring.allow_schemes` allows.
 pub(crate) fn schemes(text: &[u8]) -> Result<Schemes, Error> {
-    if text.is_empty() { Ok(Schemes::default()) } else { Schemes::parse(&String::from_utf8_lossy(text)) }
+    if text.is_empty() {
+        Ok(Schemes::default())
+    } else {
+        Schemes::parse(&String::from_utf8_lossy(text))
+    }
 }
 
 fn seconds(life: i64) -> u32 {

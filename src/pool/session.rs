@@ -55,6 +55,7 @@ pub struct Sessions {
     held: Option<Turn>,
     /// An id made in this request, which is new by construction.
     made: Option<Vec<u8>>,
+    log: Vec<String>,
 }
 
 /// The turn on one session.
@@ -95,6 +96,7 @@ impl Sessions {
             call: Call::new(),
             held: None,
             made: None,
+            log: Vec::new(),
         }
     }
 
@@ -243,7 +245,7 @@ impl Sessions {
             return;
         };
         let lock_timeout = self.terms.lock_timeout;
-        self.call.reset(Verb::Get);
+        self.fresh();
         // A node that cannot be told lets the turn go when the lock's life ends.
         self.pool
             .exchange_all(&turn.nodes, &mut self.call, |out, asks| {
@@ -318,7 +320,7 @@ impl Sessions {
             if !self.pool.allows(node, Instant::now()) {
                 continue;
             }
-            self.call.reset(Verb::Get);
+            self.fresh();
             let lane = self.pool.exchange(node, &mut self.call, |out, asks| {
                 get(out, asks, &keys.data);
             });
@@ -342,7 +344,7 @@ impl Sessions {
     /// Asks one node for the turn and the data.
     fn ask(&mut self, node: usize, keys: &Keys) -> Said {
         let lock_timeout = self.terms.lock_timeout;
-        self.call.reset(Verb::Get);
+        self.fresh();
         let lanes = self
             .pool
             .exchange_all(&[node], &mut self.call, |out, asks| {
@@ -382,7 +384,7 @@ impl Sessions {
         let now = Instant::now();
         let mut nodes = self.places(keys);
         nodes.retain(|node| self.pool.allows(*node, now));
-        self.call.reset(Verb::Get);
+        self.fresh();
         self.pool.exchange_all(&nodes, &mut self.call, say)
     }
 
@@ -427,6 +429,18 @@ impl Sessions {
         }
         .append(&suffixed, &mut lock)?;
         Ok(Keys { data, lock })
+    }
+
+    /// Empties the call for the next exchange, keeping what is worth a log line.
+    fn fresh(&mut self) {
+        self.log.extend(self.call.changes());
+        self.call.reset(Verb::Get);
+    }
+
+    /// Lines for a log since the last look: nodes that went down or came up.
+    pub fn take_log(&mut self) -> Vec<String> {
+        self.fresh();
+        std::mem::take(&mut self.log)
     }
 
     fn last_error(&self) -> Option<Error> {

@@ -71,7 +71,7 @@ static REGION: OnceLock<Option<&'static Region>> = OnceLock::new();
 /// Opens the region, once per process; later calls do nothing.
 ///
 /// With [`Sharing::User`] it is the file `memring-UID.1` in `dir`; with [`Sharing::Master`]
-/// it must be called before the children are made.
+/// the memory that [`prepare`] set aside.
 ///
 /// # Errors
 /// `State` when the file cannot be used: not ours, a symbolic link, readable by others, of
@@ -81,12 +81,12 @@ pub fn start(sharing: Sharing, dir: &Path) -> Result<(), Error> {
     let mut trouble = None;
     REGION.get_or_init(|| match sharing {
         Sharing::Off => None,
-        Sharing::Master => anonymous(),
+        Sharing::Master => reserve(),
         Sharing::User => match file(dir) {
             Ok(region) => Some(region),
             Err(error) => {
                 trouble = Some(error);
-                anonymous()
+                reserve()
             }
         },
     });
@@ -178,6 +178,17 @@ fn name_of(address: &[u8]) -> u64 {
         (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
     });
     hash.max(1)
+}
+
+/// Sets memory aside that this process and its later children share. A master process
+/// calls it before it makes workers; whether it is used, each worker decides ([`start`]).
+pub fn prepare() {
+    reserve();
+}
+
+fn reserve() -> Option<&'static Region> {
+    static RESERVED: OnceLock<Option<&'static Region>> = OnceLock::new();
+    *RESERVED.get_or_init(anonymous)
 }
 
 fn anonymous() -> Option<&'static Region> {

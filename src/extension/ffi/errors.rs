@@ -3,8 +3,8 @@
 use super::string::OwnedText;
 use super::sys;
 use ext_php_rs::ffi::{
-    E_NOTICE, E_WARNING, ext_php_rs_executor_globals, php_error_docref, zend_ce_type_error,
-    zend_throw_error,
+    E_NOTICE, E_WARNING, ext_php_rs_executor_globals, ext_php_rs_process_globals, php_error_docref,
+    zend_ce_type_error, zend_throw_error,
 };
 use std::ffi::c_int;
 
@@ -33,6 +33,23 @@ pub(crate) fn warning_of(text: String) {
 pub(crate) fn notice_of(text: String) {
     let text = moved(text);
     raise(E_NOTICE, text.bytes());
+}
+
+/// Writes a line to PHP's error log, unless log_errors is off.
+pub(crate) fn log_of(text: String) {
+    /// syslog.h LOG_NOTICE, for a log that goes there.
+    const NOTICE: c_int = 5;
+    // Writing a log runs no userland, so the Rust heap may be held.
+    let mut line = text.into_bytes();
+    line.retain(|byte| *byte != 0);
+    line.push(0);
+    // SAFETY: the globals exist while PHP runs; the line ends with its only NUL and lives as long as the call,
+    // which copies it.
+    unsafe {
+        if (*ext_php_rs_process_globals()).log_errors {
+            sys::php_log_err_with_severity(line.as_ptr().cast(), NOTICE);
+        }
+    }
 }
 
 fn moved(text: String) -> OwnedText {

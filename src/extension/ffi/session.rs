@@ -13,8 +13,9 @@ use super::string::OwnedText;
 use super::sys;
 use crate::session::{Handler, Keeper};
 use ext_php_rs::ffi::{
-    ZEND_RESULT_CODE_FAILURE as FAILURE, ZEND_RESULT_CODE_SUCCESS as SUCCESS, ext_php_rs_executor_globals,
-    ext_php_rs_zend_string_init, zend_execute_data, zend_hash_str_find, zend_result, zend_string, zval,
+    ZEND_RESULT_CODE_FAILURE as FAILURE, ZEND_RESULT_CODE_SUCCESS as SUCCESS,
+    ext_php_rs_executor_globals, ext_php_rs_zend_string_init, zend_execute_data,
+    zend_hash_str_find, zend_result, zend_string, zval,
 };
 use memring_pool::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -27,7 +28,10 @@ struct Table(sys::ps_module);
 // SAFETY: never written to; its pointers are functions and a static string.
 unsafe impl Sync for Table {}
 
-const fn table(name: &'static CStr, open: unsafe extern "C" fn(ModData, *const c_char, *const c_char) -> zend_result) -> Table {
+const fn table(
+    name: &'static CStr,
+    open: unsafe extern "C" fn(ModData, *const c_char, *const c_char) -> zend_result,
+) -> Table {
     Table(sys::ps_module {
         s_name: name.as_ptr(),
         s_open: Some(open),
@@ -54,10 +58,15 @@ pub(crate) fn register(both: bool) -> bool {
         if found.is_null() {
             return true;
         }
-        std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const sys::ps_module) -> zend_result>(found)
+        std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const sys::ps_module) -> zend_result>(
+            found,
+        )
     };
     // SAFETY: both tables are static.
-    unsafe { register(&raw const MEMRING.0) == SUCCESS && (!both || register(&raw const MEMCACHE.0) == SUCCESS) }
+    unsafe {
+        register(&raw const MEMRING.0) == SUCCESS
+            && (!both || register(&raw const MEMCACHE.0) == SUCCESS)
+    }
 }
 
 /// The keeper behind `mod_data`.
@@ -81,7 +90,9 @@ unsafe fn bytes<'a>(text: *const zend_string) -> &'a [u8] {
 /// Runs one callback; a panic is a failure that says so.
 fn guard(work: impl FnOnce() -> zend_result) -> zend_result {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        errors::warning("memring stopped at an internal error; the session was left alone. Please report it");
+        errors::warning(
+            "memring stopped at an internal error; the session was left alone. Please report it",
+        );
         FAILURE
     })
 }
@@ -102,12 +113,20 @@ fn settle(outcome: Result<(), Error>) -> zend_result {
     }
 }
 
-unsafe extern "C" fn open_memring(data: ModData, path: *const c_char, _name: *const c_char) -> zend_result {
+unsafe extern "C" fn open_memring(
+    data: ModData,
+    path: *const c_char,
+    _name: *const c_char,
+) -> zend_result {
     // SAFETY: as PHP calls it.
     unsafe { open(data, path, Handler::Memring) }
 }
 
-unsafe extern "C" fn open_memcache(data: ModData, path: *const c_char, _name: *const c_char) -> zend_result {
+unsafe extern "C" fn open_memcache(
+    data: ModData,
+    path: *const c_char,
+    _name: *const c_char,
+) -> zend_result {
     // SAFETY: as PHP calls it.
     unsafe { open(data, path, Handler::Memcache) }
 }
@@ -115,14 +134,23 @@ unsafe extern "C" fn open_memcache(data: ModData, path: *const c_char, _name: *c
 unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_result {
     guard(|| {
         // SAFETY: PHP passes a NUL-terminated path, or null.
-        let path = unsafe { if path.is_null() { c"" } else { CStr::from_ptr(path) } };
+        let path = unsafe {
+            if path.is_null() {
+                c""
+            } else {
+                CStr::from_ptr(path)
+            }
+        };
         let prefix = crate::session::prefix();
         match Keeper::open(handler, path.to_bytes(), prefix) {
             Ok((keeper, notices)) => {
                 // SAFETY: mod_data is ours from here until close.
                 unsafe { *data = Box::into_raw(Box::new(keeper)).cast() };
                 // An error handler may leave here by a jump: the texts are in request memory by then.
-                let notices: Vec<OwnedText> = notices.iter().map(|n| OwnedText::new(n.as_bytes())).collect();
+                let notices: Vec<OwnedText> = notices
+                    .iter()
+                    .map(|n| OwnedText::new(n.as_bytes()))
+                    .collect();
                 for notice in notices {
                     errors::notice(&String::from_utf8_lossy(notice.bytes()));
                 }
@@ -139,27 +167,40 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
 
 unsafe extern "C" fn close(data: ModData) -> zend_result {
     guard(|| {
-        // SAFETY: mod_data holds the box that `open` made, or null; it is taken out before it is dropped,
-        // and its drop gives a turn back that is still ours.
+        // SAFETY: mod_data holds the box that `open` made, or null; it is taken out before it is dropped.
+        // Writing the log runs no userland.
         unsafe {
             let keeper = (*data).cast::<Keeper>();
             *data = std::ptr::null_mut();
             if !keeper.is_null() {
-                drop(Box::from_raw(keeper));
+                let mut keeper = Box::from_raw(keeper);
+                keeper.release();
+                for line in keeper.take_log() {
+                    errors::log_of(format!("memring: {line}"));
+                }
             }
         }
         SUCCESS
     })
 }
 
-unsafe extern "C" fn read(data: ModData, id: *mut zend_string, value: *mut *mut zend_string, _life: i64) -> zend_result {
+unsafe extern "C" fn read(
+    data: ModData,
+    id: *mut zend_string,
+    value: *mut *mut zend_string,
+    _life: i64,
+) -> zend_result {
     guard(|| {
         let lock = !reads_and_closes();
         // SAFETY: as PHP calls it; the keeper's reference ends with this block, its buffer stays where it is
         // until the next callback.
         let found = unsafe {
-            let Some(keeper) = keeper(data) else { return FAILURE };
-            keeper.read(bytes(id), lock).map(|data| (data.as_ptr(), data.len()))
+            let Some(keeper) = keeper(data) else {
+                return FAILURE;
+            };
+            keeper
+                .read(bytes(id), lock)
+                .map(|data| (data.as_ptr(), data.len()))
         };
         match found {
             Ok((at, len)) => {
@@ -172,7 +213,12 @@ unsafe extern "C" fn read(data: ModData, id: *mut zend_string, value: *mut *mut 
     })
 }
 
-unsafe extern "C" fn write(data: ModData, id: *mut zend_string, value: *mut zend_string, life: i64) -> zend_result {
+unsafe extern "C" fn write(
+    data: ModData,
+    id: *mut zend_string,
+    value: *mut zend_string,
+    life: i64,
+) -> zend_result {
     // SAFETY: as PHP calls it.
     guard(|| unsafe {
         match keeper(data) {
@@ -182,7 +228,12 @@ unsafe extern "C" fn write(data: ModData, id: *mut zend_string, value: *mut zend
     })
 }
 
-unsafe extern "C" fn update_timestamp(data: ModData, id: *mut zend_string, value: *mut zend_string, life: i64) -> zend_result {
+unsafe extern "C" fn update_timestamp(
+    data: ModData,
+    id: *mut zend_string,
+    value: *mut zend_string,
+    life: i64,
+) -> zend_result {
     // SAFETY: as PHP calls it.
     guard(|| unsafe {
         match keeper(data) {
@@ -237,8 +288,8 @@ unsafe extern "C" fn create_sid(data: ModData) -> *mut zend_string {
 unsafe extern "C" fn validate_sid(data: ModData, id: *mut zend_string) -> zend_result {
     // SAFETY: as PHP calls it.
     guard(|| unsafe {
-        match keeper(data) {
-            Some(keeper) if keeper.exists(bytes(id)) => SUCCESS,
+        match keeper(data).map(|keeper| keeper.exists(bytes(id))) {
+            Some(true) => SUCCESS,
             _ => FAILURE,
         }
     })
@@ -253,7 +304,8 @@ fn reads_and_closes() -> bool {
     // SAFETY: inside a request the chain of frames is valid up to null; a frame's function is live, and its
     // arguments stand behind the frame, as many as it counts.
     unsafe {
-        let mut frame: *mut zend_execute_data = (*ext_php_rs_executor_globals()).current_execute_data;
+        let mut frame: *mut zend_execute_data =
+            (*ext_php_rs_executor_globals()).current_execute_data;
         while !frame.is_null() {
             if is_session_start(frame) {
                 if (*frame).This.u2.num_args == 0 {
@@ -266,8 +318,13 @@ fn reads_and_closes() -> bool {
                 if (*options).u1.v.type_ != ext_php_rs::ffi::IS_ARRAY as u8 {
                     return false;
                 }
-                let found = zend_hash_str_find((*options).value.arr, OPTION.as_ptr(), OPTION.to_bytes().len());
-                return !found.is_null() && sys::zend_is_true(found);
+                let found = zend_hash_str_find(
+                    (*options).value.arr,
+                    OPTION.as_ptr(),
+                    OPTION.to_bytes().len(),
+                );
+                // An int until PHP 8.3, a bool since: 0 or 1 either way.
+                return !found.is_null() && sys::zend_is_true(found) as u8 != 0;
             }
             frame = (*frame).prev_execute_data;
         }
