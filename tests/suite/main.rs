@@ -9,6 +9,7 @@ mod ketama;
 
 mod bailout;
 mod fork;
+mod fuzz;
 mod golden;
 mod golden_api;
 mod golden_cluster;

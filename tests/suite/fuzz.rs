@@ -1,0 +1,243 @@
+//! Every decoder against damaged input, from written seeds: the same bytes on every run and machine.
+//!
+//! What must hold for any bytes: no panic, nothing outside the buffer is named, a cut answer means "not yet" and
+//! never asks for more bytes than the whole answer has. A failure prints the bytes.
+
+use memring_pool::codec;
+use memring_pool::config::file::File;
+use memring_pool::config::{Schemes, save_path};
+use memring_pool::error::{Error, Kind};
+use memring_pool::item::{Flags, KeyRule, LongKeys, Span};
+use memring_pool::wire::{Expect, Parsed, Reply, classic, meta};
+
+/// Inputs per decoder; about a second each without optimization.
+const ROUNDS: usize = 60_000;
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let word = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+
+    /// One of the samples, with a few bytes changed, doubled, cut out or put in; now and then only noise.
+    fn damaged(&mut self, samples: &[&[u8]]) -> Vec<u8> {
+        if self.below(10) == 0 {
+            return (0..self.below(60)).map(|_| self.next() as u8).collect();
+        }
+        let mut bytes = samples[self.below(samples.len())].to_vec();
+        for _ in 0..self.below(4) {
+            let at = self.below(bytes.len());
+            match self.below(5) {
+                0 if at < bytes.len() => bytes[at] = self.next() as u8,
+                1 => bytes.insert(at, b" \r\n0-9k\0"[self.below(8)]),
+                2 if at < bytes.len() => drop(bytes.remove(at)),
+                3 => bytes.truncate(at),
+                _ => bytes.extend_from_slice(samples[self.below(samples.len())]),
+            }
+        }
+        bytes
+    }
+}
+
+const CLASSIC: &[&[u8]] = &[
+    b"STORED\r\n",
+    b"NOT_FOUND\r\n",
+    b"42\r\n",
+    b"18446744073709551615\r\n",
+    b"END\r\n",
+    b"VALUE k 0 5\r\nvalue\r\n",
+    b"VALUE key 4294967295 12 18446744073709551615\r\n123456789012\r\n",
+    b"VALUE k 0 0\r\n\r\nEND\r\n",
+    b"VALUE k 0 4294967296\r\n",
+    b"STAT pid 1\r\n",
+    b"ITEM k [1 b; 0 s]\r\n",
+    b"VERSION 1.6.18\r\n",
+    b"SERVER_ERROR out of memory\r\n",
+    b"CLIENT_ERROR bad\r\n",
+    b"ERROR\r\n",
+];
+
+const META: &[&[u8]] = &[
+    b"HD O1\r\n",
+    b"VA 5 kkey f768 c12 O7\r\nvalue\r\n",
+    b"VA 0 f0\r\n\r\n",
+    b"EN\r\n",
+    b"NS O3\r\n",
+    b"EX O3\r\n",
+    b"NF O3\r\n",
+    b"MN\r\n",
+    b"VA 18446744073709551615 f0\r\n",
+    b"SERVER_ERROR no\r\n",
+];
+
+/// The spans a reply names.
+fn spans(reply: Reply) -> Vec<Span> {
+    match reply {
+        Reply::Value { key, data, .. } => vec![key, data],
+        Reply::Stat(span) | Reply::Version(span) | Reply::Unknown(span) => vec![span],
+        Reply::ServerError(span) | Reply::ClientError(span) => vec![span],
+        Reply::Meta(answer) => answer.key.into_iter().chain([answer.data]).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Holds for one decoder and one input.
+fn check(bytes: &[u8], parse: &dyn Fn(&[u8]) -> Parsed) {
+    let shown = || String::from_utf8_lossy(bytes).to_string();
+    match parse(bytes) {
+        Parsed::More(missing) => assert!(missing > 0, "asks for nothing: {:?}", shown()),
+        Parsed::Garbage(_) => {}
+        Parsed::Reply(used, reply) => {
+            assert!(
+                used > 0 && used <= bytes.len(),
+                "took {used} of {} bytes: {:?}",
+                bytes.len(),
+                shown()
+            );
+            for span in spans(reply) {
+                assert!(
+                    span.at + span.len <= used,
+                    "names bytes outside the answer: {:?}",
+                    shown()
+                );
+            }
+            assert_eq!(
+                parse(&bytes[..used]),
+                Parsed::Reply(used, reply),
+                "depends on what follows: {:?}",
+                shown()
+            );
+            for cut in 0..used {
+                match parse(&bytes[..cut]) {
+                    Parsed::More(missing) => {
+                        assert!(
+                            cut + missing <= used,
+                            "at {cut} asks for {missing} of {used}: {:?}",
+                            shown()
+                        );
+                    }
+                    other => panic!("cut at {cut} of {used} it is {other:?}: {:?}", shown()),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn replies_of_every_kind_survive_damage() {
+    let mut random = Random(1);
+    for _ in 0..ROUNDS {
+        let bytes = random.damaged(CLASSIC);
+        for expect in [
+            Expect::Line,
+            Expect::Number,
+            Expect::Values,
+            Expect::Stats,
+            Expect::Version,
+        ] {
+            check(&bytes, &|bytes| classic::parse(bytes, 0, expect));
+        }
+        let bytes = random.damaged(META);
+        check(&bytes, &|bytes| meta::parse(bytes, 0));
+    }
+}
+
+#[test]
+fn stored_values_with_any_flags_decode_or_are_refused() {
+    let mut random = Random(2);
+    let mut packed = Vec::new();
+    let compression = codec::Compression::new(1, 0.0).unwrap();
+    assert!(compression.apply(&[b'a'; 500], &mut Flags(2), &mut packed));
+    let samples: &[&[u8]] = &[
+        &packed,
+        b"-12",
+        b"1.5e+300",
+        b"1",
+        b"",
+        b"NAN",
+        b"-INF",
+        b"9223372036854775808",
+        b"0x1p3",
+    ];
+    for _ in 0..ROUNDS {
+        let bytes = random.damaged(samples);
+        for flags in [0, 2, 256, 768, 1792, 1, 0xffff_ffff, random.next() as u32] {
+            let _ = codec::decode(Flags(flags), &bytes);
+        }
+        let mut out = Vec::new();
+        match codec::inflate(&bytes, 10_000, &mut out) {
+            Ok(()) => assert!(out.len() <= 10_000),
+            Err(_) => assert!(out.is_empty(), "a refused value left bytes behind"),
+        }
+    }
+}
+
+#[test]
+fn keys_of_any_bytes_become_keys_a_server_accepts_or_are_refused() {
+    let mut random = Random(3);
+    for _ in 0..ROUNDS / 10 {
+        let raw: Vec<u8> = (0..random.below(400))
+            .map(|_| random.next() as u8)
+            .collect();
+        for long in [LongKeys::Cut, LongKeys::Hash] {
+            let rule = KeyRule {
+                prefix: b"pre_".to_vec(),
+                long,
+            };
+            let mut arena = b"before".to_vec();
+            if let Ok(span) = rule.append(&raw, &mut arena) {
+                let key = span.of(&arena);
+                assert!(!key.is_empty() && key.len() <= 250, "{} bytes", key.len());
+                assert!(
+                    key.iter().all(|byte| *byte > b' '),
+                    "a blank or control byte in a key"
+                );
+            } else {
+                assert!(raw.is_empty(), "a key of {} bytes was refused", raw.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn save_paths_and_pool_files_are_read_or_refused_with_a_remedy() {
+    let mut random = Random(4);
+    let paths: &[&[u8]] = &[
+        b"tcp://127.0.0.1:11211?weight=2&timeout=0.5, tcp://b:11211",
+        b"a:11211,b:11212",
+        b"unix:///run/mc.sock",
+        b"[::1]:11211",
+        b"redis://:secret@10.0.0.1/2",
+        b"pool:sessions",
+    ];
+    let files: &[&[u8]] = &[
+        b"[pool.sessions]\nnodes = [\"memcached://10.0.0.1?weight=50\"]\nmode = \"single\"\n",
+        b"[pool.a]\nnodes = []\n",
+        b"[pool.\"x\"]\nnodes = [\"tcp://a:1\"]\nplacement = \"rendezvous\"\ncopies = 2\n",
+    ];
+    let none = |_: &str| Err(Error::new(Kind::Config, "there is no such pool").hint("name one"));
+    for _ in 0..ROUNDS / 10 {
+        let bytes = random.damaged(paths);
+        let text = String::from_utf8_lossy(&bytes);
+        match save_path::parse(&text, &Schemes::default(), &none) {
+            Ok(wish) => assert!(!wish.topology.nodes.is_empty(), "no node in {text:?}"),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+        let bytes = random.damaged(files);
+        if let Err(error) = File::parse("pools.toml", &String::from_utf8_lossy(&bytes)) {
+            assert!(
+                error.to_string().contains("pools.toml"),
+                "names no file: {error}"
+            );
+        }
+    }
+}
