@@ -42,8 +42,12 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     bootstrap::ensure(For::Build, install)?;
     let php = Php::find(config.as_deref())?;
     let home = Home::of(&php)?;
-    make_room(&php, &home, replace)?;
+    if !replace {
+        make_room(&php, &home, false)?;
+    }
     let so = php.build()?;
+    // Only now that ours is there: a build that fails must not leave this PHP with neither.
+    make_room(&php, &home, replace)?;
     let target = php.extensions.join("memring.so");
     // Moved into place: a PHP that runs keeps the file it has mapped.
     let fresh = php.extensions.join(".memring.so.new");
