@@ -125,6 +125,9 @@ pub(crate) struct Values {
     pub(crate) config_file: Vec<u8>,
     pub(crate) state_dir: Vec<u8>,
     pub(crate) sharing: Sharing,
+    pub(crate) persistent_idle: Option<Duration>,
+    pub(crate) log: bool,
+    pub(crate) trace: Vec<u8>,
 }
 
 impl Values {
@@ -162,6 +165,9 @@ thread_local! {
         config_file: Vec::new(),
         state_dir: Vec::new(),
         sharing: Sharing::User,
+        persistent_idle: None,
+        log: true,
+        trace: Vec::new(),
     }) };
 }
 
@@ -513,6 +519,32 @@ pub(crate) static MEMRING: &[Setting] = &[
         "Limit of one exchange in place of the node's own timeout.",
         Rule::Seconds(|v| &mut v.op_timeout),
     ),
+    row(
+        c"memring.persistent_idle",
+        Some(c""),
+        "above 0, or empty for no limit",
+        "seconds",
+        "A connection unused for longer is replaced by a new one, as where a firewall forgets idle ones.",
+        Rule::Seconds(|v| &mut v.persistent_idle),
+    ),
+    Setting {
+        name: c"memring.log_level",
+        default: Some(c"notice"),
+        range: "notice, off",
+        unit: "",
+        scope: Scope::System,
+        sentence: "Whether a node that goes down or comes up is a line in PHP's error log, once per host and change.",
+        rule: Rule::Choice(&["notice", "off"], |v, at| v.log = at == 0),
+    },
+    Setting {
+        name: c"memring.trace",
+        default: Some(c""),
+        range: "path of a file, or empty",
+        unit: "",
+        scope: Scope::System,
+        sentence: "A line per key and call is appended here: time, operation, hash of the key, node, duration, result.",
+        rule: Rule::Text(|v| &mut v.trace),
+    },
     Setting {
         name: c"memring.config_file",
         default: Some(c""),

@@ -19,6 +19,7 @@
 //! | `procedural` | the functions that are no methods |
 //! | `report` | failure → notice, warning, callback |
 //! | `session` | what the session callbacks mean to the pool |
+//! | `trace` | a line per key and call, when asked for |
 //! | `info` | phpinfo |
 //! | `ffi` | all unsafe code, one file per Zend subject |
 
@@ -34,6 +35,7 @@ mod report;
 mod session;
 mod signature;
 mod stats;
+mod trace;
 mod value;
 
 /// Where PHP enters: the entry of module `memring`.

@@ -14,13 +14,14 @@ use crate::ffi::scratch::{Desk, Seat};
 use crate::ffi::string::OwnedText;
 use crate::ffi::value::{Fresh, Kind, Value};
 use crate::value::Refused;
-use crate::{ini, report, value};
-use memring_pool::call::{Outcome, Verb};
+use crate::{ini, report, trace, value};
+use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::codec::Compression;
 use memring_pool::config::Protocol;
 use memring_pool::item::Ttl;
 use memring_pool::pool::Pool;
 use memring_pool::wire::Store;
+use std::time::Instant;
 
 /// What stands behind the property `connection` of an object.
 pub(crate) struct State {
@@ -145,9 +146,20 @@ pub(crate) fn push(link: &Link, desk: &mut Desk, key: &[u8]) -> Result<bool, Thr
 /// Steps 2 and 3 of every call.
 fn run(object: Object<'_>, link: &Link, desk: &mut Desk) -> Result<(), Thrown> {
     if !desk.call.is_empty() {
-        link.with(|state| state.pool.run(&mut desk.call));
+        let path = ini::read(|values| (!values.trace.is_empty()).then(|| values.trace.clone()));
+        link.with(|state| match path {
+            None => state.pool.run(&mut desk.call),
+            Some(path) => traced(&path, state, &mut desk.call),
+        });
     }
     report::events(object, desk)
+}
+
+/// Runs a call and writes its lines to the trace at `path`.
+fn traced(path: &[u8], state: &mut State, call: &mut Call) {
+    let start = Instant::now();
+    state.pool.run(call);
+    trace::append(path, state, call, start.elapsed());
 }
 
 fn store(frame: &Frame<'_>, how: Store) -> Result<Fresh, Thrown> {

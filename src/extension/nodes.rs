@@ -439,8 +439,13 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         }
     };
     let limit = duration(wish.timeout);
-    let (connect_timeout, op_timeout) =
-        ini::read(|values| (values.connect_timeout, values.op_timeout));
+    let (connect_timeout, op_timeout, idle_limit) = ini::read(|values| {
+        (
+            values.connect_timeout,
+            values.op_timeout,
+            values.persistent_idle,
+        )
+    });
     let spec = NodeSpec {
         host: host.to_owned(),
         port,
@@ -450,6 +455,7 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         weight: u32::try_from(wish.weight).unwrap_or(u32::MAX),
         connect_timeout: connect_timeout.unwrap_or(limit),
         op_timeout: op_timeout.unwrap_or(limit),
+        idle_limit: idle_limit.unwrap_or(Duration::MAX),
         retry_interval: wish.retry_interval,
         // A node declared down must not mark the connection that other pools share.
         persistent: wish.persistent && wish.status,

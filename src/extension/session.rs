@@ -74,7 +74,10 @@ impl Keeper {
         }
         let mut pool = Pool::new(policy);
         registry::with(|nodes| {
-            for spec in topology.nodes {
+            for mut spec in topology.nodes {
+                spec.connect_timeout = settings.connect_timeout.unwrap_or(spec.connect_timeout);
+                spec.op_timeout = settings.op_timeout.unwrap_or(spec.op_timeout);
+                spec.idle_limit = settings.persistent_idle.unwrap_or(spec.idle_limit);
                 pool.add(spec, nodes);
             }
         });

@@ -249,6 +249,11 @@ impl Call {
         }
     }
 
+    /// What it is for, once it was reset for something.
+    pub fn verb(&self) -> Option<Verb> {
+        self.verb
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -61,6 +61,8 @@ pub struct NodeSpec {
     pub op_timeout: Duration,
     /// Seconds a failed node is left alone; 0 tries at once, negative never again.
     pub retry_interval: i64,
+    /// A connection unused for longer is not used again.
+    pub idle_limit: Duration,
     /// Keep the connection across requests.
     pub persistent: bool,
     /// False: the node is in the ring but never asked (pecl's `status` argument).
@@ -95,6 +97,7 @@ impl NodeSpec {
             weight: 1,
             connect_timeout: DEFAULT_TIMEOUT,
             op_timeout: DEFAULT_TIMEOUT,
+            idle_limit: Duration::MAX,
             retry_interval: DEFAULT_RETRY,
             persistent: true,
             status: true,

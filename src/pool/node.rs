@@ -33,6 +33,7 @@ const IDLE_CHECK: Duration = Duration::from_millis(5);
 pub struct Node {
     name: String,
     target: Target,
+    idle_limit: Duration,
     socket: Option<Socket>,
     opening: Option<Opening>,
     /// What is known of it; shared by all pools that share the node.
@@ -90,6 +91,7 @@ impl Node {
         Node {
             name: spec.name(),
             target: spec.target.clone(),
+            idle_limit: spec.idle_limit,
             socket: None,
             opening: None,
             health: Health::new(shared::slot(&address(&spec.target))),
@@ -111,10 +113,11 @@ impl Node {
         let Some(socket) = &self.socket else {
             return false;
         };
-        let idle = now.saturating_duration_since(socket.last_used) >= IDLE_CHECK;
+        let idle = now.saturating_duration_since(socket.last_used);
         let fit = socket.generation == shared::generation()
             && !socket.busy
-            && (!idle || is_silent(&socket.fd));
+            && idle <= self.idle_limit
+            && (idle < IDLE_CHECK || is_silent(&socket.fd));
         if !fit {
             self.socket = None;
         }

@@ -37,6 +37,9 @@ pub(crate) fn notice_of(text: String) {
 
 /// Writes a line to PHP's error log, unless log_errors is off.
 pub(crate) fn log_of(text: String) {
+    if !crate::ini::read(|values| values.log) {
+        return;
+    }
     /// syslog.h LOG_NOTICE, for a log that goes there.
     const NOTICE: c_int = 5;
     // Writing a log runs no userland, so the Rust heap may be held.
