@@ -15,7 +15,7 @@
 //! | `value` | zval ⇄ item |
 //! | `memcache` | the methods on keys |
 //! | `nodes` | the methods on nodes |
-//! | `stats` | what getStats makes of a server's lines |
+//! | `stats` | getStats: the question, and what becomes of a server's lines |
 //! | `procedural` | the functions that are no methods |
 //! | `report` | failure → notice, warning, callback |
 //! | `session` | what the session callbacks mean to the pool |

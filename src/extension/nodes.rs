@@ -1,7 +1,6 @@
 //! The methods that work on nodes: add, connect, describe, close.
 
 use crate::ffi::args::Frame;
-use crate::ffi::array::Table;
 use crate::ffi::callback;
 use crate::ffi::errors::{self, Thrown};
 use crate::ffi::object::{Class, Connection, Object, object_of};
@@ -11,9 +10,9 @@ use crate::ffi::server;
 use crate::ffi::string::OwnedText;
 use crate::ffi::value::{Fresh, Value};
 use crate::ini::{KeyHash, Prefix};
-use crate::memcache::{State, begin, connected, is_binary, push, with_nodes};
+use crate::memcache::{State, begin, connected, push, with_nodes};
 use crate::report::{self, CALLBACK};
-use crate::{ini, registry, stats};
+use crate::{ini, registry};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Target};
@@ -24,9 +23,6 @@ use std::time::Duration;
 
 /// Default of min_savings (memcache_pool.h MMC_DEFAULT_SAVINGS).
 pub(crate) const SAVINGS: f64 = 0.2;
-/// Default of the third argument of getStats (memcache_pool.h MMC_DEFAULT_CACHEDUMP_LIMIT).
-const DUMP_LIMIT: i64 = 100;
-
 /// One server as connect() or addServer() names it.
 struct Wish<'a> {
     host: &'a [u8],
@@ -234,46 +230,6 @@ pub(crate) fn version(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     } else {
         Fresh::bool(false)
     })
-}
-
-/// getstats(): of the first node that answers.
-pub(crate) fn stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
-    let object = frame.object(Class::Pool)?;
-    let Some((link, question)) = question(frame, object)? else {
-        return Ok(Fresh::bool(false));
-    };
-    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
-    for index in 0..nodes {
-        let answer = ask(object, &link, index, &question)?;
-        if !matches!(answer.value().kind(), crate::ffi::value::Kind::Bool(false)) {
-            return Ok(answer);
-        }
-    }
-    Ok(Fresh::bool(false))
-}
-
-/// getextendedstats(): "host:port" => array, or false for a node that does not answer.
-pub(crate) fn extended_stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
-    let object = frame.object(Class::Pool)?;
-    let Some((link, question)) = question(frame, object)? else {
-        return Ok(Fresh::bool(false));
-    };
-    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
-    let mut table = Table::new(nodes);
-    for index in 0..nodes {
-        let name = {
-            let mut seat = Seat::take();
-            let desk = seat.desk();
-            link.with(|state| {
-                desk.bytes
-                    .extend_from_slice(state.pool.name(index).as_bytes())
-            });
-            OwnedText::new(&desk.bytes)
-        };
-        let answer = ask(object, &link, index, &question)?;
-        table.put(name.text(), answer);
-    }
-    Ok(Fresh::array(table))
 }
 
 /// setcompressthreshold(): from which size on values are compressed, and what it must save.
@@ -573,57 +529,6 @@ fn node(object: Object<'_>, host: &[u8], port: i64) -> Option<(Link, usize)> {
             None
         }
     }
-}
-
-/// The words behind `stats`, from the arguments of getstats.
-fn question(frame: &Frame<'_>, object: Object<'_>) -> Result<Option<(Link, OwnedText)>, Thrown> {
-    frame.expect(0, 3)?;
-    let kind = frame.text(0)?;
-    let slab = frame.long(1, 0)?;
-    let limit = frame.long(2, DUMP_LIMIT)?;
-    let Some(link) = with_nodes(object) else {
-        return Ok(None);
-    };
-    let Some(kind) = kind else {
-        return Ok(Some((link, OwnedText::new(b""))));
-    };
-    if !stats::TYPES.contains(&kind.bytes()) {
-        errors::warning("Invalid stats type");
-        return Ok(None);
-    }
-    let mut words = kind.bytes().to_vec();
-    if slab != 0 {
-        words.extend_from_slice(format!(" {slab} {limit}").as_bytes());
-    }
-    Ok(Some((link, OwnedText::new(&words))))
-}
-
-/// What one node says to the question; false when it does not, and always with
-/// `protocol=binary`, where pecl-memcache has no stats.
-fn ask(
-    object: Object<'_>,
-    link: &Link,
-    index: usize,
-    question: &OwnedText,
-) -> Result<Fresh, Thrown> {
-    if is_binary(link) {
-        return Ok(Fresh::bool(false));
-    }
-    let mut seat = Seat::take();
-    let desk = seat.desk();
-    begin(desk, Verb::Get);
-    let answered = link.with(|state| {
-        let lines = state.pool.stats(index, question.bytes(), &mut desk.call);
-        desk.bytes
-            .extend_from_slice(lines.as_deref().unwrap_or_default());
-        lines.is_some()
-    });
-    report::events(object, desk)?;
-    if answered != Some(true) {
-        return Ok(Fresh::bool(false));
-    }
-    // "reset" is answered without a line.
-    Ok(stats::array(&desk.bytes).unwrap_or(Fresh::bool(question.bytes() == b"reset")))
 }
 
 /// A timeout as PHP callers give it; what is no time at all is the default.

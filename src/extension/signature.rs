@@ -8,7 +8,7 @@
 use crate::door;
 use crate::ffi::args::Door;
 use crate::ffi::class::mask::{ARRAY, BOOL, CALLABLE, FLOAT, INT, MIXED, NULL, STRING};
-use crate::{memcache, nodes, procedural};
+use crate::{memcache, nodes, procedural, stats};
 use std::ffi::CStr;
 
 /// A function or method: name, handler, parameters.
@@ -266,8 +266,8 @@ pub(crate) static POOL: [Entry; 23] = [
     entry(c"prepend", door!(memcache::prepend), &STORE),
     entry(c"get", door!(memcache::get), &GET),
     entry(c"delete", door!(memcache::delete), &DELETE),
-    entry(c"getstats", door!(nodes::stats), &STATS),
-    entry(c"getextendedstats", door!(nodes::extended_stats), &STATS),
+    entry(c"getstats", door!(stats::stats), &STATS),
+    entry(c"getextendedstats", door!(stats::extended_stats), &STATS),
     entry(
         c"setcompressthreshold",
         door!(nodes::set_compress_threshold),
@@ -464,10 +464,10 @@ pub(crate) static FUNCTIONS: [Entry; 24] = [
     entry(c"memcache_get", door!(memcache::get), &F_GET),
     entry(c"memcache_delete", door!(memcache::delete), &F_DELETE),
     entry(c"memcache_debug", door!(procedural::debug), &F_DEBUG),
-    entry(c"memcache_get_stats", door!(nodes::stats), &F_STATS),
+    entry(c"memcache_get_stats", door!(stats::stats), &F_STATS),
     entry(
         c"memcache_get_extended_stats",
-        door!(nodes::extended_stats),
+        door!(stats::extended_stats),
         &F_STATS,
     ),
     entry(

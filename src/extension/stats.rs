@@ -1,4 +1,4 @@
-//! What getStats() makes of a server's lines.
+//! getStats() and getExtendedStats(): the question, and what becomes of a server's lines.
 //!
 //! ```text
 //! STAT pid 42                    → ["pid" => "42"]
@@ -7,11 +7,23 @@
 //! ITEM key [3 b; 1157099416 s]   → ["key" => ["3", "1157099416"]]
 //! ```
 
+use crate::ffi::args::Frame;
 use crate::ffi::array::Table;
-use crate::ffi::value::Fresh;
+use crate::ffi::errors::{self, Thrown};
+use crate::ffi::object::{Class, Object};
+use crate::ffi::resource::Link;
+use crate::ffi::scratch::Seat;
+use crate::ffi::string::OwnedText;
+use crate::ffi::value::{Fresh, Kind};
+use crate::memcache::{begin, is_binary, with_nodes};
+use crate::report;
+use memring_pool::call::Verb;
+
+/// Default of the third argument of getStats (memcache_pool.h MMC_DEFAULT_CACHEDUMP_LIMIT).
+const DUMP_LIMIT: i64 = 100;
 
 /// What a caller may ask for; anything else is refused, because a server that does not know it says ERROR.
-pub(crate) const TYPES: [&[u8]; 6] = [
+const TYPES: [&[u8]; 6] = [
     b"reset",
     b"malloc",
     b"slabs",
@@ -20,8 +32,99 @@ pub(crate) const TYPES: [&[u8]; 6] = [
     b"sizes",
 ];
 
+/// getstats(): of the first node that answers.
+pub(crate) fn stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    let object = frame.object(Class::Pool)?;
+    let Some((link, question)) = question(frame, object)? else {
+        return Ok(Fresh::bool(false));
+    };
+    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
+    for index in 0..nodes {
+        let answer = ask(object, &link, index, &question)?;
+        if !matches!(answer.value().kind(), Kind::Bool(false)) {
+            return Ok(answer);
+        }
+    }
+    Ok(Fresh::bool(false))
+}
+
+/// getextendedstats(): "host:port" => array, or false for a node that does not answer.
+pub(crate) fn extended_stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    let object = frame.object(Class::Pool)?;
+    let Some((link, question)) = question(frame, object)? else {
+        return Ok(Fresh::bool(false));
+    };
+    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
+    let mut table = Table::new(nodes);
+    for index in 0..nodes {
+        let name = {
+            let mut seat = Seat::take();
+            let desk = seat.desk();
+            link.with(|state| {
+                desk.bytes
+                    .extend_from_slice(state.pool.name(index).as_bytes())
+            });
+            OwnedText::new(&desk.bytes)
+        };
+        let answer = ask(object, &link, index, &question)?;
+        table.put(name.text(), answer);
+    }
+    Ok(Fresh::array(table))
+}
+
+/// The words behind `stats`, from the arguments of getstats.
+fn question(frame: &Frame<'_>, object: Object<'_>) -> Result<Option<(Link, OwnedText)>, Thrown> {
+    frame.expect(0, 3)?;
+    let kind = frame.text(0)?;
+    let slab = frame.long(1, 0)?;
+    let limit = frame.long(2, DUMP_LIMIT)?;
+    let Some(link) = with_nodes(object) else {
+        return Ok(None);
+    };
+    let Some(kind) = kind else {
+        return Ok(Some((link, OwnedText::new(b""))));
+    };
+    if !TYPES.contains(&kind.bytes()) {
+        errors::warning("Invalid stats type");
+        return Ok(None);
+    }
+    let mut words = kind.bytes().to_vec();
+    if slab != 0 {
+        words.extend_from_slice(format!(" {slab} {limit}").as_bytes());
+    }
+    Ok(Some((link, OwnedText::new(&words))))
+}
+
+/// What one node says to the question; false when it does not, and always with
+/// `protocol=binary`, where pecl-memcache has no stats.
+fn ask(
+    object: Object<'_>,
+    link: &Link,
+    index: usize,
+    question: &OwnedText,
+) -> Result<Fresh, Thrown> {
+    if is_binary(link) {
+        return Ok(Fresh::bool(false));
+    }
+    let mut seat = Seat::take();
+    let desk = seat.desk();
+    begin(desk, Verb::Get);
+    let answered = link.with(|state| {
+        let lines = state.pool.stats(index, question.bytes(), &mut desk.call);
+        desk.bytes
+            .extend_from_slice(lines.as_deref().unwrap_or_default());
+        lines.is_some()
+    });
+    report::events(object, desk)?;
+    if answered != Some(true) {
+        return Ok(Fresh::bool(false));
+    }
+    // "reset" is answered without a line.
+    Ok(array(&desk.bytes).unwrap_or(Fresh::bool(question.bytes() == b"reset")))
+}
+
 /// The array of all lines; None when there is none.
-pub(crate) fn array(lines: &[u8]) -> Option<Fresh> {
+fn array(lines: &[u8]) -> Option<Fresh> {
     let mut table = Table::new(0);
     let mut any = false;
     for line in lines.split(|byte| *byte == b'\n') {
