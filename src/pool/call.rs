@@ -99,6 +99,16 @@ pub struct Entry {
     pub(crate) attempt: u32,
 }
 
+impl Entry {
+    /// Where the key lies with the blank before it, see [`Call::push`].
+    pub(crate) fn key_and_blank(&self) -> Span {
+        Span {
+            at: self.key.at.saturating_sub(1),
+            len: self.key.len + 1,
+        }
+    }
+}
+
 /// A failure or a refusal to tell the caller about.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -159,6 +169,9 @@ pub struct Call {
     /// What each lane carries, in the order of its questions.
     pub(crate) jobs: Vec<Vec<Job>>,
     pub(crate) pending: Vec<Job>,
+    /// For a get: the owner of each key, and the lane of each owner; see `pool/reads`.
+    pub(crate) owners: Vec<usize>,
+    pub(crate) lane_of_owner: Vec<Option<usize>>,
     /// Nodes that failed a request of this call: entry and node.
     pub(crate) tried: Vec<(usize, usize)>,
 }
@@ -215,8 +228,18 @@ impl Call {
     ///
     /// # Errors
     /// `Kind::Key` when the key is empty; the call is then unchanged.
+    #[inline]
     pub fn push(&mut self, rule: &KeyRule, raw_key: &[u8]) -> Result<usize, Error> {
-        let key = rule.append(raw_key, &mut self.arena)?;
+        // A blank before each key: so a get takes its keys from here as they go out.
+        let start = self.arena.len();
+        self.arena.push(b' ');
+        let key = match rule.append(raw_key, &mut self.arena) {
+            Ok(key) => key,
+            Err(error) => {
+                self.arena.truncate(start);
+                return Err(error);
+            }
+        };
         self.entries.push(Entry {
             key,
             ..Entry::default()
@@ -245,7 +268,7 @@ impl Call {
     /// Takes back the key added last, as when its value cannot be encoded.
     pub fn pop(&mut self) {
         if let Some(entry) = self.entries.pop() {
-            self.arena.truncate(entry.key.at);
+            self.arena.truncate(entry.key_and_blank().at);
         }
     }
 
@@ -265,6 +288,7 @@ impl Call {
     }
 
     /// What became of key number `index`.
+    #[inline]
     pub fn outcome(&self, index: usize) -> Outcome {
         self.entries
             .get(index)
@@ -273,6 +297,7 @@ impl Call {
     }
 
     /// The bytes of a hit.
+    #[inline]
     pub fn value(&self, value: ValueRef) -> &[u8] {
         self.lanes
             .get(value.lane)

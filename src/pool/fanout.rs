@@ -1,7 +1,7 @@
 //! WAITING: many nodes, one deadline each, all at the same time. The only place that waits.
 //!
 //! A [`Lane`] is one node's share of a call: bytes to send, questions in order, answers
-//! as they come. One lane on an open connection takes the short way of two system calls
+//! as they come. Lanes on open connections take the short way of two system calls each
 //! (send, receive under SO_RCVTIMEO); everything else goes through one poll loop.
 //!
 //! ```text
@@ -11,7 +11,9 @@
 //! ```
 //!
 //! Each lane's limit counts from the moment its request begins to go out, and does not
-//! move when bytes trickle in.
+//! move when bytes trickle in. One exception: while the short way waits for a node that
+//! then proves hung, nobody listens to the others, so who is in mid-answer by then has his
+//! limit anew.
 
 use crate::error::{Error, Kind};
 use crate::item::Span;
@@ -30,6 +32,8 @@ const READ_KEEP: usize = 1 << 20;
 /// What one step of growth trusts an announced length for, bytes. A hostile server
 /// announces gigabytes; memory follows only what really arrived.
 const READ_TRUST: usize = 4 << 20;
+/// After this long the answers of further nodes are waited for with the clock in sight.
+const SWIFT: Duration = Duration::from_millis(1);
 /// A pipeline up to this size cannot fill both directions of a connection, bytes.
 const QUICK_PIPELINE: usize = 16 << 10;
 
@@ -51,6 +55,8 @@ pub struct Lane {
     pub stores: bool,
     /// The answers, in order, as far as they came.
     pub answers: Vec<Reply>,
+    /// One of the answers is an error line.
+    pub refused: bool,
     /// Why the lane failed.
     pub error: Option<Error>,
     connect_limit: Duration,
@@ -94,6 +100,7 @@ impl Lane {
         self.answers.clear();
         self.repeatable = false;
         self.stores = false;
+        self.refused = false;
         self.error = None;
         self.filled = 0;
         self.parsed = 0;
@@ -131,38 +138,58 @@ impl Lane {
             }
     }
 
-    /// The short way; true when the lane is over.
-    fn quick(&mut self, arena: &[u8], now: Instant) -> bool {
+    /// True when the lane may take the short way: connected, and nothing in it that could
+    /// fill both directions of the connection.
+    fn is_quick(&self, now: Instant) -> bool {
+        let small = self.asks.len() == 1 || self.total() <= QUICK_PIPELINE;
+        !self.asks.is_empty()
+            && small
+            && self
+                .node
+                .as_ref()
+                .is_some_and(|node| node.borrow_mut().is_open(now))
+    }
+
+    /// First half of the short way: hands the whole request to the kernel.
+    fn quick_send(&mut self, arena: &[u8], now: Instant) {
+        let Some(node) = self.node.clone() else {
+            return;
+        };
+        let mut node = node.borrow_mut();
+        self.start(&mut node, now);
+        // Blocking, so a short count here is final, and the poll loop's business.
+        match self.send(&node, arena, SendFlags::NOSIGNAL) {
+            Ok(()) if self.sent == self.total() => self.state = State::Receiving,
+            Ok(()) => {}
+            Err(errno) => self.broken(&mut node, errno),
+        }
+    }
+
+    /// Second half: waits for the answer, within the limit of the socket. False when that
+    /// ran out.
+    fn quick_receive(&mut self, now: Instant) -> bool {
         let Some(node) = self.node.clone() else {
             return true;
         };
         let mut node = node.borrow_mut();
-        if self.asks.is_empty()
-            || (self.asks.len() != 1 && self.total() > QUICK_PIPELINE)
-            || !node.is_open(now)
-        {
-            return false;
-        }
-        node.begin(self.limit);
-        self.deadline = now.checked_add(self.limit);
-        self.state = State::Sending;
-        // Blocking, so a failure or a short count here is final or the poll loop's business.
-        match self.send(&node, arena, SendFlags::NOSIGNAL) {
-            Ok(()) if self.sent == self.total() => self.state = State::Receiving,
-            Ok(()) => return false,
-            Err(errno) => {
-                self.broken(&mut node, errno);
-                return self.state == State::Over;
-            }
-        }
         match self.receive(&node, RecvFlags::empty()) {
             Ok(0) => self.hung_up(&mut node),
             Ok(_) => self.digest(&mut node, now),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => self.failed(&mut node, timeout()),
+            Err(Errno::AGAIN) => {
+                self.failed(&mut node, timeout());
+                return false;
+            }
             Err(errno) => self.broken(&mut node, errno),
         }
-        self.state == State::Over
+        true
+    }
+
+    /// Gives a lane in mid-answer its limit once more, after a wait for another node alone.
+    fn listen_anew(&mut self) {
+        if self.state == State::Receiving && self.filled > 0 {
+            self.deadline = Instant::now().checked_add(self.limit);
+        }
     }
 
     /// Hands as much of the request as possible to the kernel.
@@ -216,6 +243,9 @@ impl Lane {
     fn digest(&mut self, node: &mut node::Node, now: Instant) {
         while let Some(expect) = self.asks.get(self.answered).copied() {
             let have = self.read.get(..self.filled).unwrap_or_default();
+            if expect == Expect::Values {
+                self.parsed = classic::values(have, self.parsed, &mut self.answers);
+            }
             let parsed = match expect {
                 Expect::Meta => meta::parse(have, self.parsed),
                 _ => classic::parse(have, self.parsed, expect),
@@ -234,6 +264,7 @@ impl Lane {
                 Parsed::Reply(used, reply) => {
                     self.parsed += used;
                     self.answers.push(reply);
+                    self.refused |= reply.is_refusal();
                     if reply.is_last() {
                         self.answered += 1;
                     }
@@ -422,15 +453,40 @@ fn garbage(what: &str) -> Error {
 /// What failed stands in `Lane::error`; the node is then closed and marked failed.
 pub fn run(lanes: &mut [Lane], arena: &[u8]) {
     let now = Instant::now();
-    if let [lane] = &mut *lanes
-        && lane.quick(arena, now)
-    {
+    if lanes.iter().all(|lane| lane.is_quick(now)) && quick(lanes, arena, now) {
         return;
     }
     for lane in lanes.iter_mut() {
         lane.advance(arena, false, now);
     }
     while wait(lanes, arena) {}
+}
+
+/// The short way: all requests out, then all answers in, one after the other; the nodes
+/// work at the same time all the same. Two system calls per node. True when all are over.
+fn quick(lanes: &mut [Lane], arena: &[u8], now: Instant) -> bool {
+    for lane in lanes.iter_mut() {
+        lane.quick_send(arena, now);
+    }
+    let mut waited = false;
+    for lane in lanes.iter_mut().filter(|l| l.state == State::Receiving) {
+        // The socket's own limit counts from here and not from when the request went out.
+        // While the nodes are swift that is the same; if one was not, the poll loop, which
+        // keeps to the deadlines, has the rest.
+        if waited && now.elapsed() > SWIFT {
+            break;
+        }
+        if !lane.quick_receive(now) {
+            // Nobody listened to the others meanwhile.
+            for lane in lanes.iter_mut() {
+                lane.advance(arena, false, now);
+                lane.listen_anew();
+            }
+            break;
+        }
+        waited = true;
+    }
+    lanes.iter().all(|lane| lane.state == State::Over)
 }
 
 /// Waits once for whichever lane is next; false when all are over.

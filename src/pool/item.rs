@@ -53,25 +53,39 @@ impl KeyRule {
     ///
     /// # Errors
     /// `Kind::Key` when `raw` is empty; `arena` is then unchanged.
+    #[inline]
     pub fn append(&self, raw: &[u8], arena: &mut Vec<u8>) -> Result<Span, Error> {
+        let len = self.prefix.len() + raw.len();
+        if raw.is_empty() || len > KEY_MAX {
+            return self.append_odd(raw, arena);
+        }
+        let at = arena.len();
+        if !self.prefix.is_empty() {
+            arena.extend_from_slice(&self.prefix);
+        }
+        arena.extend_from_slice(raw);
+        // Nearly all keys are clean: looking is cheaper than writing.
+        let key = arena.get_mut(at..).unwrap_or_default();
+        if first_blank(key).is_some() {
+            clean(key);
+        }
+        Ok(Span { at, len })
+    }
+
+    /// An empty key or one over the length.
+    #[cold]
+    fn append_odd(&self, raw: &[u8], arena: &mut Vec<u8>) -> Result<Span, Error> {
         if raw.is_empty() {
             return Err(Error::new(Kind::Key, "Invalid key"));
         }
         let at = arena.len();
         arena.extend_from_slice(&self.prefix);
         arena.extend_from_slice(raw);
-        let long = arena.len() - at > KEY_MAX;
         // The digest is taken before cleaning, so that "a b…" and "a_b…" stay apart.
-        let tail = (long && self.long == LongKeys::Hash)
-            .then(|| digest(arena.get(at..).unwrap_or_default()));
-        if long {
-            arena.truncate(at + KEY_MAX);
-        }
-        for byte in arena.get_mut(at..).unwrap_or_default() {
-            if *byte <= b' ' {
-                *byte = b'_';
-            }
-        }
+        let tail =
+            (self.long == LongKeys::Hash).then(|| digest(arena.get(at..).unwrap_or_default()));
+        arena.truncate(at + KEY_MAX);
+        clean(arena.get_mut(at..).unwrap_or_default());
         if let Some(tail) = tail {
             arena.truncate(at + KEY_MAX - tail.len());
             arena.extend_from_slice(&tail);
@@ -81,6 +95,34 @@ impl KeyRule {
             len: arena.len() - at,
         })
     }
+}
+
+/// Blanks and control bytes would end a key on the wire.
+#[cold]
+fn clean(key: &mut [u8]) {
+    for byte in key {
+        if *byte <= b' ' {
+            *byte = b'_';
+        }
+    }
+}
+
+/// Where the first byte up to a blank lies, looked for in steps of eight.
+#[inline]
+pub(crate) fn first_blank(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // Taking 0x21 from each byte sets the top bit of those below it. A borrow can set
+        // bits only above the first such byte, so the lowest bit set is right.
+        let below = word.wrapping_sub(ONES * 0x21) & !word & (ONES * 0x80);
+        if below != 0 {
+            return Some(index * 8 + below.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|b| *b <= b' ')?;
+    Some(words.len() * 8 + at)
 }
 
 /// The 128-bit digest of a long key as `~` and 32 hexadecimal digits.
@@ -137,6 +179,20 @@ mod tests {
             wire(&rule, b"a b\nc\0d\t\x7f\xc4\xbe"),
             b"a_b_c_d_\x7f\xc4\xbe"
         );
+    }
+
+    #[test]
+    fn a_blank_is_found_at_every_place() {
+        for length in 0..30 {
+            for at in 0..length {
+                for (blank, other) in [(0, b'!'), (b' ', 0xff), (0x1f, 0x80), (b'\n', 0x7f)] {
+                    let mut text = vec![other; length];
+                    assert_eq!(first_blank(&text), None);
+                    text.iter_mut().skip(at).for_each(|b| *b = blank);
+                    assert_eq!(first_blank(&text), Some(at), "{text:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -9,9 +9,11 @@
 //! `single` mode is pecl-memcache's: the owner, copies on the nodes its failover
 //! sequence names, reads from one node only.
 
+mod lanes;
 mod places;
+mod reads;
 
-use crate::call::{Call, Event, Job, Limits, Outcome, Step, Verb};
+use crate::call::{Call, Event, Job, Limits, Outcome, Verb};
 use crate::config::{NodeSpec, Policy, Protocol};
 use crate::error::{Error, Kind};
 use crate::fanout;
@@ -204,6 +206,9 @@ impl Pool {
             }
             first = last;
             self.tell_skipped(call);
+            if call.pending.is_empty() {
+                break;
+            }
             self.load(call, verb);
         }
     }
@@ -339,7 +344,9 @@ impl Pool {
         let Some(member) = self.members.get_mut(index) else {
             return false;
         };
-        for reply in &lane.answers {
+        // A hundred values need not be looked through for a line that is rarely there.
+        let answers = lane.answers.iter().filter(|_| lane.refused);
+        for reply in answers {
             if let Some(line) = refusal(*reply) {
                 if lane.stores {
                     // A refused value may still be in the stream, to be read as commands.
@@ -361,46 +368,6 @@ impl Pool {
                 false
             }
             None => true,
-        }
-    }
-
-    /// Makes lanes of a classic get, straight from its keys: the way of every multi-get,
-    /// where a hundred keys go through here at a time.
-    fn load_reads(&mut self, call: &mut Call, verb: Verb, now: Instant) {
-        let first = call.used;
-        let limits = call.limits;
-        for index in 0..call.entries.len() {
-            let Some(key) = call.entries.get(index).map(|e| e.key) else {
-                break;
-            };
-            let member = self.find_at(key.of(&call.arena), &limits, now);
-            let known = self.lane_of(call, first, member);
-            if known.is_none() && !self.allows(member, now) {
-                continue;
-            }
-            let Some(place) = known.or_else(|| self.lane_index(call, first, member)) else {
-                continue;
-            };
-            let (Some(lane), Some(jobs)) = (call.lanes.get_mut(place), call.jobs.get_mut(place))
-            else {
-                continue;
-            };
-            if jobs.is_empty() {
-                lane.repeatable = true;
-                lane.asks.push(Expect::Values);
-                classic::get(&mut lane.out, verb == Verb::Gets);
-            }
-            classic::get_key(&mut lane.out, key.of(&call.arena));
-            jobs.push(Job {
-                entry: index,
-                member,
-                copy: false,
-                step: Step::Ask,
-                done: false,
-            });
-        }
-        for lane in call.lanes.get_mut(first..call.used).unwrap_or_default() {
-            classic::end(&mut lane.out);
         }
     }
 
@@ -516,15 +483,19 @@ impl Pool {
             place: 0,
         };
         let mut verdict = Ok(());
-        for reply in &answers {
+        let mut left = answers.as_slice();
+        while let ([reply, rest @ ..], Ok(())) = (left, verdict) {
+            left = rest;
             match reply {
                 Reply::Version(text) => self.learn(call, lane, Some(*text)),
                 // The probe's own refusal: a server that does not know its version has no meta.
                 Reply::Unknown(_) if self.probes(call, lane) => self.learn(call, lane, None),
+                Reply::Value { .. } if verb.is_read() => {
+                    verdict = reader
+                        .read_values(call, jobs, *reply, rest)
+                        .map(|after| left = after);
+                }
                 _ => verdict = reader.read(call, jobs, *reply),
-            }
-            if verdict.is_err() {
-                break;
             }
         }
         if let Some(lane) = call.lanes.get_mut(lane) {
@@ -582,50 +553,6 @@ impl Pool {
                 .collect();
             Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
         })
-    }
-
-    fn lane<'c>(
-        &self,
-        call: &'c mut Call,
-        first: usize,
-        member: usize,
-    ) -> Option<&'c mut fanout::Lane> {
-        let index = self.lane_index(call, first, member)?;
-        call.lanes.get_mut(index)
-    }
-
-    /// The lane of this round that belongs to the node of `member`, when there is one.
-    fn lane_of(&self, call: &Call, first: usize, member: usize) -> Option<usize> {
-        let twin = self.members.get(member)?.twin;
-        let lanes = call.lanes.get(first..call.used)?;
-        let same = |l: &fanout::Lane| {
-            l.member == member || self.members.get(l.member).is_some_and(|m| m.twin == twin)
-        };
-        lanes.iter().position(same).map(|at| first + at)
-    }
-
-    /// The lane of this round that belongs to the node of `member`, made when there is none.
-    ///
-    /// One node may be in a pool twice; it has one connection and so one lane.
-    fn lane_index(&self, call: &mut Call, first: usize, member: usize) -> Option<usize> {
-        if let Some(known) = self.lane_of(call, first, member) {
-            return Some(known);
-        }
-        let wanted = self.members.get(member)?;
-        let index = call.used;
-        call.used += 1;
-        if call.lanes.len() < call.used {
-            call.lanes.push(fanout::Lane::default());
-            call.jobs.push(Vec::new());
-        }
-        let spec = &wanted.spec;
-        call.lanes.get_mut(index)?.reset(
-            wanted.node.clone(),
-            member,
-            spec.connect_timeout,
-            spec.op_timeout,
-        );
-        Some(index)
     }
 }
 

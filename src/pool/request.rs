@@ -6,7 +6,7 @@
 
 use crate::call::{Call, Entry, Job, Outcome, Step, Verb};
 use crate::error::{Error, Kind};
-use crate::fanout;
+use crate::fanout::{self, Lane};
 use crate::item::Span;
 use crate::wire::{Expect, Reply, Store, classic, meta};
 
@@ -156,6 +156,70 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// Reads a get's values, which come in the order of its keys, without the missing ones:
+    /// `value`, and those that follow it in `more`. What is left of `more` is returned.
+    ///
+    /// # Errors
+    /// A value whose key was not asked for, or not at this place.
+    pub(crate) fn read_values<'r>(
+        &mut self,
+        call: &mut Call,
+        jobs: &mut [Job],
+        value: Reply,
+        more: &'r [Reply],
+    ) -> Result<&'r [Reply], &'static str> {
+        let Call {
+            lanes,
+            arena,
+            entries,
+            ..
+        } = call;
+        let received = lanes.get(self.lane).map(Lane::received).unwrap_or_default();
+        let (mut reply, mut more) = (value, more);
+        while let Reply::Value {
+            key,
+            flags,
+            cas,
+            data,
+        } = reply
+        {
+            let echoed = key.of(received);
+            let asked = |job: &Job| {
+                let entry = entries.get(job.entry);
+                entry.is_some_and(|e| e.key.of(arena) == echoed)
+            };
+            let waiting = jobs.get_mut(self.place..).unwrap_or_default();
+            let skip = waiting
+                .iter()
+                .position(asked)
+                .ok_or("the value of another key")?;
+            self.place += skip + 1;
+            // A read goes to one node at a time, so there is no outcome to merge with.
+            let mut settle = |job: &mut Job, outcome: Outcome| {
+                job.done = true;
+                if let Some(entry) = entries.get_mut(job.entry) {
+                    entry.outcome = Some(outcome);
+                }
+            };
+            let mut waiting = waiting.iter_mut();
+            for job in waiting.by_ref().take(skip) {
+                settle(job, Outcome::NotFound);
+            }
+            if let Some(job) = waiting.next() {
+                let value = Call::hit(self.lane, data);
+                settle(job, Outcome::Hit { flags, cas, value });
+            }
+            let Some((next, rest)) = more.split_first() else {
+                break;
+            };
+            if !matches!(next, Reply::Value { .. }) {
+                break;
+            }
+            (reply, more) = (*next, rest);
+        }
+        Ok(more)
+    }
+
     pub(crate) fn read(
         &mut self,
         call: &mut Call,
@@ -170,27 +234,18 @@ impl Reader {
                 cas,
                 data,
             } => {
+                // Of a gat, which has one key; a get's go through `read_values`.
                 let echoed = call
                     .lanes
                     .get(self.lane)
                     .map(|l| key.of(l.received()))
                     .unwrap_or_default();
-                let asked = |job: &Job| call.wire_key(job.entry) == echoed;
-                // A get's values come in the order of its keys, without the missing ones; a gat has one key.
-                let wanted = jobs.get(self.place..).unwrap_or_default();
-                let skip = wanted
-                    .iter()
-                    .take(if bare_get { usize::MAX } else { 1 })
-                    .position(asked);
-                for _ in 0..skip.ok_or("the value of another key")? {
-                    Self::settle(call, jobs, self.place, Outcome::NotFound);
-                    self.place += 1;
+                let job = jobs.get(self.place).ok_or("an answer to nothing")?;
+                if call.wire_key(job.entry) != echoed {
+                    return Err("the value of another key");
                 }
                 let value = Call::hit(self.lane, data);
                 Self::settle(call, jobs, self.place, Outcome::Hit { flags, cas, value });
-                if bare_get {
-                    self.place += 1;
-                }
             }
             Reply::End if bare_get => {
                 for place in self.place..jobs.len() {

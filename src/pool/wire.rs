@@ -96,6 +96,14 @@ impl Reply {
     pub fn is_last(self) -> bool {
         !matches!(self, Reply::Value { .. } | Reply::Stat(_))
     }
+
+    /// True for an error line.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Reply::ServerError(_) | Reply::ClientError(_) | Reply::Unknown(_)
+        )
+    }
 }
 
 /// What a parser made of the bytes at hand.

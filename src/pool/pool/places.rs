@@ -173,7 +173,15 @@ impl Pool {
     }
 
     /// Makes an event of each node passed over for somebody else's mark.
+    #[inline]
     pub(crate) fn tell_skipped(&mut self, call: &mut Call) {
+        if !self.skipped.is_empty() {
+            self.tell_each_skipped(call);
+        }
+    }
+
+    #[cold]
+    fn tell_each_skipped(&mut self, call: &mut Call) {
         for index in std::mem::take(&mut self.skipped) {
             if let Some(member) = self.members.get(index) {
                 let cause = member.node.borrow().health.cause();

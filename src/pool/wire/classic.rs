@@ -4,7 +4,7 @@
 //! `delete`) is pecl-memcache's, recorded in tests/golden/wire-ascii.txt.
 
 use super::{Expect, LINE_MAX, Parsed, Reply, Store, VALUE_MAX};
-use crate::item::Span;
+use crate::item::{Span, first_blank};
 
 /// Appends the command line of a store; the value and CR LF follow it.
 pub fn store(
@@ -114,9 +114,15 @@ fn number(out: &mut Vec<u8>, n: u64) {
 pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
     let rest = buf.get(at..).unwrap_or_default();
     if expect == Expect::Values
-        && let Some(head) = rest.strip_prefix(b"VALUE ")
+        && let Some(head) = rest.strip_prefix(VALUE)
     {
         return value(at, head);
+    }
+    // The two lines that nearly all answers end with.
+    match expect {
+        Expect::Values if rest.starts_with(b"END\r\n") => return Parsed::Reply(5, Reply::End),
+        Expect::Line if rest.starts_with(b"STORED\r\n") => return Parsed::Reply(8, Reply::Done),
+        _ => {}
     }
     let Some(lf) = memchr::memchr(b'\n', rest) else {
         return unfinished(rest);
@@ -166,8 +172,69 @@ fn unfinished(rest: &[u8]) -> Parsed {
     }
 }
 
-/// Reads the VALUE block at `at`; `head` is what follows the word. The hot loop of every
-/// get: one pass over the line, without looking for its end first.
+/// The word a hit begins with.
+const VALUE: &[u8] = b"VALUE ";
+
+/// Reads all whole VALUE blocks from `buf[at..]` on into `answers`, and says where the
+/// first byte lies that is none of theirs. The hot loop of every get: what is not a block
+/// as every server sends it is left to [`parse`], which knows what to make of it.
+pub fn values(buf: &[u8], at: usize, answers: &mut Vec<Reply>) -> usize {
+    let mut at = at;
+    while let Some((used, reply)) = whole_value(buf, at) {
+        answers.push(reply);
+        at += used;
+    }
+    at
+}
+
+/// The VALUE block at `at`, if all of it is there and nothing is odd.
+#[inline]
+fn whole_value(buf: &[u8], at: usize) -> Option<(usize, Reply)> {
+    let block = buf.get(at..)?;
+    let head = block.strip_prefix(VALUE)?;
+    let key = Span {
+        at: at + VALUE.len(),
+        len: first_blank(head)?,
+    };
+    let (flags, rest) = field(head.get(key.len..)?)?;
+    let (len, rest) = field(rest)?;
+    let (cas, rest) = match rest.first() {
+        Some(b' ') => field(rest)?,
+        _ => (0, rest),
+    };
+    let rest = rest.strip_prefix(b"\r\n")?;
+    let (flags, len) = (u32::try_from(flags).ok()?, usize::try_from(len).ok()?);
+    let after = rest.get(len..)?.strip_prefix(b"\r\n")?;
+    let data = Span {
+        at: at + (block.len() - rest.len()),
+        len,
+    };
+    let reply = Reply::Value {
+        key,
+        flags,
+        cas,
+        data,
+    };
+    (len <= VALUE_MAX).then_some((block.len() - after.len(), reply))
+}
+
+/// A blank and the number behind it, and what follows; up to 19 digits cannot overflow.
+#[inline]
+fn field(text: &[u8]) -> Option<(u64, &[u8])> {
+    let text = text.strip_prefix(b" ")?;
+    let mut number = 0u64;
+    for (place, byte) in text.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let usual = (1..20).contains(&place);
+            return usual.then_some((number, text.get(place..)?));
+        }
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    None
+}
+
+/// Reads the VALUE block at `at`, odd or not all there; `head` is what follows the word.
 fn value(at: usize, head: &[u8]) -> Parsed {
     const GARBAGE: Parsed = Parsed::Garbage("a VALUE line that cannot be read");
     let Some(key_len) = head.iter().position(|b| *b <= b' ') else {
@@ -224,7 +291,7 @@ fn value(at: usize, head: &[u8]) -> Parsed {
         Some(_) => return Parsed::Garbage("a value of another length than announced"),
         None => return Parsed::More(place + len + 2 - head.len()),
     }
-    let head_at = at + "VALUE ".len();
+    let head_at = at + VALUE.len();
     let key = Span {
         at: head_at,
         len: key_len,
@@ -234,7 +301,7 @@ fn value(at: usize, head: &[u8]) -> Parsed {
         len,
     };
     Parsed::Reply(
-        "VALUE ".len() + place + len + 2,
+        VALUE.len() + place + len + 2,
         Reply::Value {
             key,
             flags,
@@ -461,6 +528,51 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn whole_values_in_a_row_are_read_as_one_by_one() {
+        for (bytes, expect, parsed) in rows().into_iter().filter(|r| r.1 == Expect::Values) {
+            let mut answers = Vec::new();
+            let used = values(bytes, 0, &mut answers);
+            match parsed {
+                Parsed::Reply(length, reply @ Reply::Value { .. }) => {
+                    assert_eq!((used, answers), (length, vec![reply]));
+                }
+                _ => assert_eq!((used, answers.len(), expect), (0, 0, Expect::Values)),
+            }
+        }
+        // Keys of every length, so that a blank is found at every place of a step.
+        for length in 1..40 {
+            let key = "\u{ff}".repeat(length / 2) + &"k".repeat(length % 2);
+            let text = format!("VALUE {key} 1 3\r\nabc\r\n").repeat(3) + "END\r\n";
+            let mut answers = Vec::new();
+            let end = values(text.as_bytes(), 0, &mut answers);
+            assert_eq!(&text[end..], "END\r\n");
+            let mut at = 0;
+            for answer in answers {
+                let parsed = parse(text.as_bytes(), at, Expect::Values);
+                let Parsed::Reply(used, reply) = parsed else {
+                    panic!("{parsed:?}")
+                };
+                assert_eq!(answer, reply);
+                at += used;
+            }
+            assert_eq!(at, end);
+        }
+    }
+
+    #[test]
+    fn a_value_cut_anywhere_is_no_whole_value() {
+        let text = b"VALUE key 0 3 18446744073709551615\r\nabc\r\n";
+        for cut in 0..text.len() {
+            assert_eq!(values(&text[..cut], 0, &mut Vec::new()), 0, "cut at {cut}");
+        }
+        assert_eq!(values(text, 0, &mut Vec::new()), 0, "20 digits are odd");
+        assert!(matches!(
+            parse(text, 0, Expect::Values),
+            Parsed::Reply(41, Reply::Value { cas: u64::MAX, .. })
+        ));
     }
 
     #[test]
