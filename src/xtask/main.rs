@@ -9,6 +9,7 @@ mod bootstrap;
 mod demo;
 mod fastcgi;
 mod install;
+mod matrix;
 mod package;
 mod php;
 mod phpt;

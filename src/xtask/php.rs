@@ -62,16 +62,25 @@ impl Php {
 
     /// Its FastCGI server, where one is installed.
     pub(crate) fn fpm(&self) -> Option<PathBuf> {
-        run::program(&format!("php-fpm{}", self.version))
+        if self.is_debian() {
+            return run::program(&format!("php-fpm{}", self.version));
+        }
+        let file = self.cli.ancestors().nth(2)?.join("sbin/php-fpm");
+        file.is_file().then_some(file)
     }
 
-    /// Its Apache module, where one is installed.
+    /// Its Apache module, where one is installed; one built by hand could be anywhere and is not looked for.
     pub(crate) fn apache_module(&self) -> Option<PathBuf> {
         let file = PathBuf::from(format!(
             "/usr/lib/apache2/modules/libphp{}.so",
             self.version
         ));
-        file.is_file().then_some(file)
+        (self.is_debian() && file.is_file()).then_some(file)
+    }
+
+    /// Whether it is a packaged one: then the version in a file's name says to which PHP it belongs.
+    fn is_debian(&self) -> bool {
+        self.cli == Path::new(&format!("/usr/bin/php{}", self.version))
     }
 
     /// Builds the release extension for this PHP and returns the path of the .so.

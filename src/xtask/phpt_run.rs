@@ -9,7 +9,7 @@ use crate::php::Php;
 use crate::phpt::Phpt;
 use crate::run::{self, Scratch};
 use crate::servers::{self, Apache, Fpm, Memcached, Request, Sapi};
-use crate::test::Counts;
+use crate::test::{Counts, remember_failure};
 use crate::{Stop, failed};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -92,6 +92,7 @@ pub(crate) fn run_all(plan: &Plan) -> Result<Counts, Stop> {
             Ok(test) => test,
             Err(stop) => {
                 run::say(&format!("   failed  {name}: {}", text_of(stop)));
+                remember_failure(&name);
                 counts.failed += 1;
                 continue;
             }
@@ -142,6 +143,7 @@ pub(crate) fn run_all(plan: &Plan) -> Result<Counts, Stop> {
                             Outcome::Passed => counts.passed += 1,
                             Outcome::Failed(why) => {
                                 counts.failed += 1;
+                                remember_failure(&format!("{} {name}", way.name()));
                                 run::say(&format!(
                                     "   failed  {} {name}: {}\n     {}",
                                     way.name(),

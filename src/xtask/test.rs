@@ -1,6 +1,7 @@
 //! cargo xtask test: the one test command. It runs everything, whatever failed before, and its last line is the sum.
 
 use crate::bootstrap::{self, For};
+use crate::matrix;
 use crate::php::Php;
 use crate::phpt_run::{self, Plan, Way};
 use crate::run::{self, cargo};
@@ -8,22 +9,24 @@ use crate::{Stop, failed};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// What --help prints.
 pub(crate) const HELP: &str = "\
 cargo xtask test [--filter TEXT] [--only STEP] [--php PHP_CONFIG] [--so FILE]
-                 [--valgrind] [--no-install]
+                 [--valgrind] [--matrix] [--no-install]
 
 Runs every check and every test: fmt, clippy, doc, unit tests, the suite against real servers,
 and the phpt files under php-cli, php-fpm and Apache's mod_php. Missing packages are installed by apt-get.
 The last line is the sum: N passed, N failed, N skipped. A check that fails counts as one failed.
 
   --filter TEXT     only tests whose name contains TEXT, and no checks
-  --only STEP       one of: checks, unit, suite, phpt (may be given more than once)
+  --only STEP       one of: checks, unit, suite, phpt, matrix (may be given more than once)
   --php PHP_CONFIG  the php-config of another PHP than the one in PATH
   --so FILE         an extension built before, instead of building the release one
   --valgrind        phpt under php-cli only, each below valgrind; a finding is a failure
+  --matrix          then phpt with other PHPs: Debian 13 and a thread-safe debug build, kept under target/matrix; needs root
   --no-install      name what is missing instead of installing it";
 
 /// How many tests ended how.
@@ -43,7 +46,19 @@ impl Counts {
         self.passed + self.failed + self.skipped
     }
 
-    fn add(&mut self, other: Self) {
+    /// Reads the line [`Display`](fmt::Display) writes.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.split(", ");
+        let mut number = |word: &str| parts.next()?.strip_suffix(word)?.parse().ok();
+        Some(Self {
+            passed: number(" passed")?,
+            failed: number(" failed")?,
+            skipped: number(" skipped")?,
+        })
+    }
+
+    /// Adds another sum to this one.
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -60,8 +75,19 @@ impl fmt::Display for Counts {
     }
 }
 
+/// The names of what failed, for the list at the end: the reasons are pages above it.
+static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Puts a name on that list.
+pub(crate) fn remember_failure(name: &str) {
+    FAILED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(name.to_owned());
+}
+
 /// The parts of a full run, in their order.
-const STEPS: &[&str] = &["checks", "unit", "suite", "phpt"];
+const STEPS: &[&str] = &["checks", "unit", "suite", "phpt", "matrix"];
 
 #[derive(Debug)]
 struct Wish {
@@ -70,6 +96,7 @@ struct Wish {
     php: Option<PathBuf>,
     so: Option<PathBuf>,
     valgrind: bool,
+    matrix: bool,
     install: bool,
 }
 
@@ -90,6 +117,11 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<(), Stop> {
             Stop::Told => {}
         }
     }
+    let list = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !list.is_empty() {
+        run::headline("what failed; why stands above");
+        list.iter().for_each(|name| run::say(&format!("   {name}")));
+    }
     run::headline(&format!("done after {} s", begin.elapsed().as_secs()));
     run::say(&counts.to_string());
     if counts.failed == 0 {
@@ -107,6 +139,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Wish, Stop> {
         php: None,
         so: None,
         valgrind: false,
+        matrix: false,
         install: true,
     };
     while let Some(word) = parser.next()? {
@@ -127,6 +160,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Wish, Stop> {
                 let so = PathBuf::from(parser.value()?);
                 wish.so = Some(so.canonicalize().map_err(|why| failed(so.display(), why))?);
             }
+            Long("matrix") => wish.matrix = true,
             Long("valgrind") => wish.valgrind = true,
             Long("no-install") => wish.install = false,
             _ => return Err(word.unexpected().into()),
@@ -134,7 +168,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Wish, Stop> {
     }
     if wish.steps.is_empty() {
         let all = if wish.valgrind { &["phpt"] } else { STEPS };
-        wish.steps = all.iter().map(|step| (*step).to_owned()).collect();
+        let all = all.iter().filter(|step| **step != "matrix" || wish.matrix);
+        wish.steps = all.map(|step| (*step).to_owned()).collect();
     }
     if wish.filter.is_some() {
         wish.steps.retain(|step| step != "checks");
@@ -161,9 +196,18 @@ fn steps(wish: &Wish, counts: &mut Counts) -> Result<(), Stop> {
         ]);
         cargo_test("unit tests", command.arg("--no-fail-fast"), wish, counts)?;
     }
-    if !wants("suite") && !wants("phpt") {
-        return Ok(());
+    if wants("suite") || wants("phpt") {
+        with_extension(wish, php, counts)?;
     }
+    if wants("matrix") {
+        matrix::run_all(wish.filter.as_deref(), wish.install, counts)?;
+    }
+    Ok(())
+}
+
+/// The tests that need the extension built.
+fn with_extension(wish: &Wish, php: Php, counts: &mut Counts) -> Result<(), Stop> {
+    let wants = |step: &str| wish.steps.iter().any(|wanted| wanted == step);
     let so = match &wish.so {
         Some(so) => so.clone(),
         None => php.build()?,
@@ -228,6 +272,7 @@ fn checks(php: &Php, counts: &mut Counts) {
     for (label, command) in &mut all {
         if let Err(Stop::Failed(text)) = run::shown(label, command) {
             run::say(&format!("   failed  {text}"));
+            remember_failure(label);
             counts.failed += 1;
         }
     }
@@ -248,6 +293,12 @@ fn cargo_test(
         if let Some(found) = result_line(line) {
             counts.add(found);
         }
+        if let Some(name) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        {
+            remember_failure(name);
+        }
         // Passed tests are hundreds of lines that say nothing new.
         if !(line.starts_with("test ") && line.ends_with("... ok") || line.is_empty()) {
             run::say(line);
@@ -256,6 +307,7 @@ fn cargo_test(
     if !status.success() && counts.failed == before {
         // Not a test but the build, or a crash of the whole binary.
         counts.failed += 1;
+        remember_failure(label);
         run::say(&format!("   failed  {label}: cargo ended with {status}"));
     }
     Ok(())
@@ -303,5 +355,7 @@ mod tests {
             skipped: 3,
         };
         assert_eq!(counts.to_string(), "1 passed, 2 failed, 3 skipped");
+        assert_eq!(Counts::parse(&counts.to_string()), Some(counts));
+        assert_eq!(Counts::parse("phpt: 1 passed, 2 failed, 3 skipped"), None);
     }
 }
