@@ -243,7 +243,7 @@ fn keys(frame: &Frame<'_>, link: &Link, desk: &mut Desk) -> Result<Option<bool>,
         let name = OwnedText::from_value(keys).ok_or(Thrown)?;
         return Ok(push(link, desk, name.bytes())?.then_some(false));
     };
-    for (_, key) in list.iter() {
+    for key in list.values() {
         let name = OwnedText::from_value(key.deref()).ok_or(Thrown)?;
         if push(link, desk, name.bytes())? {
             desk.names.push(name);
@@ -269,9 +269,11 @@ fn fetch(
     let Some(many) = keys(frame, &link, desk)? else {
         return Ok(Fresh::bool(false));
     };
-    for index in 0..desk.call.len() {
-        if let Some(entry) = desk.call.entry_mut(index) {
-            entry.ttl = Ttl::from_php(expiry).0;
+    if verb == Verb::GetAndTouch {
+        for index in 0..desk.call.len() {
+            if let Some(entry) = desk.call.entry_mut(index) {
+                entry.ttl = Ttl::from_php(expiry).0;
+            }
         }
     }
     run(object, &link, desk)?;

@@ -12,10 +12,10 @@ use crate::ffi::value::{Fresh, Value};
 use crate::ini::{KeyHash, Prefix};
 use crate::memcache::{State, begin, connected, push, with_nodes};
 use crate::report::{self, CALLBACK};
-use crate::{ini, registry};
+use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
-use memring_pool::config::{DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Target};
+use memring_pool::config::{DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Topology};
 use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::pool::Pool;
 use std::cell::Cell;
@@ -363,23 +363,28 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         errors::warning("weight must be a positive integer");
         return Ok(None);
     }
-    let Ok(port) = u16::try_from(wish.port) else {
+    if u16::try_from(wish.port).is_err() {
         errors::warning("invalid tcp port number");
         return Ok(None);
-    };
+    }
     let Ok(udp_port) = u16::try_from(wish.udp_port) else {
         errors::warning("invalid udp port number");
         return Ok(None);
     };
-    let host = match std::str::from_utf8(wish.host) {
-        Ok(host) if !host.contains('\0') => host,
-        _ => {
-            errors::warning("invalid host: a host is a name, an address or unix:///path");
-            return Ok(None);
-        }
+    let found = match std::str::from_utf8(wish.host) {
+        Ok(host) if !host.contains('\0') => found(host, wish),
+        _ => Err("invalid host: a host is a name, an address or unix:///path".to_owned()),
     };
-    let Some(target) = target(host, port)? else {
-        return Ok(None);
+    let found = match found {
+        Ok(found) => found,
+        Err(text) => {
+            errors::warning_of(text);
+            return if errors::pending() {
+                Err(Thrown)
+            } else {
+                Ok(None)
+            };
+        }
     };
     let link = match object.connection() {
         Connection::Pool(link) => link,
@@ -394,6 +399,10 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
             link
         }
     };
+    let spec = match found {
+        Found::Node(spec) => spec,
+        Found::Pool(topology) => return add_pool(link, topology),
+    };
     let limit = duration(wish.timeout);
     let (connect_timeout, op_timeout, idle_limit) = ini::read(|values| {
         (
@@ -403,11 +412,7 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         )
     });
     let spec = NodeSpec {
-        host: host.to_owned(),
-        port,
         udp_port,
-        target,
-        id: None,
         weight: u32::try_from(wish.weight).unwrap_or(u32::MAX),
         connect_timeout: connect_timeout.unwrap_or(limit),
         op_timeout: op_timeout.unwrap_or(limit),
@@ -416,46 +421,76 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         // A node declared down must not mark the connection that other pools share.
         persistent: wish.persistent && wish.status,
         status: wish.status,
+        ..spec
     };
     let index = link.with(|state| registry::with(|nodes| state.pool.add(spec, nodes)));
     Ok(index.map(|index| (link, index)))
 }
 
-/// Where a host as written leads to; None after a warning.
-fn target(host: &str, port: u16) -> Result<Option<Target>, Thrown> {
-    let (scheme, rest) = match (host.split_once("://"), host.strip_prefix("unix:")) {
-        (Some((scheme, rest)), _) => (scheme, rest),
-        (None, Some(rest)) => ("unix", rest),
-        (None, None) => ("tcp", host),
-    };
-    let allowed = ini::read(|values| {
-        values
-            .schemes
-            .split(|b| *b == b',')
-            .any(|word| word.trim_ascii().eq_ignore_ascii_case(scheme.as_bytes()))
+/// What a host argument names.
+enum Found {
+    /// One node; everything but host and port is the caller's to fill in.
+    Node(NodeSpec),
+    /// A whole pool of the file.
+    Pool(Topology),
+}
+
+/// What `host` names, or why nothing.
+fn found(host: &str, wish: &Wish<'_>) -> Result<Found, String> {
+    let (file, schemes, default_port) = ini::read(|values| {
+        (
+            values.config_file.clone(),
+            values.schemes.clone(),
+            values.port,
+        )
     });
-    let known = matches!(scheme, "tcp" | "unix");
-    if !known || !allowed {
-        let why = if known {
-            "is not in memring.allow_schemes"
-        } else {
-            "is not known: use a name, an address or unix:///path"
-        };
-        errors::warning_of(format!("the scheme {scheme}:// {why}"));
-        return if errors::pending() {
-            Err(Thrown)
-        } else {
-            Ok(None)
-        };
+    if let Some(name) = host.strip_prefix("pool:") {
+        let wish = session::named(&file, name).map_err(|error| error.to_string())?;
+        return Ok(Found::Pool(wish.topology));
     }
-    Ok(Some(if scheme == "unix" {
-        Target::Unix(rest.into())
-    } else {
-        Target::Tcp {
-            host: rest.trim_matches(['[', ']']).to_owned(),
-            port,
+    let schemes = session::schemes(&schemes).map_err(|error| error.to_string())?;
+    // A port left out is the default already; a port written in the host may only replace that.
+    let port = Some(wish.port).filter(|port| *port != default_port || !host.contains("://"));
+    let default_port = u16::try_from(default_port).unwrap_or(0);
+    NodeSpec::from_add_server(host, port, default_port, &schemes)
+        .map(Found::Node)
+        .map_err(|error| error.to_string())
+}
+
+/// Makes an empty pool the pool of the file: its nodes and its placement.
+fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thrown> {
+    let index = link.with(|state| {
+        if !state.pool.is_empty() {
+            return None;
         }
-    }))
+        let keys = state.pool.policy().keys.clone();
+        let mut policy = topology.policy;
+        // What the file leaves out is the setting's.
+        if policy.keys.prefix.is_empty() {
+            policy.keys.prefix = keys.prefix;
+        }
+        state.pool = Pool::new(policy);
+        registry::with(|nodes| {
+            topology
+                .nodes
+                .into_iter()
+                .map(|spec| state.pool.add(spec, nodes))
+                .last()
+        })
+    });
+    match index.flatten() {
+        Some(index) => Ok(Some((link, index))),
+        None => {
+            errors::warning(
+                "pool:NAME stands for a whole pool and cannot join other nodes; use an object of its own",
+            );
+            if errors::pending() {
+                Err(Thrown)
+            } else {
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// A pool without nodes, with the settings of this moment.

@@ -23,3 +23,4 @@ mod stairs;
 mod syscalls;
 mod pool;
 mod licences;
+mod settings;

@@ -9,7 +9,6 @@
 //! (new string, warning) when no reference to it is left.
 
 use super::errors;
-use super::string::OwnedText;
 use super::sys;
 use crate::session::{Handler, Keeper};
 use ext_php_rs::ffi::{
@@ -146,13 +145,10 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
             Ok((keeper, notices)) => {
                 // SAFETY: mod_data is ours from here until close.
                 unsafe { *data = Box::into_raw(Box::new(keeper)).cast() };
-                // An error handler may leave here by a jump: the texts are in request memory by then.
-                let notices: Vec<OwnedText> = notices
-                    .iter()
-                    .map(|n| OwnedText::new(n.as_bytes()))
-                    .collect();
+                // To the log and not to the page: a list that was read for years must not begin
+                // to print into every page.
                 for notice in notices {
-                    errors::notice(&String::from_utf8_lossy(notice.bytes()));
+                    errors::log_of(format!("memring: {notice}"));
                 }
                 SUCCESS
             }

@@ -1,6 +1,6 @@
 //! zend_string: borrowed from PHP, or owned with a reference of our own.
 
-use super::value::Value;
+use super::value::{Kind, Value};
 use ext_php_rs::ffi::{ext_php_rs_zend_string_init, ext_php_rs_zend_string_release, zend_string};
 use std::marker::PhantomData;
 
@@ -84,7 +84,11 @@ impl OwnedText {
     }
 
     /// What PHP makes of `value` as a string, or None when that threw.
+    #[inline]
     pub(crate) fn from_value(value: Value<'_>) -> Option<OwnedText> {
+        if let Kind::Text(text) = value.kind() {
+            return Some(text.keep());
+        }
         // SAFETY: `value` is a live zval; the function returns an own reference, or null after throwing.
         let raw = unsafe { super::sys::zval_try_get_string_func(value.raw()) };
         if raw.is_null() {
