@@ -45,7 +45,7 @@ fn on_free_port(what: &str, command: impl Fn(u16) -> Command) -> Result<(Running
         }
     }
     Err(Stop::Failed(format!(
-        "{what} does not start; its messages are above or in its log"
+        "{what} does not start on any of five free ports; start it by hand to see why"
     )))
 }
 
@@ -154,7 +154,9 @@ fn memcached() -> Command {
     }
     command
         .args(["-U", "0", "-m", "64", "-t", "1"])
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        // Says no more than that a port was taken meanwhile, and then another one is tried.
+        .stderr(Stdio::null());
     command
 }
 
