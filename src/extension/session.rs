@@ -135,8 +135,8 @@ impl Keeper {
     }
 
     /// Is there such a session, or may there be one?
-    pub(crate) fn exists(&mut self, id: &[u8]) -> bool {
-        self.sessions.exists(id)
+    pub(crate) fn exists(&mut self, id: &[u8], lock: bool) -> bool {
+        self.sessions.exists(id, lock)
     }
 }
 

@@ -5,7 +5,8 @@
 //!   read    incr K.lock 1 · add K.lock 1 · get K     one trip; the turn is ours when
 //!                                                    incr said 1 or add stored
 //!   write   set K · set K.lock 0                     to every copy, one trip
-//!   touch   touch K · set K.lock 0                   to every copy; set K where it is missing
+//!   touch   touch K · set K.lock 0                   to every copy; where one lacks K, the turn
+//!                                                    is taken again and K is set on all
 //!   close   set K.lock 0                             wherever the turn is still ours
 //! ```
 //!
@@ -18,13 +19,16 @@
 //! tests/golden/wire-session.txt.
 
 use crate::call::{Call, Verb};
-use crate::codec::{self, Compression};
+use crate::codec::Compression;
 use crate::error::{Error, Kind};
 use crate::fanout;
 use crate::item::{Flags, KeyRule, LongKeys};
 use crate::pool::Pool;
-use crate::wire::{Expect, Reply, Store, classic};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use crate::wire::{Expect, Reply, classic};
+use std::time::{Duration, Instant};
+
+mod words;
+use words::{expiry, inflated, store, turn, unlock, value_of};
 
 /// First pause while somebody else has the turn (pecl: usleep(5000)).
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -55,6 +59,8 @@ pub struct Sessions {
     held: Option<Turn>,
     /// An id made in this request, which is new by construction.
     made: Option<Vec<u8>>,
+    /// Why a validation could not tell, for the read of the same id that follows.
+    unsure: Option<(Vec<u8>, Error)>,
     log: Vec<String>,
 }
 
@@ -66,6 +72,8 @@ struct Turn {
     nodes: Vec<usize>,
     /// What was read with it, for the read that follows a validation.
     found: Option<Vec<u8>>,
+    /// A node that was asked had nothing.
+    lacking: bool,
 }
 
 /// The two keys of a session.
@@ -96,6 +104,7 @@ impl Sessions {
             call: Call::new(),
             held: None,
             made: None,
+            unsure: None,
             log: Vec::new(),
         }
     }
@@ -121,7 +130,12 @@ impl Sessions {
             return self.look(id).map(Option::unwrap_or_default);
         }
         self.release();
-        let found = if lock { self.take(id) } else { self.look(id) };
+        let found = match self.unsure.take() {
+            // The validation waited already; a second wait would bring the same.
+            Some((asked, error)) if asked == id => Err(error),
+            _ if lock => self.take(id),
+            _ => self.look(id),
+        };
         match found {
             Ok(found) => Ok(found.unwrap_or_default()),
             // Nobody to ask, but nobody can have stored anything either.
@@ -132,19 +146,20 @@ impl Sessions {
         }
     }
 
-    /// Is there a session `id`? Absence must be proved: where no node can say, the answer is yes.
+    /// Is there a session `id`? Absence must be proved: where no node can say, the answer is yes,
+    /// and the read that follows fails.
     ///
-    /// The turn taken on the way is kept for the read that follows, and given back at once
+    /// The turn taken on the way, when `lock`, is kept for that read, and given back at once
     /// when there is no such session.
-    pub fn exists(&mut self, id: &[u8]) -> bool {
+    pub fn exists(&mut self, id: &[u8], lock: bool) -> bool {
         if self.held.as_ref().is_some_and(|turn| turn.id == id) {
             return true;
         }
-        if self.made.as_deref() == Some(id) {
+        // session_create_id() asks for an id made at random, while the turn on the running session is ours.
+        if self.held.is_some() || self.made.as_deref() == Some(id) {
             return self.look(id).is_ok_and(|found| found.is_some());
         }
-        self.release();
-        match self.take(id) {
+        match if lock { self.take(id) } else { self.look(id) } {
             Ok(Some(found)) => {
                 if let Some(turn) = &mut self.held {
                     turn.found = Some(found);
@@ -155,7 +170,10 @@ impl Sessions {
                 self.release();
                 false
             }
-            Err(_) => true,
+            Err(error) => {
+                self.unsure = Some((id.to_vec(), error));
+                true
+            }
         }
     }
 
@@ -184,16 +202,19 @@ impl Sessions {
         if whole {
             Ok(())
         } else {
-            Err(self.complaint("could not be stored"))
+            Err(self.complaint(&keys, "stored"))
         }
     }
 
     /// Gives unchanged session `id` another `lifetime` seconds on every copy, stores it again
-    /// where it is missing, and gives the turn back.
+    /// where it is missing, and gives the turn back. A new one is stored, though it is empty.
     ///
     /// # Errors
     /// As [`Sessions::write`].
     pub fn touch(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
+        if self.held.as_ref().is_some_and(|t| t.id == id && t.lacking) {
+            return self.write(id, data, lifetime);
+        }
         let keys = self.keys(id)?;
         let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
         let touched = self.everywhere(&keys, |out, asks| {
@@ -210,13 +231,47 @@ impl Sessions {
             .iter()
             .any(|(_, lane)| first(*lane) == Some(Reply::Done));
         if missing {
-            return self.write(id, data, lifetime);
+            return self.mend(id, &keys, data, lifetime, whole);
         }
         if whole {
             Ok(())
         } else {
-            Err(self.complaint("could not be extended"))
+            Err(self.complaint(&keys, "extended"))
         }
+    }
+
+    /// Stores an unchanged session on the copies that lack it.
+    ///
+    /// The turn went back with the touch, so it is taken again, without waiting: who has it
+    /// now ends by touching or storing the session anyway. Where a copy had the session
+    /// (`kept`), it must still be the same one: it may have been changed or destroyed since.
+    fn mend(
+        &mut self,
+        id: &[u8],
+        keys: &Keys,
+        data: &[u8],
+        lifetime: u32,
+        kept: bool,
+    ) -> Result<(), Error> {
+        self.release();
+        for node in self.places(keys) {
+            if !self.pool.allows(node, Instant::now()) {
+                continue;
+            }
+            match self.ask(node, keys) {
+                Said::Nothing(_) => {}
+                Said::Taken => return Ok(()),
+                Said::Ours(_) => {
+                    self.holds(id, node);
+                    if !kept || self.look(id)?.as_deref() == Some(data) {
+                        return self.write(id, data, lifetime);
+                    }
+                    self.release();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes session `id` and its turn from every copy.
@@ -232,7 +287,7 @@ impl Sessions {
         });
         self.forget(id, &removed);
         if removed.is_empty() {
-            Err(self.complaint("could not be destroyed"))
+            Err(self.complaint(&keys, "destroyed"))
         } else {
             Ok(())
         }
@@ -240,10 +295,14 @@ impl Sessions {
 
     /// Gives the turn back wherever it is still ours; the end of a request must call it.
     pub fn release(&mut self) {
-        let Some(turn) = self.held.take() else { return };
+        let Some(mut turn) = self.held.take() else {
+            return;
+        };
         let Ok(keys) = self.keys(&turn.id) else {
             return;
         };
+        let now = Instant::now();
+        turn.nodes.retain(|node| self.pool.allows(*node, now));
         let lock_timeout = self.terms.lock_timeout;
         self.fresh();
         // A node that cannot be told lets the turn go when the lock's life ends.
@@ -257,7 +316,7 @@ impl Sessions {
     fn take(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let keys = self.keys(id)?;
         let limit = Duration::from_secs(u64::from(self.terms.lock_timeout) * 2);
-        let (mut waited, mut pause) = (Duration::ZERO, PAUSE_FIRST);
+        let (since, mut pause) = (Instant::now(), PAUSE_FIRST);
         let mut silent = None;
         let mut asked = false;
         for node in self.places(&keys) {
@@ -268,13 +327,10 @@ impl Sessions {
                 match self.ask(node, &keys) {
                     Said::Ours(found) => {
                         asked = true;
-                        let turn = self.held.get_or_insert_with(|| Turn {
-                            id: id.to_vec(),
-                            nodes: Vec::new(),
-                            found: None,
-                        });
-                        turn.nodes.push(node);
+                        self.holds(id, node).lacking |= found.is_none();
                         match found.map(|(flags, data)| inflated(flags, data)).transpose() {
+                            // An id of our own making is on no other node either.
+                            Ok(None) if self.made.as_deref() == Some(id) => return Ok(None),
                             Ok(None) => break,
                             Ok(found) => return Ok(found),
                             Err(error) => {
@@ -283,18 +339,17 @@ impl Sessions {
                             }
                         }
                     }
-                    Said::Taken if waited >= limit => {
+                    Said::Taken if since.elapsed() >= limit => {
                         self.release();
                         return Err(Error::new(
                             Kind::Locked,
-                            format!("another request has held this session for {} s", limit.as_secs()),
+                            format!("another request has held this session for {} s, so this one was not let in", limit.as_secs()),
                         )
                         .at(self.pool.name(node))
-                        .hint("Shorten that request, call session_write_close() in it, or raise memcache.lock_timeout"));
+                        .hint("Call session_write_close() earlier in that request, or raise memcache.lock_timeout"));
                     }
                     Said::Taken => {
                         fanout::pause(pause);
-                        waited += pause;
                         pause = (pause * 2).min(PAUSE_MAX);
                     }
                     Said::Nothing(error) => {
@@ -307,8 +362,20 @@ impl Sessions {
         if asked {
             Ok(None)
         } else {
-            Err(silent.unwrap_or_else(|| self.nobody()))
+            Err(advised(silent.unwrap_or_else(|| self.nobody(&keys))))
         }
+    }
+
+    /// Notes that the counter of `node` is ours.
+    fn holds(&mut self, id: &[u8], node: usize) -> &mut Turn {
+        let turn = self.held.get_or_insert_with(|| Turn {
+            id: id.to_vec(),
+            nodes: Vec::new(),
+            found: None,
+            lacking: false,
+        });
+        turn.nodes.push(node);
+        turn
     }
 
     /// What is stored, without a turn; `None` when a node said there is nothing.
@@ -322,7 +389,7 @@ impl Sessions {
             }
             self.fresh();
             let lane = self.pool.exchange(node, &mut self.call, |out, asks| {
-                get(out, asks, &keys.data);
+                words::get(out, asks, &keys.data);
             });
             let Some(lane) = lane else {
                 silent = self.last_error();
@@ -337,30 +404,27 @@ impl Sessions {
         if asked {
             Ok(None)
         } else {
-            Err(silent.unwrap_or_else(|| self.nobody()))
+            Err(advised(silent.unwrap_or_else(|| self.nobody(&keys))))
         }
     }
 
     /// Asks one node for the turn and the data.
+    ///
+    /// Asked again on a connection that was closed while it stood idle: should the first
+    /// asking have been heard after all, the turn is waited for, and nothing is lost.
     fn ask(&mut self, node: usize, keys: &Keys) -> Said {
         let lock_timeout = self.terms.lock_timeout;
         self.fresh();
-        let lanes = self
-            .pool
-            .exchange_all(&[node], &mut self.call, |out, asks| {
-                classic::delta(out, true, &keys.lock, 1);
-                asks.push(Expect::Number);
-                classic::store(out, Store::Add, &keys.lock, codec::INT, lock_timeout, 1, 0);
-                out.extend_from_slice(b"1\r\n");
-                asks.push(Expect::Line);
-                get(out, asks, &keys.data);
-            });
-        let Some((_, lane)) = lanes.first() else {
-            return Said::Nothing(self.last_error().unwrap_or_else(|| self.nobody()));
+        let lane = self.pool.exchange(node, &mut self.call, |out, asks| {
+            turn(out, asks, &keys.lock, lock_timeout);
+            words::get(out, asks, &keys.data);
+        });
+        let Some(lane) = lane else {
+            return Said::Nothing(self.last_error().unwrap_or_else(|| self.nobody(keys)));
         };
-        let (answers, bytes) = self.call.answers(*lane);
+        let (answers, bytes) = self.call.answers(lane);
         let Some(([counted, added], rest)) = answers.split_first_chunk() else {
-            return Said::Nothing(self.nobody());
+            return Said::Nothing(self.nobody(keys));
         };
         if *counted != Reply::Number(1) && *added != Reply::Done {
             return match self.last_error() {
@@ -447,88 +511,42 @@ impl Sessions {
         self.call.events().last().map(|event| event.error.clone())
     }
 
-    fn complaint(&self, what: &str) -> Error {
-        self.last_error().unwrap_or_else(|| {
-            Error::new(
-                Kind::Connect,
-                format!("the session {what}: none of its nodes is usable right now"),
-            )
-        })
-    }
-
-    fn nobody(&self) -> Error {
-        Error::new(
-            Kind::Connect,
-            "none of this session's nodes is usable right now",
+    /// Why a session could not be `what` ("stored"): the last node's failure, or that none was asked.
+    fn complaint(&mut self, keys: &Keys, what: &str) -> Error {
+        let Some(error) = self.last_error() else {
+            return self.nobody(keys);
+        };
+        let told = Error::new(
+            error.kind(),
+            format!("the session could not be {what}: {}", error.cause()),
         )
-        .hint("Bring a node back, or wait for its retry_interval to end")
-    }
-}
-
-/// Seconds since 1970, when something stored now for `lifetime` seconds ends.
-fn expiry(lifetime: u32) -> u32 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    u32::try_from(now.saturating_add(u64::from(lifetime))).unwrap_or(u32::MAX)
-}
-
-fn get(out: &mut Vec<u8>, asks: &mut Vec<Expect>, key: &[u8]) {
-    classic::get(out, false);
-    classic::get_key(out, key);
-    classic::end(out);
-    asks.push(Expect::Values);
-}
-
-fn store(
-    out: &mut Vec<u8>,
-    asks: &mut Vec<Expect>,
-    key: &[u8],
-    flags: Flags,
-    ttl: u32,
-    value: &[u8],
-) {
-    classic::store(out, Store::Set, key, flags.0, ttl, value.len(), 0);
-    out.extend_from_slice(value);
-    classic::end(out);
-    asks.push(Expect::Line);
-}
-
-fn unlock(out: &mut Vec<u8>, asks: &mut Vec<Expect>, key: &[u8], lock_timeout: u32) {
-    store(out, asks, key, Flags(codec::INT), lock_timeout, b"0");
-}
-
-/// The one value a get for `key` may have brought.
-fn value_of<'b>(
-    answers: &[Reply],
-    bytes: &'b [u8],
-    key: &[u8],
-) -> Result<Option<(Flags, &'b [u8])>, Error> {
-    for reply in answers {
-        if let Reply::Value {
-            key: echoed,
-            flags,
-            data,
-            ..
-        } = reply
-        {
-            if echoed.of(bytes) != key {
-                return Err(Error::new(
-                    Kind::Protocol,
-                    "Malformed server response: the value of another key",
-                ));
-            }
-            return Ok(Some((Flags(*flags), data.of(bytes))));
+        .at(error.node().unwrap_or("memcached"));
+        if error.kind().is_node_fault() {
+            told.hint("Is memcached running there, and reachable?")
+        } else {
+            // A refusal: nearly always a value beyond the server's item size.
+            told.hint("Keep less in the session, or give memcached more room (-I for one item, -m for all)")
         }
     }
-    Ok(None)
+
+    /// No node of a session may be asked: all failed a moment ago.
+    fn nobody(&mut self, keys: &Keys) -> Error {
+        let places = self.places(keys);
+        let names: Vec<&str> = places.iter().map(|node| self.pool.name(*node)).collect();
+        Error::new(
+            Kind::Connect,
+            "not asked, since it failed less than its retry_interval ago",
+        )
+        .at(&names.join(" and "))
+        .hint("Is memcached running there, and reachable?")
+    }
 }
 
-fn inflated(flags: Flags, data: impl AsRef<[u8]> + Into<Vec<u8>>) -> Result<Vec<u8>, Error> {
-    if !codec::is_compressed(flags) {
-        return Ok(data.into());
+/// A failure that ended a read, with what it meant and what to do.
+fn advised(error: Error) -> Error {
+    if error.kind().is_node_fault() {
+        error.hint("The session was not started, so nothing is overwritten. Is memcached running there, and reachable?")
+    } else {
+        error.hint("The session was not started, so nothing is overwritten")
     }
-    let mut plain = Vec::new();
-    codec::inflate(data.as_ref(), codec::INFLATE_MAX, &mut plain)?;
-    Ok(plain)
 }

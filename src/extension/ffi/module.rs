@@ -241,6 +241,7 @@ unsafe extern "C" fn stop(_kind: c_int, number: c_int) -> zend_result {
 /// After the request, when Zend memory is gone already: only our own heap is touched.
 unsafe extern "C" fn after_request() -> zend_result {
     catch_unwind(|| {
+        super::session::forgotten();
         scratch::clear();
         SUCCESS
     })

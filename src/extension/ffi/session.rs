@@ -17,6 +17,7 @@ use ext_php_rs::ffi::{
     zend_hash_str_find, zend_result, zend_string, zval,
 };
 use memring_pool::error::Error;
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -43,6 +44,11 @@ const fn table(
         s_validate_sid: Some(validate_sid),
         s_update_timestamp: Some(update_timestamp),
     })
+}
+
+thread_local! {
+    /// The keeper of this thread, from open to close.
+    static OPEN: Cell<Option<*mut Keeper>> = const { Cell::new(None) };
 }
 
 static MEMRING: Table = table(c"memring", open_memring);
@@ -132,6 +138,13 @@ unsafe extern "C" fn open_memcache(
 
 unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_result {
     guard(|| {
+        // session_reset() opens again without a close. What is open stays so, with its turn: a
+        // second keeper would wait for the first.
+        // SAFETY: PHP passes a place; only a pointer of our own making is taken for a keeper.
+        if unsafe { OPEN.get().is_some_and(|open| open == (*data).cast()) } {
+            return SUCCESS;
+        }
+        forgotten();
         // SAFETY: PHP passes a NUL-terminated path, or null.
         let path = unsafe {
             if path.is_null() {
@@ -143,8 +156,10 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
         let prefix = crate::session::prefix();
         match Keeper::open(handler, path.to_bytes(), prefix) {
             Ok((keeper, notices)) => {
+                let keeper = Box::into_raw(Box::new(keeper));
+                OPEN.set(Some(keeper));
                 // SAFETY: mod_data is ours from here until close.
-                unsafe { *data = Box::into_raw(Box::new(keeper)).cast() };
+                unsafe { *data = keeper.cast() };
                 // To the log and not to the page: a list that was read for years must not begin
                 // to print into every page.
                 for notice in notices {
@@ -161,6 +176,17 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
     })
 }
 
+/// Gives back the turn a class of userland left, by a close() that does not call its parent's.
+///
+/// Also called after the request, when Zend has no memory any more: nothing is logged here.
+pub(super) fn forgotten() {
+    if let Some(left) = OPEN.take() {
+        // SAFETY: made by `open` and not closed since; PHP no longer has it, for it opens another one or its
+        // request is over.
+        unsafe { Box::from_raw(left) }.release();
+    }
+}
+
 unsafe extern "C" fn close(data: ModData) -> zend_result {
     guard(|| {
         // SAFETY: mod_data holds the box that `open` made, or null; it is taken out before it is dropped.
@@ -168,6 +194,7 @@ unsafe extern "C" fn close(data: ModData) -> zend_result {
         unsafe {
             let keeper = (*data).cast::<Keeper>();
             *data = std::ptr::null_mut();
+            OPEN.set(None);
             if !keeper.is_null() {
                 let mut keeper = Box::from_raw(keeper);
                 keeper.release();
@@ -284,7 +311,8 @@ unsafe extern "C" fn create_sid(data: ModData) -> *mut zend_string {
 unsafe extern "C" fn validate_sid(data: ModData, id: *mut zend_string) -> zend_result {
     // SAFETY: as PHP calls it.
     guard(|| unsafe {
-        match keeper(data).map(|keeper| keeper.exists(bytes(id))) {
+        let lock = !reads_and_closes();
+        match keeper(data).map(|keeper| keeper.exists(bytes(id), lock)) {
             Some(true) => SUCCESS,
             _ => FAILURE,
         }
