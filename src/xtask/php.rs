@@ -49,7 +49,7 @@ impl Php {
         let modules = quiet("php -n -m", Command::new(&cli).args(["-n", "-m"]))?;
         Ok(Self {
             version: format!("{}.{}", number / 10_000, number / 100 % 100),
-            api: ask("--phpapi").or_else(|_| api_of(&cli))?,
+            api: api_of(&cli)?,
             extensions: PathBuf::from(ask("--extension-dir")?),
             built_in: modules
                 .lines()
@@ -109,7 +109,7 @@ impl Php {
     }
 }
 
-/// The module API of a PHP whose php-config has no `--phpapi` (only Debian's has).
+/// The number of the module API; only Debian's php-config tells it.
 fn api_of(cli: &Path) -> Result<String, Stop> {
     let info = quiet("php -i", Command::new(cli).args(["-n", "-i"]))?;
     info.lines()
