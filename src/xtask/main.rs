@@ -5,6 +5,7 @@
 //! missing on the machine is `bootstrap`, how a program is run is `run`, what is started and stopped is `servers`.
 //! It is not a second build system: Rust is built by cargo, which this calls.
 
+mod bench;
 mod bootstrap;
 mod demo;
 mod fastcgi;
@@ -62,6 +63,12 @@ const COMMANDS: &[Command] = &[
         line: "every check and every test there is",
         help: test::HELP,
         run: test::main,
+    },
+    Command {
+        word: "bench",
+        line: "speed beside other clients and a bare loop",
+        help: bench::HELP,
+        run: bench::main,
     },
     Command {
         word: "install",

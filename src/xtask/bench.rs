@@ -1,0 +1,501 @@
+//! cargo xtask bench: what the extension costs beside the other clients and beside no client at all.
+//!
+//! ```text
+//!   one CPU:  bare loop ─┐
+//!             memring ───┼─► the same nodes, the same keys, the same values
+//!             rivals  ───┘
+//! ```
+//!
+//! A figure is a share of the bare loop: its time divided by the client's, for the same work, so that 1.00 is as fast
+//! as the sockets allow. In each round bare loop and clients take turns in short slices, and the best slice of each
+//! counts, so that other work on the machine disturbs all of them or none. This is a measurement and no test: it
+//! fails when something gives wrong results, never because something was slow.
+
+mod bare;
+mod contender;
+mod report;
+
+use crate::php::Php;
+use crate::run::{self, Running, Scratch};
+use crate::servers::Memcached;
+use crate::{Stop, bootstrap, failed};
+use bare::{Bare, Exchange};
+use contender::{Contender, Worker};
+use report::{Facts, Report, Row};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What --help prints.
+pub(crate) const HELP: &str = "\
+cargo xtask bench [--rounds N] [--quick] [--pecl SO] [--so FILE] [--instructions] [--no-record]
+
+Measures the release extension beside php-memcached and phpredis (where installed) and beside a bare write+read loop
+that says the same words to the same nodes, all on one CPU. Starts its own servers on free loopback ports and leaves
+nothing running. Prints one table and keeps it under tests/bench/record/.
+
+  --rounds N      rounds, at least 1 (default 7)
+  --quick         two rounds of short slices, no record: to see that everything works
+  --pecl SO       also measure this build of pecl-memcache
+  --so FILE       an extension built before, instead of building the release one
+  --instructions  count instructions per operation, too, with valgrind (some minutes)
+  --no-record     print only";
+
+const PLACE: &str = "127.0.0.1";
+/// Nodes of the row with several.
+const NODES: usize = 4;
+/// Turns each contender has in a round. Many short ones: on a busy machine some then pass undisturbed.
+const SLICES: u32 = 30;
+
+/// Rows: name, passes in one slice, and the bar that memring is held to, a share of the bare loop.
+const ROWS: [(&str, u32, Option<f64>); 10] = [
+    ("get", 150, Some(0.92)),
+    ("set", 150, Some(0.92)),
+    ("miss", 150, None),
+    ("get-10k", 120, None),
+    ("set-10k", 120, None),
+    ("multi-1", 40, Some(0.78)),
+    ("multi-4", 25, Some(0.80)),
+    ("increment", 150, None),
+    ("session", 25, None),
+    ("session-kept", 50, None),
+];
+
+struct Options {
+    rounds: u32,
+    quick: bool,
+    pecl: Option<PathBuf>,
+    so: Option<PathBuf>,
+    instructions: bool,
+    record: bool,
+}
+
+/// The subcommand.
+///
+/// # Errors
+/// When something is missing or gives wrong results; never for being slow.
+pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
+    use lexopt::prelude::*;
+    let mut options = Options {
+        rounds: 7,
+        quick: false,
+        pecl: None,
+        so: None,
+        instructions: false,
+        record: true,
+    };
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("rounds") => options.rounds = parser.value()?.parse::<u32>()?.max(1),
+            Long("quick") => options.quick = true,
+            Long("pecl") => options.pecl = Some(found(PathBuf::from(parser.value()?))?),
+            Long("so") => options.so = Some(found(PathBuf::from(parser.value()?))?),
+            Long("instructions") => options.instructions = true,
+            Long("no-record") => options.record = false,
+            _ => return Err(word.unexpected().into()),
+        }
+    }
+    if options.quick {
+        options.rounds = options.rounds.min(2);
+        options.record = false;
+    }
+    let php = Php::find(None)?;
+    let so = match options.so.take() {
+        Some(so) => so,
+        None => php.build()?,
+    };
+    let report = measure(&php, so, &options)?;
+    let text = report.text();
+    run::say(&format!("\n{text}"));
+    if options.record {
+        let folder = run::root().join("tests/bench/record");
+        run::make_dir(&folder)?;
+        let file = free_name(&folder, &report.facts.date);
+        run::write(&file, text)?;
+        run::say(&format!("kept in {}", file.display()));
+    }
+    Ok(())
+}
+
+fn found(path: PathBuf) -> Result<PathBuf, Stop> {
+    path.canonicalize()
+        .map_err(|why| failed(path.display(), why))
+}
+
+/// "2025-01-31.md", or with a number behind the date when that is taken.
+fn free_name(folder: &Path, date: &str) -> PathBuf {
+    let first = folder.join(format!("{date}.md"));
+    let later = (2..).map(|number| folder.join(format!("{date}-{number}.md")));
+    std::iter::once(first)
+        .chain(later)
+        .find(|file| !file.exists())
+        .unwrap_or_else(|| folder.join("record.md"))
+}
+
+/// Keeps this process and all it starts on one CPU, the last it may use.
+fn pin() -> Result<usize, Stop> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let allowed = sched_getaffinity(None).map_err(|why| failed("which CPUs may be used", why))?;
+    let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu));
+    let last = last.ok_or_else(|| Stop::Failed("no CPU may be used".to_owned()))?;
+    let mut one = CpuSet::new();
+    one.set(last);
+    sched_setaffinity(None, &one).map_err(|why| failed("staying on one CPU", why))?;
+    Ok(last)
+}
+
+fn measure(php: &Php, so: PathBuf, options: &Options) -> Result<Report, Stop> {
+    let scratch = Scratch::new("bench")?;
+    let file = scratch.path().join("loop.php");
+    run::write(&file, include_str!("../../tests/bench/loop.php"))?;
+    pin()?;
+    let nodes = (0..NODES)
+        .map(|_| Memcached::start())
+        .collect::<Result<Vec<_>, _>>()?;
+    let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
+    let redis = Redis::start()?;
+    let contenders = contenders(php, so, options, &ports, redis.as_ref());
+
+    run::headline("clients");
+    let mut workers = Vec::new();
+    for contender in &contenders {
+        let mut worker = contender.start(php, scratch.path(), &file)?;
+        run::say(&format!("   {}: {}", contender.name, worker.hello));
+        worker.ask("fill", 1)?;
+        workers.push(worker);
+    }
+    let places = workers
+        .first_mut()
+        .map_or_else(|| Ok(String::new()), |ours| ours.ask("places", 1))?;
+    let mut bare = Bare::connect(&ports)?;
+    let mut bare_redis = redis
+        .as_ref()
+        .map(|redis| Bare::connect(&[redis.port]))
+        .transpose()?;
+
+    let mut rows: Vec<Row> = ROWS
+        .iter()
+        .map(|(name, _, bar)| Row::new(name, *bar, workers.len()))
+        .collect();
+    let slices = if options.quick { SLICES / 5 } else { SLICES };
+    for round in 1..=options.rounds {
+        run::headline(&format!("round {round} of {}", options.rounds));
+        let _beat = run::Heartbeat::start("measuring");
+        for (row, (name, count, _)) in rows.iter_mut().zip(ROWS) {
+            let (shape, redis_shape) = (shape(name, &ports, &places), redis_shape(name));
+            let fresh = name == "session";
+            let mut best = vec![Duration::MAX; workers.len()];
+            let (mut best_bare, mut best_redis) = (Duration::MAX, Duration::MAX);
+            for _ in 0..slices {
+                best_bare = best_bare.min(bare.run(&shape, fresh, count)?);
+                for (worker, best) in workers.iter_mut().zip(&mut best) {
+                    if worker.name == "phpredis" {
+                        let Some(bare) = bare_redis.as_mut().filter(|_| !redis_shape.is_empty())
+                        else {
+                            continue;
+                        };
+                        best_redis = best_redis.min(bare.run(&redis_shape, fresh, count)?);
+                    }
+                    *best = (*best).min(worker.time(name, count)?);
+                }
+            }
+            for (index, (worker, best)) in workers.iter().zip(best).enumerate() {
+                let yardstick = match worker.name {
+                    "phpredis" => best_redis,
+                    _ => best_bare,
+                };
+                if best < Duration::MAX {
+                    row.add(index, yardstick / count, best / count);
+                }
+            }
+        }
+    }
+    let facts = facts(&workers, options)?;
+    drop(workers);
+    let mut report = Report {
+        names: contenders.iter().map(|c| c.name).collect(),
+        memory: memory(php, &contenders, scratch.path(), &file)?,
+        facts,
+        rows,
+    };
+    count(
+        php,
+        &contenders,
+        scratch.path(),
+        &file,
+        options,
+        &mut report,
+    );
+    Ok(report)
+}
+
+/// Counts what noise does not change: system calls and, when asked for, instructions.
+fn count(
+    php: &Php,
+    contenders: &[Contender],
+    scratch: &Path,
+    file: &Path,
+    options: &Options,
+    report: &mut Report,
+) {
+    run::headline("system calls");
+    let _beat = run::Heartbeat::start("counting");
+    for row in &mut report.rows {
+        row.calls = contenders
+            .iter()
+            .map(|one| one.system_calls(php, scratch, file, row.name))
+            .collect();
+        if options.instructions {
+            row.instructions = contenders
+                .iter()
+                .map(|one| one.instructions(php, scratch, file, row.name))
+                .collect();
+        }
+    }
+}
+
+/// Bytes per object and per connection of each contender, each in a PHP that has done nothing else.
+fn memory(
+    php: &Php,
+    contenders: &[Contender],
+    scratch: &Path,
+    file: &Path,
+) -> Result<Vec<[String; 2]>, Stop> {
+    run::headline("memory");
+    let ask = |one: &Contender, what: &str| one.start(php, scratch, file)?.ask(what, 500);
+    contenders
+        .iter()
+        .map(|one| Ok([ask(one, "object")?, ask(one, "connection")?]))
+        .collect()
+}
+
+fn contenders(
+    php: &Php,
+    so: PathBuf,
+    options: &Options,
+    ports: &[u16],
+    redis: Option<&Redis>,
+) -> Vec<Contender> {
+    let mut all = vec![Contender::new("memring", vec![so], ports.to_vec())];
+    // What Debian's builds of these need loaded before them.
+    let rival = |name: &str, needs: &[&str]| -> Option<Vec<PathBuf>> {
+        let file = |name: &str| php.extensions.join(format!("{name}.so"));
+        let files: Vec<PathBuf> = needs
+            .iter()
+            .map(|need| file(need))
+            .filter(|need| need.is_file())
+            .chain([file(name)])
+            .collect();
+        file(name).is_file().then_some(files)
+    };
+    match rival("memcached", &["igbinary", "msgpack"]) {
+        Some(files) => all.push(Contender::new("php-memcached", files, ports.to_vec())),
+        None => run::say("   php-memcached is not installed (package php-memcached): left out"),
+    }
+    if let Some(pecl) = &options.pecl {
+        all.push(Contender::new(
+            "pecl-memcache",
+            vec![pecl.clone()],
+            ports.to_vec(),
+        ));
+    }
+    match (rival("redis", &["igbinary"]), redis) {
+        (Some(files), Some(redis)) => all.push(Contender::new("phpredis", files, vec![redis.port])),
+        _ => run::say("   phpredis or redis-server is not installed: left out"),
+    }
+    all
+}
+
+const SMALL: usize = 100;
+const LARGE: usize = 10_240;
+
+/// The steps of one pass of `row` in memcached's words; `places` is the port of each of the hundred keys.
+fn shape(row: &str, ports: &[u16], places: &str) -> Vec<Vec<Exchange>> {
+    let to = |node: usize, request: Vec<u8>, end: &'static [u8]| Exchange { node, request, end };
+    let get = |key: &str| vec![to(0, format!("get {key}\r\n").into_bytes(), b"END\r\n")];
+    let set = |key: &str, length: usize| {
+        let mut request = format!("set {key} 0 0 {length}\r\n").into_bytes();
+        request.resize(request.len() + length, b'x');
+        request.extend_from_slice(b"\r\n");
+        vec![to(0, request, b"STORED\r\n")]
+    };
+    let many = |node_of: &dyn Fn(usize) -> usize| {
+        let mut requests = vec![String::new(); ports.len()];
+        for key in 0..100 {
+            if let Some(request) = requests.get_mut(node_of(key)) {
+                request.push_str(&format!(" bench:{key}"));
+            }
+        }
+        let asked = requests
+            .iter()
+            .enumerate()
+            .filter(|(_, keys)| !keys.is_empty());
+        asked
+            .map(|(node, keys)| to(node, format!("get{keys}\r\n").into_bytes(), b"END\r\n"))
+            .collect::<Vec<_>>()
+    };
+    match row {
+        "get" => vec![get("bench:small")],
+        "set" => vec![set("bench:small", SMALL)],
+        "miss" => vec![get("bench:missing")],
+        "get-10k" => vec![get("bench:large")],
+        // Under another key: the next get of a client checks what it reads.
+        "set-10k" => vec![set("bench:other", LARGE)],
+        "multi-1" => vec![many(&|_| 0)],
+        "multi-4" => {
+            let owners: Vec<usize> = places
+                .split_whitespace()
+                .map(|port| {
+                    ports
+                        .iter()
+                        .position(|p| p.to_string() == port)
+                        .unwrap_or(0)
+                })
+                .collect();
+            vec![many(&|key| owners.get(key).copied().unwrap_or(0))]
+        }
+        "increment" => vec![vec![to(0, b"incr bench:number 1\r\n".to_vec(), b"\r\n")]],
+        // The least there is to it: read, then write. A lock comes on top.
+        _ => vec![get("bench:small"), set("bench:other", SMALL)],
+    }
+}
+
+/// The same in Redis' words, for phpredis; empty where its row has no fair match.
+fn redis_shape(row: &str) -> Vec<Vec<Exchange>> {
+    let say = |words: &[&str], end: &'static [u8]| {
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        vec![Exchange {
+            node: 0,
+            request: request.into_bytes(),
+            end,
+        }]
+    };
+    let (small, large) = ("x".repeat(SMALL), "x".repeat(LARGE));
+    match row {
+        "get" => vec![say(&["GET", "bench:small"], b"x\r\n")],
+        "set" => vec![say(&["SET", "bench:small", &small], b"OK\r\n")],
+        "miss" => vec![say(&["GET", "bench:missing"], b"-1\r\n")],
+        "set-10k" => vec![say(&["SET", "bench:other", &large], b"OK\r\n")],
+        "multi-1" => {
+            let keys: Vec<String> = (0..100).map(|key| format!("bench:{key}")).collect();
+            let words: Vec<&str> = std::iter::once("MGET")
+                .chain(keys.iter().map(String::as_str))
+                .collect();
+            // The last of a hundred values ends as the others do: the loop counts on one read, as 12 KB allow it.
+            vec![say(&words, b"x\r\n")]
+        }
+        "increment" => vec![say(&["INCR", "bench:number"], b"\r\n")],
+        "session" | "session-kept" => vec![
+            say(&["GET", "bench:small"], b"x\r\n"),
+            say(&["SET", "bench:other", &small], b"OK\r\n"),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+fn facts(workers: &[Worker], options: &Options) -> Result<Facts, Stop> {
+    let line = |program: &str, words: &[&str]| {
+        let text = run::quiet(
+            program,
+            Command::new(program).current_dir(run::root()).args(words),
+        )
+        .unwrap_or_default();
+        text.lines().next().unwrap_or_default().trim().to_owned()
+    };
+    let hello = |worker: &Worker, at: usize| {
+        worker
+            .hello
+            .split(' ')
+            .nth(at)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let first = workers.first().ok_or_else(|| bootstrap::not_found("PHP"))?;
+    let mut versions = vec![format!("PHP {}", hello(first, 0))];
+    versions.extend(
+        workers
+            .iter()
+            .map(|one| format!("{} {}", one.name, hello(one, 1))),
+    );
+    versions.push(line("memcached", &["-V"]));
+    if run::program("redis-server").is_some() {
+        let text = line("redis-server", &["--version"]);
+        versions.push(text.split(" sha=").next().unwrap_or_default().to_owned());
+    }
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let model = read("/proc/cpuinfo");
+    let cpus = model
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown CPU", |name| {
+        name.trim_start_matches([' ', '\t', ':'])
+    });
+    Ok(Facts {
+        date: hello(first, 2),
+        revision: line("git", &["rev-parse", "--short", "HEAD"]),
+        versions: versions.join(" · "),
+        machine: format!(
+            "{model} · Linux {} · load {} · client and servers on one CPU of {cpus}",
+            read("/proc/sys/kernel/osrelease").trim(),
+            read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+        ),
+        method: format!(
+            "median [min, max] of {} rounds; in each the best of {SLICES} short slices, bare loop and clients in turns",
+            options.rounds
+        ),
+    })
+}
+
+/// A redis-server for the rows of phpredis.
+struct Redis {
+    port: u16,
+    running: Running,
+}
+
+impl Redis {
+    /// One on a free port, in memory only; `None` where it is not installed.
+    fn start() -> Result<Option<Redis>, Stop> {
+        let Some(program) = run::program("redis-server") else {
+            return Ok(None);
+        };
+        let port = TcpListener::bind((PLACE, 0))
+            .and_then(|listener| listener.local_addr())
+            .map_err(|why| failed("no free port", why))?
+            .port();
+        let mut command = Command::new(program);
+        command.args([
+            "--bind",
+            PLACE,
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        let running = Running::start_in_group(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+        let mut redis = Redis { port, running };
+        let begin = Instant::now();
+        while TcpStream::connect((PLACE, port)).is_err() {
+            if redis.running.ended() || begin.elapsed() > Duration::from_secs(20) {
+                return Err(Stop::Failed("redis-server does not start".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Some(redis))
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.running.kill();
+    }
+}

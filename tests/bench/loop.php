@@ -1,0 +1,167 @@
+<?php
+/* One contender of `cargo xtask bench`: waits for "row count" on a socket, runs the row that often, answers with
+ * nanoseconds. With a row and a count as further arguments it runs them once and ends, to be counted from outside.
+ *
+ *   php loop.php <contender> <ports> <socket>
+ *   php loop.php <contender> <ports> once <row> <count>
+ */
+[, $who, $ports] = $argv;
+$ports = array_map('intval', explode(',', $ports));
+$keys = [];
+for ($i = 0; $i < 100; $i++) {
+    $keys[] = "bench:$i";
+}
+$small = str_repeat('x', 100);
+// Bytes that no client finds worth compressing.
+mt_srand(1);
+$large = '';
+while (strlen($large) < 10240) {
+    $large .= chr(mt_rand(1, 255));
+}
+
+/** A client on the given nodes, with no setting but those that make the contenders do the same work. */
+function client(string $who, array $ports, bool $lasting = true): object
+{
+    switch ($who) {
+        case 'phpredis':
+            $client = new Redis;
+            $client->connect('127.0.0.1', $ports[0]);
+            return $client;
+        case 'php-memcached':
+            $client = new Memcached;
+            $client->setOption(Memcached::OPT_COMPRESSION, false);
+            $client->setOption(Memcached::OPT_TCP_NODELAY, true);
+            foreach ($ports as $port) {
+                $client->addServer('127.0.0.1', $port);
+            }
+            return $client;
+        default:
+            $client = new Memcache;
+            foreach ($ports as $port) {
+                $client->addServer('127.0.0.1', $port, $lasting);
+            }
+            return $client;
+    }
+}
+
+function many(object $client, array $keys): array
+{
+    return match (get_class($client)) {
+        'Redis' => $client->mGet($keys),
+        'Memcached' => $client->getMulti($keys),
+        default => $client->get($keys),
+    };
+}
+
+/** Resident memory of this process, bytes. */
+function resident(): int
+{
+    return (int) explode(' ', file_get_contents('/proc/self/statm'))[1] * 4096;
+}
+
+/** What each of $count clients costs; $use connects it. */
+function memory(string $who, array $ports, int $count, bool $use): int
+{
+    $clients = [client($who, $ports, false)];
+    $before = resident();
+    for ($i = 0; $i < $count; $i++) {
+        $clients[] = $client = client($who, $ports, false);
+        if ($use) {
+            $client->get('bench:small');
+        }
+    }
+    return intdiv(resident() - $before, $count);
+}
+
+$one = client($who, [$ports[0]]);
+$all = client($who, $who === 'phpredis' ? [$ports[0]] : $ports);
+$fill = function () use ($one, $all, $keys, $small, $large) {
+    foreach ($keys as $key) {
+        $one->set($key, $small);
+        $all->set($key, $small);
+    }
+    $one->set('bench:small', $small);
+    $one->set('bench:large', $large);
+    $one->set('bench:number', 1);
+};
+
+$rows = [
+    'get' => function (int $n) use ($one) { for ($i = 0; $i < $n; $i++) { $r = $one->get('bench:small'); } return strlen($r) === 100; },
+    'set' => function (int $n) use ($one, $small) { for ($i = 0; $i < $n; $i++) { $r = $one->set('bench:small', $small); } return $r; },
+    'miss' => function (int $n) use ($one) { for ($i = 0; $i < $n; $i++) { $r = $one->get('bench:missing'); } return $r === false; },
+    'get-10k' => function (int $n) use ($one, $large) { for ($i = 0; $i < $n; $i++) { $r = $one->get('bench:large'); } return $r === $large; },
+    'set-10k' => function (int $n) use ($one, $large) { for ($i = 0; $i < $n; $i++) { $r = $one->set('bench:large', $large); } return $r; },
+    'multi-1' => function (int $n) use ($one, $keys) { for ($i = 0; $i < $n; $i++) { $r = many($one, $keys); } return count($r) === 100; },
+    'multi-4' => function (int $n) use ($all, $keys) { for ($i = 0; $i < $n; $i++) { $r = many($all, $keys); } return count($r) === 100; },
+    'increment' => function (int $n) use ($one) {
+        $redis = $one instanceof Redis;
+        for ($i = 0; $i < $n; $i++) { $r = $redis ? $one->incr('bench:number') : $one->increment('bench:number'); }
+        return $r > 1;
+    },
+    // As configured by default: a connection for each session.
+    'session' => $session = function (int $n) use ($small) {
+        for ($i = 0; $i < $n; $i++) {
+            session_id('benchbenchbenchbenchbench0');
+            if (!session_start()) {
+                return false;
+            }
+            $_SESSION['number'] = $i;
+            $_SESSION['text'] = $small;
+            session_write_close();
+        }
+        return true;
+    },
+    'session-kept' => function (int $n) use ($session, $who) {
+        $path = ini_get('session.save_path');
+        if ($who === 'php-memcached') {
+            ini_set('memcached.sess_persistent', '1');
+        } else {
+            ini_set('session.save_path', "$path?persistent=1");
+        }
+        $good = $session($n);
+        ini_set('session.save_path', $path);
+        ini_restore('memcached.sess_persistent');
+        return $good;
+    },
+];
+
+if ($argv[3] === 'once') {
+    $fill();
+    if ($argv[5] > 0 && !$rows[$argv[4]]((int) $argv[5])) {
+        exit(1);
+    }
+    exit(0);
+}
+$bench = stream_socket_client("unix://$argv[3]");
+$extension = ['php-memcached' => 'memcached', 'phpredis' => 'redis'][$who] ?? 'memcache';
+if ($who === 'memring') {
+    $extension = 'memring';
+}
+fwrite($bench, PHP_VERSION . ' ' . phpversion($extension) . ' ' . gmdate('Y-m-d') . "\n");
+while (($line = fgets($bench)) !== false) {
+    [$row, $count] = explode(' ', trim($line));
+    $count = (int) $count;
+    switch ($row) {
+        case 'fill':
+            $fill();
+            $answer = 0;
+            break;
+        case 'places':
+            // The node of each key, for a bare loop that goes the same ways.
+            $answer = implode(' ', array_map(fn($key) => explode(':', $all->findServer($key))[1], $keys));
+            break;
+        case 'object':
+        case 'connection':
+            $answer = memory($who, [$ports[0]], $count, $row === 'connection');
+            break;
+        default:
+            $run = $rows[$row];
+            $start = hrtime(true);
+            $good = $run($count);
+            $answer = hrtime(true) - $start;
+            if (!$good) {
+                $answer = 'failed';
+            }
+    }
+    fwrite($bench, "$answer\n");
+}
