@@ -5,11 +5,11 @@ use harness::{Apache, BlackHole, Hostile, Memcached, Php, PhpFpm, free_port};
 use std::time::{Duration, Instant};
 
 /// PHP with sessions on this save_path, without cookies.
-fn php(save_path: &str) -> Php {
+pub(crate) fn php(save_path: &str) -> Php {
     with_sessions(Php::new(), save_path)
 }
 
-fn with_sessions(php: Php, save_path: &str) -> Php {
+pub(crate) fn with_sessions(php: Php, save_path: &str) -> Php {
     php.ini("session.save_handler", "memcache")
         .ini("session.save_path", save_path)
         .ini("session.use_cookies", 0)
@@ -17,7 +17,7 @@ fn with_sessions(php: Php, save_path: &str) -> Php {
         .ini("session.cache_limiter", "")
 }
 
-fn path(server: &Memcached) -> String {
+pub(crate) fn path(server: &Memcached) -> String {
     format!("tcp://127.0.0.1:{}", server.port())
 }
 
@@ -166,7 +166,7 @@ fn every_id_php_allows_keeps_a_session() {
 fn regenerating_an_id_keeps_the_data_and_ends_the_old_one_when_asked() {
     let server = Memcached::start();
     let text = php(&path(&server)).run(
-        "session_id('old'); session_start(); $_SESSION['n'] = 1; session_regenerate_id(true); $new = session_id(); $_SESSION['m'] = 2; session_write_close();\n\
+        "ob_start(); session_id('old'); session_start(); $_SESSION['n'] = 1; session_regenerate_id(true); $new = session_id(); $_SESSION['m'] = 2; session_write_close();\n\
          session_id('old'); session_start(); echo json_encode($_SESSION), ' '; session_abort();\n\
          session_id($new); session_start(); echo json_encode($_SESSION), ' '; session_regenerate_id(false); $third = session_id(); session_write_close();\n\
          session_id($new); session_start(); echo json_encode($_SESSION), ' '; session_abort();\n\
