@@ -28,4 +28,3 @@ mod settings;
 mod stairs;
 mod syscalls;
 mod unreachable;
-mod session;
