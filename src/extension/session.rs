@@ -72,6 +72,12 @@ impl Keeper {
         if !mode_written && policy.mode == Mode::Single {
             (policy.placement, policy.hash) = (settings.placement, settings.hash);
         }
+        // A prefix written in the pool file belongs to that pool, whoever uses it.
+        let prefix = if policy.keys.prefix.is_empty() {
+            prefix
+        } else {
+            policy.keys.prefix.clone()
+        };
         let mut pool = Pool::new(policy);
         registry::with(|nodes| {
             for mut spec in topology.nodes {

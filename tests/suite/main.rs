@@ -28,3 +28,5 @@ mod settings;
 mod stairs;
 mod syscalls;
 mod unreachable;
+mod session;
+mod session_nodes;
