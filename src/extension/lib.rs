@@ -37,11 +37,3 @@ mod signature;
 mod stats;
 mod trace;
 mod value;
-
-/// Where PHP enters: the entry of module `memring`.
-#[allow(unsafe_code, reason = "PHP finds this function by its name")]
-// SAFETY: no other symbol of this library has this name, and PHP calls it once per load.
-#[unsafe(no_mangle)]
-pub extern "C" fn get_module() -> *mut ext_php_rs::zend::ModuleEntry {
-    ffi::module::memring()
-}

@@ -46,20 +46,27 @@ impl Health {
     /// mmc_server_valid). True after a pause means the caller has claimed the try that
     /// is due and must make it.
     pub fn may_ask(&mut self, pause: i64, now: u64) -> bool {
-        // With a shared mark, only its absence counts: others may have seen the node come back.
-        let since = match self.slot {
-            Some(slot) if pause >= 0 => slot.failed_at(now),
-            Some(slot) => slot
-                .failed_at(now)
-                .or(Some(self.failed).filter(|t| *t != 0)),
-            None => Some(self.failed).filter(|t| *t != 0),
-        };
-        let Some(since) = since else { return true };
-        match u64::try_from(pause) {
-            Err(_) => false,
-            Ok(0) => true,
-            Ok(pause) if now.saturating_sub(since) < pause.saturating_mul(1000) => false,
-            Ok(_) => self.slot.is_none_or(|slot| slot.claim(since, now)),
+        let since = self.since(pause, now);
+        since.is_none_or(|since| {
+            is_over(since, pause, now)
+                && (pause == 0 || self.slot.is_none_or(|slot| slot.claim(since, now)))
+        })
+    }
+
+    /// The same for who will not ask: nothing is claimed.
+    pub fn is_due(&self, pause: i64, now: u64) -> bool {
+        self.since(pause, now)
+            .is_none_or(|since| is_over(since, pause, now))
+    }
+
+    /// When it failed, for somebody with this pause.
+    fn since(&self, pause: i64, now: u64) -> Option<u64> {
+        let own = Some(self.failed).filter(|t| *t != 0);
+        match self.slot {
+            // Only the shared mark counts: others may have seen the node come back. For who
+            // never tries again his own failure is final.
+            Some(slot) => slot.failed_at(now).or(own.filter(|_| pause < 0)),
+            None => own,
         }
     }
 
@@ -81,6 +88,11 @@ impl Health {
     pub fn cause(&self) -> Error {
         unpack(self.slot.map_or(self.cause, Slot::cause))
     }
+}
+
+/// Is a pause of `pause` seconds since `since` over? A negative one never is.
+fn is_over(since: u64, pause: i64, now: u64) -> bool {
+    u64::try_from(pause).is_ok_and(|pause| now.saturating_sub(since) >= pause.saturating_mul(1000))
 }
 
 /// A cause as one word of shared memory: which kind, and the number shown with it.
@@ -137,8 +149,8 @@ mod tests {
     #[test]
     fn a_failed_node_is_asked_again_after_its_pause_and_not_before() {
         let mut health = failed(5000);
-        assert!(!health.may_ask(2, 6999));
-        assert!(health.may_ask(2, 7000));
+        assert!(!health.may_ask(2, 6999) && !health.is_due(2, 6999));
+        assert!(health.is_due(2, 7000) && health.may_ask(2, 7000));
         assert!(health.recover());
         assert!(health.is_up(7001) && health.is_unmarked() && health.may_ask(2, 7001));
     }

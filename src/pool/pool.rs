@@ -162,7 +162,7 @@ impl Pool {
 
     /// The node a call for the wire key `key` would go to: its owner, or the next usable one.
     pub fn find(&mut self, key: &[u8], limits: &Limits) -> usize {
-        self.find_at(key, limits, Instant::now())
+        self.walk(key, limits, |pool, index| pool.seems_usable(index))
     }
 
     /// Opens a connection to node `index` now, whatever its health; false and an event when
@@ -234,7 +234,7 @@ impl Pool {
         for index in 0..self.members.len() {
             if let Some(lane) = self.lane(call, first, index) {
                 classic::flush_all(&mut lane.out, delay);
-                lane.asks.push(Expect::Line);
+                lane.asks.push(Expect::Flushed);
                 lane.repeatable = true;
             }
         }
@@ -422,6 +422,13 @@ impl Pool {
             .unwrap_or_default();
         if let Err(what) = self.read_answers(call, lane, &mut jobs, verb) {
             self.disbelieve(call, lane, what);
+            // What it said before is not believed either.
+            for job in &mut jobs {
+                job.done = false;
+                if let Some(entry) = call.entries.get_mut(job.entry) {
+                    entry.outcome = None;
+                }
+            }
         }
         let was_sent = call.lanes.get(lane).is_some_and(fanout::Lane::was_sent);
         if !self.note(call, lane) {
@@ -463,13 +470,13 @@ impl Pool {
         jobs: &mut [Job],
         verb: Verb,
     ) -> Result<(), &'static str> {
-        // Garbage in a lane means its earlier answers may be anybody's.
-        if call
-            .lanes
-            .get(lane)
-            .and_then(|l| l.error.as_ref())
-            .is_some_and(|e| e.kind() == Kind::Protocol)
-        {
+        // Garbage in a lane means its earlier answers may be anybody's, and a get that was
+        // cut before its END says nothing.
+        if call.lanes.get(lane).is_some_and(|l| {
+            l.error
+                .as_ref()
+                .is_some_and(|e| e.kind() == Kind::Protocol || l.asks.contains(&Expect::Values))
+        }) {
             return Ok(());
         }
         let mut answers = call

@@ -66,7 +66,7 @@ impl Words {
             }
             Verb::Delete => {
                 classic::delete(out, key);
-                Expect::Line
+                Expect::Deleted
             }
             Verb::Increment | Verb::Decrement if self.meta => {
                 meta::delta(
@@ -93,7 +93,7 @@ impl Words {
                 );
                 out.extend_from_slice(text);
                 classic::end(out);
-                Expect::Line
+                Expect::Stored
             }
             Verb::Increment | Verb::Decrement => {
                 classic::delta(out, up, key, entry.delta);
@@ -105,7 +105,7 @@ impl Words {
             }
             Verb::Touch => {
                 classic::touch(out, key, entry.ttl);
-                Expect::Line
+                Expect::Touched
             }
         };
         lane.asks.push(expect);
@@ -142,7 +142,7 @@ impl Words {
         lane.asks.push(if self.meta {
             Expect::Meta
         } else {
-            Expect::Line
+            Expect::Stored
         });
     }
 }

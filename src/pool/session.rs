@@ -219,7 +219,7 @@ impl Sessions {
         let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
         let touched = self.everywhere(&keys, |out, asks| {
             classic::touch(out, &keys.data, expiry);
-            asks.push(Expect::Line);
+            asks.push(Expect::Touched);
             unlock(out, asks, &keys.lock, lock_timeout);
         });
         self.forget(id, &touched);
@@ -283,7 +283,7 @@ impl Sessions {
         let removed = self.everywhere(&keys, |out, asks| {
             classic::delete(out, &keys.data);
             classic::delete(out, &keys.lock);
-            asks.extend([Expect::Line, Expect::Line]);
+            asks.extend([Expect::Deleted, Expect::Deleted]);
         });
         self.forget(id, &removed);
         if removed.is_empty() {

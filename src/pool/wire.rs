@@ -37,8 +37,14 @@ pub enum Store {
 /// The shape of the answer a question waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// One line about a store, delete, touch or flush.
-    Line,
+    /// One line about a store.
+    Stored,
+    /// One line about a delete.
+    Deleted,
+    /// One line about a touch.
+    Touched,
+    /// One line about a flush.
+    Flushed,
     /// A bare number, or a line.
     Number,
     /// Values until END.

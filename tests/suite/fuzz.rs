@@ -138,7 +138,10 @@ fn replies_of_every_kind_survive_damage() {
     for _ in 0..ROUNDS {
         let bytes = random.damaged(CLASSIC);
         for expect in [
-            Expect::Line,
+            Expect::Stored,
+            Expect::Deleted,
+            Expect::Touched,
+            Expect::Flushed,
             Expect::Number,
             Expect::Values,
             Expect::Stats,

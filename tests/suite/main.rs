@@ -18,6 +18,7 @@ mod golden_wire;
 mod harness_itself;
 mod hostile;
 mod leaks;
+mod lies;
 mod licences;
 mod modules;
 mod named_pools;

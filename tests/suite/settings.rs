@@ -74,10 +74,18 @@ fn the_sample_ini_shows_every_setting_with_its_default() {
          ;session.save_path = \"tcp://127.0.0.1:11211\"\n",
     );
     for setting in settings() {
-        let Setting { name, default, sentence, range } = setting;
+        let Setting {
+            name,
+            default,
+            sentence,
+            range,
+        } = setting;
         write!(made, "\n; {sentence}\n; {range}\n;{name} = {default}\n").unwrap();
     }
-    let made: String = made.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let made: String = made
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
     keep("php/memring.ini", &made);
 }
 
@@ -86,11 +94,26 @@ fn the_readme_lists_every_setting_of_the_table() {
     const BEGIN: &str = "<!-- settings: made from the table in src/extension/ini.rs -->\n";
     const END: &str = "<!-- end of settings -->\n";
     let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
-    let (head, rest) = readme.split_once(BEGIN).expect("README.md has the marker of the settings");
-    let (_, tail) = rest.split_once(END).expect("README.md has the end marker of the settings");
-    let mut table = String::from("| setting | default | may be | what it does |\n|---|---|---|---|\n");
-    for Setting { name, default, sentence, range } in settings() {
-        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+    let (head, rest) = readme
+        .split_once(BEGIN)
+        .expect("README.md has the marker of the settings");
+    let (_, tail) = rest
+        .split_once(END)
+        .expect("README.md has the end marker of the settings");
+    let mut table =
+        String::from("| setting | default | may be | what it does |\n|---|---|---|---|\n");
+    for Setting {
+        name,
+        default,
+        sentence,
+        range,
+    } in settings()
+    {
+        let default = if default.is_empty() {
+            String::new()
+        } else {
+            format!("`{default}`")
+        };
         writeln!(table, "| `{name}` | {default} | {range} | {sentence} |").unwrap();
     }
     keep("README.md", &format!("{head}{BEGIN}{table}{END}{tail}"));

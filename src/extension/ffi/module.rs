@@ -80,8 +80,15 @@ unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
 
-/// The entry of the module `memring`, for `get_module`.
-pub(crate) fn memring() -> *mut zend_module_entry {
+/// Where PHP enters: the entry of module `memring`.
+// SAFETY: no other symbol of this library has this name, and PHP calls it once per load.
+#[unsafe(no_mangle)]
+extern "C" fn get_module() -> *mut zend_module_entry {
+    memring()
+}
+
+/// The entry of the module `memring`.
+fn memring() -> *mut zend_module_entry {
     static MEMRING: OnceLock<Entry> = OnceLock::new();
     MEMRING
         .get_or_init(|| {

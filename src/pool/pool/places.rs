@@ -110,17 +110,41 @@ impl Pool {
         usable
     }
 
+    /// The node a request for `key` goes to: its owner, or the next one that may be asked.
     pub(crate) fn find_at(&mut self, key: &[u8], limits: &Limits, now: Instant) -> usize {
+        self.walk(key, limits, |pool, index| pool.allows(index, now))
+    }
+
+    /// pecl's walk (memcache_pool.c mmc_pool_find): the owner, then the failover sequence
+    /// until a node is `usable` or the attempts are used up.
+    pub(crate) fn walk(
+        &mut self,
+        key: &[u8],
+        limits: &Limits,
+        usable: impl Fn(&mut Pool, usize) -> bool,
+    ) -> usize {
         let mut found = self.ring().owner(key);
-        if !self.allows(found, now) && limits.failover {
+        if !usable(self, found) && limits.failover {
             for attempt in 0..limits.attempts.max(1) {
                 found = self.ring().after(key, attempt);
-                if self.allows(found, now) {
+                if usable(self, found) {
                     break;
                 }
             }
         }
         found
+    }
+
+    /// As [`Pool::allows`], for who only wants to know: the try that may be due stays due.
+    pub(crate) fn seems_usable(&self, index: usize) -> bool {
+        self.members.get(index).is_some_and(|member| {
+            let pause = member.spec.retry_interval;
+            match member.declared {
+                Declared::Down => pause >= 0,
+                Declared::Up => true,
+                Declared::No => member.node.borrow().health.is_due(pause, shared::now()),
+            }
+        })
     }
 
     /// The next node of the failover sequence that is not `taken`

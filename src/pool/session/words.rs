@@ -36,7 +36,7 @@ pub(super) fn store(
     classic::store(out, Store::Set, key, flags.0, ttl, value.len(), 0);
     out.extend_from_slice(value);
     classic::end(out);
-    asks.push(Expect::Line);
+    asks.push(Expect::Stored);
 }
 
 /// Counts at the lock: the turn is ours when the count is 1, or when there was no counter.
@@ -44,7 +44,7 @@ pub(super) fn turn(out: &mut Vec<u8>, asks: &mut Vec<Expect>, lock: &[u8], lock_
     classic::delta(out, true, lock, 1);
     classic::store(out, Store::Add, lock, codec::INT, lock_timeout, 1, 0);
     out.extend_from_slice(b"1\r\n");
-    asks.extend([Expect::Number, Expect::Line]);
+    asks.extend([Expect::Number, Expect::Stored]);
 }
 
 /// Gives the turn back.

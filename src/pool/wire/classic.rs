@@ -121,7 +121,7 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
     // The two lines that nearly all answers end with.
     match expect {
         Expect::Values if rest.starts_with(b"END\r\n") => return Parsed::Reply(5, Reply::End),
-        Expect::Line if rest.starts_with(b"STORED\r\n") => return Parsed::Reply(8, Reply::Done),
+        Expect::Stored if rest.starts_with(b"STORED\r\n") => return Parsed::Reply(8, Reply::Done),
         _ => {}
     }
     let Some(lf) = memchr::memchr(b'\n', rest) else {
@@ -142,10 +142,16 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
         (Expect::Stats, _) if line.starts_with(b"STAT ") || line.starts_with(b"ITEM ") => {
             Reply::Stat(span)
         }
-        (Expect::Line, b"STORED" | b"DELETED" | b"TOUCHED" | b"OK") => Reply::Done,
-        (Expect::Line, b"NOT_STORED") => Reply::NotStored,
-        (Expect::Line, b"EXISTS") => Reply::Exists,
-        (Expect::Line | Expect::Number, b"NOT_FOUND") => Reply::NotFound,
+        // Each command has one word for success: another command's would be another's answer.
+        (Expect::Stored, b"STORED")
+        | (Expect::Deleted, b"DELETED")
+        | (Expect::Touched, b"TOUCHED")
+        | (Expect::Flushed, b"OK") => Reply::Done,
+        (Expect::Stored, b"NOT_STORED") => Reply::NotStored,
+        (Expect::Stored, b"EXISTS") => Reply::Exists,
+        (Expect::Stored | Expect::Deleted | Expect::Touched | Expect::Number, b"NOT_FOUND") => {
+            Reply::NotFound
+        }
         (Expect::Number, [b'0'..=b'9', ..]) => match counter(line) {
             Some(n) => Reply::Number(n),
             None => return Parsed::Garbage("a number that is none"),
@@ -378,16 +384,20 @@ mod tests {
     fn rows() -> Vec<(&'static [u8], Expect, Parsed)> {
         let done = |n| Parsed::Reply(n, Reply::Done);
         vec![
-            (b"STORED\r\n", Expect::Line, done(8)),
-            (b"DELETED\r\nrest", Expect::Line, done(9)),
-            (b"TOUCHED\r\n", Expect::Line, done(9)),
-            (b"OK\r\n", Expect::Line, done(4)),
+            (b"STORED\r\n", Expect::Stored, done(8)),
+            (b"DELETED\r\nrest", Expect::Deleted, done(9)),
+            (b"TOUCHED\r\n", Expect::Touched, done(9)),
+            (b"OK\r\n", Expect::Flushed, done(4)),
             (
                 b"NOT_STORED\r\n",
-                Expect::Line,
+                Expect::Stored,
                 Parsed::Reply(12, Reply::NotStored),
             ),
-            (b"EXISTS\r\n", Expect::Line, Parsed::Reply(8, Reply::Exists)),
+            (
+                b"EXISTS\r\n",
+                Expect::Stored,
+                Parsed::Reply(8, Reply::Exists),
+            ),
             (
                 b"NOT_FOUND\r\n",
                 Expect::Number,
@@ -433,7 +443,7 @@ mod tests {
             ),
             (
                 b"CLIENT_ERROR x\r\n",
-                Expect::Line,
+                Expect::Stored,
                 Parsed::Reply(16, Reply::ClientError(Span { at: 0, len: 14 })),
             ),
             (
@@ -476,7 +486,7 @@ mod tests {
             ),
             (
                 b"STORED\n",
-                Expect::Line,
+                Expect::Stored,
                 Parsed::Garbage("a line that does not end in CR LF"),
             ),
             // An answer to another question is none.
@@ -487,12 +497,12 @@ mod tests {
             ),
             (
                 b"END\r\n",
-                Expect::Line,
+                Expect::Stored,
                 Parsed::Garbage("a line that answers nothing that was asked"),
             ),
             (
                 b"5\r\n",
-                Expect::Line,
+                Expect::Stored,
                 Parsed::Garbage("a line that answers nothing that was asked"),
             ),
             (
@@ -591,7 +601,7 @@ mod tests {
     #[test]
     fn a_line_that_never_ends_is_given_up() {
         assert_eq!(
-            parse(&[b'x'; LINE_MAX + 1], 0, Expect::Line),
+            parse(&[b'x'; LINE_MAX + 1], 0, Expect::Stored),
             Parsed::Garbage("a line without an end")
         );
     }
