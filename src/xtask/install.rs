@@ -74,13 +74,18 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
             return Ok(());
         }
     }
-    run::say(
-        quiet(
-            "php --ri memring",
-            Command::new(&php.cli).args(["--ri", "memring"]),
-        )?
-        .trim(),
+    let loaded = quiet(
+        "php --ri memring",
+        Command::new(&php.cli).args(["--ri", "memring"]),
     );
+    let loaded = loaded.map_err(|_| {
+        Stop::Failed(
+            "this PHP does not load it. Is the line extension=memring.so in the memring.ini named above, and is \
+             that ini enabled?"
+                .to_owned(),
+        )
+    })?;
+    run::say(loaded.trim());
     run::say("   installed. Running php-fpm and Apache read it after a restart.");
     Ok(())
 }
