@@ -1,0 +1,265 @@
+//! The classic commands as tables of what is said and what is made of it.
+
+use super::*;
+
+fn said(build: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    build(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn requests_are_spelled_as_pecl_memcache_spells_them() {
+    assert_eq!(
+        said(|o| store(o, Store::Set, b"i", 768, 0, 2, 0)),
+        "set i 768 0 2\r\n"
+    );
+    assert_eq!(
+        said(|o| store(o, Store::Cas, b"i", 768, 60, 1, 67)),
+        "cas i 768 60 1 67\r\n"
+    );
+    assert_eq!(
+        said(|o| {
+            get(o, false);
+            get_key(o, b"i");
+            get_key(o, b"b");
+            end(o);
+        }),
+        "get i b\r\n"
+    );
+    assert_eq!(said(|o| delete(o, b"i")), "delete i\r\n");
+    assert_eq!(said(|o| delta(o, false, b"i", 3)), "decr i 3\r\n");
+    assert_eq!(said(|o| flush_all(o, 0)), "flush_all\r\n");
+    assert_eq!(said(|o| flush_all(o, 50)), "flush_all 50\r\n");
+    assert_eq!(
+        said(|o| stats(o, b"cachedump 1 5")),
+        "stats cachedump 1 5\r\n"
+    );
+    assert_eq!(said(|o| stats(o, b"")), "stats\r\n");
+    assert_eq!(said(|o| touch(o, b"k", 9)), "touch k 9\r\n");
+}
+
+/// One row: what arrives, what was asked, what must be made of it.
+fn rows() -> Vec<(&'static [u8], Expect, Parsed)> {
+    let done = |n| Parsed::Reply(n, Reply::Done);
+    vec![
+        (b"STORED\r\n", Expect::Stored, done(8)),
+        (b"DELETED\r\nrest", Expect::Deleted, done(9)),
+        (b"TOUCHED\r\n", Expect::Touched, done(9)),
+        (b"OK\r\n", Expect::Flushed, done(4)),
+        (
+            b"NOT_STORED\r\n",
+            Expect::Stored,
+            Parsed::Reply(12, Reply::NotStored),
+        ),
+        (
+            b"EXISTS\r\n",
+            Expect::Stored,
+            Parsed::Reply(8, Reply::Exists),
+        ),
+        (
+            b"NOT_FOUND\r\n",
+            Expect::Number,
+            Parsed::Reply(11, Reply::NotFound),
+        ),
+        (b"6\r\n", Expect::Number, Parsed::Reply(3, Reply::Number(6))),
+        (
+            b"9  \r\n",
+            Expect::Number,
+            Parsed::Reply(5, Reply::Number(9)),
+        ),
+        (
+            b"18446744073709551615\r\n",
+            Expect::Number,
+            Parsed::Reply(22, Reply::Number(u64::MAX)),
+        ),
+        (
+            b"18446744073709551616\r\n",
+            Expect::Number,
+            Parsed::Garbage("a number that is none"),
+        ),
+        (b"END\r\n", Expect::Values, Parsed::Reply(5, Reply::End)),
+        (b"RESET\r\n", Expect::Stats, Parsed::Reply(7, Reply::End)),
+        (
+            b"STAT pid 1\r\n",
+            Expect::Stats,
+            Parsed::Reply(12, Reply::Stat(Span { at: 0, len: 10 })),
+        ),
+        (
+            b"VERSION 1.6.18\r\n",
+            Expect::Version,
+            Parsed::Reply(16, Reply::Version(Span { at: 8, len: 6 })),
+        ),
+        (
+            b"ERROR\r\n",
+            Expect::Stats,
+            Parsed::Reply(7, Reply::Unknown(Span { at: 0, len: 5 })),
+        ),
+        (
+            b"SERVER_ERROR x\r\n",
+            Expect::Values,
+            Parsed::Reply(16, Reply::ServerError(Span { at: 0, len: 14 })),
+        ),
+        (
+            b"CLIENT_ERROR x\r\n",
+            Expect::Stored,
+            Parsed::Reply(16, Reply::ClientError(Span { at: 0, len: 14 })),
+        ),
+        (
+            b"VALUE i 768 2 67\r\n-5\r\nEND\r\n",
+            Expect::Values,
+            Parsed::Reply(
+                22,
+                Reply::Value {
+                    key: Span { at: 6, len: 1 },
+                    flags: 768,
+                    cas: 67,
+                    data: Span { at: 18, len: 2 },
+                },
+            ),
+        ),
+        (
+            b"VALUE i 0 2\r\nabc\r\n",
+            Expect::Values,
+            Parsed::Garbage("a value of another length than announced"),
+        ),
+        (
+            b"VALUE i 0 4294967296\r\n",
+            Expect::Values,
+            Parsed::Garbage("a value longer than any server stores"),
+        ),
+        (
+            b"VALUE i 0\r\n",
+            Expect::Values,
+            Parsed::Garbage("a VALUE line that cannot be read"),
+        ),
+        (
+            b"VALUE i 0 1 2 3\r\n",
+            Expect::Values,
+            Parsed::Garbage("a VALUE line that cannot be read"),
+        ),
+        (
+            b"VALUE i -1 1\r\n",
+            Expect::Values,
+            Parsed::Garbage("a VALUE line that cannot be read"),
+        ),
+        (
+            b"STORED\n",
+            Expect::Stored,
+            Parsed::Garbage("a line that does not end in CR LF"),
+        ),
+        // An answer to another question is none.
+        (
+            b"STORED\r\n",
+            Expect::Values,
+            Parsed::Garbage("a line that answers nothing that was asked"),
+        ),
+        (
+            b"END\r\n",
+            Expect::Stored,
+            Parsed::Garbage("a line that answers nothing that was asked"),
+        ),
+        (
+            b"5\r\n",
+            Expect::Stored,
+            Parsed::Garbage("a line that answers nothing that was asked"),
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\n",
+            Expect::Values,
+            Parsed::Garbage("a line that answers nothing that was asked"),
+        ),
+    ]
+}
+
+#[test]
+fn replies_are_read_as_what_was_asked_for() {
+    for (bytes, expect, parsed) in rows() {
+        assert_eq!(
+            parse(bytes, 0, expect),
+            parsed,
+            "{}",
+            String::from_utf8_lossy(bytes)
+        );
+    }
+}
+
+#[test]
+fn every_cut_of_a_reply_means_not_yet() {
+    for (bytes, expect, parsed) in rows() {
+        let Parsed::Reply(used, _) = parsed else {
+            continue;
+        };
+        for cut in 0..used {
+            assert!(
+                matches!(parse(&bytes[..cut], 0, expect), Parsed::More(n) if n > 0),
+                "cut at {cut}"
+            );
+        }
+    }
+}
+
+#[test]
+fn whole_values_in_a_row_are_read_as_one_by_one() {
+    for (bytes, expect, parsed) in rows().into_iter().filter(|r| r.1 == Expect::Values) {
+        let mut answers = Vec::new();
+        let used = values(bytes, 0, &mut answers);
+        match parsed {
+            Parsed::Reply(length, reply @ Reply::Value { .. }) => {
+                assert_eq!((used, answers), (length, vec![reply]));
+            }
+            _ => assert_eq!((used, answers.len(), expect), (0, 0, Expect::Values)),
+        }
+    }
+    // Keys of every length, so that a blank is found at every place of a step.
+    for length in 1..40 {
+        let key = "\u{ff}".repeat(length / 2) + &"k".repeat(length % 2);
+        let text = format!("VALUE {key} 1 3\r\nabc\r\n").repeat(3) + "END\r\n";
+        let mut answers = Vec::new();
+        let end = values(text.as_bytes(), 0, &mut answers);
+        assert_eq!(&text[end..], "END\r\n");
+        let mut at = 0;
+        for answer in answers {
+            let parsed = parse(text.as_bytes(), at, Expect::Values);
+            let Parsed::Reply(used, reply) = parsed else {
+                panic!("{parsed:?}")
+            };
+            assert_eq!(answer, reply);
+            at += used;
+        }
+        assert_eq!(at, end);
+    }
+}
+
+#[test]
+fn a_value_cut_anywhere_is_no_whole_value() {
+    let text = b"VALUE key 0 3 18446744073709551615\r\nabc\r\n";
+    for cut in 0..text.len() {
+        assert_eq!(values(&text[..cut], 0, &mut Vec::new()), 0, "cut at {cut}");
+    }
+    assert_eq!(values(text, 0, &mut Vec::new()), 0, "20 digits are odd");
+    assert!(matches!(
+        parse(text, 0, Expect::Values),
+        Parsed::Reply(41, Reply::Value { cas: u64::MAX, .. })
+    ));
+}
+
+#[test]
+fn spans_point_into_the_whole_buffer() {
+    let buf = b"STORED\r\nVALUE key 0 3\r\nabc\r\nEND\r\n";
+    let Parsed::Reply(20, Reply::Value { key, data, .. }) = parse(buf, 8, Expect::Values) else {
+        panic!("no value")
+    };
+    assert_eq!(
+        (key.of(buf), data.of(buf)),
+        (b"key".as_slice(), b"abc".as_slice())
+    );
+}
+
+#[test]
+fn a_line_that_never_ends_is_given_up() {
+    assert_eq!(
+        parse(&[b'x'; LINE_MAX + 1], 0, Expect::Stored),
+        Parsed::Garbage("a line without an end")
+    );
+}
