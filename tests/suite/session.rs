@@ -121,16 +121,33 @@ fn after_every_ending_the_turn_lies_back_at_the_server() {
 #[test]
 fn a_reset_session_keeps_its_turn_and_does_not_wait_for_itself() {
     let server = Memcached::start();
-    let php = php(&path(&server));
+    let proxy = Proxy::start(server.port());
+    let php = php(&to(proxy.port(), ""));
     php.run("session_id('s'); session_start(); $_SESSION['n'] = 1;")
         .ok();
-    let text = php.env("PORT", server.port()).run(
+    proxy.clear();
+    let text = php.run(
         "session_id('s'); session_start(); $_SESSION['n'] = 2; $t = microtime(true);\n\
-         var_dump(session_reset()); echo $_SESSION['n'], microtime(true) - $t < 0.5 ? ' at once ' : ' waited ';\n\
-         $m = new Memcache; $m->addServer('127.0.0.1', getenv('PORT')); echo $m->get('s.lock'), ' ';\n\
-         $_SESSION['n'] = 4; session_write_close(); echo $m->get('s.lock'), ' ', $m->get('s');",
+         var_dump(session_reset()); echo $_SESSION['n'], microtime(true) - $t < 0.5 ? ' at once' : ' waited';\n\
+         $_SESSION['n'] = 4; session_write_close();",
     );
-    assert_eq!(text.ok(), "bool(true)\n1 at once 1 0 n|i:4;");
+    assert_eq!(text.ok(), "bool(true)\n1 at once");
+    assert_eq!(server.stored("s"), Some((0, b"n|i:4;".to_vec())));
+    let (_, said) = trips(&proxy);
+    let turns: Vec<&str> = said
+        .iter()
+        .map(String::as_str)
+        .filter(|line| line.contains(".lock"))
+        .collect();
+    // Taken once, given back once, and not in between.
+    assert_eq!(
+        turns,
+        [
+            "incr s.lock 1",
+            "add s.lock 768 15 1",
+            "set s.lock 768 15 1"
+        ]
+    );
 }
 
 #[test]
