@@ -352,6 +352,8 @@ impl<'plan> Slot<'plan> {
     ) -> Result<String, String> {
         let php = &self.plan.php;
         let mut text = String::from(INI);
+        // A node's mark must not reach the next test, which may get the same port.
+        text.push_str(&format!("memring.state_dir=\"{}\"\n", folder.display()));
         text.push_str(&format!("extension_dir=\"{}\"\n", php.extensions.display()));
         for name in test.section("EXTENSIONS").split_whitespace() {
             if name == "memring" || php.built_in.contains(&name.to_lowercase()) {

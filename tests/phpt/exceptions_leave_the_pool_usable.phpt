@@ -19,11 +19,17 @@ $dead->addServer('127.0.0.1', 1, false, 1, 1, -1, true, function () { throw new 
 attempt(fn() => $dead->get('a'));
 attempt(fn() => $m->get('b'));
 ?>
---EXPECT--
+--EXPECTF--
 Exception: wakeup
 Exception: wakeup
+
+Warning: MemcachePool::set(): Failed to serialize value in %s on line %d
 Exception: sleep
+
+Warning: MemcachePool::set(): Failed to serialize value in %s on line %d
 Exception: sleep
+
+Warning: MemcachePool::set(): Failed to serialize value in %s on line %d
 Exception: Serialization of 'Closure' is not allowed
 array(2) {
   ["a"]=>

@@ -21,7 +21,7 @@ $port = (int)getenv('MEMRING_PORT1');
 $two = new Memcache;
 $two->addServer('127.0.0.1', $port);
 $two->addServer('127.0.0.1', 1, false, 1, 1, 15);
-$two->setFailureCallback(function ($host, $port) use ($two, $m) { echo "failed: $host:$port "; var_dump($m->get('k1'), $two->findServer('k1') !== ''); });
+$two->setFailureCallback(function ($host, $port) { global $two, $m; echo "failed: $host:$port "; var_dump($m->get('k1'), $two->findServer('k1') !== ''); });
 $values = $two->get(array_map(fn($i) => "k$i", range(0, 29)));
 ksort($values, SORT_NATURAL);
 var_dump($values === array_combine(array_map(fn($i) => "k$i", range(0, 29)), array_map(fn($i) => "v$i", range(0, 29))));
