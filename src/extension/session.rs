@@ -25,6 +25,8 @@ pub(crate) enum Handler {
 /// What one open session handler holds, from open to close.
 pub(crate) struct Keeper {
     sessions: Sessions,
+    /// What it was opened for.
+    wish: (Handler, Vec<u8>, Vec<u8>),
     /// The data read last, until PHP has copied them.
     data: Vec<u8>,
 }
@@ -45,12 +47,9 @@ impl Keeper {
     ) -> Result<(Keeper, Vec<String>), Error> {
         registry::join();
         let settings = ini::read(Clone::clone);
-        let list = if settings.session_save_path.is_empty() {
-            path
-        } else {
-            &settings.session_save_path
-        };
-        let list = std::str::from_utf8(list).map_err(|_| {
+        let list = list(path);
+        let opened_for = (handler, list.clone(), prefix.clone());
+        let list = std::str::from_utf8(&list).map_err(|_| {
             Error::new(Kind::Config, "session.save_path is not UTF-8 text")
                 .hint("Write host names and paths in ASCII")
         })?;
@@ -98,10 +97,16 @@ impl Keeper {
         Ok((
             Keeper {
                 sessions: Sessions::new(pool, &prefix, terms),
+                wish: opened_for,
                 data: Vec::new(),
             },
             notices,
         ))
+    }
+
+    /// True when an open with these would open the same again.
+    pub(crate) fn serves(&self, handler: Handler, path: &[u8], prefix: &[u8]) -> bool {
+        self.wish.0 == handler && self.wish.1 == list(path) && self.wish.2 == prefix
     }
 
     /// The data of session `id`, and the turn on it when `lock`.
@@ -144,6 +149,12 @@ impl Keeper {
     pub(crate) fn exists(&mut self, id: &[u8], lock: bool) -> bool {
         self.sessions.exists(id, lock)
     }
+}
+
+/// The list that counts: the setting of our own, where it is not empty, before PHP's `path`.
+fn list(path: &[u8]) -> Vec<u8> {
+    let own = ini::read(|values| values.session_save_path.clone());
+    if own.is_empty() { path.to_vec() } else { own }
 }
 
 /// The pool `name` of the file in `memring.config_file`.

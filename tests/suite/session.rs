@@ -363,7 +363,7 @@ fn sessions_start_by_themselves_with_auto_start() {
 #[test]
 fn a_class_may_override_every_method_and_call_its_parent() {
     let server = Memcached::start();
-    let text = php(&path(&server)).run(
+    let text = php(&path(&server)).ini("session.gc_probability", 0).run(
         "class Mine extends SessionHandler {\n\
            function open($path, $name): bool { echo 'open '; return parent::open($path, $name); }\n\
            function close(): bool { echo 'close '; return parent::close(); }\n\
@@ -402,6 +402,12 @@ fn a_class_that_forgets_to_close_its_parent_keeps_no_turn() {
         "{class} $t = microtime(true); for ($i = 0; $i < 3; $i++) {{ session_id('s'); session_start(); session_abort(); }} echo microtime(true) - $t < 1 ? 'at once' : 'waited';"
     ));
     assert_eq!(text.ok(), "at once");
+    // Nor does it keep the servers of another list.
+    let text = php(&path(&server)).ini("display_errors", 0).run(&format!(
+        "{class} session_id('s'); session_start(); session_write_close();\n\
+         ini_set('session.save_path', 'tcp://127.0.0.1:1'); session_id('s'); var_dump(session_start());"
+    ));
+    assert_eq!(text.ok(), "bool(false)");
 }
 
 #[test]

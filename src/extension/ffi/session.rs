@@ -138,13 +138,6 @@ unsafe extern "C" fn open_memcache(
 
 unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_result {
     guard(|| {
-        // session_reset() opens again without a close. What is open stays so, with its turn: a
-        // second keeper would wait for the first.
-        // SAFETY: PHP passes a place; only a pointer of our own making is taken for a keeper.
-        if unsafe { OPEN.get().is_some_and(|open| open == (*data).cast()) } {
-            return SUCCESS;
-        }
-        forgotten();
         // SAFETY: PHP passes a NUL-terminated path, or null.
         let path = unsafe {
             if path.is_null() {
@@ -154,6 +147,19 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
             }
         };
         let prefix = crate::session::prefix();
+        // session_reset() opens again without a close. What is open stays so, with its turn: a second keeper
+        // would wait for the first.
+        // SAFETY: PHP passes a place; only a pointer of our own making is taken for a keeper, and the reference
+        // ends here.
+        let same = unsafe {
+            OPEN.get().is_some_and(|open| {
+                open == (*data).cast() && (*open).serves(handler, path.to_bytes(), &prefix)
+            })
+        };
+        if same {
+            return SUCCESS;
+        }
+        forgotten();
         match Keeper::open(handler, path.to_bytes(), prefix) {
             Ok((keeper, notices)) => {
                 let keeper = Box::into_raw(Box::new(keeper));
