@@ -168,7 +168,10 @@ fn ask_php_memcached(cases: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn cases_as_json(cases: &[(&(&str, Placement), &(&str, &[Server]))]) -> String {
+/// A form by its PHP name, and a list of servers by its name and contents.
+type Case<'a> = (&'a (&'a str, Placement), &'a (&'a str, &'a [Server]));
+
+fn cases_as_json(cases: &[Case<'_>]) -> String {
     let cases: Vec<_> = cases
         .iter()
         .map(|((form, _), (call, list))| {
