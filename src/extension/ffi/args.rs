@@ -26,7 +26,7 @@ pub(crate) type Handler = fn(&Frame<'_>) -> Result<Fresh, Thrown>;
 /// The C face of one [`Handler`], as Zend calls it.
 pub(crate) type Door = extern "C" fn(&mut ExecuteData, &mut Zval);
 
-/// Makes the [`Door`] of a handler: every call goes through the panic guard.
+/// Makes the `Door` of a handler: every call goes through the panic guard.
 #[macro_export]
 macro_rules! door {
     ($handler:path) => {{
