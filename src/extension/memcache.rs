@@ -130,11 +130,17 @@ pub(crate) fn begin(desk: &mut Desk, verb: Verb) {
 }
 
 /// Adds a key to the call; false after a warning when it is empty.
+#[inline]
 pub(crate) fn push(link: &Link, desk: &mut Desk, key: &[u8]) -> Result<bool, Thrown> {
     let pushed = link.with(|state| desk.call.push(&state.pool.policy().keys, key).is_ok());
     if pushed == Some(true) {
         return Ok(true);
     }
+    no_key()
+}
+
+#[cold]
+fn no_key() -> Result<bool, Thrown> {
     errors::warning("Invalid key");
     if errors::pending() {
         Err(Thrown)

@@ -73,11 +73,22 @@ pub(crate) fn encode(
 }
 
 /// Builds the PHP value of a hit; None after a notice when the bytes cannot be read.
+#[inline]
 pub(crate) fn decode(
     desk: &mut Desk,
     flags: u32,
     value: ValueRef,
 ) -> Result<Option<Fresh>, Thrown> {
+    // Without a bit in the half that is ours the bytes are a string, as most values are.
+    if flags & 0xffff == 0 {
+        return Ok(Some(Fresh::text(desk.call.value(value))));
+    }
+    decode_marked(desk, flags, value)
+}
+
+/// The same for a value whose flags say what to do with its bytes.
+#[inline(never)]
+fn decode_marked(desk: &mut Desk, flags: u32, value: ValueRef) -> Result<Option<Fresh>, Thrown> {
     let Desk {
         call,
         bytes: inflated,

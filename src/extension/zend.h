@@ -37,3 +37,10 @@ static const uint32_t MEMRING_TYPE_STRING = IS_STRING_EX;
 static const uint32_t MEMRING_TYPE_ARRAY = IS_ARRAY_EX;
 static const uint32_t MEMRING_TYPE_RESOURCE = IS_RESOURCE_EX;
 static const uint32_t MEMRING_FRAME_SLOTS = ZEND_CALL_FRAME_SLOT;
+/* Where the next value of an array lies. Since PHP 8.2 a list has values only, without room for keys. */
+static const uint32_t MEMRING_HASH_PACKED = HASH_FLAG_PACKED;
+#if PHP_VERSION_ID >= 80200
+static const uint32_t MEMRING_PACKED_STEP = sizeof(zval);
+#else
+static const uint32_t MEMRING_PACKED_STEP = sizeof(Bucket);
+#endif

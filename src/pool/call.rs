@@ -75,14 +75,22 @@ pub enum Outcome {
 /// Where a received value lies, until the call is reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ValueRef {
-    lane: usize,
+    lane: u32,
     span: Span,
 }
 
-/// One key of a call.
+/// One key of a call: a cache line of it, since a get has hundreds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub(crate) key: Span,
+    pub(crate) outcome: Option<Outcome>,
+    /// Failover probes used so far.
+    pub(crate) attempt: u32,
+}
+
+/// What a request says beside its key; a get has none of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Details {
     pub(crate) value: Span,
     /// Flag bits to store.
     pub flags: u32,
@@ -94,9 +102,6 @@ pub struct Entry {
     pub delta: u64,
     /// Where a missing counter begins; `None` leaves it missing.
     pub initial: Option<u64>,
-    pub(crate) outcome: Option<Outcome>,
-    /// Failover probes used so far.
-    pub(crate) attempt: u32,
 }
 
 impl Entry {
@@ -161,6 +166,8 @@ pub struct Call {
     pub limits: Limits,
     pub(crate) arena: Vec<u8>,
     pub(crate) entries: Vec<Entry>,
+    /// As many as the last key that has some.
+    details: Vec<Details>,
     pub(crate) events: Vec<Event>,
     /// Nodes that went down or came up during this call: name, which, and why.
     pub(crate) changes: Vec<(String, Change, Option<Error>)>,
@@ -214,6 +221,7 @@ impl Call {
             self.arena = Vec::new();
         }
         self.entries.clear();
+        self.details.clear();
         self.events.clear();
         self.changes.clear();
         self.pending.clear();
@@ -255,19 +263,32 @@ impl Call {
     /// Takes everything in [`Call::value_mut`] from `start` on as the value of the key added last.
     pub fn finish_value(&mut self, start: usize) {
         let len = self.arena.len().saturating_sub(start);
-        if let Some(entry) = self.entries.last_mut() {
-            entry.value = Span { at: start, len };
+        let last = self.entries.len().saturating_sub(1);
+        if let Some(details) = self.entry_mut(last) {
+            details.value = Span { at: start, len };
         }
     }
 
-    /// One key's request, to be filled in.
-    pub fn entry_mut(&mut self, index: usize) -> Option<&mut Entry> {
-        self.entries.get_mut(index)
+    /// What one key's request says beside the key, to be filled in.
+    pub fn entry_mut(&mut self, index: usize) -> Option<&mut Details> {
+        if index >= self.entries.len() {
+            return None;
+        }
+        if index >= self.details.len() {
+            self.details.resize_with(index + 1, Details::default);
+        }
+        self.details.get_mut(index)
+    }
+
+    /// The same, to be read.
+    pub(crate) fn details(&self, index: usize) -> Details {
+        self.details.get(index).copied().unwrap_or_default()
     }
 
     /// Takes back the key added last, as when its value cannot be encoded.
     pub fn pop(&mut self) {
         if let Some(entry) = self.entries.pop() {
+            self.details.truncate(self.entries.len());
             self.arena.truncate(entry.key_and_blank().at);
         }
     }
@@ -300,7 +321,7 @@ impl Call {
     #[inline]
     pub fn value(&self, value: ValueRef) -> &[u8] {
         self.lanes
-            .get(value.lane)
+            .get(value.lane as usize)
             .map(|lane| value.span.of(lane.received()))
             .unwrap_or_default()
     }
@@ -343,6 +364,8 @@ impl Call {
     }
 
     pub(crate) fn hit(lane: usize, span: Span) -> ValueRef {
+        // More lanes than nodes there are not; the number is kept short for `Entry`'s sake.
+        let lane = u32::try_from(lane).unwrap_or(u32::MAX);
         ValueRef { lane, span }
     }
 

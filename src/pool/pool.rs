@@ -381,6 +381,7 @@ impl Pool {
                 continue;
             };
             let meta = self.meta(job.member);
+            let details = call.details(job.entry);
             let Some(entry) = call.entries.get(job.entry) else {
                 continue;
             };
@@ -402,7 +403,7 @@ impl Pool {
                 opaque,
                 alone,
             };
-            words.say(lane, &call.arena, entry);
+            words.say(lane, &call.arena, entry.key.of(&call.arena), &details);
             jobs.push(job);
         }
         call.pending = pending;

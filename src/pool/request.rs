@@ -4,9 +4,9 @@
 //! commands where the pool may use them. A counter with a start value is one meta
 //! command, and up to three steps in classic words.
 
-use crate::call::{Call, Entry, Job, Outcome, Step, Verb};
+use crate::call::{Call, Details, Job, Outcome, Step, Verb};
 use crate::error::{Error, Kind};
-use crate::fanout::{self, Lane};
+use crate::fanout::Lane;
 use crate::item::Span;
 use crate::wire::{Expect, Reply, Store, classic, meta};
 
@@ -33,8 +33,7 @@ pub(crate) struct Words {
 
 impl Words {
     /// Appends the request and the shape of its answer.
-    pub(crate) fn say(&self, lane: &mut fanout::Lane, arena: &[u8], entry: &Entry) {
-        let key = entry.key.of(arena);
+    pub(crate) fn say(&self, lane: &mut Lane, arena: &[u8], key: &[u8], entry: &Details) {
         let up = self.verb == Verb::Increment;
         let out = &mut lane.out;
         let expect = match self.verb {
@@ -59,7 +58,7 @@ impl Words {
                 classic::end(out);
                 Expect::Values
             }
-            Verb::Store(store) => return self.say_store(lane, arena, entry, store),
+            Verb::Store(store) => return self.say_store(lane, arena, key, entry, store),
             Verb::Delete if self.meta => {
                 meta::delete(out, key, self.opaque);
                 Expect::Meta
@@ -111,12 +110,12 @@ impl Words {
         lane.asks.push(expect);
     }
 
-    fn say_store(&self, lane: &mut fanout::Lane, arena: &[u8], entry: &Entry, verb: Store) {
+    fn say_store(&self, lane: &mut Lane, arena: &[u8], key: &[u8], entry: &Details, verb: Store) {
         /// A value up to this size is copied behind its line, bytes; a longer one that goes
         /// alone is sent from where it lies.
         const COPY_MAX: usize = 2048;
-        let (key, value) = (entry.key.of(arena), entry.value.of(arena));
-        let Entry {
+        let value = entry.value.of(arena);
+        let Details {
             flags, ttl, cas, ..
         } = *entry;
         if self.meta {
@@ -189,10 +188,14 @@ impl Reader {
                 entry.is_some_and(|e| e.key.of(arena) == echoed)
             };
             let waiting = jobs.get_mut(self.place..).unwrap_or_default();
-            let skip = waiting
-                .iter()
-                .position(asked)
-                .ok_or("the value of another key")?;
+            // Nearly always the next one; the search is for misses.
+            let skip = match waiting.first() {
+                Some(job) if asked(job) => 0,
+                _ => waiting
+                    .iter()
+                    .position(asked)
+                    .ok_or("the value of another key")?,
+            };
             self.place += skip + 1;
             // A read goes to one node at a time, so there is no outcome to merge with.
             let mut settle = |job: &mut Job, outcome: Outcome| {
@@ -201,11 +204,11 @@ impl Reader {
                     entry.outcome = Some(outcome);
                 }
             };
-            let mut waiting = waiting.iter_mut();
-            for job in waiting.by_ref().take(skip) {
-                settle(job, Outcome::NotFound);
-            }
-            if let Some(job) = waiting.next() {
+            if let Some((job, missing)) = waiting.get_mut(..=skip).and_then(<[Job]>::split_last_mut)
+            {
+                for job in missing {
+                    settle(job, Outcome::NotFound);
+                }
                 let value = Call::hit(self.lane, data);
                 settle(job, Outcome::Hit { flags, cas, value });
             }
@@ -302,7 +305,7 @@ impl Reader {
         let Some(job) = jobs.get_mut(place) else {
             return;
         };
-        let initial = call.entries.get(job.entry).and_then(|e| e.initial);
+        let initial = call.details(job.entry).initial;
         let counts = matches!(self.verb, Verb::Increment | Verb::Decrement);
         let further = match (job.step, outcome, initial) {
             (Step::Ask, Outcome::NotFound, Some(_)) if counts => Some(Step::Create),

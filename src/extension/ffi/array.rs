@@ -4,10 +4,10 @@ use super::string::{OwnedText, Text};
 use super::sys;
 use super::value::{Fresh, Kind, Owned, Value};
 use ext_php_rs::ffi::{
-    _zend_new_array, HashTable, zend_array, zend_array_destroy, zend_hash_find,
+    _zend_new_array, Bucket, HashTable, IS_UNDEF, zend_array, zend_array_destroy, zend_hash_find,
     zend_hash_get_current_data_ex, zend_hash_get_current_key_zval_ex, zend_hash_index_find,
     zend_hash_index_update, zend_hash_move_forward_ex, zend_hash_next_index_insert,
-    zend_hash_str_find, zend_hash_update,
+    zend_hash_str_find, zend_hash_update, zval,
 };
 use std::marker::PhantomData;
 
@@ -58,7 +58,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// Walks the values of an array and leaves the keys alone, which cost a call each.
+/// Walks the values of an array where they lie, without a call into Zend for each.
 pub(crate) struct Values<'a> {
     array: Array<'a>,
     at: u32,
@@ -68,14 +68,24 @@ impl<'a> Iterator for Values<'a> {
     type Item = Value<'a>;
 
     fn next(&mut self) -> Option<Value<'a>> {
-        // SAFETY: the table is live and unchanged for 'a, so the position stays meaningful.
+        // SAFETY: the table is live and unchanged for 'a. Its first `nNumUsed` places are initialised; a place is a
+        // zval in a list and a Bucket, which begins with its zval, in any other table. Free places are undefined.
         unsafe {
-            let value = zend_hash_get_current_data_ex(self.array.raw, &raw mut self.at);
-            if value.is_null() {
-                return None;
+            let table = &*self.array.raw;
+            let step = if table.u.flags & sys::MEMRING_HASH_PACKED != 0 {
+                sys::MEMRING_PACKED_STEP as usize
+            } else {
+                size_of::<Bucket>()
+            };
+            while self.at < table.nNumUsed {
+                let places = table.__bindgen_anon_1.arData;
+                let value = places.byte_add(self.at as usize * step).cast::<zval>();
+                self.at += 1;
+                if u32::from((*value).u1.v.type_) != IS_UNDEF {
+                    return Some(Value::new(value));
+                }
             }
-            zend_hash_move_forward_ex(self.array.raw, &raw mut self.at);
-            Some(Value::new(value))
+            None
         }
     }
 }

@@ -224,10 +224,34 @@ fn whole_value(buf: &[u8], at: usize) -> Option<(usize, Reply)> {
     (len <= VALUE_MAX).then_some((block.len() - after.len(), reply))
 }
 
-/// A blank and the number behind it, and what follows; up to 19 digits cannot overflow.
+/// A blank and a number of one to seven digits behind it, and what follows; read as one
+/// word of eight bytes, for numbers of different lengths make a loop's end hard to foresee.
 #[inline]
 fn field(text: &[u8]) -> Option<(u64, &[u8])> {
+    const ONES: u64 = u64::MAX / 0xff;
     let text = text.strip_prefix(b" ")?;
+    let Some(word) = text.first_chunk::<8>() else {
+        return long_field(text);
+    };
+    // Digits become 0 to 9; adding 0x76 sets the top bit of what is more.
+    let word = u64::from_le_bytes(*word) ^ (ONES * 0x30);
+    let others = (word.wrapping_add(ONES * 0x76) | word) & (ONES * 0x80);
+    let digits = others.trailing_zeros() as usize / 8;
+    if digits == 0 || digits == 8 {
+        return long_field(text);
+    }
+    // The digits move to the upper end, behind zeros; then neighbours are joined: to
+    // numbers of two digits, of four, of eight (low byte first).
+    let ones = word << (64 - 8 * digits);
+    let twos = (ones.wrapping_mul(10).wrapping_add(ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (twos.wrapping_mul(100).wrapping_add(twos >> 16)) & 0x0000_ffff_0000_ffff;
+    let number = (fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff;
+    Some((number, text.get(digits..)?))
+}
+
+/// The same for any length; up to 19 digits cannot overflow.
+#[cold]
+fn long_field(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0u64;
     for (place, byte) in text.iter().enumerate() {
         let digit = byte.wrapping_sub(b'0');

@@ -232,6 +232,32 @@ fn whole_values_in_a_row_are_read_as_one_by_one() {
 }
 
 #[test]
+fn numbers_of_every_length_are_read() {
+    for digits in 1..20 {
+        let number = &"9081726354190817263"[..digits];
+        for end in ["\r\n", " ", "x", "/", ":", "\u{ff}", "\r\n and more"] {
+            let text = format!(" {number}{end}");
+            assert_eq!(
+                field(text.as_bytes()),
+                Some((number.parse().unwrap(), end.as_bytes())),
+                "{text}"
+            );
+        }
+    }
+    for odd in [
+        "",
+        " ",
+        "1 ",
+        " \r\n3456789",
+        " 12",
+        " x2345678",
+        " 00000000000000000000 ",
+    ] {
+        assert_eq!(field(odd.as_bytes()), None, "{odd}");
+    }
+}
+
+#[test]
 fn a_value_cut_anywhere_is_no_whole_value() {
     let text = b"VALUE key 0 3 18446744073709551615\r\nabc\r\n";
     for cut in 0..text.len() {
