@@ -13,6 +13,8 @@
 //! What pecl does not do and we add: the turn is given back at every close without a
 //! write; a turn not got within the limit fails the read instead of giving an empty
 //! session; an unchanged session is touched; a new id is proved to be new.
+//! Where one copy has nothing and another is silent, the session is a new one, as in pecl:
+//! more than pecl's copies is promised by modes with more than counters.
 //! A counter carries no owner, so neither fence nor takeover is possible here.
 //!
 //! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in

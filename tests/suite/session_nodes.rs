@@ -142,6 +142,29 @@ fn a_session_lives_as_long_as_gc_maxlifetime_says() {
 }
 
 #[test]
+fn an_unknown_id_is_served_by_the_copy_that_is_left() {
+    // One copy says that there is no such session, the other says nothing: as with the original, visitors with an
+    // old cookie must not be locked out for as long as a node is away.
+    for (strict, kept) in [(0, "kept"), (1, "replaced")] {
+        let mut servers = [Memcached::start(), Memcached::start()];
+        servers[strict].kill();
+        let text = php(&format!("{}, {}", path(&servers[0]), path(&servers[1])))
+            .ini("session.use_strict_mode", strict)
+            .run("session_id('old'); echo json_encode([session_start(), $_SESSION]), session_id() === 'old' ? 'kept' : 'replaced'; $_SESSION['n'] = 1;")
+            .ok();
+        assert_eq!(text, format!("[true,[]]{kept}"));
+        // Where no copy is left, nobody can say, and nothing is begun.
+        servers[1 - strict].kill();
+        let text = php(&format!("{}, {}", path(&servers[0]), path(&servers[1])))
+            .ini("session.use_strict_mode", strict)
+            .ini("display_errors", 0)
+            .run("session_id('old'); echo json_encode(session_start());")
+            .ok();
+        assert_eq!(text, "false");
+    }
+}
+
+#[test]
 fn every_session_is_read_when_any_one_of_three_nodes_is_gone() {
     let mut servers = [Memcached::start(), Memcached::start(), Memcached::start()];
     let list = servers.iter().map(path).collect::<Vec<_>>().join(", ");
