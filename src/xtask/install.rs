@@ -119,15 +119,24 @@ pub(crate) fn ini_text() -> Result<String, Stop> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(failed(sample.display(), error)),
     };
+    Ok(with_head(&sample))
+}
+
+/// Puts the lines every install needs above the sample, once: a second `extension` would make PHP warn at each start.
+fn with_head(sample: &str) -> String {
+    let loads = |line: &str| {
+        line.split_once('=')
+            .is_some_and(|(name, _)| name.trim() == "extension")
+    };
     let mut text = format!("; priority={PRIORITY}\nextension=memring.so\n");
     for line in sample
         .lines()
-        .filter(|line| !line.starts_with("extension=") && !line.starts_with("; priority="))
+        .filter(|line| !loads(line) && !line.starts_with("; priority="))
     {
         text.push_str(line);
         text.push('\n');
     }
-    Ok(text)
+    text
 }
 
 /// How a PHP is told which extensions to load.
@@ -304,6 +313,19 @@ fn elevated(folder: &Path, line: &[&str], files: &[&Path]) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_installed_ini_loads_the_extension_once_however_the_sample_writes_it() {
+        for line in ["extension=memring.so", "extension = memring.so", ""] {
+            let text = with_head(&format!(
+                "; priority=7\n{line}\n;memcache.allow_failover = 1\n"
+            ));
+            let loads = text.lines().filter(|line| line.starts_with("extension"));
+            assert_eq!(loads.count(), 1, "{text}");
+            assert_eq!(text.matches("; priority=").count(), 1, "{text}");
+            assert!(text.ends_with(";memcache.allow_failover = 1\n"), "{text}");
+        }
+    }
 
     #[test]
     fn every_way_to_load_the_original_is_seen_and_nothing_else() {

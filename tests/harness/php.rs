@@ -210,15 +210,26 @@ impl Running {
     }
 
     /// Waits for its end, or kills it at its limit.
+    ///
+    /// # Panics
+    /// When a debug PHP reports a leak.
+    #[track_caller]
     pub fn finish(mut self) -> Output {
         let left = self.limit.saturating_sub(self.started.elapsed());
         let status = self.process.wait(left);
         let took = self.started.elapsed();
         // The pipes close only when nothing of the script is left.
         self.process.kill();
+        let stderr = self.stderr.join().unwrap_or_default();
+        // Only a debug PHP says so; whatever else a test looks for, a leak is its failure.
+        let said = String::from_utf8_lossy(&stderr);
+        assert!(
+            !said.contains(" memory leaks detected ==="),
+            "memory of the request was never freed:\n{said}"
+        );
         Output {
             stdout: self.stdout.join().unwrap_or_default(),
-            stderr: self.stderr.join().unwrap_or_default(),
+            stderr,
             code: status.and_then(|status| status.code()),
             signal: status
                 .and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status)),
