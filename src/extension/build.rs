@@ -22,6 +22,7 @@ const FUNCTIONS: &[&str] = &[
     "php_var_unserialize",
     "php_var_unserialize_destroy",
     "php_var_unserialize_init",
+    "var_tmp_var",
     "zend_declare_property_null",
     "zend_list_delete",
     "zend_try_assign_typed_ref",

@@ -15,7 +15,9 @@ use crate::report::{self, CALLBACK};
 use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
-use memring_pool::config::{DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Topology};
+use memring_pool::config::{
+    DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Topology, WEIGHT_MAX,
+};
 use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::pool::Pool;
 use std::cell::Cell;
@@ -361,6 +363,13 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
     registry::join();
     if wish.weight < 1 {
         errors::warning("weight must be a positive integer");
+        return Ok(None);
+    }
+    // Each unit is 160 points of the ring: without an end to it a slip of the pen would stop the page for minutes.
+    if wish.weight > i64::from(WEIGHT_MAX) {
+        errors::warning_of(format!(
+            "weight must be a positive integer up to {WEIGHT_MAX}"
+        ));
         return Ok(None);
     }
     if u16::try_from(wish.port).is_err() {

@@ -52,6 +52,25 @@ fn beside_the_original_in_either_order_both_work_and_one_notice_names_the_winner
 }
 
 #[test]
+fn dl_is_refused_with_the_line_to_write_and_leaves_php_whole() {
+    let file = php::extension();
+    let text = Php::bare()
+        .ini("extension_dir", file.parent().unwrap().display())
+        .ini("enable_dl", 1)
+        .run(&format!(
+            "echo 'before '; dl('{}'); echo 'after';",
+            file.file_name().unwrap().to_str().unwrap()
+        ));
+    let all = String::from_utf8_lossy(&[text.stdout, text.stderr].concat()).to_string();
+    assert!(
+        all.contains("before") && all.contains("Write extension=memring into php.ini"),
+        "{all}"
+    );
+    // PHP ends a script whose dl() is refused by the module; what it must not do is die of a signal.
+    assert_eq!(text.code, Some(255), "{all}");
+}
+
+#[test]
 fn ri_says_who_provides_the_class() {
     let output = std::process::Command::new(php::binary())
         .args(Php::new().arguments())

@@ -21,7 +21,7 @@ use crate::info;
 use crate::ini;
 use crate::signature;
 use ext_php_rs::ffi::{
-    CONST_CS, CONST_PERSISTENT, USING_ZTS, ZEND_DEBUG, ZEND_MODULE_API_NO,
+    CONST_CS, CONST_PERSISTENT, MODULE_TEMPORARY, USING_ZTS, ZEND_DEBUG, ZEND_MODULE_API_NO,
     ext_php_rs_executor_globals, ext_php_rs_php_build_id, zend_function_entry, zend_hash_str_find,
     zend_module_entry, zend_register_long_constant, zend_result,
 };
@@ -141,8 +141,19 @@ fn blank(
 }
 
 /// MINIT of memring.
-unsafe extern "C" fn start(_kind: c_int, number: c_int) -> zend_result {
-    catch_unwind(|| start_memring(number)).unwrap_or(FAILURE)
+unsafe extern "C" fn start(kind: c_int, number: c_int) -> zend_result {
+    catch_unwind(|| {
+        if kind == MODULE_TEMPORARY as c_int {
+            // A module of dl() is torn down with its request; the second module, the settings and the session
+            // handlers would stay behind and point into what is gone.
+            errors::warning(
+                "memring cannot be loaded while a script runs. Write extension=memring into php.ini",
+            );
+            return FAILURE;
+        }
+        start_memring(number)
+    })
+    .unwrap_or(FAILURE)
 }
 
 fn start_memring(number: c_int) -> zend_result {

@@ -1,20 +1,22 @@
-//! The Rust heap of calls from PHP: one desk per depth of re-entrancy.
+//! The Rust heap of calls from PHP: one desk per call under way.
 //!
-//! A handler sits down at the desk of its depth; a handler that PHP starts from
-//! inside of it (`__wakeup`, a failure callback) gets the next one, so neither sees
-//! the other's bytes. When PHP longjmps out of a handler nobody gets up from the
-//! desk: the end of the request clears the room, and the heap is used again.
+//! A handler sits down at a free desk; a handler that PHP starts from inside of it
+//! (`__wakeup`, a failure callback) finds that one taken and gets another, so neither
+//! sees the other's bytes. The free desks are a list and not a depth, because a Fiber
+//! that is suspended in `__wakeup` gets up later than who sat down after it. When PHP
+//! longjmps out of a handler nobody gets up from the desk: the end of the request
+//! clears the room, and the heap is used again.
 
 use super::string::OwnedText;
 use memring_pool::call::Call;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 /// What one handler works on.
 #[derive(Default)]
 pub(crate) struct Desk {
     /// The call to the pool.
     pub(crate) call: Call,
-    /// The caller's keys, as many as the call has entries.
+    /// The caller's keys, as many as the call has entries; none when they are elements of his own list.
     pub(crate) names: Vec<OwnedText>,
     /// An inflated or otherwise assembled text.
     pub(crate) bytes: Vec<u8>,
@@ -26,6 +28,8 @@ const KEEP: usize = 1 << 20;
 /// The desks of one thread, freed with it.
 struct Room {
     desks: Vec<*mut Desk>,
+    /// Those nobody sits at; the one left last is the next to be taken, while it is warm.
+    free: Vec<*mut Desk>,
 }
 
 impl Drop for Room {
@@ -41,8 +45,7 @@ impl Drop for Room {
 }
 
 thread_local! {
-    static ROOM: RefCell<Room> = const { RefCell::new(Room { desks: Vec::new() }) };
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    static ROOM: RefCell<Room> = const { RefCell::new(Room { desks: Vec::new(), free: Vec::new() }) };
 }
 
 /// A place at a desk, left on drop.
@@ -51,24 +54,22 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Sits down at the desk of this depth.
+    /// Sits down at a free desk.
     pub(crate) fn take() -> Seat {
-        let depth = DEPTH.get();
         let desk = ROOM.with_borrow_mut(|room| {
-            room.desks.get(depth).copied().unwrap_or_else(|| {
+            room.free.pop().unwrap_or_else(|| {
                 let desk = Box::into_raw(Box::<Desk>::default());
                 room.desks.push(desk);
                 desk
             })
         });
-        DEPTH.set(depth + 1);
         Seat { desk }
     }
 
     /// The desk. Userland may run while it is borrowed: a nested handler has another one.
     pub(crate) fn desk(&mut self) -> &mut Desk {
-        // SAFETY: the pointer lives until the thread ends; only the seat of this depth uses it, and `&mut self`
-        // keeps that to one borrow at a time.
+        // SAFETY: the pointer lives until the thread ends; it is on the list of free desks only while no seat has it,
+        // so this seat alone uses it, and `&mut self` keeps that to one borrow at a time.
         unsafe { &mut *self.desk }
     }
 }
@@ -79,7 +80,8 @@ impl Drop for Seat {
         desk.names.clear();
         desk.bytes.clear();
         desk.bytes.shrink_to(KEEP);
-        DEPTH.set(DEPTH.get().saturating_sub(1));
+        let desk = self.desk;
+        ROOM.with_borrow_mut(|room| room.free.push(desk));
     }
 }
 
@@ -96,13 +98,14 @@ impl Desk {
 ///
 /// Zend memory is gone by then, so nothing of it is touched.
 pub(crate) fn clear() {
-    DEPTH.set(0);
     ROOM.with_borrow_mut(|room| {
+        room.free.clear();
         for desk in &room.desks {
             // SAFETY: the request is over, so no seat is taken and nobody else borrows a desk.
             let desk = unsafe { &mut **desk };
             desk.forget_names();
             desk.bytes = Vec::new();
         }
+        room.free.extend(room.desks.iter().rev());
     });
 }

@@ -17,7 +17,10 @@ pub(crate) enum Failed {
 ///
 /// Runs `__sleep` and `__serialize`, which may call us again.
 pub(crate) fn encode(value: Value<'_>) -> Result<OwnedText, Failed> {
-    // SAFETY: the buffer and the table of seen values belong to this call and are given back below; the buffer's
+    // The caller's array keeps a reference in it alive, but not what the reference holds: __sleep may assign
+    // another value through it while this one is being walked.
+    let kept = value.deref().keep();
+    // SAFETY: the zval is live, and by `kept` so is what it holds or refers to. The buffer and the table of seen values belong to this call and are given back below; the buffer's
     // string may be null when nothing was written.
     unsafe {
         let mut buffer = sys::smart_str {
@@ -34,6 +37,7 @@ pub(crate) fn encode(value: Value<'_>) -> Result<OwnedText, Failed> {
         let length = (*buffer.s).len;
         (&raw mut (*buffer.s).val).cast::<u8>().add(length).write(0);
         let text = OwnedText::adopt(buffer.s);
+        drop(kept);
         if errors::pending() {
             return Err(Failed::Thrown);
         }
@@ -52,13 +56,19 @@ pub(crate) fn encode(value: Value<'_>) -> Result<OwnedText, Failed> {
 pub(crate) fn decode(bytes: &[u8]) -> Option<Fresh> {
     let range = bytes.as_ptr_range();
     let mut at = range.start;
-    // SAFETY: `at` and `end` bound one slice that lives through the call; the zval is initialised and ours.
-    unsafe {
-        let mut zval = Fresh::null().into_raw();
+    // SAFETY: `at` and `end` bound one slice that lives through the call. The place written to is PHP's own and
+    // lives as long as `seen`: inside of a Serializable's unserialize() that is the table of the outer value, whose
+    // later "R:n" and "r:n" may point at it, so it must not be on our stack. What is kept has a reference of its
+    // own, taken before the table goes.
+    let fresh = unsafe {
         let mut seen = sys::php_var_unserialize_init();
-        let done = sys::php_var_unserialize(&raw mut *zval, &raw mut at, range.end, &raw mut seen);
+        let place = sys::var_tmp_var(&raw mut seen);
+        let done = sys::php_var_unserialize(place, &raw mut at, range.end, &raw mut seen);
+        let fresh = Value::new(place).keep();
         sys::php_var_unserialize_destroy(seen);
-        let fresh = Fresh::adopt(zval);
         (done != 0 && !errors::pending()).then_some(fresh)
-    }
+    }?;
+    // "R:1" makes the whole value a reference, which no call may return. Only now, because the __wakeup calls of
+    // the table's end may still assign through it.
+    Some(fresh.value().deref().keep())
 }
