@@ -34,12 +34,17 @@ const TYPES: [&[u8]; 6] = [
 
 /// getstats(): of the first node that answers.
 pub(crate) fn stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(0, 3)?;
     let object = frame.object(Class::Pool)?;
     let Some((link, question)) = question(frame, object)? else {
         return Ok(Fresh::bool(false));
     };
     let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
     for index in 0..nodes {
+        // As in pecl-memcache: only getextendedstats() wants to hear of a node left alone.
+        if link.with(|state| state.pool.may_ask(index)) != Some(true) {
+            continue;
+        }
         let answer = ask(object, &link, index, &question)?;
         if !matches!(answer.value().kind(), Kind::Bool(false)) {
             return Ok(answer);
@@ -50,6 +55,7 @@ pub(crate) fn stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
 
 /// getextendedstats(): "host:port" => array, or false for a node that does not answer.
 pub(crate) fn extended_stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    frame.expect(0, 3)?;
     let object = frame.object(Class::Pool)?;
     let Some((link, question)) = question(frame, object)? else {
         return Ok(Fresh::bool(false));
@@ -74,7 +80,6 @@ pub(crate) fn extended_stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
 
 /// The words behind `stats`, from the arguments of getstats.
 fn question(frame: &Frame<'_>, object: Object<'_>) -> Result<Option<(Link, OwnedText)>, Thrown> {
-    frame.expect(0, 3)?;
     let kind = frame.text(0)?;
     let slab = frame.long(1, 0)?;
     let limit = frame.long(2, DUMP_LIMIT)?;

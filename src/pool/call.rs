@@ -215,10 +215,20 @@ impl Call {
     /// Empties the call for another operation, keeping its buffers.
     pub fn reset(&mut self, verb: Verb) {
         const ARENA_KEEP: usize = 1 << 20;
+        /// Lists of a rare large call are not kept, entries.
+        const LIST_KEEP: usize = 4 << 10;
         self.verb = Some(verb);
         self.arena.clear();
         if self.arena.capacity() > ARENA_KEEP {
             self.arena = Vec::new();
+        }
+        if self.entries.capacity() > LIST_KEEP {
+            self.entries = Vec::new();
+            self.details = Vec::new();
+            self.jobs.iter_mut().for_each(|jobs| *jobs = Vec::new());
+            self.pending = Vec::new();
+            self.owners = Vec::new();
+            self.tried = Vec::new();
         }
         self.entries.clear();
         self.details.clear();
@@ -236,10 +246,11 @@ impl Call {
     ///
     /// # Errors
     /// `Kind::Key` when the key is empty; the call is then unchanged.
-    #[inline]
+    #[inline(always)] // twice in the extension: in the loop over a list's keys, and for one key
     pub fn push(&mut self, rule: &KeyRule, raw_key: &[u8]) -> Result<usize, Error> {
         // A blank before each key: so a get takes its keys from here as they go out.
         let start = self.arena.len();
+        self.arena.reserve(raw_key.len() + 1);
         self.arena.push(b' ');
         let key = match rule.append(raw_key, &mut self.arena) {
             Ok(key) => key,

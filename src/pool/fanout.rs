@@ -11,14 +11,17 @@
 //! ```
 //!
 //! Each lane's limit counts from the moment its request begins to go out, and does not
-//! move when bytes trickle in. One exception: while the short way waits for a node that
+//! move when bytes trickle in or out. Before that the connect has one limit for all
+//! addresses of a name, each of which gets its share of what is left. One exception: while the short way waits for a node that
 //! then proves hung, nobody listens to the others, so who is in mid-answer by then has his
 //! limit anew.
+
+mod answers;
 
 use crate::error::{Error, Kind};
 use crate::item::Span;
 use crate::node::{self, NodeRef, Open};
-use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic, meta};
+use crate::wire::{Expect, Reply, classic};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
@@ -29,6 +32,8 @@ use std::time::{Duration, Instant};
 const READ_FIRST: usize = 16 << 10;
 /// A read buffer larger than this is given back after the call, bytes.
 const READ_KEEP: usize = 1 << 20;
+/// Lists of a get of more keys than this are given back, too.
+const KEYS_KEEP: usize = 4 << 10;
 /// What one step of growth trusts an announced length for, bytes. A hostile server
 /// announces gigabytes; memory follows only what really arrived.
 const READ_TRUST: usize = 4 << 20;
@@ -36,6 +41,8 @@ const READ_TRUST: usize = 4 << 20;
 const SWIFT: Duration = Duration::from_millis(1);
 /// A pipeline up to this size cannot fill both directions of a connection, bytes.
 const QUICK_PIPELINE: usize = 16 << 10;
+/// Lists with room for more than this are given back after the call, entries.
+const LIST_KEEP: usize = 4 << 10;
 
 /// One node's share of a call.
 #[derive(Debug, Default)]
@@ -53,6 +60,11 @@ pub struct Lane {
     pub repeatable: bool,
     /// Does the request carry values?
     pub stores: bool,
+    /// The keys of a classic get as spans of `out`, in the order they are asked for; of
+    /// anything else empty.
+    pub keys: Vec<Span>,
+    /// The values that came for `keys`; they are not among the answers.
+    pub hits: Vec<classic::Hit>,
     /// The answers, in order, as far as they came.
     pub answers: Vec<Reply>,
     /// One of the answers is an error line.
@@ -68,6 +80,8 @@ pub struct Lane {
     sent: usize,
     state: State,
     deadline: Option<Instant>,
+    /// When the connect as a whole has to be done.
+    connect_end: Option<Instant>,
     reopened: bool,
 }
 
@@ -97,6 +111,12 @@ impl Lane {
         self.out.clear();
         self.tail = Span::default();
         self.asks.clear();
+        if self.keys.capacity() > KEYS_KEEP {
+            self.keys = Vec::new();
+            self.hits = Vec::new();
+        }
+        self.keys.clear();
+        self.hits.clear();
         self.answers.clear();
         self.repeatable = false;
         self.stores = false;
@@ -108,15 +128,26 @@ impl Lane {
         self.sent = 0;
         self.state = State::Closed;
         self.deadline = None;
+        self.connect_end = None;
         self.reopened = false;
-        if self.read.len() > READ_KEEP {
-            self.read = Vec::new();
-        }
     }
 
-    /// Lets go of the node; buffers and answers stay readable.
+    /// Lets go of the node, and of buffers that only a rare large call needs.
     pub fn release(&mut self) {
         self.node = None;
+        if self.read.len() > READ_KEEP {
+            self.read = Vec::new();
+            self.filled = 0;
+        }
+        if self.out.capacity() > READ_KEEP {
+            self.out = Vec::new();
+        }
+        if self.asks.capacity() > LIST_KEEP {
+            self.asks = Vec::new();
+        }
+        if self.answers.capacity() > LIST_KEEP {
+            self.answers = Vec::new();
+        }
     }
 
     /// The bytes received; spans in `answers` are positions in it.
@@ -150,15 +181,15 @@ impl Lane {
                 .is_some_and(|node| node.borrow_mut().is_open(now))
     }
 
-    /// First half of the short way: hands the whole request to the kernel.
+    /// First half of the short way: hands the request to the kernel, or as much of it as
+    /// fits without waiting; the poll loop, which knows the deadline, has the rest.
     fn quick_send(&mut self, arena: &[u8], now: Instant) {
         let Some(node) = self.node.clone() else {
             return;
         };
         let mut node = node.borrow_mut();
         self.start(&mut node, now);
-        // Blocking, so a short count here is final, and the poll loop's business.
-        match self.send(&node, arena, SendFlags::NOSIGNAL) {
+        match self.send(&node, arena, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(()) if self.sent == self.total() => self.state = State::Receiving,
             Ok(()) => {}
             Err(errno) => self.broken(&mut node, errno),
@@ -185,10 +216,17 @@ impl Lane {
         true
     }
 
-    /// Gives a lane in mid-answer its limit once more, after a wait for another node alone.
-    fn listen_anew(&mut self) {
-        if self.state == State::Receiving && self.filled > 0 {
-            self.deadline = Instant::now().checked_add(self.limit);
+    /// After a wait for another node alone: takes what came meanwhile. A lane in mid-answer
+    /// has its limit once more; who said nothing in all that time has had his.
+    fn catch_up(&mut self, arena: &[u8]) {
+        if self.state != State::Receiving {
+            return;
+        }
+        let now = Instant::now();
+        self.deadline = now.checked_add(self.limit);
+        self.advance(arena, false, now);
+        if self.state == State::Receiving && self.filled == 0 {
+            self.expire();
         }
     }
 
@@ -237,50 +275,6 @@ impl Lane {
         let (count, _) = rustix::net::recv(fd, room, flags)?;
         self.filled += count;
         Ok(count)
-    }
-
-    /// Reads every whole reply out of what arrived.
-    fn digest(&mut self, node: &mut node::Node, now: Instant) {
-        while let Some(expect) = self.asks.get(self.answered).copied() {
-            let have = self.read.get(..self.filled).unwrap_or_default();
-            if expect == Expect::Values {
-                self.parsed = classic::values(have, self.parsed, &mut self.answers);
-            }
-            let parsed = match expect {
-                Expect::Meta => meta::parse(have, self.parsed),
-                _ => classic::parse(have, self.parsed, expect),
-            };
-            match parsed {
-                Parsed::More(missing) => {
-                    let wanted = self.filled.saturating_add(missing.min(READ_TRUST));
-                    if self.filled > VALUE_MAX {
-                        return self.failed(node, garbage("an answer longer than any value"));
-                    }
-                    if wanted > self.read.len() {
-                        self.read.resize(wanted.max(self.read.len() * 2), 0);
-                    }
-                    return;
-                }
-                Parsed::Reply(used, reply) => {
-                    self.parsed += used;
-                    self.answers.push(reply);
-                    self.refused |= reply.is_refusal();
-                    if reply.is_last() {
-                        self.answered += 1;
-                    }
-                }
-                Parsed::Garbage(what) => return self.failed(node, garbage(what)),
-            }
-        }
-        if self.sent < self.total() {
-            return self.failed(node, garbage("an answer before the question was out"));
-        }
-        if self.parsed < self.filled {
-            // Whose answer is this? Nothing on this connection can be believed any more.
-            return self.failed(node, garbage("more answers than questions"));
-        }
-        self.state = State::Over;
-        node.finish(now);
     }
 
     /// The connection broke while sending or receiving.
@@ -336,14 +330,10 @@ impl Lane {
                         self.start(&mut node, now);
                         continue;
                     }
-                    self.deadline = now.checked_add(self.connect_limit);
-                    match node.open(self.limit) {
-                        Ok(Open::Ready) => self.start(&mut node, now),
-                        Ok(Open::Waiting) => {
-                            self.state = State::Opening;
-                            return;
-                        }
-                        Err(error) => return self.failed(&mut node, error),
+                    self.connect_end = now.checked_add(self.connect_limit);
+                    let opened = node.open(self.limit);
+                    if !self.opened(&mut node, opened, now) {
+                        return;
                     }
                 }
                 State::Opening => {
@@ -351,10 +341,9 @@ impl Lane {
                         return;
                     }
                     ready = false;
-                    match node.open_further(self.limit) {
-                        Ok(Open::Ready) => self.start(&mut node, now),
-                        Ok(Open::Waiting) => return,
-                        Err(error) => return self.failed(&mut node, error),
+                    let opened = node.open_further(self.limit);
+                    if !self.opened(&mut node, opened, now) {
+                        return;
                     }
                 }
                 State::Sending => {
@@ -383,6 +372,29 @@ impl Lane {
         }
     }
 
+    /// Goes on after a step of a connect; false when it is time to wait, or over.
+    fn opened(&mut self, node: &mut node::Node, step: Result<Open, Error>, now: Instant) -> bool {
+        match step {
+            Ok(Open::Ready) => {
+                self.start(node, now);
+                true
+            }
+            Ok(Open::Waiting) => {
+                self.state = State::Opening;
+                // An address that swallows packets must leave time for those after it.
+                let tries = u32::try_from(node.addresses_left()).unwrap_or(u32::MAX - 1) + 1;
+                self.deadline = self
+                    .connect_end
+                    .map(|end| now + end.saturating_duration_since(now) / tries);
+                false
+            }
+            Err(error) => {
+                self.failed(node, error);
+                false
+            }
+        }
+    }
+
     /// Begins the exchange on the open connection; without a question, being open was all.
     fn start(&mut self, node: &mut node::Node, now: Instant) {
         if self.asks.is_empty() {
@@ -400,24 +412,20 @@ impl Lane {
         match self.receive(node, RecvFlags::DONTWAIT) {
             Ok(0) => self.hung_up(node),
             Ok(_) if self.state == State::Sending && self.asks.len() == 1 => {
-                // An error line may come before the value is out; whatever it says, the
-                // connection cannot be used on.
-                self.failed(node, garbage("an answer before the question was out"));
+                self.digest_early(node, now);
             }
             Ok(_) => self.digest_part(node, now),
             Err(Errno::AGAIN) => return false,
             Err(Errno::INTR) => {}
             Err(errno) => self.broken(node, errno),
         }
-        true
-    }
-
-    /// As `digest`, but while a pipeline is still going out its first answers are welcome.
-    fn digest_part(&mut self, node: &mut node::Node, now: Instant) {
-        if self.state == State::Receiving {
-            self.digest(node, now);
+        // A server that never stops talking would keep this loop from the poll loop's clock.
+        if matches!(self.state, State::Sending | State::Receiving)
+            && self.deadline.is_some_and(|d| d <= Instant::now())
+        {
+            self.failed(node, timeout());
         }
-        // Else they stay in the buffer, which grows as needed, until all is sent.
+        true
     }
 
     fn expire(&mut self) {
@@ -425,6 +433,15 @@ impl Lane {
             return;
         };
         let mut node = node.borrow_mut();
+        let now = Instant::now();
+        if self.state == State::Opening
+            && node.addresses_left() > 0
+            && self.connect_end.is_some_and(|end| now < end)
+        {
+            let opened = node.open_other(self.limit);
+            self.opened(&mut node, opened, now);
+            return;
+        }
         let error = match self.state {
             State::Opening | State::Closed => node::connect_timeout(node.name()),
             _ => timeout(),
@@ -468,6 +485,13 @@ fn quick(lanes: &mut [Lane], arena: &[u8], now: Instant) -> bool {
     for lane in lanes.iter_mut() {
         lane.quick_send(arena, now);
     }
+    if lanes
+        .iter()
+        .any(|lane| !matches!(lane.state, State::Receiving | State::Over))
+    {
+        // Somebody has more to send: no time to listen to one node alone.
+        return false;
+    }
     let mut waited = false;
     for lane in lanes.iter_mut().filter(|l| l.state == State::Receiving) {
         // The socket's own limit counts from here and not from when the request went out.
@@ -477,10 +501,8 @@ fn quick(lanes: &mut [Lane], arena: &[u8], now: Instant) -> bool {
             break;
         }
         if !lane.quick_receive(now) {
-            // Nobody listened to the others meanwhile.
             for lane in lanes.iter_mut() {
-                lane.advance(arena, false, now);
-                lane.listen_anew();
+                lane.catch_up(arena);
             }
             break;
         }
@@ -495,8 +517,12 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
     let mut nearest: Option<Instant> = None;
     for lane in lanes.iter_mut().filter(|l| l.state != State::Over) {
         if lane.deadline.is_some_and(|d| d <= now) {
+            // A connect may have another address to go on with.
             lane.expire();
-        } else if let Some(deadline) = lane.deadline {
+        }
+        if lane.state != State::Over
+            && let Some(deadline) = lane.deadline
+        {
             nearest = Some(nearest.map_or(deadline, |n| n.min(deadline)));
         }
     }
@@ -541,3 +567,7 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests;

@@ -55,16 +55,27 @@ impl KeyRule {
     /// `Kind::Key` when `raw` is empty; `arena` is then unchanged.
     #[inline]
     pub fn append(&self, raw: &[u8], arena: &mut Vec<u8>) -> Result<Span, Error> {
+        // Nearly all keys are clean: looking is cheaper than writing.
+        if self.prefix.is_empty()
+            && (1..=KEY_MAX).contains(&raw.len())
+            && first_blank(raw).is_none()
+        {
+            let at = arena.len();
+            arena.extend_from_slice(raw);
+            return Ok(Span { at, len: raw.len() });
+        }
+        self.append_prefixed(raw, arena)
+    }
+
+    /// The same with a prefix, or with bytes that cannot go over the wire.
+    fn append_prefixed(&self, raw: &[u8], arena: &mut Vec<u8>) -> Result<Span, Error> {
         let len = self.prefix.len() + raw.len();
         if raw.is_empty() || len > KEY_MAX {
             return self.append_odd(raw, arena);
         }
         let at = arena.len();
-        if !self.prefix.is_empty() {
-            arena.extend_from_slice(&self.prefix);
-        }
+        arena.extend_from_slice(&self.prefix);
         arena.extend_from_slice(raw);
-        // Nearly all keys are clean: looking is cheaper than writing.
         let key = arena.get_mut(at..).unwrap_or_default();
         if first_blank(key).is_some() {
             clean(key);

@@ -148,6 +148,30 @@ impl Node {
         }
     }
 
+    /// Gives up the address a connect waits for and goes on with the next one.
+    ///
+    /// # Errors
+    /// `Connect` when there is none, or none that can be tried.
+    pub fn open_other(&mut self, limit: Duration) -> Result<Open, Error> {
+        let left = self.opening.take().map(|o| o.left).unwrap_or_default();
+        if let Target::Tcp { host, port } = &self.target {
+            // The next connect need not wait for the silent address first.
+            NAMES.with_borrow_mut(|names| {
+                if let Some((_, found)) = names.get_mut(&(host.clone(), *port))
+                    && !found.is_empty()
+                {
+                    found.rotate_left(1);
+                }
+            });
+        }
+        self.open_next(left, Errno::TIMEDOUT, limit)
+    }
+
+    /// How many addresses a connect under way has not tried yet.
+    pub fn addresses_left(&self) -> usize {
+        self.opening.as_ref().map_or(0, |o| o.left.len())
+    }
+
     /// The socket of a connect under way or of the open connection.
     pub fn fd(&self) -> Option<&OwnedFd> {
         self.opening
@@ -349,6 +373,13 @@ type Resolved = (Instant, Vec<SocketAddr>);
 thread_local! {
     /// Names resolved in this process, and when.
     static NAMES: RefCell<HashMap<(String, u16), Resolved>> = RefCell::default();
+}
+
+/// Puts a name with these addresses among the known ones.
+#[cfg(test)]
+pub(crate) fn know(host: &str, port: u16, found: Vec<SocketAddr>) {
+    let name = (host.to_owned(), port);
+    NAMES.with_borrow_mut(|names| names.insert(name, (Instant::now(), found)));
 }
 
 /// The addresses of a name; the cause as PHP words it when there are none.

@@ -57,9 +57,9 @@ struct Member {
     twin: usize,
     /// What the caller said of it; ends with the next exchange, as in pecl.
     declared: Declared,
-    /// The call that took the try which was due.
+    /// The call that took the try which was due; of twins the first one's counts.
     claimed: Option<Instant>,
-    /// This object knows that the node is failed.
+    /// This object knows that the node is failed; of twins the first one's counts.
     told: bool,
 }
 
@@ -138,8 +138,10 @@ impl Pool {
 
     /// False when the node failed last time or was declared down.
     pub fn is_up(&self, index: usize) -> bool {
-        self.members.get(index).is_some_and(|m| {
-            m.declared != Declared::Down && m.node.borrow().health.is_up(shared::now())
+        self.members.get(index).is_some_and(|m| match m.declared {
+            Declared::Down => false,
+            Declared::Up => true,
+            Declared::No => m.node.borrow().health.is_up(shared::now()),
         })
     }
 
@@ -163,6 +165,7 @@ impl Pool {
     /// The node a call for the wire key `key` would go to: its owner, or the next usable one.
     pub fn find(&mut self, key: &[u8], limits: &Limits) -> usize {
         self.walk(key, limits, |pool, index| pool.seems_usable(index))
+            .0
     }
 
     /// Opens a connection to node `index` now, whatever its health; false and an event when
@@ -201,6 +204,7 @@ impl Pool {
             let (lanes, arena) = (&mut call.lanes, &call.arena);
             fanout::run(lanes.get_mut(first..call.used).unwrap_or_default(), arena);
             let last = call.used;
+            self.know_failed(call, first);
             for lane in first..last {
                 self.settle(call, lane, verb, now);
             }
@@ -227,12 +231,19 @@ impl Pool {
         })
     }
 
-    /// Empties all nodes, in `delay` seconds; true when at least one did it.
+    /// Empties all nodes, in `delay` seconds; true when all did it. A node left alone for
+    /// its retry interval is left alone here, too.
     pub fn flush(&mut self, delay: u32, call: &mut Call) -> bool {
         call.reset(Verb::Delete);
-        let first = call.used;
+        let (first, now) = (call.used, Instant::now());
+        let mut done = true;
         for index in 0..self.members.len() {
-            if let Some(lane) = self.lane(call, first, index) {
+            if !self.allows(index, now) {
+                done = false;
+            } else if let Some(lane) = self.lane(call, first, index)
+                // A server listed twice is emptied once.
+                && lane.asks.is_empty()
+            {
                 classic::flush_all(&mut lane.out, delay);
                 lane.asks.push(Expect::Flushed);
                 lane.repeatable = true;
@@ -242,10 +253,10 @@ impl Pool {
             call.lanes.get_mut(first..call.used).unwrap_or_default(),
             &[],
         );
-        let mut done = false;
+        self.tell_skipped(call);
         for lane in first..call.used {
             self.note(call, lane);
-            done |= call
+            done &= call
                 .lanes
                 .get(lane)
                 .is_some_and(|l| l.answers.contains(&Reply::Done));
@@ -270,6 +281,12 @@ impl Pool {
             }
         }
         Some(text)
+    }
+
+    /// May node `index` be asked now, or is it left alone for its retry interval? True means
+    /// that the try which was due is the caller's, who must make it.
+    pub fn may_ask(&mut self, index: usize) -> bool {
+        self.allows(index, Instant::now())
     }
 
     /// One question to one node, whatever its health; the lane that has the answer.
@@ -361,14 +378,14 @@ impl Pool {
                 .push((member.name.clone(), change, lane.error.clone()));
         }
         member.declared = Declared::No;
-        member.told = lane.error.is_some();
-        match lane.error.take() {
-            Some(error) => {
-                call.events.push(event(index, member, error));
-                false
-            }
-            None => true,
+        let (twin, failed) = (member.twin, lane.error.is_some());
+        if let Some(error) = lane.error.take() {
+            call.events.push(event(index, member, error));
         }
+        if let Some(first) = self.members.get_mut(twin) {
+            first.told = failed;
+        }
+        !failed
     }
 
     /// Makes lanes of the pending jobs.
@@ -480,34 +497,32 @@ impl Pool {
         }) {
             return Ok(());
         }
-        let mut answers = call
+        let (mut answers, mut hits) = call
             .lanes
             .get_mut(lane)
-            .map(|l| std::mem::take(&mut l.answers))
+            .map(|l| (std::mem::take(&mut l.answers), std::mem::take(&mut l.hits)))
             .unwrap_or_default();
         let mut reader = Reader {
             lane,
             verb,
             place: 0,
         };
+        reader.take_hits(call, jobs, &hits);
         let mut verdict = Ok(());
-        let mut left = answers.as_slice();
-        while let ([reply, rest @ ..], Ok(())) = (left, verdict) {
-            left = rest;
+        for reply in &answers {
             match reply {
                 Reply::Version(text) => self.learn(call, lane, Some(*text)),
                 // The probe's own refusal: a server that does not know its version has no meta.
                 Reply::Unknown(_) if self.probes(call, lane) => self.learn(call, lane, None),
-                Reply::Value { .. } if verb.is_read() => {
-                    verdict = reader
-                        .read_values(call, jobs, *reply, rest)
-                        .map(|after| left = after);
-                }
                 _ => verdict = reader.read(call, jobs, *reply),
+            }
+            if verdict.is_err() {
+                break;
             }
         }
         if let Some(lane) = call.lanes.get_mut(lane) {
             std::mem::swap(&mut lane.answers, &mut answers);
+            std::mem::swap(&mut lane.hits, &mut hits);
         }
         verdict
     }

@@ -46,7 +46,12 @@ impl Words {
                     classic::get(out, self.verb == Verb::Gets);
                     lane.asks.push(Expect::Values);
                 }
-                return classic::get_key(out, key);
+                classic::get_key(out, key);
+                lane.keys.push(Span {
+                    at: out.len() - key.len(),
+                    len: key.len(),
+                });
+                return;
             }
             Verb::GetAndTouch if self.meta => {
                 meta::get(out, key, self.opaque, true, Some(entry.ttl));
@@ -155,72 +160,29 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Reads a get's values, which come in the order of its keys, without the missing ones:
-    /// `value`, and those that follow it in `more`. What is left of `more` is returned.
-    ///
-    /// # Errors
-    /// A value whose key was not asked for, or not at this place.
-    pub(crate) fn read_values<'r>(
-        &mut self,
-        call: &mut Call,
-        jobs: &mut [Job],
-        value: Reply,
-        more: &'r [Reply],
-    ) -> Result<&'r [Reply], &'static str> {
-        let Call {
-            lanes,
-            arena,
-            entries,
-            ..
-        } = call;
-        let received = lanes.get(self.lane).map(Lane::received).unwrap_or_default();
-        let (mut reply, mut more) = (value, more);
-        while let Reply::Value {
-            key,
-            flags,
-            cas,
-            data,
-        } = reply
-        {
-            let echoed = key.of(received);
-            let asked = |job: &Job| {
-                let entry = entries.get(job.entry);
-                entry.is_some_and(|e| e.key.of(arena) == echoed)
-            };
-            let waiting = jobs.get_mut(self.place..).unwrap_or_default();
-            // Nearly always the next one; the search is for misses.
-            let skip = match waiting.first() {
-                Some(job) if asked(job) => 0,
-                _ => waiting
-                    .iter()
-                    .position(asked)
-                    .ok_or("the value of another key")?,
-            };
-            self.place += skip + 1;
-            // A read goes to one node at a time, so there is no outcome to merge with.
-            let mut settle = |job: &mut Job, outcome: Outcome| {
-                job.done = true;
-                if let Some(entry) = entries.get_mut(job.entry) {
-                    entry.outcome = Some(outcome);
-                }
-            };
-            if let Some((job, missing)) = waiting.get_mut(..=skip).and_then(<[Job]>::split_last_mut)
-            {
-                for job in missing {
-                    settle(job, Outcome::NotFound);
-                }
-                let value = Call::hit(self.lane, data);
-                settle(job, Outcome::Hit { flags, cas, value });
+    /// Takes over a get's values, which came in the order of its keys, without the missing ones.
+    pub(crate) fn take_hits(&mut self, call: &mut Call, jobs: &mut [Job], hits: &[classic::Hit]) {
+        let entries = &mut call.entries;
+        // A read goes to one node at a time, so there is no outcome to merge with.
+        let mut settle = |job: &mut Job, outcome: Outcome| {
+            job.done = true;
+            if let Some(entry) = entries.get_mut(job.entry) {
+                entry.outcome = Some(outcome);
             }
-            let Some((next, rest)) = more.split_first() else {
-                break;
+        };
+        for hit in hits {
+            let upto = jobs.get_mut(self.place..=hit.place).unwrap_or_default();
+            self.place = hit.place + 1;
+            let Some((job, missing)) = upto.split_last_mut() else {
+                return;
             };
-            if !matches!(next, Reply::Value { .. }) {
-                break;
+            for job in missing {
+                settle(job, Outcome::NotFound);
             }
-            (reply, more) = (*next, rest);
+            let classic::Hit { flags, cas, .. } = *hit;
+            let value = Call::hit(self.lane, hit.data);
+            settle(job, Outcome::Hit { flags, cas, value });
         }
-        Ok(more)
     }
 
     pub(crate) fn read(
@@ -237,7 +199,7 @@ impl Reader {
                 cas,
                 data,
             } => {
-                // Of a gat, which has one key; a get's go through `read_values`.
+                // Of a gat, which has one key; a get's go through `take_hits`.
                 let echoed = call
                     .lanes
                     .get(self.lane)

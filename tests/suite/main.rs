@@ -20,6 +20,7 @@ mod hostile;
 mod leaks;
 mod licences;
 mod lies;
+mod limits;
 mod modules;
 mod named_pools;
 mod oracle;

@@ -10,15 +10,15 @@ use memring_pool::wire::Store;
 use std::time::{Duration, Instant};
 
 /// A pool and what belongs to it in a thread.
-struct Bench {
-    pool: Pool,
-    directory: Directory,
-    call: Call,
-    rule: KeyRule,
+pub(crate) struct Bench {
+    pub(crate) pool: Pool,
+    pub(crate) directory: Directory,
+    pub(crate) call: Call,
+    pub(crate) rule: KeyRule,
 }
 
 impl Bench {
-    fn over(protocol: Protocol, ports: &[u16]) -> Bench {
+    pub(crate) fn over(protocol: Protocol, ports: &[u16]) -> Bench {
         let mut bench = Bench {
             pool: Pool::new(Policy {
                 protocol,
@@ -37,7 +37,23 @@ impl Bench {
         bench
     }
 
-    fn run(&mut self, verb: Verb, keys: &[&str], fill: impl Fn(&mut Call, usize)) -> Vec<Outcome> {
+    /// With limits for calls that move megabytes on a busy machine.
+    pub(crate) fn patient(protocol: Protocol, ports: &[u16]) -> Bench {
+        let mut bench = Bench::over(protocol, ports);
+        for index in 0..ports.len() {
+            bench
+                .pool
+                .set_params(index, Duration::from_secs(20), 15, true);
+        }
+        bench
+    }
+
+    pub(crate) fn run(
+        &mut self,
+        verb: Verb,
+        keys: &[&str],
+        fill: impl Fn(&mut Call, usize),
+    ) -> Vec<Outcome> {
         self.call.reset(verb);
         for (i, key) in keys.iter().enumerate() {
             self.call.push(&self.rule, key.as_bytes()).unwrap();
@@ -47,7 +63,7 @@ impl Bench {
         (0..keys.len()).map(|i| self.call.outcome(i)).collect()
     }
 
-    fn store(&mut self, verb: Store, key: &str, value: &[u8], cas: u64) -> Outcome {
+    pub(crate) fn store(&mut self, verb: Store, key: &str, value: &[u8], cas: u64) -> Outcome {
         self.run(Verb::Store(verb), &[key], |call, i| {
             let start = call.value_mut().len();
             call.value_mut().extend_from_slice(value);
@@ -58,7 +74,7 @@ impl Bench {
         })[0]
     }
 
-    fn get(&mut self, key: &str) -> Option<Vec<u8>> {
+    pub(crate) fn get(&mut self, key: &str) -> Option<Vec<u8>> {
         match self.run(Verb::Gets, &[key], |_, _| {})[0] {
             Outcome::Hit { value, flags, .. } => {
                 assert_eq!(flags & 0xffff_0000, flags);

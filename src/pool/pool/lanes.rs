@@ -48,4 +48,16 @@ impl Pool {
         );
         Some(index)
     }
+
+    /// Notes who failed before any job moves on to another node: who failed in the same round
+    /// is passed over without an event of its own.
+    pub(super) fn know_failed(&mut self, call: &Call, first: usize) {
+        let lanes = call.lanes.get(first..call.used).unwrap_or_default();
+        for lane in lanes.iter().filter(|lane| lane.error.is_some()) {
+            let twin = self.members.get(lane.member).map(|member| member.twin);
+            if let Some(member) = twin.and_then(|twin| self.members.get_mut(twin)) {
+                member.told = true;
+            }
+        }
+    }
 }

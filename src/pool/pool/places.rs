@@ -18,11 +18,8 @@ impl Pool {
             usize::try_from(limits.copies).unwrap_or(1)
         };
         for entry in 0..call.entries.len() {
-            let owner = {
-                let key = call.wire_key(entry);
-                self.find_at(key, &limits, now)
-            };
-            if self.allows(owner, now) {
+            let (owner, allowed) = self.find_at(call.wire_key(entry), &limits, now);
+            if allowed {
                 call.pending.push(Job {
                     entry,
                     member: owner,
@@ -74,12 +71,17 @@ impl Pool {
     pub(crate) fn fail_over(&mut self, call: &mut Call, job: Job, now: Instant) -> bool {
         let limits = call.limits;
         let mut attempt = call.entries.get(job.entry).map_or(0, |e| e.attempt);
-        let mut taken: Vec<usize> = call
-            .tried
-            .iter()
-            .filter(|(entry, _)| *entry == job.entry)
-            .map(|(_, member)| *member)
-            .collect();
+        // A first failure has nobody to avoid yet; with thousands of keys on one failing node
+        // the search would be most of the time.
+        let mut taken: Vec<usize> = match attempt {
+            0 => Vec::new(),
+            _ => call
+                .tried
+                .iter()
+                .filter(|(entry, _)| *entry == job.entry)
+                .map(|(_, member)| *member)
+                .collect(),
+        };
         if !limits.failover || attempt >= limits.attempts || taken.len() >= self.members.len() {
             return false;
         }
@@ -111,28 +113,31 @@ impl Pool {
     }
 
     /// The node a request for `key` goes to: its owner, or the next one that may be asked.
-    pub(crate) fn find_at(&mut self, key: &[u8], limits: &Limits, now: Instant) -> usize {
+    /// False beside it when it may not, like all before it.
+    pub(crate) fn find_at(&mut self, key: &[u8], limits: &Limits, now: Instant) -> (usize, bool) {
         self.walk(key, limits, |pool, index| pool.allows(index, now))
     }
 
     /// pecl's walk (memcache_pool.c mmc_pool_find): the owner, then the failover sequence
-    /// until a node is `usable` or the attempts are used up.
+    /// until a node is `usable` or the attempts are used up. True beside it when it is.
     pub(crate) fn walk(
         &mut self,
         key: &[u8],
         limits: &Limits,
         usable: impl Fn(&mut Pool, usize) -> bool,
-    ) -> usize {
+    ) -> (usize, bool) {
         let mut found = self.ring().owner(key);
-        if !usable(self, found) && limits.failover {
+        let mut fits = usable(self, found);
+        if !fits && limits.failover {
             for attempt in 0..limits.attempts.max(1) {
                 found = self.ring().after(key, attempt);
-                if usable(self, found) {
+                fits = usable(self, found);
+                if fits {
                     break;
                 }
             }
         }
-        found
+        (found, fits)
     }
 
     /// As [`Pool::allows`], for who only wants to know: the try that may be due stays due.
@@ -170,6 +175,13 @@ impl Pool {
     /// A node passed over for a mark that this object has not been told of is remembered,
     /// and told of once (`tell_skipped`).
     pub(crate) fn allows(&mut self, index: usize, now: Instant) -> bool {
+        // A server listed twice has one connection: the try that is due is both entries'.
+        let Some((twin, claimed, told)) = self.members.get(index).and_then(|member| {
+            let first = self.members.get(member.twin)?;
+            Some((member.twin, first.claimed, first.told))
+        }) else {
+            return false;
+        };
         let Some(member) = self.members.get_mut(index) else {
             return false;
         };
@@ -182,16 +194,19 @@ impl Pool {
         let due = node.health.is_unmarked()
             || member.declared == Declared::Up
             // The try that was due is this whole call's, not its first key's.
-            || member.claimed == Some(now);
+            || claimed == Some(now);
         if due {
             return true;
         }
         let allowed = node.health.may_ask(pause, shared::now());
-        if allowed {
-            member.claimed = Some(now);
-        } else if !member.told {
-            member.told = true;
-            self.skipped.push(index);
+        drop(node);
+        if let Some(twin) = self.members.get_mut(twin) {
+            if allowed {
+                twin.claimed = Some(now);
+            } else if !told {
+                twin.told = true;
+                self.skipped.push(index);
+            }
         }
         allowed
     }

@@ -2,10 +2,11 @@
 //!
 //! Every multi-get comes through here, a hundred keys at a time. What is the same for all
 //! keys of a node (may it be asked, which lane is its own) is found out once per node and
-//! not once per key. The way back is `Reader::read_values` in `request`.
+//! not once per key. The way back is `Reader::take_hits` in `request`.
 
 use super::Pool;
 use crate::call::{Call, Job, Step, Verb};
+use crate::item::Span;
 use crate::wire::{Expect, classic};
 use std::time::Instant;
 
@@ -29,7 +30,12 @@ impl Pool {
             return;
         };
         if let (Some(lane), Some(jobs)) = (call.lanes.get_mut(place), call.jobs.get_mut(place)) {
+            let shift = lane.out.len();
             lane.out.extend_from_slice(&call.arena);
+            lane.keys.extend(call.entries.iter().map(|entry| Span {
+                at: entry.key.at + shift,
+                len: entry.key.len,
+            }));
             jobs.extend((0..call.entries.len()).map(|entry| ask(entry, member)));
         }
     }
@@ -68,6 +74,10 @@ impl Pool {
             ) {
                 lane.out
                     .extend_from_slice(entry.key_and_blank().of(&call.arena));
+                lane.keys.push(Span {
+                    at: lane.out.len() - entry.key.len,
+                    len: entry.key.len,
+                });
                 jobs.push(ask(index, member));
             }
         }
@@ -86,10 +96,10 @@ impl Pool {
         now: Instant,
     ) -> Option<(usize, usize)> {
         let limits = call.limits;
-        let member = self.find_at(call.wire_key(index), &limits, now);
+        let (member, allowed) = self.find_at(call.wire_key(index), &limits, now);
         match self.lane_of(call, first, member) {
             Some(place) => Some((place, member)),
-            None if self.allows(member, now) => {
+            None if allowed => {
                 let place = self.lane_index(call, first, member)?;
                 let lane = call.lanes.get_mut(place)?;
                 lane.repeatable = true;

@@ -181,31 +181,120 @@ fn unfinished(rest: &[u8]) -> Parsed {
 /// The word a hit begins with.
 const VALUE: &[u8] = b"VALUE ";
 
-/// Reads all whole VALUE blocks from `buf[at..]` on into `answers`, and says where the
-/// first byte lies that is none of theirs. The hot loop of every get: what is not a block
-/// as every server sends it is left to [`parse`], which knows what to make of it.
-pub fn values(buf: &[u8], at: usize, answers: &mut Vec<Reply>) -> usize {
-    let mut at = at;
-    while let Some((used, reply)) = whole_value(buf, at) {
-        answers.push(reply);
-        at += used;
-    }
-    at
+/// One value of a get, and which of its keys it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Place of the key among those asked for.
+    pub place: usize,
+    /// The item's flag bits.
+    pub flags: u32,
+    /// The item's cas value, 0 unless asked for.
+    pub cas: u64,
+    /// The value, as a span of what was received.
+    pub data: Span,
 }
 
-/// The VALUE block at `at`, if all of it is there and nothing is odd.
-#[inline]
-fn whole_value(buf: &[u8], at: usize) -> Option<(usize, Reply)> {
-    let block = buf.get(at..)?;
-    let head = block.strip_prefix(VALUE)?;
-    let key = Span {
-        at: at + VALUE.len(),
-        len: first_blank(head)?,
+/// Reads all whole VALUE blocks from `buf[at..]` on into `hits`, and says where the first
+/// byte lies that is none of theirs. The hot loop of every get: what is not a block as
+/// every server sends it, with a key of those asked for, is left to [`parse`] and [`hit`].
+///
+/// `keys` are the keys in the order they were asked for, as spans of the request `out`;
+/// values come in the same order, without the missing ones. Knowing the next key spares
+/// looking for its end.
+pub fn hits(buf: &[u8], at: usize, out: &[u8], keys: &[Span], hits: &mut Vec<Hit>) -> usize {
+    let mut at = at;
+    let mut next = next_place(hits);
+    loop {
+        let likely = keys.get(next).map(|key| key.of(out)).unwrap_or_default();
+        let block = buf.get(at..).unwrap_or_default();
+        let key_len = if is_of(block, likely) {
+            likely.len()
+        } else {
+            match other_key(block, out, keys, next) {
+                Some((place, len)) => {
+                    next = place;
+                    len
+                }
+                None => return at,
+            }
+        };
+        let Some((used, flags, cas, data)) = whole_value(block, at, key_len) else {
+            return at;
+        };
+        hits.push(Hit {
+            place: next,
+            flags,
+            cas,
+            data,
+        });
+        next += 1;
+        at += used;
+    }
+}
+
+/// The same for one value that [`parse`] read; `None` when its key was not asked for, or
+/// not at this place.
+pub fn hit(reply: Reply, buf: &[u8], out: &[u8], keys: &[Span], before: &[Hit]) -> Option<Hit> {
+    let Reply::Value {
+        key,
+        flags,
+        cas,
+        data,
+    } = reply
+    else {
+        return None;
     };
-    let (flags, rest) = field(head.get(key.len..)?)?;
+    let place = place(key.of(buf), out, keys, next_place(before))?;
+    Some(Hit {
+        place,
+        flags,
+        cas,
+        data,
+    })
+}
+
+fn next_place(hits: &[Hit]) -> usize {
+    hits.last().map_or(0, |hit| hit.place + 1)
+}
+
+/// Where `key` is asked for, from place `next` on: what lies between is missing.
+fn place(key: &[u8], out: &[u8], keys: &[Span], next: usize) -> Option<usize> {
+    let found = keys
+        .get(next..)?
+        .iter()
+        .position(|asked| asked.of(out) == key)?;
+    Some(next + found)
+}
+
+/// Is this a VALUE block of `key`?
+#[inline]
+fn is_of(block: &[u8], key: &[u8]) -> bool {
+    let head = block.strip_prefix(VALUE).unwrap_or_default();
+    head.get(key.len()).is_some_and(|b| *b == b' ') && head.starts_with(key) && !key.is_empty()
+}
+
+/// Place and length of the key of the VALUE block `block`, when it is another than the next one.
+#[inline(never)]
+fn other_key(block: &[u8], out: &[u8], keys: &[Span], next: usize) -> Option<(usize, usize)> {
+    let head = block.strip_prefix(VALUE)?;
+    let key = head.get(..first_blank(head)?)?;
+    Some((place(key, out, keys, next)?, key.len()))
+}
+
+/// The VALUE block `block`, which begins at `at` and has a key of `key_len` bytes, and its
+/// length, flags, cas value and data, if all of it is there and nothing is odd.
+#[inline]
+fn whole_value(block: &[u8], at: usize, key_len: usize) -> Option<(usize, u32, u64, Span)> {
+    let rest = block.get(VALUE.len() + key_len..)?;
+    // Plain strings have no flags, and most values are strings.
+    let (flags, rest) = if rest.starts_with(b" 0 ") {
+        (0, rest.get(2..)?)
+    } else {
+        long_field(rest.strip_prefix(b" ")?)?
+    };
     let (len, rest) = field(rest)?;
     let (cas, rest) = match rest.first() {
-        Some(b' ') => field(rest)?,
+        Some(b' ') => long_field(rest.get(1..)?)?,
         _ => (0, rest),
     };
     let rest = rest.strip_prefix(b"\r\n")?;
@@ -215,13 +304,10 @@ fn whole_value(buf: &[u8], at: usize) -> Option<(usize, Reply)> {
         at: at + (block.len() - rest.len()),
         len,
     };
-    let reply = Reply::Value {
-        key,
-        flags,
-        cas,
-        data,
-    };
-    (len <= VALUE_MAX).then_some((block.len() - after.len(), reply))
+    if len > VALUE_MAX {
+        return None;
+    }
+    Some((block.len() - after.len(), flags, cas, data))
 }
 
 /// A blank and a number of one to seven digits behind it, and what follows; read as one
@@ -249,8 +335,8 @@ fn field(text: &[u8]) -> Option<(u64, &[u8])> {
     Some((number, text.get(digits..)?))
 }
 
-/// The same for any length; up to 19 digits cannot overflow.
-#[cold]
+/// The same for any length, without the blank; up to 19 digits cannot overflow.
+#[inline(never)]
 fn long_field(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0u64;
     for (place, byte) in text.iter().enumerate() {

@@ -199,36 +199,91 @@ fn every_cut_of_a_reply_means_not_yet() {
     }
 }
 
+/// What `hits` makes of `buf` when `keys` were asked for.
+fn hits_of(buf: &[u8], keys: &[&[u8]]) -> (usize, Vec<Hit>) {
+    let (out, spans) = asked(keys);
+    let mut found = Vec::new();
+    (hits(buf, 0, &out, &spans, &mut found), found)
+}
+
+fn asked(keys: &[&[u8]]) -> (Vec<u8>, Vec<Span>) {
+    let mut out = b"get".to_vec();
+    let spans = keys
+        .iter()
+        .map(|key| {
+            get_key(&mut out, key);
+            let len = key.len();
+            let at = out.len() - len;
+            Span { at, len }
+        })
+        .collect();
+    (out, spans)
+}
+
 #[test]
 fn whole_values_in_a_row_are_read_as_one_by_one() {
     for (bytes, expect, parsed) in rows().into_iter().filter(|r| r.1 == Expect::Values) {
-        let mut answers = Vec::new();
-        let used = values(bytes, 0, &mut answers);
         match parsed {
-            Parsed::Reply(length, reply @ Reply::Value { .. }) => {
-                assert_eq!((used, answers), (length, vec![reply]));
+            Parsed::Reply(length, reply @ Reply::Value { key, .. }) => {
+                let (out, keys) = asked(&[b"other", key.of(bytes)]);
+                let one = hit(reply, bytes, &out, &keys, &[]).unwrap();
+                assert_eq!(one.place, 1);
+                let mut found = Vec::new();
+                let used = hits(bytes, 0, &out, &keys, &mut found);
+                assert_eq!((used, found), (length, vec![one]));
             }
-            _ => assert_eq!((used, answers.len(), expect), (0, 0, Expect::Values)),
+            _ => assert_eq!(
+                (hits_of(bytes, &[b"key"]), expect),
+                ((0, vec![]), Expect::Values)
+            ),
         }
     }
     // Keys of every length, so that a blank is found at every place of a step.
     for length in 1..40 {
         let key = "\u{ff}".repeat(length / 2) + &"k".repeat(length % 2);
         let text = format!("VALUE {key} 1 3\r\nabc\r\n").repeat(3) + "END\r\n";
-        let mut answers = Vec::new();
-        let end = values(text.as_bytes(), 0, &mut answers);
-        assert_eq!(&text[end..], "END\r\n");
-        let mut at = 0;
-        for answer in answers {
-            let parsed = parse(text.as_bytes(), at, Expect::Values);
-            let Parsed::Reply(used, reply) = parsed else {
-                panic!("{parsed:?}")
-            };
-            assert_eq!(answer, reply);
-            at += used;
+        for keys in [[&key; 3].as_slice(), &[&key, &"x".to_owned(), &key, &key]] {
+            let keys: Vec<&[u8]> = keys.iter().map(|k| k.as_bytes()).collect();
+            let (end, found) = hits_of(text.as_bytes(), &keys);
+            assert_eq!(&text[end..], "END\r\n");
+            let mut at = 0;
+            let (out, spans) = asked(&keys);
+            for (index, one) in found.iter().enumerate() {
+                let parsed = parse(text.as_bytes(), at, Expect::Values);
+                let Parsed::Reply(used, reply) = parsed else {
+                    panic!("{parsed:?}")
+                };
+                let same = hit(reply, text.as_bytes(), &out, &spans, &found[..index]);
+                assert_eq!(Some(*one), same);
+                at += used;
+            }
+            assert_eq!(at, end);
         }
-        assert_eq!(at, end);
     }
+}
+
+#[test]
+fn a_value_belongs_to_the_next_key_of_its_name_and_to_no_earlier_one() {
+    let text = b"VALUE key1 0 1\r\nx\r\nVALUE key 0 1\r\ny\r\n";
+    let places = |keys: &[&[u8]]| {
+        let (used, found) = hits_of(text, keys);
+        (used, found.iter().map(|h| h.place).collect::<Vec<_>>())
+    };
+    assert_eq!(places(&[b"key1", b"key"]), (text.len(), vec![0, 1]));
+    // The key looked for begins as another does.
+    assert_eq!(
+        places(&[b"key", b"key1", b"k", b"key"]),
+        (text.len(), vec![1, 3])
+    );
+    assert_eq!(places(&[b"key", b"key1"]), (19, vec![1]));
+    assert_eq!(places(&[b"key1"]), (19, vec![0]));
+    assert_eq!(places(&[b"key10"]), (0, vec![]));
+    let (out, keys) = asked(&[b"key1", b"key"]);
+    let (_, found) = hits_of(text, &[b"key1", b"key"]);
+    let Parsed::Reply(_, reply) = parse(text, 0, Expect::Values) else {
+        panic!("no value")
+    };
+    assert_eq!(hit(reply, text, &out, &keys, &found), None);
 }
 
 #[test]
@@ -261,9 +316,9 @@ fn numbers_of_every_length_are_read() {
 fn a_value_cut_anywhere_is_no_whole_value() {
     let text = b"VALUE key 0 3 18446744073709551615\r\nabc\r\n";
     for cut in 0..text.len() {
-        assert_eq!(values(&text[..cut], 0, &mut Vec::new()), 0, "cut at {cut}");
+        assert_eq!(hits_of(&text[..cut], &[b"key"]).0, 0, "cut at {cut}");
     }
-    assert_eq!(values(text, 0, &mut Vec::new()), 0, "20 digits are odd");
+    assert_eq!(hits_of(text, &[b"key"]).0, 0, "20 digits are odd");
     assert!(matches!(
         parse(text, 0, Expect::Values),
         Parsed::Reply(41, Reply::Value { cas: u64::MAX, .. })

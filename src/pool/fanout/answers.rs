@@ -1,0 +1,95 @@
+//! From received bytes to answers: what is whole, what is early, what is too much.
+
+use super::{Lane, READ_TRUST, State, garbage};
+use crate::node;
+use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic, meta};
+use std::time::Instant;
+
+impl Lane {
+    /// Reads every whole reply out of what arrived.
+    pub(super) fn digest(&mut self, node: &mut node::Node, now: Instant) {
+        while let Some(expect) = self.asks.get(self.answered).copied() {
+            let have = self.read.get(..self.filled).unwrap_or_default();
+            if expect == Expect::Values && !self.keys.is_empty() {
+                let (out, keys) = (&self.out, &self.keys);
+                self.parsed = classic::hits(have, self.parsed, out, keys, &mut self.hits);
+            }
+            let parsed = match expect {
+                Expect::Meta => meta::parse(have, self.parsed),
+                _ => classic::parse(have, self.parsed, expect),
+            };
+            match parsed {
+                Parsed::More(missing) => {
+                    let wanted = self.filled.saturating_add(missing.min(READ_TRUST));
+                    if self.filled > VALUE_MAX {
+                        return self.failed(node, garbage("an answer longer than any value"));
+                    }
+                    if wanted > self.read.len() {
+                        self.read.resize(wanted.max(self.read.len() * 2), 0);
+                    }
+                    return;
+                }
+                Parsed::Reply(used, value @ Reply::Value { .. }) if !self.keys.is_empty() => {
+                    self.parsed += used;
+                    match classic::hit(value, have, &self.out, &self.keys, &self.hits) {
+                        Some(hit) => self.hits.push(hit),
+                        None => return self.failed(node, garbage("the value of another key")),
+                    }
+                }
+                Parsed::Reply(used, reply) => {
+                    self.parsed += used;
+                    self.answers.push(reply);
+                    self.refused |= reply.is_refusal();
+                    if reply.is_last() {
+                        self.answered += 1;
+                    }
+                }
+                Parsed::Garbage(what) => return self.failed(node, garbage(what)),
+            }
+        }
+        if self.sent < self.total() {
+            return self.failed(node, garbage("an answer before the question was out"));
+        }
+        if self.parsed < self.filled {
+            // Whose answer is this? Nothing on this connection can be believed any more.
+            return self.failed(node, garbage("more answers than questions"));
+        }
+        self.state = State::Over;
+        node.finish(now);
+    }
+
+    /// A server may refuse a value before all of it is out, and then need not be sent the
+    /// rest. The connection is of no further use, and anything but a refusal is a lie.
+    pub(super) fn digest_early(&mut self, node: &mut node::Node, now: Instant) {
+        let Some(expect) = self.asks.first().copied() else {
+            return;
+        };
+        let have = self.read.get(..self.filled).unwrap_or_default();
+        let parsed = match expect {
+            Expect::Meta => meta::parse(have, 0),
+            _ => classic::parse(have, 0, expect),
+        };
+        match parsed {
+            Parsed::More(_) => {}
+            Parsed::Reply(_, reply) if self.stores && reply.is_refusal() => {
+                self.answers.push(reply);
+                self.refused = true;
+                self.state = State::Over;
+                node.finish(now);
+                node.close();
+            }
+            _ => self.failed(node, garbage("an answer before the question was out")),
+        }
+    }
+
+    /// As `digest`, but while a pipeline is still going out its first answers are welcome.
+    pub(super) fn digest_part(&mut self, node: &mut node::Node, now: Instant) {
+        if self.state == State::Receiving {
+            self.digest(node, now);
+        }
+        // Else they stay in the buffer, which grows as needed, until all is sent.
+        else if self.filled > VALUE_MAX {
+            self.failed(node, garbage("an answer longer than any value"));
+        }
+    }
+}

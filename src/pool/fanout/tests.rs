@@ -1,0 +1,81 @@
+//! A name with several addresses, which no test from outside can arrange.
+
+use super::*;
+use crate::config::NodeSpec;
+use crate::node::{Node, know};
+use rustix::fd::OwnedFd;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::rc::Rc;
+
+/// A port whose queue is full, so that connects to it get no answer; open as long as the list lives.
+fn black_hole() -> (SocketAddr, Vec<OwnedFd>) {
+    let make = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    let listener = make(SocketFlags::CLOEXEC);
+    bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listen(&listener, 0).unwrap();
+    let address = SocketAddr::try_from(rustix::net::getsockname(&listener).unwrap()).unwrap();
+    let mut open = vec![listener];
+    for _ in 0..8 {
+        let client = make(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        let _ = connect(&client, &address);
+        open.push(client);
+    }
+    (address, open)
+}
+
+/// Asks the node for its version; how long that took, and what came of it.
+fn ask(node: &NodeRef, limit: Duration) -> (Duration, Option<Error>) {
+    let mut lane = Lane::default();
+    lane.reset(node.clone(), 0, limit, limit);
+    classic::version(&mut lane.out);
+    lane.asks.push(Expect::Version);
+    let start = Instant::now();
+    let mut lanes = [lane];
+    run(&mut lanes, &[]);
+    let [lane] = lanes;
+    (start.elapsed(), lane.error)
+}
+
+#[test]
+fn a_silent_address_leaves_time_for_the_next_and_is_tried_last_afterwards() {
+    const LIMIT: Duration = Duration::from_millis(600);
+    let (hole, _open) = black_hole();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let good = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(b"VERSION 1.6.18\r\n");
+        }
+    });
+    know("two.addresses.test", 11211, vec![hole, good]);
+    let spec = NodeSpec::tcp("two.addresses.test", 11211);
+    let node = Rc::new(RefCell::new(Node::new(&spec)));
+    let (took, error) = ask(&node, LIMIT);
+    assert!(error.is_none(), "{error:?}");
+    assert!(took >= LIMIT / 3 && took < LIMIT, "{took:?}");
+    node.borrow_mut().close();
+    let (took, error) = ask(&node, LIMIT);
+    assert!(error.is_none() && took < LIMIT / 3, "{took:?} {error:?}");
+}
+
+#[test]
+fn silent_addresses_share_one_limit() {
+    const LIMIT: Duration = Duration::from_millis(400);
+    let (hole, _open) = black_hole();
+    know("three.holes.test", 11211, vec![hole; 3]);
+    let node = Rc::new(RefCell::new(Node::new(&NodeSpec::tcp(
+        "three.holes.test",
+        11211,
+    ))));
+    let (took, error) = ask(&node, LIMIT);
+    assert_eq!(error.map(|e| e.number()), Some(110));
+    assert!(took >= LIMIT && took < LIMIT * 2, "{took:?}");
+    // Next time the name is asked for anew: it may have moved.
+    let (_, error) = ask(&node, LIMIT);
+    assert_eq!(error.map(|e| e.kind()), Some(Kind::Resolve));
+}
