@@ -6,12 +6,12 @@
 //! method and the memcache_* function of the same job.
 
 use crate::ffi::args::Frame;
-use crate::ffi::array::{Key, Table};
+use crate::ffi::array::{Array, Key, Table};
 use crate::ffi::errors::{self, Thrown};
 use crate::ffi::object::{Class, Connection, Object};
 use crate::ffi::resource::Link;
 use crate::ffi::scratch::{Desk, Seat};
-use crate::ffi::string::OwnedText;
+use crate::ffi::string::{OwnedText, Text};
 use crate::ffi::value::{Fresh, Kind, Value};
 use crate::value::Refused;
 use crate::{ini, report, trace, value};
@@ -238,24 +238,54 @@ fn store(frame: &Frame<'_>, how: Store) -> Result<Fresh, Thrown> {
     ))
 }
 
-/// Adds the key or keys of argument 0 to the call, keeping the caller's own for the answer.
+/// What argument 0 was.
+enum Keys<'a> {
+    One,
+    Many(Array<'a>),
+}
+
+/// Adds the key or keys of argument 0 to the call; None when the one key was refused.
 ///
-/// True when it was an array; None when the one key was refused.
-fn keys(frame: &Frame<'_>, link: &Link, desk: &mut Desk) -> Result<Option<bool>, Thrown> {
+/// A list of strings, as most are, is itself the list of keys for the answer: the call
+/// holds it, so nobody changes it meanwhile. Of any other the keys are kept as `names`.
+fn keys<'a>(frame: &Frame<'a>, link: &Link, desk: &mut Desk) -> Result<Option<Keys<'a>>, Thrown> {
     let Some(keys) = frame.value(0) else {
         return Ok(None);
     };
     let Kind::Array(list) = keys.kind() else {
         let name = OwnedText::from_value(keys).ok_or(Thrown)?;
-        return Ok(push(link, desk, name.bytes())?.then_some(false));
+        return Ok(push(link, desk, name.bytes())?.then_some(Keys::One));
     };
-    for key in list.values() {
+    let mut rest = list.values();
+    let odd = link.with(|state| {
+        let rule = &state.pool.policy().keys;
+        rest.find(|key| match key.kind() {
+            Kind::Text(text) => desk.call.push(rule, text.bytes()).is_err(),
+            _ => true,
+        })
+    });
+    let Some(odd) = odd.flatten() else {
+        return Ok(Some(Keys::Many(list)));
+    };
+    for key in list.values().take(desk.call.len()) {
+        desk.names.push(OwnedText::from_value(key).ok_or(Thrown)?);
+    }
+    for key in std::iter::once(odd).chain(rest) {
         let name = OwnedText::from_value(key.deref()).ok_or(Thrown)?;
         if push(link, desk, name.bytes())? {
             desk.names.push(name);
         }
     }
-    Ok(Some(true))
+    Ok(Some(Keys::Many(list)))
+}
+
+/// The caller's key number `index` of an array of keys; `own` is the element of that number.
+fn name<'n>(desk: &'n Desk, index: usize, own: Option<Value<'n>>) -> Option<Text<'n>> {
+    match (desk.names.get(index), own?.kind()) {
+        (Some(name), _) => Some(name.text()),
+        (None, Kind::Text(text)) => Some(text),
+        _ => None,
+    }
 }
 
 /// Reads values; the by-reference arguments for flags and cas begin at `out`.
@@ -272,7 +302,7 @@ fn fetch(
     let mut seat = Seat::take();
     let desk = seat.desk();
     begin(desk, verb);
-    let Some(many) = keys(frame, &link, desk)? else {
+    let Some(keys) = keys(frame, &link, desk)? else {
         return Ok(Fresh::bool(false));
     };
     if verb == Verb::GetAndTouch {
@@ -283,32 +313,43 @@ fn fetch(
         }
     }
     run(object, &link, desk)?;
-    if !many {
+    let Keys::Many(list) = keys else {
         return one(frame, desk, out);
-    }
+    };
+    let mut list = list.values();
     let wants_flags = frame.count() > out;
     let wants_cas = frame.count() > out + 1;
     let mut values = Table::new(desk.call.len());
     let mut flag_table: Option<Table> = None;
     let mut cas_table: Option<Table> = None;
     for index in 0..desk.call.len() {
+        let own = list.next();
         let Outcome::Hit { flags, cas, value } = desk.call.outcome(index) else {
             continue;
         };
-        let Some(fresh) = value::decode(desk, flags, value)? else {
-            continue;
+        let name = if value::is_text(flags) {
+            let Some(name) = name(desk, index, own) else {
+                continue;
+            };
+            values.put_text(name, desk.call.value(value));
+            name
+        } else {
+            let Some(fresh) = value::decode(desk, flags, value)? else {
+                continue;
+            };
+            let Some(name) = name(desk, index, own) else {
+                continue;
+            };
+            values.put(name, fresh);
+            name
         };
-        let Some(name) = desk.names.get(index) else {
-            continue;
-        };
-        values.put(name.text(), fresh);
         if wants_flags {
             let table = flag_table.get_or_insert_with(|| Table::new(0));
-            table.put(name.text(), Fresh::long(i64::from(flags)));
+            table.put(name, Fresh::long(i64::from(flags)));
         }
         if wants_cas {
             let table = cas_table.get_or_insert_with(|| Table::new(0));
-            table.put(name.text(), Fresh::long(cas as i64));
+            table.put(name, Fresh::long(cas as i64));
         }
     }
     let values = Fresh::array(values);
@@ -390,7 +431,7 @@ fn count(frame: &Frame<'_>, down: bool) -> Result<Fresh, Thrown> {
             Verb::Decrement
         },
     );
-    let Some(many) = keys(frame, &link, desk)? else {
+    let Some(keys) = keys(frame, &link, desk)? else {
         return Ok(Fresh::bool(false));
     };
     for index in 0..desk.call.len() {
@@ -401,14 +442,15 @@ fn count(frame: &Frame<'_>, down: bool) -> Result<Fresh, Thrown> {
         }
     }
     run(object, &link, desk)?;
-    if !many {
+    let Keys::Many(list) = keys else {
         return Ok(number(desk.call.outcome(0)));
-    }
+    };
+    let mut list = list.values();
     let mut table = Table::new(desk.call.len());
     for index in 0..desk.call.len() {
         let outcome = desk.call.outcome(index);
-        if let (Some(name), false) = (desk.names.get(index), outcome == Outcome::Lost) {
-            table.put(name.text(), number(outcome));
+        if let (Some(name), false) = (name(desk, index, list.next()), outcome == Outcome::Lost) {
+            table.put(name, number(outcome));
         }
     }
     Ok(Fresh::array(table))

@@ -282,8 +282,7 @@ pub(crate) fn flush(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     begin(desk, Verb::Delete);
     let done = link.with(|state| {
         // Truncation is pecl-memcache's; no node at all is no failure.
-        state.pool.is_empty()
-            || state.pool.flush(delay as u32, &mut desk.call)
+        state.pool.is_empty() || state.pool.flush(delay as u32, &mut desk.call)
     });
     report::events(object, desk)?;
     Ok(Fresh::bool(done == Some(true)))

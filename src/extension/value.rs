@@ -72,6 +72,12 @@ pub(crate) fn encode(
     Ok(flags)
 }
 
+/// Without a bit in the half that is ours the bytes are a string, as most values are.
+#[inline]
+pub(crate) fn is_text(flags: u32) -> bool {
+    flags & 0xffff == 0
+}
+
 /// Builds the PHP value of a hit; None after a notice when the bytes cannot be read.
 #[inline]
 pub(crate) fn decode(
@@ -79,8 +85,7 @@ pub(crate) fn decode(
     flags: u32,
     value: ValueRef,
 ) -> Result<Option<Fresh>, Thrown> {
-    // Without a bit in the half that is ours the bytes are a string, as most values are.
-    if flags & 0xffff == 0 {
+    if is_text(flags) {
         return Ok(Some(Fresh::text(desk.call.value(value))));
     }
     decode_marked(desk, flags, value)

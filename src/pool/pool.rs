@@ -59,6 +59,8 @@ struct Member {
     declared: Declared,
     /// The call that took the try which was due; of twins the first one's counts.
     claimed: Option<Instant>,
+    /// The call that passed the node over.
+    passed: Option<Instant>,
     /// This object knows that the node is failed; of twins the first one's counts.
     told: bool,
 }
@@ -102,6 +104,7 @@ impl Pool {
                 Declared::Down
             },
             claimed: None,
+            passed: None,
             told: false,
             spec,
         });

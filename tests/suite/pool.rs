@@ -302,12 +302,13 @@ fn surplus_and_foreign_answers_are_never_believed() {
 #[test]
 fn an_answer_in_single_bytes_cannot_stretch_the_limit() {
     let slow = b"VALUE a 0 30\r\n012345678901234567890123456789\r\nEND\r\n".to_vec();
-    let server = Hostile::start(move |_| vec![Act::Drip(slow.clone(), Duration::from_millis(25))]);
+    let server = Hostile::start(move |_| vec![Act::Drip(slow.clone(), Duration::from_millis(100))]);
     let mut bench = Bench::over(Protocol::Ascii, &[server.port()]);
     let start = Instant::now();
     assert_eq!(bench.get("a"), None);
     assert!(
-        start.elapsed() < Duration::from_millis(600),
+        // Five seconds of bytes meet a limit of 400 ms; the rest is for a busy machine.
+        start.elapsed() < Duration::from_millis(2500),
         "{:?}",
         start.elapsed()
     );

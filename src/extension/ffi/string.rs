@@ -1,7 +1,9 @@
 //! zend_string: borrowed from PHP, or owned with a reference of our own.
 
 use super::value::{Kind, Value};
-use ext_php_rs::ffi::{ext_php_rs_zend_string_init, ext_php_rs_zend_string_release, zend_string};
+use ext_php_rs::ffi::{
+    IS_STRING, ext_php_rs_zend_string_init, ext_php_rs_zend_string_release, zend_string,
+};
 use std::marker::PhantomData;
 
 /// A string that PHP owns for as long as `'a`.
@@ -111,6 +113,16 @@ impl OwnedText {
         Text {
             raw: self.raw,
             life: PhantomData,
+        }
+    }
+
+    /// The type word of a zval that holds it.
+    pub(super) fn type_info(&self) -> u32 {
+        // Strings of at most one byte are PHP's own, shared and not counted.
+        if self.text().is_interned() {
+            IS_STRING
+        } else {
+            super::sys::MEMRING_TYPE_STRING
         }
     }
 

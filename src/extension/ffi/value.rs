@@ -152,13 +152,7 @@ impl Fresh {
     /// A new string holding `bytes`: one copy, straight from where they lie.
     pub(crate) fn text(bytes: &[u8]) -> Fresh {
         let text = OwnedText::new(bytes);
-        // Strings of at most one byte are PHP's own, shared and not counted.
-        let tag = if text.text().is_interned() {
-            IS_STRING
-        } else {
-            sys::MEMRING_TYPE_STRING
-        };
-        let mut fresh = Fresh::tagged(tag);
+        let mut fresh = Fresh::tagged(text.type_info());
         fresh.zval.value.str_ = text.into_raw();
         fresh
     }

@@ -176,9 +176,9 @@ impl Pool {
     /// and told of once (`tell_skipped`).
     pub(crate) fn allows(&mut self, index: usize, now: Instant) -> bool {
         // A server listed twice has one connection: the try that is due is both entries'.
-        let Some((twin, claimed, told)) = self.members.get(index).and_then(|member| {
+        let Some((twin, claimed, passed, told)) = self.members.get(index).and_then(|member| {
             let first = self.members.get(member.twin)?;
-            Some((member.twin, first.claimed, first.told))
+            Some((member.twin, first.claimed, first.passed, first.told))
         }) else {
             return false;
         };
@@ -198,14 +198,21 @@ impl Pool {
         if due {
             return true;
         }
+        if passed == Some(now) {
+            // A pause that ends in the middle of a call ends for the next one.
+            return false;
+        }
         let allowed = node.health.may_ask(pause, shared::now());
         drop(node);
         if let Some(twin) = self.members.get_mut(twin) {
             if allowed {
                 twin.claimed = Some(now);
-            } else if !told {
-                twin.told = true;
-                self.skipped.push(index);
+            } else {
+                twin.passed = Some(now);
+                if !told {
+                    twin.told = true;
+                    self.skipped.push(index);
+                }
             }
         }
         allowed
