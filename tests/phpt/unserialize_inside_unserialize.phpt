@@ -27,6 +27,9 @@ $one = $m->get(['self']);
 $two = $one;
 $two['self'][] = 'more';
 var_dump(count($one['self']), count($two['self']), count($m->get('self')));
+// An array that holds itself is garbage only the collector finds.
+unset($one, $two);
+gc_collect_cycles();
 ?>
 --EXPECT--
 [{"got":["one","two",["three"]]},["one","two",["three"]],5]
