@@ -340,7 +340,7 @@ fn a_connection_the_server_closed_while_idle_is_replaced_without_a_word() {
     let proxy = Proxy::start(server.port());
     let wait = std::env::temp_dir().join(format!("memring-idle-{}", std::process::id()));
     let running = Php::new().start(&format!(
-        "$m = new Memcache; $m->addServer('127.0.0.1', {}, true); $m->set('k', 'v'); touch('{wait}');\n\
+        "$m = new Memcache; $m->addServer('127.0.0.1', {}, true); $m->set('k', 'v'); file_put_contents('{wait}', '');\n\
          for ($i = 0; $i < 2000 && file_exists('{wait}'); $i++) {{ clearstatcache(); usleep(5000); }}\n\
          echo json_encode([$m->get('k'), $m->get(['k']), $m->set('k', 'w'), $m->get('k')]);",
         proxy.port(),

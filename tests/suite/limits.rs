@@ -8,6 +8,7 @@ use memring_pool::config::{NodeSpec, Placement, Policy, Protocol};
 use memring_pool::pool::Pool;
 use memring_pool::wire::Store;
 use std::io::{Read, Write};
+use std::net::ToSocketAddrs;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -312,6 +313,13 @@ fn flush_and_get_stats_leave_a_failed_node_alone_and_get_version_does_not() {
 #[test]
 fn a_name_with_a_refused_address_and_a_good_one_is_reached() {
     // localhost is ::1 first where there is IPv6; the server listens on 127.0.0.1 alone.
+    let known = ("localhost", 0).to_socket_addrs();
+    if !known
+        .is_ok_and(|mut all| all.any(|address| address.ip().is_loopback() && address.is_ipv4()))
+    {
+        println!("skipped: this machine has no /etc/hosts that names localhost 127.0.0.1");
+        return;
+    }
     let server = Memcached::start();
     let mut bench = Bench::over(Protocol::Ascii, &[]);
     bench.pool.add(
