@@ -150,6 +150,17 @@ impl Lane {
         }
     }
 
+    /// Appends all keys of a get, which lie in `arena` as they go out: each with a blank
+    /// before it, and nothing between them.
+    pub fn get_all(&mut self, arena: &[u8], keys: impl Iterator<Item = Span>) {
+        let shift = self.out.len();
+        self.out.extend_from_slice(arena);
+        self.keys.extend(keys.map(|key| Span {
+            at: key.at + shift,
+            len: key.len,
+        }));
+    }
+
     /// The bytes received; spans in `answers` are positions in it.
     pub fn received(&self) -> &[u8] {
         self.read.get(..self.filled).unwrap_or_default()
@@ -183,35 +194,27 @@ impl Lane {
 
     /// First half of the short way: hands the request to the kernel, or as much of it as
     /// fits without waiting; the poll loop, which knows the deadline, has the rest.
-    fn quick_send(&mut self, arena: &[u8], now: Instant) {
-        let Some(node) = self.node.clone() else {
-            return;
-        };
-        let mut node = node.borrow_mut();
-        self.start(&mut node, now);
-        match self.send(&node, arena, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+    fn quick_send(&mut self, node: &mut node::Node, arena: &[u8], now: Instant) {
+        self.start(node, now);
+        match self.send(node, arena, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(()) if self.sent == self.total() => self.state = State::Receiving,
             Ok(()) => {}
-            Err(errno) => self.broken(&mut node, errno),
+            Err(errno) => self.broken(node, errno),
         }
     }
 
     /// Second half: waits for the answer, within the limit of the socket. False when that
     /// ran out.
-    fn quick_receive(&mut self, now: Instant) -> bool {
-        let Some(node) = self.node.clone() else {
-            return true;
-        };
-        let mut node = node.borrow_mut();
-        match self.receive(&node, RecvFlags::empty()) {
-            Ok(0) => self.hung_up(&mut node),
-            Ok(_) => self.digest(&mut node, now),
+    fn quick_receive(&mut self, node: &mut node::Node, now: Instant) -> bool {
+        match self.receive(node, RecvFlags::empty()) {
+            Ok(0) => self.hung_up(node),
+            Ok(_) => self.digest(node, now),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
-                self.failed(&mut node, timeout());
+                self.failed(node, timeout());
                 return false;
             }
-            Err(errno) => self.broken(&mut node, errno),
+            Err(errno) => self.broken(node, errno),
         }
         true
     }
@@ -479,11 +482,29 @@ pub fn run(lanes: &mut [Lane], arena: &[u8]) {
     while wait(lanes, arena) {}
 }
 
+/// Runs one lane on a node that [`node::Node::is_open`] just found connected: one send and
+/// one receive when all goes well, the same as [`run`] when not.
+pub fn run_alone(lane: &mut Lane, arena: &[u8], now: Instant) {
+    if let Some(node) = lane.node.clone() {
+        let mut node = node.borrow_mut();
+        lane.quick_send(&mut node, arena, now);
+        if lane.state == State::Receiving {
+            lane.quick_receive(&mut node, now);
+        }
+    }
+    if lane.state != State::Over {
+        lane.advance(arena, false, now);
+        while wait(std::slice::from_mut(lane), arena) {}
+    }
+}
+
 /// The short way: all requests out, then all answers in, one after the other; the nodes
 /// work at the same time all the same. Two system calls per node. True when all are over.
 fn quick(lanes: &mut [Lane], arena: &[u8], now: Instant) -> bool {
     for lane in lanes.iter_mut() {
-        lane.quick_send(arena, now);
+        if let Some(node) = lane.node.clone() {
+            lane.quick_send(&mut node.borrow_mut(), arena, now);
+        }
     }
     if lanes
         .iter()
@@ -500,7 +521,11 @@ fn quick(lanes: &mut [Lane], arena: &[u8], now: Instant) -> bool {
         if waited && now.elapsed() > SWIFT {
             break;
         }
-        if !lane.quick_receive(now) {
+        let Some(node) = lane.node.clone() else {
+            continue;
+        };
+        let answered = lane.quick_receive(&mut node.borrow_mut(), now);
+        if !answered {
             for lane in lanes.iter_mut() {
                 lane.catch_up(arena);
             }

@@ -207,6 +207,11 @@ impl Node {
         }
     }
 
+    /// Is there a change nobody took yet?
+    pub fn has_changed(&self) -> bool {
+        self.change.is_some()
+    }
+
     /// The change since the last look, if there was one.
     pub fn take_change(&mut self) -> Option<Change> {
         self.change.take()

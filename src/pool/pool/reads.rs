@@ -30,12 +30,7 @@ impl Pool {
             return;
         };
         if let (Some(lane), Some(jobs)) = (call.lanes.get_mut(place), call.jobs.get_mut(place)) {
-            let shift = lane.out.len();
-            lane.out.extend_from_slice(&call.arena);
-            lane.keys.extend(call.entries.iter().map(|entry| Span {
-                at: entry.key.at + shift,
-                len: entry.key.len,
-            }));
+            lane.get_all(&call.arena, call.entries.iter().map(|entry| entry.key));
             jobs.extend((0..call.entries.len()).map(|entry| ask(entry, member)));
         }
     }
