@@ -287,6 +287,46 @@ fn a_value_belongs_to_the_next_key_of_its_name_and_to_no_earlier_one() {
 }
 
 #[test]
+fn values_alike_and_values_that_are_not_are_read_in_any_order() {
+    let heads = [" 0 3", " 0 30", " 7 3", " 0 3 9", " 0 3 0", " 00 3"];
+    let keys: Vec<&[u8]> = vec![b"key"; 3];
+    let (out, spans) = asked(&keys);
+    for (first, second, third) in heads
+        .iter()
+        .flat_map(|a| heads.iter().map(move |b| (a, b)))
+        .flat_map(|(a, b)| heads.iter().map(move |c| (a, b, c)))
+    {
+        let text: String = [first, second, third]
+            .iter()
+            .map(|head| {
+                let len = if head.contains("30") { 30 } else { 3 };
+                format!("VALUE key{head}\r\n{}\r\n", "v".repeat(len))
+            })
+            .collect();
+        let bytes = text.as_bytes();
+        // Cut anywhere, the whole ones are found, and as the slow parser reads them.
+        for cut in 0..=bytes.len() {
+            let bytes = &bytes[..cut];
+            let (used, found) = hits_of(bytes, &keys);
+            let (mut at, mut slow) = (0, Vec::new());
+            while let Parsed::Reply(used, reply) = parse(bytes, at, Expect::Values) {
+                let one = hit(reply, bytes, &out, &spans, &slow).unwrap();
+                slow.push(one);
+                at += used;
+            }
+            assert_eq!(
+                (used, found),
+                (at, slow),
+                "{first}{second}{third} cut at {cut}"
+            );
+        }
+    }
+    // As long as the one before by its head, and not by its end.
+    let text = b"VALUE key 0 3\r\nabc\r\nVALUE key 0 3\r\nabcd\r\n";
+    assert_eq!(hits_of(text, &keys).0, 20);
+}
+
+#[test]
 fn numbers_of_every_length_are_read() {
     for digits in 1..20 {
         let number = &"9081726354190817263"[..digits];
