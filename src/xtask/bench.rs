@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A figure is a share of the bare loop: its time divided by the client's, for the same work, so that 1.00 is as fast
-//! as the sockets allow. In each round bare loop and clients take turns in short slices, and the best slice of each
-//! counts, so that other work on the machine disturbs all of them or none. This is a measurement and no test: it
-//! fails when something gives wrong results, never because something was slow.
+//! as the sockets allow. Each round has servers and clients of its own; in it bare loop and clients take turns in
+//! short slices, and the best slice of each counts, so that other work on the machine disturbs all of them or none.
+//! This is a measurement and no test: it fails when something gives wrong results, never because something was slow.
 
 mod bare;
 mod contender;
@@ -105,7 +105,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
         Some(so) => so,
         None => php.build()?,
     };
-    let report = measure(&php, so, &options)?;
+    let report = measure(&php, &so, &options)?;
     let text = report.text();
     run::say(&format!("\n{text}"));
     if options.record {
@@ -145,88 +145,128 @@ fn pin() -> Result<usize, Stop> {
     Ok(last)
 }
 
-fn measure(php: &Php, so: PathBuf, options: &Options) -> Result<Report, Stop> {
+/// Servers and clients of one round.
+struct Field {
+    ports: Vec<u16>,
+    contenders: Vec<Contender>,
+    workers: Vec<Worker>,
+    bare: Bare,
+    bare_redis: Option<Bare>,
+    /// Which key lies where, as our own client says.
+    places: String,
+    _nodes: Vec<Memcached>,
+    _redis: Option<Redis>,
+}
+
+impl Field {
+    fn start(
+        php: &Php,
+        so: &Path,
+        options: &Options,
+        scratch: &Path,
+        file: &Path,
+    ) -> Result<Field, Stop> {
+        let nodes = (0..NODES)
+            .map(|_| Memcached::start())
+            .collect::<Result<Vec<_>, _>>()?;
+        let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
+        let redis = Redis::start()?;
+        let contenders = contenders(php, so, options, &ports, redis.as_ref());
+        let mut workers = Vec::new();
+        for contender in &contenders {
+            let mut worker = contender.start(php, scratch, file)?;
+            worker.ask("fill", 1)?;
+            workers.push(worker);
+        }
+        let places = workers
+            .first_mut()
+            .map_or_else(|| Ok(String::new()), |ours| ours.ask("places", 1))?;
+        let bare = Bare::connect(&ports)?;
+        let bare_redis = redis
+            .as_ref()
+            .map(|redis| Bare::connect(&[redis.port]))
+            .transpose()?;
+        Ok(Field {
+            ports,
+            contenders,
+            workers,
+            bare,
+            bare_redis,
+            places,
+            _nodes: nodes,
+            _redis: redis,
+        })
+    }
+
+    /// Measures one row: slices in turns, the best of each counts.
+    fn measure(&mut self, row: &mut Row, name: &str, count: u32, slices: u32) -> Result<(), Stop> {
+        let (shape, redis_shape) = (shape(name, &self.ports, &self.places), redis_shape(name));
+        let fresh = name == "session";
+        let mut best = vec![Duration::MAX; self.workers.len()];
+        let (mut best_bare, mut best_redis) = (Duration::MAX, Duration::MAX);
+        for _ in 0..slices {
+            best_bare = best_bare.min(self.bare.run(&shape, fresh, count)?);
+            for (worker, best) in self.workers.iter_mut().zip(&mut best) {
+                if worker.name == "phpredis" {
+                    let bare = self.bare_redis.as_mut();
+                    let Some(bare) = bare.filter(|_| !redis_shape.is_empty()) else {
+                        continue;
+                    };
+                    best_redis = best_redis.min(bare.run(&redis_shape, fresh, count)?);
+                }
+                *best = (*best).min(worker.time(name, count)?);
+            }
+        }
+        for (index, (worker, best)) in self.workers.iter().zip(best).enumerate() {
+            let yardstick = match worker.name {
+                "phpredis" => best_redis,
+                _ => best_bare,
+            };
+            if best < Duration::MAX {
+                row.add(index, yardstick / count, best / count);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn measure(php: &Php, so: &Path, options: &Options) -> Result<Report, Stop> {
     let scratch = Scratch::new("bench")?;
     let file = scratch.path().join("loop.php");
     run::write(&file, include_str!("../../tests/bench/loop.php"))?;
     pin()?;
-    let nodes = (0..NODES)
-        .map(|_| Memcached::start())
-        .collect::<Result<Vec<_>, _>>()?;
-    let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
-    let redis = Redis::start()?;
-    let contenders = contenders(php, so, options, &ports, redis.as_ref());
-
+    let start = || Field::start(php, so, options, scratch.path(), &file);
+    let mut field = start()?;
     run::headline("clients");
-    let mut workers = Vec::new();
-    for contender in &contenders {
-        let mut worker = contender.start(php, scratch.path(), &file)?;
-        run::say(&format!("   {}: {}", contender.name, worker.hello));
-        worker.ask("fill", 1)?;
-        workers.push(worker);
+    for worker in &field.workers {
+        run::say(&format!("   {}: {}", worker.name, worker.hello));
     }
-    let places = workers
-        .first_mut()
-        .map_or_else(|| Ok(String::new()), |ours| ours.ask("places", 1))?;
-    let mut bare = Bare::connect(&ports)?;
-    let mut bare_redis = redis
-        .as_ref()
-        .map(|redis| Bare::connect(&[redis.port]))
-        .transpose()?;
-
     let mut rows: Vec<Row> = ROWS
         .iter()
-        .map(|(name, _, bar)| Row::new(name, *bar, workers.len()))
+        .map(|(name, _, bar)| Row::new(name, *bar, field.workers.len()))
         .collect();
     let slices = if options.quick { SLICES / 5 } else { SLICES };
     for round in 1..=options.rounds {
         run::headline(&format!("round {round} of {}", options.rounds));
         let _beat = run::Heartbeat::start("measuring");
+        if round > 1 {
+            // Where a process lies in memory makes a few hundredths: each round has its own.
+            field = start()?;
+        }
         for (row, (name, count, _)) in rows.iter_mut().zip(ROWS) {
-            let (shape, redis_shape) = (shape(name, &ports, &places), redis_shape(name));
-            let fresh = name == "session";
-            let mut best = vec![Duration::MAX; workers.len()];
-            let (mut best_bare, mut best_redis) = (Duration::MAX, Duration::MAX);
-            for _ in 0..slices {
-                best_bare = best_bare.min(bare.run(&shape, fresh, count)?);
-                for (worker, best) in workers.iter_mut().zip(&mut best) {
-                    if worker.name == "phpredis" {
-                        let Some(bare) = bare_redis.as_mut().filter(|_| !redis_shape.is_empty())
-                        else {
-                            continue;
-                        };
-                        best_redis = best_redis.min(bare.run(&redis_shape, fresh, count)?);
-                    }
-                    *best = (*best).min(worker.time(name, count)?);
-                }
-            }
-            for (index, (worker, best)) in workers.iter().zip(best).enumerate() {
-                let yardstick = match worker.name {
-                    "phpredis" => best_redis,
-                    _ => best_bare,
-                };
-                if best < Duration::MAX {
-                    row.add(index, yardstick / count, best / count);
-                }
-            }
+            field.measure(row, name, count, slices)?;
         }
     }
-    let facts = facts(&workers, options)?;
-    drop(workers);
+    let facts = facts(&field.workers, options)?;
+    field.workers.clear();
+    let contenders = &field.contenders;
     let mut report = Report {
         names: contenders.iter().map(|c| c.name).collect(),
-        memory: memory(php, &contenders, scratch.path(), &file)?,
+        memory: memory(php, contenders, scratch.path(), &file)?,
         facts,
         rows,
     };
-    count(
-        php,
-        &contenders,
-        scratch.path(),
-        &file,
-        options,
-        &mut report,
-    );
+    count(php, contenders, scratch.path(), &file, options, &mut report);
     Ok(report)
 }
 
@@ -272,12 +312,16 @@ fn memory(
 
 fn contenders(
     php: &Php,
-    so: PathBuf,
+    so: &Path,
     options: &Options,
     ports: &[u16],
     redis: Option<&Redis>,
 ) -> Vec<Contender> {
-    let mut all = vec![Contender::new("memring", vec![so], ports.to_vec())];
+    let mut all = vec![Contender::new(
+        "memring",
+        vec![so.to_owned()],
+        ports.to_vec(),
+    )];
     // What Debian's builds of these need loaded before them.
     let rival = |name: &str, needs: &[&str]| -> Option<Vec<PathBuf>> {
         let file = |name: &str| php.extensions.join(format!("{name}.so"));
