@@ -19,7 +19,17 @@ pub(crate) const CALLBACK: &str = "_failureCallback";
 ///
 /// # Errors
 /// When a callback or an error handler threw: nothing more is told, and the caller returns.
+#[inline]
 pub(crate) fn events(object: Object<'_>, desk: &Desk) -> Result<(), Thrown> {
+    if desk.call.is_quiet() {
+        Ok(())
+    } else {
+        tell_all(object, desk)
+    }
+}
+
+#[cold]
+fn tell_all(object: Object<'_>, desk: &Desk) -> Result<(), Thrown> {
     for line in desk.call.changes() {
         errors::log_of(format!("memring: {line}"));
     }

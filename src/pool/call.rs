@@ -206,6 +206,11 @@ pub(crate) enum Step {
     Again,
 }
 
+/// A rare large call's arena is not kept, bytes.
+const ARENA_KEEP: usize = 1 << 20;
+/// Nor are its lists, entries.
+const LIST_KEEP: usize = 4 << 10;
+
 impl Call {
     /// An empty call.
     pub fn new() -> Call {
@@ -214,14 +219,29 @@ impl Call {
 
     /// Empties the call for another operation, keeping its buffers.
     pub fn reset(&mut self, verb: Verb) {
-        const ARENA_KEEP: usize = 1 << 20;
-        /// Lists of a rare large call are not kept, entries.
-        const LIST_KEEP: usize = 4 << 10;
         self.verb = Some(verb);
         self.arena.clear();
-        if self.arena.capacity() > ARENA_KEEP {
-            self.arena = Vec::new();
+        if self.arena.capacity() > ARENA_KEEP || self.entries.capacity() > LIST_KEEP {
+            self.shrink();
         }
+        self.entries.clear();
+        self.details.clear();
+        if !self.events.is_empty() || !self.changes.is_empty() {
+            self.events.clear();
+            self.changes.clear();
+        }
+        self.pending.clear();
+        self.tried.clear();
+        for lane in self.lanes.iter_mut().take(self.used) {
+            lane.release();
+        }
+        self.used = 0;
+    }
+
+    /// Gives back what only a rare large call needs.
+    #[cold]
+    fn shrink(&mut self) {
+        self.arena = Vec::new();
         if self.entries.capacity() > LIST_KEEP {
             self.entries = Vec::new();
             self.details = Vec::new();
@@ -230,16 +250,6 @@ impl Call {
             self.owners = Vec::new();
             self.tried = Vec::new();
         }
-        self.entries.clear();
-        self.details.clear();
-        self.events.clear();
-        self.changes.clear();
-        self.pending.clear();
-        self.tried.clear();
-        for lane in self.lanes.iter_mut().take(self.used) {
-            lane.release();
-        }
-        self.used = 0;
     }
 
     /// Adds `raw_key`; its index is the number of keys added before it.
@@ -343,6 +353,12 @@ impl Call {
             .get(index)
             .map(|e| e.key.of(&self.arena))
             .unwrap_or_default()
+    }
+
+    /// True when there is nothing to tell: neither a failure nor a change.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.events.is_empty() && self.changes.is_empty()
     }
 
     /// Failures and refusals, in the order they happened.

@@ -111,9 +111,8 @@ impl Lane {
         self.out.clear();
         self.tail = Span::default();
         self.asks.clear();
-        if self.keys.capacity() > KEYS_KEEP {
-            self.keys = Vec::new();
-            self.hits = Vec::new();
+        if self.keys.capacity() > KEYS_KEEP || self.error.is_some() {
+            self.shed();
         }
         self.keys.clear();
         self.hits.clear();
@@ -121,7 +120,6 @@ impl Lane {
         self.repeatable = false;
         self.stores = false;
         self.refused = false;
-        self.error = None;
         self.filled = 0;
         self.parsed = 0;
         self.answered = 0;
@@ -132,9 +130,27 @@ impl Lane {
         self.reopened = false;
     }
 
+    /// Lets go of what few calls leave behind: the lists of a large get, and an error.
+    #[cold]
+    fn shed(&mut self) {
+        self.error = None;
+        self.keys = Vec::new();
+        self.hits = Vec::new();
+    }
+
     /// Lets go of the node, and of buffers that only a rare large call needs.
     pub fn release(&mut self) {
         self.node = None;
+        let large = self.read.len() > READ_KEEP
+            || self.out.capacity() > READ_KEEP
+            || self.asks.capacity().max(self.answers.capacity()) > LIST_KEEP;
+        if large {
+            self.shrink();
+        }
+    }
+
+    #[cold]
+    fn shrink(&mut self) {
         if self.read.len() > READ_KEEP {
             self.read = Vec::new();
             self.filled = 0;
@@ -221,6 +237,7 @@ impl Lane {
 
     /// After a wait for another node alone: takes what came meanwhile. A lane in mid-answer
     /// has its limit once more; who said nothing in all that time has had his.
+    #[cold]
     fn catch_up(&mut self, arena: &[u8]) {
         if self.state != State::Receiving {
             return;
@@ -272,7 +289,7 @@ impl Lane {
             return Err(Errno::NOTCONN);
         };
         if self.filled == self.read.len() {
-            self.read.resize((self.read.len() * 2).max(READ_FIRST), 0);
+            self.grow((self.read.len() * 2).max(READ_FIRST));
         }
         let room = self.read.get_mut(self.filled..).unwrap_or_default();
         let (count, _) = rustix::net::recv(fd, room, flags)?;
@@ -280,7 +297,13 @@ impl Lane {
         Ok(count)
     }
 
+    #[cold]
+    fn grow(&mut self, size: usize) {
+        self.read.resize(size, 0);
+    }
+
     /// The connection broke while sending or receiving.
+    #[cold]
     fn broken(&mut self, node: &mut node::Node, errno: Errno) {
         match errno {
             Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => self.hung_up(node),
@@ -294,6 +317,7 @@ impl Lane {
 
     /// The peer is gone. A reused connection without a byte of answer probably stood idle
     /// too long: worth one new connection, if repeating cannot do harm.
+    #[cold]
     fn hung_up(&mut self, node: &mut node::Node) {
         let unheard = node.is_reused() && self.filled == 0 && !self.reopened;
         if unheard && (self.repeatable || self.sent == 0) {
@@ -312,6 +336,7 @@ impl Lane {
         self.failed(node, Error::new(Kind::Closed, cause));
     }
 
+    #[cold]
     fn failed(&mut self, node: &mut node::Node, error: Error) {
         node.fail(&error);
         self.error = Some(error.at(node.name()));
@@ -431,6 +456,7 @@ impl Lane {
         true
     }
 
+    #[cold]
     fn expire(&mut self) {
         let Some(node) = self.node.clone() else {
             return;
@@ -458,11 +484,13 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+#[cold]
 fn timeout() -> Error {
     // pecl-memcache's words (memcache_pool.c mmc_select_failure).
     Error::new(Kind::Timeout, "Network timeout")
 }
 
+#[cold]
 fn garbage(what: &str) -> Error {
     Error::new(Kind::Protocol, format!("Malformed server response: {what}"))
 }
@@ -476,10 +504,7 @@ pub fn run(lanes: &mut [Lane], arena: &[u8]) {
     if lanes.iter().all(|lane| lane.is_quick(now)) && quick(lanes, arena, now) {
         return;
     }
-    for lane in lanes.iter_mut() {
-        lane.advance(arena, false, now);
-    }
-    while wait(lanes, arena) {}
+    wait_all(lanes, arena, now);
 }
 
 /// Runs one lane on a node that [`node::Node::is_open`] just found connected: one send and
@@ -493,8 +518,7 @@ pub fn run_alone(lane: &mut Lane, arena: &[u8], now: Instant) {
         }
     }
     if lane.state != State::Over {
-        lane.advance(arena, false, now);
-        while wait(std::slice::from_mut(lane), arena) {}
+        wait_all(std::slice::from_mut(lane), arena, now);
     }
 }
 
@@ -534,6 +558,14 @@ fn quick(lanes: &mut [Lane], arena: &[u8], now: Instant) -> bool {
         waited = true;
     }
     lanes.iter().all(|lane| lane.state == State::Over)
+}
+
+#[cold] // in the sense that matters: no call whose nodes are connected and swift comes here
+fn wait_all(lanes: &mut [Lane], arena: &[u8], now: Instant) {
+    for lane in lanes.iter_mut() {
+        lane.advance(arena, false, now);
+    }
+    while wait(lanes, arena) {}
 }
 
 /// Waits once for whichever lane is next; false when all are over.

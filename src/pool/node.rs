@@ -230,6 +230,7 @@ impl Node {
     }
 
     /// Notes a failure: closes the connection and forgets the resolved name.
+    #[cold]
     pub fn fail(&mut self, error: &Error) {
         self.close();
         if self.health.fail(shared::now(), error) {
@@ -336,6 +337,7 @@ fn address(target: &Target) -> Vec<u8> {
 }
 
 /// Both limits of a blocking socket.
+#[cold]
 fn set_limits(fd: &OwnedFd, limit: Duration) -> rustix::io::Result<()> {
     // Zero would mean "for ever" to the kernel.
     let limit = limit.max(Duration::from_micros(1));
@@ -344,6 +346,7 @@ fn set_limits(fd: &OwnedFd, limit: Duration) -> rustix::io::Result<()> {
 }
 
 /// True when the peer has neither closed the connection nor sent anything on it.
+#[cold]
 fn is_silent(fd: &OwnedFd) -> bool {
     let mut byte = [0u8; 1];
     matches!(

@@ -25,7 +25,7 @@ impl Lane {
                         return self.failed(node, garbage("an answer longer than any value"));
                     }
                     if wanted > self.read.len() {
-                        self.read.resize(wanted.max(self.read.len() * 2), 0);
+                        self.grow(wanted.max(self.read.len() * 2));
                     }
                     return;
                 }
@@ -60,6 +60,7 @@ impl Lane {
 
     /// A server may refuse a value before all of it is out, and then need not be sent the
     /// rest. The connection is of no further use, and anything but a refusal is a lie.
+    #[cold]
     pub(super) fn digest_early(&mut self, node: &mut node::Node, now: Instant) {
         let Some(expect) = self.asks.first().copied() else {
             return;
@@ -83,6 +84,7 @@ impl Lane {
     }
 
     /// As `digest`, but while a pipeline is still going out its first answers are welcome.
+    #[cold]
     pub(super) fn digest_part(&mut self, node: &mut node::Node, now: Instant) {
         if self.state == State::Receiving {
             self.digest(node, now);

@@ -208,7 +208,9 @@ pub fn hits(buf: &[u8], at: usize, out: &[u8], keys: &[Span], hits: &mut Vec<Hit
     // in flags and length, and comparing is half the work of reading two numbers.
     let mut alike: (&[u8], u32, usize) = (b"", 0, 0);
     loop {
-        let likely = keys.get(next).map(|key| key.of(out)).unwrap_or_default();
+        let Some(likely) = keys.get(next).map(|key| key.of(out)) else {
+            return at;
+        };
         let block = buf.get(at..).unwrap_or_default();
         let key_len = if is_of(block, likely) {
             likely.len()
