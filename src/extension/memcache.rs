@@ -125,7 +125,9 @@ pub(crate) fn with_nodes(object: Object<'_>) -> Option<Link> {
 /// Empties the desk's call for `verb`, with the limits of this moment.
 pub(crate) fn begin(desk: &mut Desk, verb: Verb) {
     desk.call.reset(verb);
-    desk.call.limits = ini::read(ini::Values::limits);
+    // One look at the settings per call: each is a walk to this thread's own memory.
+    (desk.call.limits, desk.traced) =
+        ini::read(|values| (values.limits(), !values.trace.is_empty()));
     desk.names.clear();
 }
 
@@ -152,20 +154,21 @@ fn no_key() -> Result<bool, Thrown> {
 /// Steps 2 and 3 of every call.
 fn run(object: Object<'_>, link: &Link, desk: &mut Desk) -> Result<(), Thrown> {
     if !desk.call.is_empty() {
-        let path = ini::read(|values| (!values.trace.is_empty()).then(|| values.trace.clone()));
-        link.with(|state| match path {
-            None => state.pool.run(&mut desk.call),
-            Some(path) => traced(&path, state, &mut desk.call),
+        link.with(|state| match desk.traced {
+            false => state.pool.run(&mut desk.call),
+            true => traced(state, &mut desk.call),
         });
     }
     report::events(object, desk)
 }
 
-/// Runs a call and writes its lines to the trace at `path`.
-fn traced(path: &[u8], state: &mut State, call: &mut Call) {
+/// Runs a call and writes its lines to the trace.
+#[cold]
+fn traced(state: &mut State, call: &mut Call) {
+    let path = ini::read(|values| values.trace.clone());
     let start = Instant::now();
     state.pool.run(call);
-    trace::append(path, state, call, start.elapsed());
+    trace::append(&path, state, call, start.elapsed());
 }
 
 fn store(frame: &Frame<'_>, how: Store) -> Result<Fresh, Thrown> {

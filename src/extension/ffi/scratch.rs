@@ -20,6 +20,8 @@ pub(crate) struct Desk {
     pub(crate) names: Vec<OwnedText>,
     /// An inflated or otherwise assembled text.
     pub(crate) bytes: Vec<u8>,
+    /// `memring.trace` names a file.
+    pub(crate) traced: bool,
 }
 
 /// Buffers above this many bytes are given back to the allocator after use.
