@@ -11,6 +11,7 @@
 //! | `config` | WISH: nodes and policy as asked for |
 //! | `ring` | WHERE a key lives |
 //! | `wire` | HOW IT IS SAID, no I/O |
+//! | `replica` | HOW MANY: copied reads and writes as state machines |
 //! | `shared` | what the workers of a host see together |
 //! | `health` | whom to leave alone, and until when |
 //! | `node` | WHO: one server and its socket |
@@ -29,6 +30,7 @@ pub mod health;
 pub mod item;
 pub mod node;
 pub mod pool;
+pub mod replica;
 mod request;
 pub mod ring;
 pub mod session;

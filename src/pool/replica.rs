@@ -1,0 +1,258 @@
+//! HOW MANY: copied reads and writes as state machines. No I/O, no clock, no chance.
+//!
+//! A machine is told what time it is, what a node replied, and random bits; it says what to
+//! send next and when it has decided. So the same code runs on sockets and in a simulation
+//! with a virtual clock and faulty nodes, and every schedule can be played again.
+//!
+//! ```text
+//!            ┌──────────── heard(now, place, replies) ─────────────┐
+//!   start ─► machine ─► [Send: one pipeline to one node] ─► driver ─┘
+//!            │   ▲
+//!            │   └──── wake(now), when `wait()` is past
+//!            └──► outcome
+//! ```
+//!
+//! A key has up to three preferred nodes, named here by their place (0 is the owner). The
+//! protocol is an ABD register: a write is on two of them before it is acknowledged, a read
+//! believes two trusted answers, takes the newest version, and repairs before it returns. Two
+//! things are added. Each node keeps a [`Record`] that says whether it can be trusted to have
+//! missed nothing, and counts its memory lives; each item carries the life it was written in,
+//! so that what a node stored before it went missing is a hint and no more. And the turn of
+//! a session is memcached's own win token on the item, so there are no lock keys.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `version` | which of two values is newer |
+//! | `record` | what a node says of itself |
+//! | `view` | what one machine knows of each node |
+//! | `open` | a read: newest, trusted, repaired, and the turn |
+//! | `close` | a write, a touch, a destroy |
+//! | `resync` | a node that came back, key by key |
+
+mod close;
+mod open;
+mod record;
+mod resync;
+mod version;
+mod view;
+
+pub use close::{Close, Closed, Ending};
+pub use open::{Found, Open, Opened, Wish};
+pub use record::{Absent, Record, Trust};
+pub use resync::{Mend, Resync, Resynced};
+pub use version::{Stamp, Version};
+pub use view::{Grip, Grips};
+
+use std::sync::Arc;
+
+/// Nodes a key prefers, at most.
+pub const PREFERRED: usize = 3;
+
+/// Seconds a placeholder lives that a read leaves on a node without the item, so that it can
+/// hold a token (memcached `mg … N30`).
+pub const PLACEHOLDER_LIFE: u32 = 30;
+
+/// Seconds a tombstone outlives the session it stands for: no copy of the session, however
+/// late it was written, may expire after it.
+pub const TOMBSTONE_EXTRA: u32 = 120;
+
+/// One command of a pipeline, about the machine's key or about the node's record.
+///
+/// In memcached's meta words (doc/protocol.txt, 1.6.27): see `wire::fenced`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// What the node says of itself: `mg ~r v c u`.
+    ReadRecord,
+    /// The first record of a node without one: `ms ~r ME T0`.
+    AddRecord(Record),
+    /// A changed record, over the one whose cas value this is: `ms ~r C<cas> T0`.
+    SetRecord {
+        /// Cas value of the record that was read.
+        cas: u64,
+        /// What it becomes.
+        record: Record,
+    },
+    /// The item: `mg K c f t`, with `v` and `N30 R2147483647` as asked.
+    Read {
+        /// Its value, too. A server without `E` sends it anyway.
+        value: bool,
+        /// Take the token. A missing item becomes a placeholder that can hold it.
+        token: bool,
+    },
+    /// Store the item: `ms K C<cas> E<version> F… T…`, or `ME` in place of `C`. Frees the token.
+    Write {
+        /// Over what.
+        over: Over,
+        /// Version, life and kind.
+        stamp: Stamp,
+        /// Seconds to live, never 0: a token cannot be held on an item without an end.
+        life: u32,
+        /// The value, empty for a tombstone.
+        data: Arc<[u8]>,
+    },
+    /// Free the token and set the version: `md K I C<cas> E<version> T<life>`.
+    Unlock {
+        /// Cas value of the item as it was read.
+        cas: u64,
+        /// The version it gets; where the server has no `E` it keeps its own.
+        version: Version,
+        /// A new life in seconds, or the old one.
+        life: Option<u32>,
+    },
+    /// Take the item away: `md K C<cas>`.
+    Remove {
+        /// Cas value of the item as it was read.
+        cas: u64,
+    },
+}
+
+/// Over what a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// The item with this cas value and no other.
+    Cas(u64),
+    /// Nothing: there must be no item.
+    Nothing,
+}
+
+/// What one command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A record and its cas value.
+    Record {
+        /// As stored.
+        record: Record,
+        /// For `SetRecord`.
+        cas: u64,
+    },
+    /// The node has no record: it lost its memory, or never had one.
+    NoRecord,
+    /// The record is of a format this version does not know; it is never overwritten.
+    StrangeRecord,
+    /// An item, or the placeholder that was just made for it.
+    Item(Item),
+    /// No item, and none was made.
+    Miss,
+    /// Stored, unlocked or removed. The item's or record's new cas value, where the server
+    /// said it.
+    Done {
+        /// New cas value.
+        cas: u64,
+    },
+    /// There is another item or record than the one the cas value was of (EX).
+    Exists,
+    /// There is none (NF).
+    NotFound,
+    /// There is one already (NS).
+    NotStored,
+    /// The node refuses, as when its memory is full.
+    Refused,
+}
+
+/// An item as a node showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The server's cas value.
+    pub cas: u64,
+    /// Version, life, kind; none for a placeholder, and for an item of somebody else's.
+    pub stamp: Option<Stamp>,
+    /// Its value, where it was asked for.
+    pub data: Option<Arc<[u8]>>,
+    /// Seconds left to live.
+    pub left: u32,
+    /// Whose the token is.
+    pub token: Token,
+}
+
+/// Whose the token of an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// Ours, by this read (W).
+    Won,
+    /// Somebody else's (Z).
+    Taken,
+    /// Nobody asked.
+    Unasked,
+}
+
+/// A node did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The pipeline may have been carried out, now or later.
+    pub maybe_done: bool,
+}
+
+/// One pipeline to one node. Its replies come back together, in order, to
+/// `heard(now, place, …)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// Place of the node in the key's preference list.
+    pub place: usize,
+    /// What to say, in order; each is carried out on its own, others' commands may come between.
+    pub commands: Vec<Command>,
+}
+
+/// The protective rules, each of which the simulation switches off to see that it is needed.
+/// Everybody else uses [`Rules::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Items of an earlier life are hints.
+    pub incarnation: bool,
+    /// Versions end in random bits.
+    pub tag: bool,
+    /// A joining node becomes trusted only if its record did not change during the pass.
+    pub cas_on_trust: bool,
+    /// A write that went without a node says so to those that took it.
+    pub absent: bool,
+    /// What is read is on two nodes before it is returned.
+    pub repair: bool,
+    /// A third node is asked when one of two is down or joining.
+    pub third_read: bool,
+    /// Writes go only over what was read.
+    pub fence: bool,
+    /// A destroyed session leaves a tombstone.
+    pub tombstone: bool,
+    /// A tombstone outlives every copy of its session.
+    pub tombstone_life: bool,
+    /// A node that came back gets what it missed before it is trusted.
+    pub resync: bool,
+}
+
+impl Rules {
+    /// All of them.
+    pub const ALL: Rules = Rules {
+        incarnation: true,
+        tag: true,
+        cas_on_trust: true,
+        absent: true,
+        repair: true,
+        third_read: true,
+        fence: true,
+        tombstone: true,
+        tombstone_life: true,
+        resync: true,
+    };
+}
+
+/// What every machine of this room has in common, for whoever drives it.
+pub trait Machine {
+    /// Takes what a pipeline came to; what is to be sent next is appended to `out`.
+    ///
+    /// `now` is this host's clock in milliseconds. Each [`Send`] is answered exactly once.
+    fn heard(
+        &mut self,
+        now: u64,
+        place: usize,
+        replies: Result<Vec<Reply>, Lost>,
+        out: &mut Vec<Send>,
+    );
+
+    /// When the machine wants to be woken though nobody answered, if at all.
+    fn wait(&self) -> Option<u64>;
+
+    /// Goes on after [`Machine::wait`] is past.
+    fn wake(&mut self, now: u64, out: &mut Vec<Send>);
+
+    /// True when the outcome stands. Pipelines still unanswered then are of no interest to it.
+    fn is_done(&self) -> bool;
+}

@@ -1,0 +1,446 @@
+//! A write, a touch or a destroy that ends a read.
+//!
+//! ```text
+//!   write to all ─► each: stored │ fenced │ gone │ silent ─► two have it? ─► they list who has not ─► acknowledged
+//!                      ▲             │ look: ours, older, newer                       
+//!                      └── older ────┘          newer: conflict, and false
+//! ```
+//!
+//! The record is read behind the write in the same pipeline. What it says holds for the
+//! moment after the write, so whoever clears an entry of it later also sees the write.
+
+use super::view::{self, Contact, View};
+use super::{Absent, Command, Grips, Lost, Machine, Reply, Send, Stamp, TOMBSTONE_EXTRA, Version};
+use std::sync::Arc;
+
+/// How often a node is written to again that was found with an older item.
+const RETRIES: u32 = 3;
+/// How often a record is changed again that somebody else changed meanwhile.
+const RECORD_RETRIES: u32 = 20;
+
+/// How a read ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With a new value.
+    Write(Arc<[u8]>),
+    /// Unchanged: it lives on, and is stored again where it is gone.
+    Touch,
+    /// With its end.
+    Destroy,
+    /// With nothing: the turn is given back.
+    Release,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It is on two nodes (on one, while the other of two is away), and who missed it is listed.
+    Done {
+        /// Nodes that have it.
+        copies: usize,
+    },
+    /// Somebody else wrote meanwhile; nothing of his was overwritten.
+    Conflict,
+    /// Too few nodes took it. It may be seen later all the same.
+    Failed,
+}
+
+/// An ending under way.
+#[derive(Debug)]
+pub struct Close {
+    grips: Grips,
+    ending: Ending,
+    version: Version,
+    life: u32,
+    /// Time in seconds since 1970, for people.
+    since: u64,
+    nodes: Vec<State>,
+    closed: Option<Closed>,
+}
+
+/// One node on its way.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    step: Step,
+    tries: u32,
+    record_tries: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Not part of it.
+    Out,
+    /// The write is on its way.
+    Writing,
+    /// A look at what is there instead.
+    Looking,
+    /// The tombstone finds no room; the item is taken away in its place.
+    Removing,
+    /// It has what was written.
+    Stored,
+    /// It has not, and will not be asked again.
+    Missed,
+    /// Somebody else wrote.
+    Conflict,
+}
+
+impl Close {
+    /// Begins to end what was opened. `life` is in seconds, `now` in milliseconds; `random`
+    /// has the 20 bits of the new version's tag.
+    pub fn new(
+        grips: Grips,
+        ending: Ending,
+        life: u32,
+        now: u64,
+        random: u32,
+        out: &mut Vec<Send>,
+    ) -> Close {
+        let rules = grips.rules;
+        // What was never there cannot live on.
+        let ending = match ending {
+            Ending::Touch if grips.base == Version::default() => Ending::Release,
+            ending => ending,
+        };
+        let random = if rules.tag { random } else { 0 };
+        let version = match ending {
+            Ending::Write(_) | Ending::Destroy => Version::next(now, grips.seen, random),
+            Ending::Touch | Ending::Release => grips.base,
+        };
+        let life = match ending {
+            Ending::Destroy if rules.tombstone_life => life.saturating_add(TOMBSTONE_EXTRA),
+            Ending::Destroy => 1,
+            _ => life,
+        };
+        let mut close = Close {
+            nodes: Vec::new(),
+            closed: None,
+            since: now / 1000,
+            ending,
+            version,
+            life: life.max(1),
+            grips,
+        };
+        close.begin(out);
+        close
+    }
+
+    /// The outcome, once [`Machine::is_done`].
+    pub fn outcome(self) -> Option<Closed> {
+        self.closed
+    }
+
+    fn begin(&mut self, out: &mut Vec<Send>) {
+        for place in 0..self.grips.nodes.len() {
+            let known = self.view(place).is_some_and(View::is_known);
+            let step = match (&self.ending, known) {
+                (_, false) => Step::Missed,
+                (Ending::Release, true) => Step::Out,
+                (_, true) => Step::Writing,
+            };
+            self.nodes.push(State {
+                step,
+                tries: 0,
+                record_tries: 0,
+            });
+            // Nodes beyond the copies asked for were not meant to have it.
+            let asked = self
+                .view(place)
+                .is_some_and(|view| view.contact != Contact::Unasked);
+            if !asked && let Some(node) = self.nodes.get_mut(place) {
+                node.step = Step::Out;
+            }
+            if step == Step::Writing {
+                self.write(place, out);
+            }
+        }
+        if self.ending == Ending::Release {
+            self.release(out);
+            self.closed = Some(Closed::Done { copies: 0 });
+        } else if out.is_empty() {
+            self.closed = Some(Closed::Failed);
+        }
+    }
+
+    fn release(&mut self, out: &mut Vec<Send>) {
+        for (place, grip) in self.grips.nodes.iter_mut().enumerate() {
+            let view = &mut grip.view;
+            if let (true, Some(item)) = (view.token, &view.item) {
+                let unlock = Command::Unlock {
+                    cas: item.cas,
+                    version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
+                    life: None,
+                };
+                view.ask(place, vec![unlock], out);
+            }
+        }
+    }
+
+    fn view(&self, place: usize) -> Option<&View> {
+        self.grips.nodes.get(place).map(|grip| &grip.view)
+    }
+
+    fn views(&self) -> Vec<View> {
+        self.grips
+            .nodes
+            .iter()
+            .map(|grip| grip.view.clone())
+            .collect()
+    }
+
+    /// Sends what the ending is to one node.
+    fn write(&mut self, place: usize, out: &mut Vec<Send>) {
+        let version = self.version;
+        let (life, tombstone) = (self.life, self.ending == Ending::Destroy);
+        let data: Arc<[u8]> = match &self.ending {
+            Ending::Write(data) => data.clone(),
+            Ending::Touch => self.grips.data.clone(),
+            Ending::Destroy | Ending::Release => Arc::from([]),
+        };
+        let touch = self.ending == Ending::Touch;
+        let removes = tombstone && !self.grips.rules.tombstone;
+        let Some(grip) = self.grips.nodes.get_mut(place) else {
+            return;
+        };
+        let view = &mut grip.view;
+        let Some(inc) = view.inc() else {
+            // No record, no life to write it in.
+            if let Some(node) = self.nodes.get_mut(place) {
+                node.step = Step::Missed;
+            }
+            return;
+        };
+        let has = view
+            .stamp()
+            .is_some_and(|stamp| stamp.version == version && stamp.inc == inc);
+        let command = match (&view.item, view.over()) {
+            (Some(item), _) if touch && has => Command::Unlock {
+                cas: item.cas,
+                version,
+                life: Some(life),
+            },
+            (Some(item), _) if removes => Command::Remove { cas: item.cas },
+            (_, over) => Command::Write {
+                over,
+                stamp: Stamp {
+                    version,
+                    inc,
+                    tombstone,
+                },
+                life,
+                data,
+            },
+        };
+        view.ask(place, vec![command, Command::ReadRecord], out);
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.step = Step::Writing;
+        }
+    }
+
+    /// Goes on with one node after its answer.
+    fn step(&mut self, place: usize, refused: bool, out: &mut Vec<Send>) {
+        let Some(state) = self.nodes.get(place).copied() else {
+            return;
+        };
+        let Some(view) = self.view(place) else { return };
+        if !view.is_known() || view.record.is_none() {
+            // Without a record it lost its memory, or never had one: what it took is nobody's.
+            return self.set(place, Step::Missed);
+        }
+        match state.step {
+            Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
+            Step::Writing if refused => self.set(place, Step::Missed),
+            Step::Writing if view.stale => self.look(place, out),
+            Step::Writing | Step::Looking => self.judge(place, out),
+            Step::Removing if view.stale => self.set(place, Step::Missed),
+            Step::Removing => self.set(place, Step::Stored),
+            Step::Stored if view.stale => self.look(place, out),
+            Step::Out | Step::Stored | Step::Missed | Step::Conflict => {}
+        }
+    }
+
+    fn set(&mut self, place: usize, step: Step) {
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.step = step;
+        }
+    }
+
+    fn look(&mut self, place: usize, out: &mut Vec<Send>) {
+        if let Some(grip) = self.grips.nodes.get_mut(place) {
+            let read = Command::Read {
+                value: false,
+                token: false,
+            };
+            grip.view.ask(place, vec![Command::ReadRecord, read], out);
+        }
+        self.set(place, Step::Looking);
+    }
+
+    /// No room for a tombstone: taking the item away needs none, and says as much while all
+    /// nodes answer.
+    fn remove(&mut self, place: usize, out: &mut Vec<Send>) {
+        let all = self
+            .grips
+            .nodes
+            .iter()
+            .all(|grip| grip.view.is_known() || grip.view.contact == Contact::Unasked);
+        let item = self.view(place).and_then(|view| view.item.as_ref());
+        match (all, item.map(|item| item.cas)) {
+            (true, Some(cas)) => {
+                if let Some(grip) = self.grips.nodes.get_mut(place) {
+                    let commands = vec![Command::Remove { cas }, Command::ReadRecord];
+                    grip.view.ask(place, commands, out);
+                }
+                self.set(place, Step::Removing);
+            }
+            (true, None) => self.set(place, Step::Stored),
+            (false, _) => self.set(place, Step::Missed),
+        }
+    }
+
+    /// What does the node have, now that it was looked at or said that it was done?
+    fn judge(&mut self, place: usize, out: &mut Vec<Send>) {
+        let rules = self.grips.rules;
+        let Some(view) = self.view(place) else { return };
+        let removed = self.ending == Ending::Destroy && !rules.tombstone && view.item.is_none();
+        let current = |stamp: Stamp| !rules.incarnation || view.inc() == Some(stamp.inc);
+        let next = match view.stamp() {
+            _ if removed => Step::Stored,
+            Some(stamp) if stamp.version == self.version && current(stamp) => Step::Stored,
+            Some(stamp)
+                if stamp.version > self.grips.base
+                    && stamp.version != self.version
+                    && current(stamp)
+                    && rules.fence =>
+            {
+                // A touch has nothing to lose: who wrote meanwhile also made it live on.
+                if self.ending == Ending::Touch {
+                    Step::Stored
+                } else {
+                    Step::Conflict
+                }
+            }
+            // Older, a placeholder, a hint, nothing at all: over that it may go.
+            _ => Step::Writing,
+        };
+        if next != Step::Writing {
+            return self.set(place, next);
+        }
+        let tries = self.nodes.get_mut(place).map_or(RETRIES, |node| {
+            node.tries += 1;
+            node.tries
+        });
+        if tries > RETRIES {
+            return self.set(place, Step::Missed);
+        }
+        self.write(place, out);
+    }
+
+    /// All nodes have answered: is it enough?
+    fn settle(&mut self, out: &mut Vec<Send>) {
+        let steps = |wanted: Step| {
+            (0..self.nodes.len())
+                .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == wanted))
+                .collect::<Vec<_>>()
+        };
+        if !steps(Step::Conflict).is_empty() {
+            self.closed = Some(Closed::Conflict);
+            return;
+        }
+        let (rules, views) = (self.grips.rules, self.views());
+        let missed = steps(Step::Missed);
+        // Who is said to have missed something does not count, whatever it has now.
+        let (counted, listed): (Vec<usize>, Vec<usize>) =
+            steps(Step::Stored).into_iter().partition(|place| {
+                views
+                    .get(*place)
+                    .is_none_or(|view| !view::is_listed(&views, &view.name, rules))
+            });
+        if counted.len() < view::quorum(self.nodes.len()) {
+            self.closed = Some(Closed::Failed);
+            return;
+        }
+        let absent: Vec<Box<str>> = missed
+            .iter()
+            .chain(&listed)
+            .filter_map(|place| views.get(*place).map(|view| view.name.clone()))
+            .collect();
+        let before = out.len();
+        if rules.absent && !absent.is_empty() {
+            for place in &counted {
+                self.list(*place, &absent, out);
+            }
+        }
+        if out.len() == before {
+            let copies = counted.len();
+            self.closed = Some(Closed::Done { copies });
+        }
+    }
+
+    /// Has node number `place` say that these missed a write, if it does not yet.
+    fn list(&mut self, place: usize, absent: &[Box<str>], out: &mut Vec<Send>) {
+        let since = self.since;
+        let host = self.grips.host.clone();
+        let tries = self.nodes.get_mut(place).map_or(0, |node| {
+            node.record_tries += 1;
+            node.record_tries
+        });
+        let Some(grip) = self.grips.nodes.get_mut(place) else {
+            return;
+        };
+        let Some((record, cas)) = &grip.view.record else {
+            return self.set(place, Step::Missed);
+        };
+        let mut changed = record.clone();
+        for node in absent.iter().filter(|node| !record.lists(node)) {
+            changed.absent.push(Absent {
+                node: node.clone(),
+                host: host.clone(),
+                since,
+            });
+        }
+        if changed == *record {
+            return;
+        }
+        if tries > RECORD_RETRIES {
+            return self.set(place, Step::Missed);
+        }
+        let command = Command::SetRecord {
+            cas: *cas,
+            record: changed,
+        };
+        grip.view.ask(place, vec![command], out);
+    }
+}
+
+impl Machine for Close {
+    fn heard(
+        &mut self,
+        now: u64,
+        place: usize,
+        replies: Result<Vec<Reply>, Lost>,
+        out: &mut Vec<Send>,
+    ) {
+        if self.closed.is_some() {
+            return;
+        }
+        let refused = matches!(&replies, Ok(replies) if replies.contains(&Reply::Refused));
+        if let Some(grip) = self.grips.nodes.get_mut(place) {
+            grip.view.heard(now, replies);
+        }
+        self.step(place, refused, out);
+        let busy = self.grips.nodes.iter().any(|grip| grip.view.is_busy());
+        if !busy {
+            self.settle(out);
+        }
+    }
+
+    fn wait(&self) -> Option<u64> {
+        None
+    }
+
+    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
+
+    fn is_done(&self) -> bool {
+        self.closed.is_some()
+    }
+}

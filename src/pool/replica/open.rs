@@ -1,0 +1,471 @@
+//! A read: newest value, from trusted nodes, repaired; and the turn, where it is wanted.
+//!
+//! ```text
+//!  ask ─► records in order? ─► enough trusted? ─► our turn? ─► value at hand? ─► repaired? ─► opened
+//!   ▲          │ mend            │ ask the third     │ wait       │ fetch          │ write
+//!   └──────────┴─────────────────┴───────────────────┴────────────┴────────────────┘
+//! ```
+//!
+//! Every answer leads back to the first question, so a node that changes meanwhile is
+//! looked at again and nothing is decided on what was true a moment ago.
+
+use super::view::{self, Contact, View};
+use super::{
+    Command, Grip, Grips, Lost, Machine, PREFERRED, Record, Reply, Rules, Send, Stamp, Trust,
+    Version,
+};
+use std::sync::Arc;
+
+/// First pause between looks at a turn somebody else has, milliseconds; it doubles …
+const POLL_FIRST: u64 = 5;
+/// … up to this.
+const POLL_MOST: u64 = 50;
+/// Rounds after which a read gives up: each is one trip, and a calm pool needs three at most.
+const ROUNDS: u32 = 400;
+
+/// What is wanted of a read.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The key's nodes in order of preference, at most [`PREFERRED`].
+    pub nodes: Vec<Box<str>>,
+    /// Copies kept: that many nodes are asked first.
+    pub copies: usize,
+    /// Which rules protect it.
+    pub rules: Rules,
+    /// Take the turn; wait for it as long as this, and take it over from who held it longer
+    /// than a lease. Milliseconds both.
+    pub turn: Option<Turn>,
+    /// The key was made by ourselves just now: nothing can be stored under it.
+    pub fresh: bool,
+    /// This host's name, for people.
+    pub host: Box<str>,
+    /// Random bits, for the names of memory lives.
+    pub random: u64,
+}
+
+/// How a turn is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// How long at most, milliseconds.
+    pub wait: u64,
+    /// How long somebody else may have it, milliseconds.
+    pub lease: u64,
+}
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A value.
+    Value(Arc<[u8]>),
+    /// Proven: nothing is stored, or it was destroyed.
+    Nothing,
+    /// Fewer than two trusted nodes answered and nobody had it: it may exist.
+    Doubt,
+    /// Somebody else kept the turn past the limit.
+    Locked,
+}
+
+/// The outcome of a read.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What was found.
+    pub found: Found,
+    /// For the write that ends it.
+    pub grips: Grips,
+    /// Copies that were stored again.
+    pub repairs: u32,
+    /// Served though fewer than two trusted nodes answered.
+    pub unsure: bool,
+    /// Nodes met without trust, by place.
+    pub joining: Vec<usize>,
+}
+
+/// A read under way.
+#[derive(Debug)]
+pub struct Open {
+    wish: Wish,
+    views: Vec<View>,
+    begun: u64,
+    pause: u64,
+    wake_at: Option<u64>,
+    rounds: u32,
+    repairs: u32,
+    opened: Option<Opened>,
+}
+
+impl Open {
+    /// Begins a read at `now`.
+    pub fn new(wish: Wish, now: u64, out: &mut Vec<Send>) -> Open {
+        let views = wish
+            .nodes
+            .iter()
+            .take(PREFERRED)
+            .map(|name| View::new(name.clone()));
+        let mut open = Open {
+            views: views.collect(),
+            begun: now,
+            pause: POLL_FIRST,
+            wake_at: None,
+            rounds: 0,
+            repairs: 0,
+            opened: None,
+            wish,
+        };
+        for place in 0..open.views.len().min(open.wish.copies.max(2)) {
+            open.look(place, place == 0, out);
+        }
+        open
+    }
+
+    /// The outcome, once [`Machine::is_done`].
+    pub fn outcome(self) -> Option<Opened> {
+        self.opened
+    }
+
+    /// Asks for record and item.
+    fn look(&mut self, place: usize, value: bool, out: &mut Vec<Send>) {
+        let token = self.wish.turn.is_some();
+        if let Some(view) = self.views.get_mut(place) {
+            let commands = vec![Command::ReadRecord, Command::Read { value, token }];
+            view.ask(place, commands, out);
+        }
+    }
+
+    /// Goes from question to question until one needs an answer.
+    fn plan(&mut self, now: u64, out: &mut Vec<Send>) {
+        if self.views.iter().any(View::is_busy) || self.opened.is_some() {
+            return;
+        }
+        self.rounds += 1;
+        self.wake_at = None;
+        if self.rounds > ROUNDS {
+            return self.end(Found::Doubt, None, out);
+        }
+        let before = out.len();
+        self.look_again(out);
+        if out.len() == before {
+            self.mend_records(out);
+        }
+        if out.len() == before {
+            self.ask_third(out);
+        }
+        if out.len() > before {
+            return;
+        }
+        let rules = self.wish.rules;
+        let trusted = self.places(|open, place| view::is_trusted(&open.views, place, rules));
+        let sure = trusted.len() >= view::quorum(self.views.len());
+        let newest = view::newest(&self.views, !sure, rules);
+        let live = self.views.iter().any(View::is_known);
+        if newest.is_none() && !sure && !(self.wish.fresh && live) {
+            return self.end(Found::Doubt, None, out);
+        }
+        if !self.has_turn(now, out) {
+            return;
+        }
+        let Some((place, stamp)) = newest else {
+            return self.end(Found::Nothing, None, out);
+        };
+        let data = self
+            .views
+            .get(place)
+            .and_then(|view| view.item.as_ref()?.data.clone());
+        let Some(data) = data.or_else(|| stamp.tombstone.then(|| Arc::from([]))) else {
+            if let Some(view) = self.views.get_mut(place) {
+                let read = Command::Read {
+                    value: true,
+                    token: false,
+                };
+                view.ask(place, vec![read], out);
+            }
+            return;
+        };
+        if rules.repair {
+            self.repair(stamp, &data, place, out);
+        }
+        if out.len() == before {
+            let found = if stamp.tombstone {
+                Found::Nothing
+            } else {
+                Found::Value(data.clone())
+            };
+            self.end(found, Some((stamp.version, data, !sure)), out);
+        }
+    }
+
+    fn places(&self, fits: impl Fn(&Open, usize) -> bool) -> Vec<usize> {
+        (0..self.views.len())
+            .filter(|place| fits(self, *place))
+            .collect()
+    }
+
+    /// Looks again at nodes that did something unexpected.
+    fn look_again(&mut self, out: &mut Vec<Send>) {
+        for place in self.places(|open, place| {
+            open.views
+                .get(place)
+                .is_some_and(|view| view.stale && view.is_known())
+        }) {
+            self.look(place, true, out);
+        }
+    }
+
+    /// Gives a record to a node without one, and takes the trust from one that missed a write.
+    fn mend_records(&mut self, out: &mut Vec<Send>) {
+        let rules = self.wish.rules;
+        for place in 0..self.views.len() {
+            let Some(view) = self.views.get(place).filter(|view| view.is_known()) else {
+                continue;
+            };
+            let command = match &view.record {
+                None => Command::AddRecord(self.fresh_record(place)),
+                Some((record, cas))
+                    if record.trust == Trust::Trusted
+                        && view::is_listed(&self.views, &view.name, rules) =>
+                {
+                    Command::SetRecord {
+                        cas: *cas,
+                        record: record.reborn(),
+                    }
+                }
+                Some(_) => continue,
+            };
+            if let Some(view) = self.views.get_mut(place) {
+                view.ask(place, vec![command], out);
+            }
+        }
+    }
+
+    /// A record in a life that no item and no other record knows.
+    fn fresh_record(&self, place: usize) -> Record {
+        let random = mix(self.wish.random, u64::from(self.rounds) << 8 | place as u64);
+        // Any number will do that what was on its way to the node before does not carry.
+        let inc = u16::try_from(random % u64::from(super::record::INC_MAX)).unwrap_or(0) + 1;
+        Record::new(inc, random)
+    }
+
+    /// Asks a node not asked so far, when those asked are not enough.
+    fn ask_third(&mut self, out: &mut Vec<Send>) {
+        let rules = self.wish.rules;
+        let wanted = self.wish.copies.clamp(2, PREFERRED);
+        let trusted = self.places(|open, place| view::is_trusted(&open.views, place, rules));
+        let live = self.places(|open, place| open.views.get(place).is_some_and(View::is_known));
+        if !rules.third_read || (trusted.len() >= 2 && live.len() >= wanted) {
+            return;
+        }
+        let next = self
+            .views
+            .iter()
+            .position(|view| view.contact == Contact::Unasked);
+        if let Some(place) = next {
+            self.look(place, false, out);
+        }
+    }
+
+    /// Is it our turn? If not, everything was done to get it: released, polled or given up.
+    fn has_turn(&mut self, now: u64, out: &mut Vec<Send>) -> bool {
+        let Some(turn) = self.wish.turn else {
+            return true;
+        };
+        let live = self.places(|open, place| open.views.get(place).is_some_and(View::is_known));
+        let held = self.places(|open, place| open.views.get(place).is_some_and(|v| v.token));
+        // A majority of the preferred nodes; of two both, while both are there.
+        let needed = if live.len() >= PREFERRED {
+            2
+        } else {
+            live.len()
+        };
+        if held.len() >= needed {
+            return true;
+        }
+        if now >= self.begun.saturating_add(turn.wait) {
+            self.end(Found::Locked, None, out);
+            return false;
+        }
+        // Who holds only later nodes lets go at once, or two would wait for each other.
+        if held.first() != live.first() {
+            self.release(out);
+        }
+        self.wake_at = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(POLL_MOST);
+        false
+    }
+
+    /// Lets go of all tokens.
+    fn release(&mut self, out: &mut Vec<Send>) {
+        for (place, view) in self.views.iter_mut().enumerate() {
+            if let (true, Some(item)) = (view.token, &view.item) {
+                let unlock = Command::Unlock {
+                    cas: item.cas,
+                    version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
+                    life: None,
+                };
+                view.ask(place, vec![unlock], out);
+                view.token = false;
+            }
+        }
+    }
+
+    /// Looks whether a turn is free now; what was held for a whole lease is taken over.
+    fn poll(&mut self, now: u64, turn: Turn, out: &mut Vec<Send>) {
+        for place in self.places(|open, place| {
+            open.views
+                .get(place)
+                .is_some_and(|view| view.is_known() && !view.token && !view.is_busy())
+        }) {
+            let Some(view) = self.views.get_mut(place) else {
+                continue;
+            };
+            let mut commands = vec![Command::ReadRecord];
+            let over = view
+                .taken_since
+                .is_some_and(|since| now >= since.saturating_add(turn.lease));
+            if let (true, Some(item)) = (over, &view.item) {
+                let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
+                commands.push(Command::Unlock {
+                    cas: item.cas,
+                    version: seen.tick(),
+                    life: None,
+                });
+            }
+            commands.push(Command::Read {
+                value: place == 0,
+                token: true,
+            });
+            view.ask(place, commands, out);
+        }
+    }
+
+    /// Stores the newest value on every node that answers and has another, or has it from
+    /// an earlier life.
+    fn repair(&mut self, newest: Stamp, data: &Arc<[u8]>, from: usize, out: &mut Vec<Send>) {
+        let rules = self.wish.rules;
+        let left = self
+            .views
+            .get(from)
+            .and_then(|view| view.item.as_ref())
+            .map_or(1, |item| item.left.max(1));
+        for place in 0..self.views.len() {
+            let Some(view) = self.views.get_mut(place).filter(|view| view.is_known()) else {
+                continue;
+            };
+            let Some(inc) = view.inc().filter(|_| !view.full) else {
+                continue;
+            };
+            let has = view.stamp().is_some_and(|stamp| {
+                stamp.version == newest.version && (stamp.inc == inc || !rules.incarnation)
+            });
+            if has {
+                continue;
+            }
+            let mut commands = vec![Command::Write {
+                over: view.over(),
+                stamp: Stamp { inc, ..newest },
+                life: left,
+                data: data.clone(),
+            }];
+            if self.wish.turn.is_some() {
+                commands.push(Command::Read {
+                    value: false,
+                    token: true,
+                });
+            }
+            self.repairs += 1;
+            view.ask(place, commands, out);
+        }
+    }
+
+    fn end(
+        &mut self,
+        found: Found,
+        value: Option<(Version, Arc<[u8]>, bool)>,
+        out: &mut Vec<Send>,
+    ) {
+        if matches!(found, Found::Doubt | Found::Locked) {
+            self.release(out);
+        }
+        let rules = self.wish.rules;
+        let joining = self.places(|open, place| {
+            open.views.get(place).is_some_and(View::is_known)
+                && !view::is_trusted(&open.views, place, rules)
+        });
+        let unsure = value.as_ref().is_some_and(|(_, _, unsure)| *unsure);
+        let (base, data) = value.map_or_else(
+            || (Version::default(), Arc::from([])),
+            |(version, data, _)| (version, data),
+        );
+        let seen = self.views.iter().filter_map(View::stamp);
+        let seen = seen.map(|stamp| stamp.version).max().unwrap_or_default();
+        let nodes = self.views.iter().cloned().map(|view| Grip { view });
+        self.opened = Some(Opened {
+            found,
+            grips: Grips {
+                nodes: nodes.collect(),
+                rules,
+                host: self.wish.host.clone(),
+                base,
+                seen,
+                data,
+                copies: self.wish.copies,
+            },
+            repairs: self.repairs,
+            unsure,
+            joining,
+        });
+    }
+}
+
+impl Machine for Open {
+    fn heard(
+        &mut self,
+        now: u64,
+        place: usize,
+        replies: Result<Vec<Reply>, Lost>,
+        out: &mut Vec<Send>,
+    ) {
+        if self.opened.is_some() {
+            return;
+        }
+        if let Some(view) = self.views.get_mut(place) {
+            view.heard(now, replies);
+        }
+        // While a pause runs, an answer is only that to a release.
+        if self.wake_at.is_none() {
+            self.plan(now, out);
+        }
+    }
+
+    fn wait(&self) -> Option<u64> {
+        self.wake_at.filter(|_| self.opened.is_none())
+    }
+
+    fn wake(&mut self, now: u64, out: &mut Vec<Send>) {
+        if self.wake_at.is_none_or(|at| now < at) || self.opened.is_some() {
+            return;
+        }
+        if self.views.iter().any(View::is_busy) {
+            // A release is still unanswered: a moment later.
+            self.wake_at = Some(now + POLL_FIRST);
+            return;
+        }
+        self.wake_at = None;
+        if let Some(turn) = self.wish.turn {
+            self.poll(now, turn, out);
+        }
+        if out.is_empty() {
+            self.plan(now, out);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.opened.is_some()
+    }
+}
+
+/// 64 well-mixed bits of two numbers (the finalizer of splitmix64, Steele and others 2014).
+pub(super) fn mix(seed: u64, step: u64) -> u64 {
+    let mut bits = seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}

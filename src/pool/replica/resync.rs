@@ -1,0 +1,408 @@
+//! A node that came back: what it missed is copied to it, and then it is trusted again.
+//!
+//! ```text
+//!   new name for the pass ─► its entries elsewhere cleared ─► (every key: Mend) ─► trusted, if
+//!   in the node's record                                                          the name stands
+//! ```
+//!
+//! The order carries the proof. A write that goes without the node after its entries are
+//! cleared lists it anew, which every read sees; one that went before is found when the keys
+//! are listed. And a second pass gives the record another name, so that a first one that
+//! listed too early cannot vouch for the node.
+
+use super::open::mix;
+use super::view::{self, View};
+use super::{Command, Lost, Machine, Record, Reply, Rules, Send, Stamp, Trust};
+use std::sync::Arc;
+
+/// How often a record is changed again that somebody else changed meanwhile.
+const RETRIES: u32 = 20;
+
+/// How far a pass came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resynced {
+    /// The node is trusted and nobody lists it.
+    Nothing,
+    /// Now list the keys of all other nodes, [`Mend`] each that prefers this one, and call
+    /// [`Resync::finish`] when that went well for all.
+    Copy,
+    /// It is trusted.
+    Trusted,
+    /// Something changed meanwhile: another pass is needed.
+    Again,
+    /// A node that is needed does not answer.
+    Stopped {
+        /// Its place among the pool's nodes.
+        place: usize,
+    },
+}
+
+/// The records' part of a pass over a whole pool.
+#[derive(Debug)]
+pub struct Resync {
+    views: Vec<View>,
+    target: usize,
+    rules: Rules,
+    random: u64,
+    stage: Stage,
+    tries: u32,
+    result: Option<Resynced>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// All records are being read.
+    Reading,
+    /// The target's record gets its new name.
+    Naming,
+    /// The other records lose what they say of the target.
+    Clearing,
+    /// The keys are being copied.
+    Copying,
+    /// The target is to be trusted.
+    Trusting,
+}
+
+impl Resync {
+    /// Begins a pass for node number `target` of a pool's `nodes`; places are their indices.
+    pub fn new(
+        nodes: &[Box<str>],
+        target: usize,
+        rules: Rules,
+        random: u64,
+        out: &mut Vec<Send>,
+    ) -> Resync {
+        let mut views: Vec<View> = nodes.iter().map(|name| View::new(name.clone())).collect();
+        for (place, view) in views.iter_mut().enumerate() {
+            view.ask(place, vec![Command::ReadRecord], out);
+        }
+        Resync {
+            views,
+            target,
+            rules,
+            random,
+            stage: Stage::Reading,
+            tries: 0,
+            result: None,
+        }
+    }
+
+    /// How far it came, once [`Machine::is_done`].
+    pub fn result(&self) -> Option<Resynced> {
+        self.result
+    }
+
+    /// Goes on after all keys were copied.
+    pub fn finish(&mut self, out: &mut Vec<Send>) {
+        if self.result != Some(Resynced::Copy) {
+            return;
+        }
+        self.result = None;
+        self.stage = Stage::Trusting;
+        if self.rules.cas_on_trust {
+            self.trust(out);
+        } else if let Some(view) = self.views.get_mut(self.target) {
+            view.ask(self.target, vec![Command::ReadRecord], out);
+        }
+    }
+
+    fn trust(&mut self, out: &mut Vec<Send>) {
+        self.change(self.target, Record::trusted, out);
+    }
+
+    /// Changes the record of one node as last seen.
+    fn change(&mut self, place: usize, how: impl Fn(&Record) -> Record, out: &mut Vec<Send>) {
+        if let Some(view) = self.views.get_mut(place)
+            && let Some((record, cas)) = &view.record
+        {
+            let command = Command::SetRecord {
+                cas: *cas,
+                record: how(record),
+            };
+            view.ask(place, vec![command], out);
+        }
+    }
+
+    fn plan(&mut self, out: &mut Vec<Send>) {
+        if let Some(place) = self.views.iter().position(|view| !view.is_known()) {
+            self.result = Some(Resynced::Stopped { place });
+            return;
+        }
+        self.tries += 1;
+        if self.tries > RETRIES {
+            self.result = Some(Resynced::Again);
+            return;
+        }
+        match self.stage {
+            Stage::Reading => self.name(out),
+            Stage::Naming => {
+                if self.is_stale(self.target) {
+                    // Somebody changed it: all is read again.
+                    return self.read(out);
+                }
+                self.stage = Stage::Clearing;
+                self.clear(out);
+            }
+            Stage::Clearing => self.clear(out),
+            Stage::Trusting => {
+                if self.is_stale(self.target) {
+                    self.result = Some(Resynced::Again);
+                    return;
+                }
+                let trusted = self.views.get(self.target).is_some_and(|view| {
+                    view.record
+                        .as_ref()
+                        .is_some_and(|(record, _)| record.trust == Trust::Trusted)
+                });
+                if trusted {
+                    self.result = Some(Resynced::Trusted);
+                } else {
+                    self.trust(out);
+                }
+            }
+            Stage::Copying => {}
+        }
+    }
+
+    fn is_stale(&self, place: usize) -> bool {
+        self.views.get(place).is_some_and(|view| view.stale)
+    }
+
+    fn read(&mut self, out: &mut Vec<Send>) {
+        self.stage = Stage::Reading;
+        for (place, view) in self.views.iter_mut().enumerate() {
+            view.ask(place, vec![Command::ReadRecord], out);
+        }
+    }
+
+    /// Gives the target's record the name of this pass, and a new life if it missed something.
+    fn name(&mut self, out: &mut Vec<Send>) {
+        let mut added = false;
+        let id = mix(self.random, u64::from(self.tries));
+        for (place, view) in self.views.iter_mut().enumerate() {
+            if view.record.is_none() || view.stale {
+                added = true;
+                let command = if view.stale {
+                    Command::ReadRecord
+                } else {
+                    let inc = u16::try_from(id >> 8 & 0xfff).unwrap_or(0);
+                    Command::AddRecord(Record::new(inc, id))
+                };
+                view.ask(place, vec![command], out);
+            }
+        }
+        if added {
+            return;
+        }
+        let Some(target) = self.views.get(self.target) else {
+            return;
+        };
+        let listed = view::is_listed(&self.views, &target.name, self.rules);
+        let trusted = target
+            .record
+            .as_ref()
+            .is_some_and(|(record, _)| record.trust == Trust::Trusted);
+        if trusted && !listed {
+            self.result = Some(Resynced::Nothing);
+            return;
+        }
+        self.stage = Stage::Naming;
+        let incarnation = self.rules.incarnation;
+        self.change(
+            self.target,
+            |record| {
+                let born = if listed && incarnation {
+                    record.reborn()
+                } else {
+                    record.clone()
+                };
+                Record {
+                    id,
+                    trust: Trust::Joining,
+                    ..born
+                }
+            },
+            out,
+        );
+    }
+
+    /// Clears the target from the records of the others.
+    fn clear(&mut self, out: &mut Vec<Send>) {
+        let Some(name) = self.views.get(self.target).map(|view| view.name.clone()) else {
+            return;
+        };
+        let before = out.len();
+        for place in 0..self.views.len() {
+            if self.is_stale(place) {
+                if let Some(view) = self.views.get_mut(place) {
+                    view.ask(place, vec![Command::ReadRecord], out);
+                }
+                continue;
+            }
+            let lists = self.views.get(place).is_some_and(|view| {
+                view.record
+                    .as_ref()
+                    .is_some_and(|(record, _)| record.lists(&name))
+            });
+            if lists {
+                self.change(
+                    place,
+                    |record| Record {
+                        absent: record
+                            .absent
+                            .iter()
+                            .filter(|absent| absent.node != name)
+                            .cloned()
+                            .collect(),
+                        ..record.clone()
+                    },
+                    out,
+                );
+            }
+        }
+        if out.len() == before {
+            self.stage = Stage::Copying;
+            self.tries = 0;
+            self.result = Some(Resynced::Copy);
+        }
+    }
+}
+
+impl Machine for Resync {
+    fn heard(
+        &mut self,
+        now: u64,
+        place: usize,
+        replies: Result<Vec<Reply>, Lost>,
+        out: &mut Vec<Send>,
+    ) {
+        if let Some(view) = self.views.get_mut(place) {
+            view.heard(now, replies);
+        }
+        if self.result.is_none() && !self.views.iter().any(View::is_busy) {
+            self.plan(out);
+        }
+    }
+
+    fn wait(&self) -> Option<u64> {
+        None
+    }
+
+    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
+
+    fn is_done(&self) -> bool {
+        self.result.is_some()
+    }
+}
+
+/// One key of a pass: the target gets the newest value that the others have.
+#[derive(Debug)]
+pub struct Mend {
+    views: Vec<View>,
+    target: usize,
+    rules: Rules,
+    tries: u32,
+    result: Option<bool>,
+}
+
+impl Mend {
+    /// Begins to mend a key on its preferred node number `target`.
+    pub fn new(nodes: &[Box<str>], target: usize, rules: Rules, out: &mut Vec<Send>) -> Mend {
+        let mut mend = Mend {
+            views: nodes.iter().map(|name| View::new(name.clone())).collect(),
+            target,
+            rules,
+            tries: 0,
+            result: None,
+        };
+        for place in 0..mend.views.len() {
+            mend.look(place, out);
+        }
+        mend
+    }
+
+    /// True when the target has the newest value, once [`Machine::is_done`].
+    pub fn result(&self) -> Option<bool> {
+        self.result
+    }
+
+    fn look(&mut self, place: usize, out: &mut Vec<Send>) {
+        if let Some(view) = self.views.get_mut(place) {
+            let read = Command::Read {
+                value: true,
+                token: false,
+            };
+            view.ask(place, vec![Command::ReadRecord, read], out);
+        }
+    }
+
+    fn plan(&mut self, out: &mut Vec<Send>) {
+        self.tries += 1;
+        let all = self.views.iter().all(|view| view.is_known());
+        if !all || self.tries > RETRIES {
+            self.result = Some(false);
+            return;
+        }
+        if self.views.get(self.target).is_some_and(|view| view.stale) {
+            return self.look(self.target, out);
+        }
+        let others = (0..self.views.len()).filter(|place| *place != self.target);
+        // One trusted node that nobody lists has all that was acknowledged.
+        let sure = others
+            .into_iter()
+            .any(|place| view::is_trusted(&self.views, place, self.rules));
+        let Some((place, newest)) = view::newest(&self.views, !sure, self.rules) else {
+            self.result = Some(true);
+            return;
+        };
+        let source = self.views.get(place).and_then(|view| view.item.clone());
+        let Some(view) = self.views.get_mut(self.target) else {
+            return;
+        };
+        let (Some(source), Some(inc)) = (source, view.inc()) else {
+            self.result = Some(false);
+            return;
+        };
+        let has = view.stamp().is_some_and(|stamp| {
+            stamp.version == newest.version && (stamp.inc == inc || !self.rules.incarnation)
+        });
+        if has || view.full {
+            self.result = Some(has);
+            return;
+        }
+        let write = Command::Write {
+            over: view.over(),
+            stamp: Stamp { inc, ..newest },
+            life: source.left.max(1),
+            data: source.data.unwrap_or_else(|| Arc::from([])),
+        };
+        view.ask(self.target, vec![write], out);
+    }
+}
+
+impl Machine for Mend {
+    fn heard(
+        &mut self,
+        now: u64,
+        place: usize,
+        replies: Result<Vec<Reply>, Lost>,
+        out: &mut Vec<Send>,
+    ) {
+        if let Some(view) = self.views.get_mut(place) {
+            view.heard(now, replies);
+        }
+        if self.result.is_none() && !self.views.iter().any(View::is_busy) {
+            self.plan(out);
+        }
+    }
+
+    fn wait(&self) -> Option<u64> {
+        None
+    }
+
+    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
+
+    fn is_done(&self) -> bool {
+        self.result.is_some()
+    }
+}

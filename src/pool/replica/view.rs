@@ -1,0 +1,259 @@
+//! What one machine knows of each node, and what follows from all of it together.
+//!
+//! A node is believed as far as its own record goes, and as no other record that was seen
+//! says that it missed a write. A trusted node that nobody lists has every acknowledged
+//! write of its keys; that is what all decisions here rest on.
+
+use super::{Command, Item, Lost, PREFERRED, Record, Reply, Rules, Send, Stamp, Token, Trust};
+use std::sync::Arc;
+
+/// One node, as far as known.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    /// Its name, as the ring hashes it.
+    pub(super) name: Box<str>,
+    /// How far it was asked.
+    pub(super) contact: Contact,
+    /// Its record and the record's cas value.
+    pub(super) record: Option<(Record, u64)>,
+    /// Its item as last seen; `None` when it has none.
+    pub(super) item: Option<Item>,
+    /// We hold its token.
+    pub(super) token: bool,
+    /// Since when the item has been as it is, with somebody else's token: our clock.
+    pub(super) taken_since: Option<u64>,
+    /// What the unanswered pipeline says.
+    asked: Vec<Command>,
+    /// Something failed that a new look at record and item will explain.
+    pub(super) stale: bool,
+    /// It has no room for another item.
+    pub(super) full: bool,
+}
+
+/// How far a node was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contact {
+    /// Not at all.
+    Unasked,
+    /// It answered.
+    Known,
+    /// It does not answer, refuses, or has a record nobody can read. True when something
+    /// that changes it may have been carried out all the same.
+    Down { maybe: bool },
+}
+
+impl View {
+    pub(super) fn new(name: Box<str>) -> View {
+        View {
+            name,
+            contact: Contact::Unasked,
+            record: None,
+            item: None,
+            token: false,
+            taken_since: None,
+            asked: Vec::new(),
+            stale: false,
+            full: false,
+        }
+    }
+
+    /// Sends `commands` to this node, which is number `place`.
+    pub(super) fn ask(&mut self, place: usize, commands: Vec<Command>, out: &mut Vec<Send>) {
+        self.asked.clone_from(&commands);
+        self.stale = false;
+        out.push(Send { place, commands });
+    }
+
+    /// True while a pipeline is unanswered.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// True when it answered and can be read.
+    pub(super) fn is_known(&self) -> bool {
+        self.contact == Contact::Known
+    }
+
+    /// Takes over what a pipeline came to.
+    pub(super) fn heard(&mut self, now: u64, replies: Result<Vec<Reply>, Lost>) {
+        let asked = std::mem::take(&mut self.asked);
+        let replies = match replies {
+            Ok(replies) => replies,
+            Err(lost) => {
+                let changes = asked.iter().any(|command| {
+                    matches!(command, Command::Write { .. } | Command::SetRecord { .. })
+                });
+                self.contact = Contact::Down {
+                    maybe: lost.maybe_done && changes,
+                };
+                self.token = false;
+                return;
+            }
+        };
+        self.contact = Contact::Known;
+        for (command, reply) in asked.into_iter().zip(replies) {
+            self.learn(now, command, reply);
+        }
+    }
+
+    fn learn(&mut self, now: u64, command: Command, reply: Reply) {
+        match (command, reply) {
+            (_, Reply::StrangeRecord) => self.contact = Contact::Down { maybe: false },
+            (Command::ReadRecord, Reply::Record { record, cas }) => {
+                self.record = Some((record, cas));
+            }
+            (Command::ReadRecord, Reply::NoRecord) => self.record = None,
+            (
+                Command::AddRecord(record) | Command::SetRecord { record, .. },
+                Reply::Done { cas },
+            ) => self.record = Some((record, cas)),
+            (Command::Read { .. }, Reply::Item(item)) => self.see(now, item),
+            (Command::Read { .. }, Reply::Miss) => self.item = None,
+            (
+                Command::Write {
+                    stamp, life, data, ..
+                },
+                Reply::Done { cas },
+            ) => {
+                self.token = false;
+                self.item = Some(Item {
+                    cas,
+                    stamp: Some(stamp),
+                    data: Some(data),
+                    left: life,
+                    token: Token::Unasked,
+                });
+            }
+            (Command::Write { .. }, Reply::Refused) => self.full = true,
+            (Command::AddRecord(_) | Command::SetRecord { .. }, Reply::Refused) => {
+                self.contact = Contact::Down { maybe: false };
+            }
+            (Command::Unlock { .. }, Reply::Done { .. }) => self.token = false,
+            (Command::Remove { .. }, Reply::Done { .. } | Reply::NotFound) => self.item = None,
+            // Whatever else it was, another look will tell.
+            _ => self.stale = true,
+        }
+    }
+
+    fn see(&mut self, now: u64, mut item: Item) {
+        let same = self.item.as_ref().filter(|known| known.cas == item.cas);
+        if item.data.is_none() {
+            item.data = same.and_then(|known| known.data.clone());
+        }
+        match item.token {
+            Token::Won => {
+                self.token = true;
+                self.taken_since = None;
+            }
+            // Our own token shows as taken, too.
+            Token::Taken if self.token && same.is_some() => {}
+            Token::Taken => {
+                self.token = false;
+                if same.is_none() || self.taken_since.is_none() {
+                    self.taken_since = Some(now);
+                }
+            }
+            Token::Unasked => self.token &= same.is_some(),
+        }
+        self.item = Some(item);
+    }
+
+    /// The item's stamp, if it has one.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.item.as_ref().and_then(|item| item.stamp)
+    }
+
+    /// The node's memory life, as far as its record is known.
+    pub(super) fn inc(&self) -> Option<u16> {
+        self.record.as_ref().map(|(record, _)| record.inc)
+    }
+
+    /// Over what a write to this node goes.
+    pub(super) fn over(&self) -> super::Over {
+        self.item
+            .as_ref()
+            .map_or(super::Over::Nothing, |item| super::Over::Cas(item.cas))
+    }
+}
+
+/// Does any record that was seen say that `name` missed a write?
+pub(super) fn is_listed(views: &[View], name: &str, rules: Rules) -> bool {
+    rules.absent
+        && views
+            .iter()
+            .filter(|view| view.is_known())
+            .any(|view| view.record.as_ref().is_some_and(|(r, _)| r.lists(name)))
+}
+
+/// Is the node number `place` believed when it has no item?
+pub(super) fn is_trusted(views: &[View], place: usize, rules: Rules) -> bool {
+    views.get(place).is_some_and(|view| {
+        view.is_known()
+            && view
+                .record
+                .as_ref()
+                .is_some_and(|(record, _)| record.trust == Trust::Trusted)
+            && !is_listed(views, &view.name, rules)
+    })
+}
+
+/// The item's stamp when it is believed: written in the node's present life, and the node is
+/// not among those that missed something.
+pub(super) fn believed(views: &[View], place: usize, rules: Rules) -> Option<Stamp> {
+    let view = views.get(place).filter(|view| view.is_known())?;
+    let stamp = view.stamp()?;
+    let current = !rules.incarnation || view.inc() == Some(stamp.inc);
+    (current && !is_listed(views, &view.name, rules)).then_some(stamp)
+}
+
+/// The newest value known and where it lies; hints, too, when `hints`.
+pub(super) fn newest(views: &[View], hints: bool, rules: Rules) -> Option<(usize, Stamp)> {
+    (0..views.len())
+        .filter_map(|place| {
+            let stamp = believed(views, place, rules).or_else(|| {
+                views
+                    .get(place)
+                    .filter(|view| hints && view.is_known())
+                    .and_then(View::stamp)
+            })?;
+            Some((place, stamp))
+        })
+        // Of equals the first: its value was asked for.
+        .reduce(|best, next| {
+            if next.1.version > best.1.version {
+                next
+            } else {
+                best
+            }
+        })
+}
+
+/// Trusted answers a read needs, and acknowledgements a write needs, of so many preferred nodes.
+///
+/// On two nodes one is enough while the other is away: no promise under split views
+/// (`facts` of the protocol, rule 11).
+pub(super) fn quorum(preferred: usize) -> usize {
+    if preferred >= PREFERRED { 2 } else { 1 }
+}
+
+/// What a write needs to know of one node.
+#[derive(Clone, Debug)]
+pub struct Grip {
+    pub(super) view: View,
+}
+
+/// What a read leaves to the write that ends it.
+#[derive(Clone, Debug)]
+pub struct Grips {
+    pub(super) nodes: Vec<Grip>,
+    pub(super) rules: Rules,
+    pub(super) host: Box<str>,
+    /// The newest version that was read.
+    pub(super) base: super::Version,
+    /// The highest version seen anywhere, believed or not.
+    pub(super) seen: super::Version,
+    /// The value that was read, to store it again where a copy is gone.
+    pub(super) data: Arc<[u8]>,
+    /// Copies asked for.
+    pub(super) copies: usize,
+}
