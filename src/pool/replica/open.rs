@@ -406,7 +406,6 @@ impl Open {
                 base,
                 seen,
                 data,
-                copies: self.wish.copies,
             },
             repairs: self.repairs,
             unsure,

@@ -254,6 +254,4 @@ pub struct Grips {
     pub(super) seen: super::Version,
     /// The value that was read, to store it again where a copy is gone.
     pub(super) data: Arc<[u8]>,
-    /// Copies asked for.
-    pub(super) copies: usize,
 }
