@@ -232,7 +232,13 @@ fn large_values_to_several_nodes_do_not_block_each_other() {
 #[test]
 fn sixty_thousand_keys_of_a_hung_node_move_on_at_once() {
     let (mut hung, live) = (Memcached::start(), Memcached::start());
-    let mut bench = Bench::over(Protocol::Ascii, &[hung.port(), live.port()]);
+    let mut bench = Bench::over(Protocol::Ascii, &[]);
+    for port in [hung.port(), live.port()] {
+        let mut spec = NodeSpec::tcp("127.0.0.1", port);
+        // Long enough for the node that lives, on a machine with much else to do.
+        spec.op_timeout = Duration::from_secs(3);
+        bench.pool.add(spec, &mut bench.directory);
+    }
     bench.run(Verb::Get, &["k1", "k2", "k3", "k4", "k5"], |_, _| {});
     hung.freeze();
     let names: Vec<String> = (0..60_000).map(|i| format!("k{i}")).collect();
@@ -242,7 +248,7 @@ fn sixty_thousand_keys_of_a_hung_node_move_on_at_once() {
     let took = start.elapsed();
     assert!(outcomes.iter().all(|o| *o == Outcome::NotFound));
     assert_eq!(bench.call.events().len(), 1);
-    assert!(took < Duration::from_secs(6), "{took:?}");
+    assert!(took < Duration::from_secs(12), "{took:?}");
     hung.kill();
 }
 
