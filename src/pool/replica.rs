@@ -35,6 +35,7 @@ mod record;
 mod resync;
 mod version;
 mod view;
+pub mod words;
 
 pub use close::{Close, Closed, Ending};
 pub use open::{Found, Open, Opened, Wish};

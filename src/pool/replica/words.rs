@@ -1,0 +1,330 @@
+//! The machines' commands as memcached's lines, and its answers as their replies.
+//!
+//! The lines themselves, and what servers do with them, stand in `wire::fenced`. Here is
+//! which command takes which line on a server with `E` and on one without, and what an
+//! answer to it may be. Every answer is held against the opaque and the key of its
+//! question: one that does not match is nobody's, and the connection of no more use.
+//!
+//! | | with `E` (1.6.27 and later) | without |
+//! |---|---|---|
+//! | version | the cas value | in a header before the value |
+//! | memory life, tombstone | flag word | flag word and header, which must agree |
+//! | a read without the value | asks for none | asks for it anyway, for the header |
+//! | unlock | sets the version | the version stays, the cas value changes |
+//!
+//! A refused store is not harmless: the server takes away what it had (see `wire::fenced`),
+//! so after [`Reply::Refused`] a `Write` has left nothing behind. It is the caller who
+//! knows what that node is then still good for.
+
+use super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, TOMBSTONE_EXTRA};
+use super::{Token, Version};
+use crate::item::Span;
+use crate::wire::fenced::{self, HEADER, Header, LIFE_MAX, Put};
+use crate::wire::meta::{Answer, FOR_EVER, Status};
+use crate::wire::{self, Expect};
+use std::sync::Arc;
+
+/// What [`Words::read`] says of a server that has no `E` though it was spoken to as if it
+/// had: it was exchanged for an older one. It did nothing; look again what it can do.
+pub const NO_VERSIONS: &str = "the server takes no versions (E) any more";
+
+/// Longest life of a value, seconds. The server's own limit is left to tombstones, so that
+/// one outlives every value also where lives are cut to the limit.
+pub const VALUE_LIFE_MAX: u32 = LIFE_MAX - TOMBSTONE_EXTRA;
+
+/// How one machine's commands are said to one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    /// The machine's key as it goes over the wire.
+    pub key: &'a [u8],
+    /// The key of the node's record.
+    pub record_key: &'a [u8],
+    /// The server takes versions as cas values (memcached 1.6.27 and later).
+    pub has_e: bool,
+}
+
+impl Words<'_> {
+    /// Appends `command` and its value to `out`, and the shape of its one answer to `asks`.
+    ///
+    /// `opaque` is the number the answer has to return; each command of a pipeline has its own.
+    pub fn say(&self, command: &Command, opaque: u64, out: &mut Vec<u8>, asks: &mut Vec<Expect>) {
+        match command {
+            Command::ReadRecord => fenced::record(out, self.record_key, opaque),
+            Command::AddRecord(record) => self.put_record(record, Over::Nothing, opaque, out),
+            Command::SetRecord { cas, record } => {
+                self.put_record(record, Over::Cas(*cas), opaque, out);
+            }
+            Command::Read { value, token } => {
+                let vivify = token.then_some(PLACEHOLDER_LIFE);
+                fenced::read(out, self.key, *value || !self.has_e, vivify, opaque);
+            }
+            Command::Write {
+                over,
+                stamp,
+                life,
+                data,
+            } => self.put_item(*over, *stamp, *life, data, opaque, out),
+            Command::Unlock { cas, version, life } => {
+                let version = self.has_e.then_some(version.0);
+                let life = life.map(|life| life.clamp(1, VALUE_LIFE_MAX));
+                fenced::unlock(out, self.key, *cas, version, life, opaque);
+            }
+            Command::Remove { cas } => fenced::remove(out, self.key, *cas, opaque),
+        }
+        asks.push(Expect::Meta);
+    }
+
+    fn put_record(&self, record: &Record, over: Over, opaque: u64, out: &mut Vec<u8>) {
+        let bytes = record.encode();
+        let put = Put {
+            key: self.record_key,
+            len: bytes.len(),
+            over: said(over),
+            // The server's own count: who changes a record must have seen the last change.
+            version: None,
+            flags: None,
+            life: 0,
+        };
+        fenced::store(out, put, opaque);
+        out.extend_from_slice(&bytes);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn put_item(
+        &self,
+        over: Over,
+        stamp: Stamp,
+        life: u32,
+        data: &[u8],
+        opaque: u64,
+        out: &mut Vec<u8>,
+    ) {
+        let Stamp {
+            version: Version(version),
+            inc,
+            tombstone,
+        } = stamp;
+        let longest = if tombstone { LIFE_MAX } else { VALUE_LIFE_MAX };
+        let put = Put {
+            key: self.key,
+            len: data.len() + if self.has_e { 0 } else { HEADER },
+            over: said(over),
+            version: self.has_e.then_some(version),
+            flags: Some(fenced::flags(inc, tombstone)),
+            life: life.clamp(1, longest),
+        };
+        fenced::store(out, put, opaque);
+        if !self.has_e {
+            Header {
+                version,
+                inc,
+                tombstone,
+            }
+            .append(out);
+        }
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Makes of the server's answer to `command`, whose spans lie in `buffer`, the machine's
+    /// reply.
+    ///
+    /// # Errors
+    /// What is wrong with the answer. The connection is then of no more use; what follows on
+    /// it belongs to nobody. [`NO_VERSIONS`] is told apart: the server is well, but of
+    /// another version than thought.
+    pub fn read(
+        &self,
+        command: &Command,
+        opaque: u64,
+        reply: wire::Reply,
+        buffer: &[u8],
+    ) -> Result<Reply, &'static str> {
+        let answer = match reply {
+            wire::Reply::Meta(answer) => answer,
+            wire::Reply::ServerError(line) => return refusal(line.of(buffer)),
+            wire::Reply::ClientError(line) => return Err(self.complaint(command, line, buffer)),
+            wire::Reply::Unknown(_) => return Err("the server knows no meta commands"),
+            _ => return Err("an answer in other words than the question"),
+        };
+        let key = match command {
+            Command::ReadRecord | Command::AddRecord(_) | Command::SetRecord { .. } => {
+                self.record_key
+            }
+            _ => self.key,
+        };
+        if answer.opaque != Some(opaque) {
+            return Err("an answer to another question");
+        }
+        if answer.key.is_none_or(|span| span.of(buffer) != key) {
+            return Err("an answer about another key");
+        }
+        match command {
+            Command::ReadRecord => record(answer, buffer),
+            Command::Read { value, token } => self.item(answer, *value, *token, buffer),
+            Command::AddRecord(_) => stored(answer, Over::Nothing, None),
+            Command::SetRecord { cas, .. } => stored(answer, Over::Cas(*cas), None),
+            Command::Write { over, stamp, .. } => {
+                stored(answer, *over, self.has_e.then_some(stamp.version))
+            }
+            Command::Unlock { version, .. } if self.has_e => changed(answer, version.0),
+            Command::Unlock { .. } | Command::Remove { .. } => changed(answer, 0),
+        }
+    }
+
+    /// What a `CLIENT_ERROR` means: the texts differ from command to command (1.6.18 says
+    /// "invalid flag" to ms and "invalid or duplicate flag" to md).
+    fn complaint(&self, command: &Command, line: Span, buffer: &[u8]) -> &'static str {
+        let versioned = matches!(command, Command::Write { .. } | Command::Unlock { .. });
+        let line = line.of(buffer);
+        let of_a_flag = line.starts_with(b"CLIENT_ERROR invalid") && line.ends_with(b" flag");
+        if self.has_e && versioned && of_a_flag {
+            NO_VERSIONS
+        } else {
+            "the server does not understand the question"
+        }
+    }
+
+    fn item(
+        &self,
+        answer: Answer,
+        value: bool,
+        token: bool,
+        buffer: &[u8],
+    ) -> Result<Reply, &'static str> {
+        let with_value = match answer.status {
+            Status::Value => true,
+            Status::Done => false,
+            // Who asks for the token gets an item made, or an error.
+            Status::Miss if !token => return Ok(Reply::Miss),
+            _ => return Err("a status that answers no read"),
+        };
+        if with_value != (value || !self.has_e) {
+            return Err("a value that was not asked for, or none where one was");
+        }
+        // What is left out must not be taken for a 0: that is how an absent item looks.
+        if !answer.says(b"cfst") || answer.cas == 0 {
+            return Err("an item without cas value, flags, size or life");
+        }
+        let bytes = answer.data.of(buffer);
+        if with_value && bytes.len() != usize::try_from(answer.size).unwrap_or(usize::MAX) {
+            return Err("an item of another size than its value");
+        }
+        let placeholder = answer.size == 0 && answer.flags == 0;
+        let (stamp, bytes) = if self.has_e {
+            (self.stamp(answer), bytes)
+        } else {
+            split(answer, bytes)
+        };
+        let left = match answer.ttl {
+            // Just made, and said to have no end.
+            FOR_EVER if placeholder && answer.says(b"W") => PLACEHOLDER_LIFE,
+            left => left,
+        };
+        Ok(Reply::Item(Item {
+            cas: answer.cas,
+            stamp,
+            data: with_value.then(|| Arc::from(bytes)),
+            left,
+            // A stale item gives its token to a read that did not ask, too: then it is ours
+            // all the same, and nobody else's until it is freed.
+            token: match (answer.says(b"W"), token) {
+                (true, _) => Token::Won,
+                // Neither W nor Z: an item without an end, on which nobody gets the token.
+                (false, true) => Token::Taken,
+                (false, false) => Token::Unasked,
+            },
+        }))
+    }
+
+    fn stamp(&self, answer: Answer) -> Option<Stamp> {
+        let (inc, tombstone) = fenced::kind(answer.flags);
+        (inc != 0).then_some(Stamp {
+            version: Version(answer.cas),
+            inc,
+            tombstone,
+        })
+    }
+}
+
+/// Stamp and value of an item from a server without `E`. Flag word and header must say the
+/// same; anything else is somebody else's item, whole.
+fn split(answer: Answer, stored: &[u8]) -> (Option<Stamp>, &[u8]) {
+    match Header::split(stored) {
+        Some((header, value))
+            if header.inc != 0 && fenced::kind(answer.flags) == (header.inc, header.tombstone) =>
+        {
+            let stamp = Stamp {
+                version: Version(header.version),
+                inc: header.inc,
+                tombstone: header.tombstone,
+            };
+            (Some(stamp), value)
+        }
+        _ => (None, stored),
+    }
+}
+
+fn said(over: Over) -> fenced::Over {
+    match over {
+        Over::Cas(cas) => fenced::Over::Cas(cas),
+        Over::Nothing => fenced::Over::Nothing,
+    }
+}
+
+fn refusal(line: &[u8]) -> Result<Reply, &'static str> {
+    let cause = line.strip_prefix(b"SERVER_ERROR ").unwrap_or_default();
+    if cause.starts_with(b"out of memory") || cause.starts_with(b"object too large") {
+        Ok(Reply::Refused)
+    } else {
+        Err("the server is in trouble of its own")
+    }
+}
+
+fn record(answer: Answer, buffer: &[u8]) -> Result<Reply, &'static str> {
+    match answer.status {
+        Status::Miss => Ok(Reply::NoRecord),
+        Status::Value if answer.cas == 0 => Err("a record without a cas value"),
+        Status::Value => Ok(match Record::decode(answer.data.of(buffer)) {
+            Some(record) => Reply::Record {
+                record,
+                cas: answer.cas,
+            },
+            None => Reply::StrangeRecord,
+        }),
+        _ => Err("a status that answers no read"),
+    }
+}
+
+fn stored(answer: Answer, over: Over, version: Option<Version>) -> Result<Reply, &'static str> {
+    match (answer.status, over) {
+        (Status::Done, _) if answer.cas == 0 => Err("a store without its cas value"),
+        (Status::Done, _) if version.is_some_and(|version| version.0 != answer.cas) => {
+            Err("a store under another version than it was given")
+        }
+        (Status::Done, _) => Ok(Reply::Done { cas: answer.cas }),
+        (Status::Exists, Over::Cas(_)) => Ok(Reply::Exists),
+        (Status::NotFound, Over::Cas(_)) => Ok(Reply::NotFound),
+        (Status::NotStored, Over::Nothing) => Ok(Reply::NotStored),
+        _ => Err("a status that answers no store"),
+    }
+}
+
+/// Of `md`, which never says the new cas value; 0 where it cannot be known.
+fn changed(answer: Answer, cas: u64) -> Result<Reply, &'static str> {
+    match answer.status {
+        Status::Done => Ok(Reply::Done { cas }),
+        Status::Exists => Ok(Reply::Exists),
+        Status::NotFound => Ok(Reply::NotFound),
+        _ => Err("a status that answers no delete"),
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+mod tests;
