@@ -154,25 +154,22 @@ impl Close {
             }
         }
         if self.ending == Ending::Release {
-            self.release(out);
-            self.closed = Some(Closed::Done { copies: 0 });
+            self.end(Closed::Done { copies: 0 }, out);
         } else if out.is_empty() {
-            self.closed = Some(Closed::Failed);
+            self.end(Closed::Failed, out);
         }
     }
 
     fn release(&mut self, out: &mut Vec<Send>) {
         for (place, grip) in self.grips.nodes.iter_mut().enumerate() {
-            let view = &mut grip.view;
-            if let (true, Some(item)) = (view.token, &view.item) {
-                let unlock = Command::Unlock {
-                    cas: item.cas,
-                    version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
-                    life: None,
-                };
-                view.ask(place, vec![unlock], out);
-            }
+            grip.view.release(place, out);
         }
+    }
+
+    /// The end: whatever token is left, from a look or a node that was not written, goes back.
+    fn end(&mut self, closed: Closed, out: &mut Vec<Send>) {
+        self.release(out);
+        self.closed = Some(closed);
     }
 
     fn view(&self, place: usize) -> Option<&View> {
@@ -343,8 +340,7 @@ impl Close {
                 .collect::<Vec<_>>()
         };
         if !steps(Step::Conflict).is_empty() {
-            self.closed = Some(Closed::Conflict);
-            return;
+            return self.end(Closed::Conflict, out);
         }
         let (rules, views) = (self.grips.rules, self.views());
         let missed = steps(Step::Missed);
@@ -356,8 +352,7 @@ impl Close {
                     .is_none_or(|view| !view::is_listed(&views, &view.name, rules))
             });
         if counted.len() < view::quorum(self.nodes.len()) {
-            self.closed = Some(Closed::Failed);
-            return;
+            return self.end(Closed::Failed, out);
         }
         let absent: Vec<Box<str>> = missed
             .iter()
@@ -372,7 +367,7 @@ impl Close {
         }
         if out.len() == before {
             let copies = counted.len();
-            self.closed = Some(Closed::Done { copies });
+            self.end(Closed::Done { copies }, out);
         }
     }
 

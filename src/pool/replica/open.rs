@@ -294,15 +294,7 @@ impl Open {
     /// Lets go of all tokens.
     fn release(&mut self, out: &mut Vec<Send>) {
         for (place, view) in self.views.iter_mut().enumerate() {
-            if let (true, Some(item)) = (view.token, &view.item) {
-                let unlock = Command::Unlock {
-                    cas: item.cas,
-                    version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
-                    life: None,
-                };
-                view.ask(place, vec![unlock], out);
-                view.token = false;
-            }
+            view.release(place, out);
         }
     }
 
@@ -381,7 +373,7 @@ impl Open {
         value: Option<(Version, Arc<[u8]>, bool)>,
         out: &mut Vec<Send>,
     ) {
-        if matches!(found, Found::Doubt | Found::Locked) {
+        if matches!(found, Found::Doubt | Found::Locked) || self.wish.turn.is_none() {
             self.release(out);
         }
         let rules = self.wish.rules;

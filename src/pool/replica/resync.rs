@@ -340,8 +340,7 @@ impl Mend {
         self.tries += 1;
         let all = self.views.iter().all(|view| view.is_known());
         if !all || self.tries > RETRIES {
-            self.result = Some(false);
-            return;
+            return self.end(false, out);
         }
         if self.views.get(self.target).is_some_and(|view| view.stale) {
             return self.look(self.target, out);
@@ -352,23 +351,20 @@ impl Mend {
             .into_iter()
             .any(|place| view::is_trusted(&self.views, place, self.rules));
         let Some((place, newest)) = view::newest(&self.views, !sure, self.rules) else {
-            self.result = Some(true);
-            return;
+            return self.end(true, out);
         };
         let source = self.views.get(place).and_then(|view| view.item.clone());
         let Some(view) = self.views.get_mut(self.target) else {
             return;
         };
         let (Some(source), Some(inc)) = (source, view.inc()) else {
-            self.result = Some(false);
-            return;
+            return self.end(false, out);
         };
         let has = view.stamp().is_some_and(|stamp| {
             stamp.version == newest.version && (stamp.inc == inc || !self.rules.incarnation)
         });
         if has || view.full {
-            self.result = Some(has);
-            return;
+            return self.end(has, out);
         }
         let write = Command::Write {
             over: view.over(),
@@ -377,6 +373,14 @@ impl Mend {
             data: source.data.unwrap_or_else(|| Arc::from([])),
         };
         view.ask(self.target, vec![write], out);
+    }
+
+    /// The end; a token that a read brought along goes back.
+    fn end(&mut self, result: bool, out: &mut Vec<Send>) {
+        for (place, view) in self.views.iter_mut().enumerate() {
+            view.release(place, out);
+        }
+        self.result = Some(result);
     }
 }
 

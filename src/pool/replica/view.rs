@@ -64,6 +64,24 @@ impl View {
         out.push(Send { place, commands });
     }
 
+    /// Lets go of the token, if it is ours.
+    ///
+    /// An item that was unlocked and not written since gives its token to whoever reads it,
+    /// asked or not (memcached `X` and `W`), so readers have some to give back, too.
+    pub(super) fn release(&mut self, place: usize, out: &mut Vec<Send>) {
+        if let (true, Some(item)) = (self.token && self.is_known(), &self.item) {
+            let unlock = Command::Unlock {
+                cas: item.cas,
+                version: item
+                    .stamp
+                    .map_or(super::Version(item.cas), |stamp| stamp.version),
+                life: None,
+            };
+            self.ask(place, vec![unlock], out);
+        }
+        self.token = false;
+    }
+
     /// True while a pipeline is unanswered.
     pub(super) fn is_busy(&self) -> bool {
         !self.asked.is_empty()
