@@ -42,6 +42,9 @@ pub struct Node {
     change: Option<Change>,
     /// Does it speak meta commands? Unknown until it told its version.
     pub speaks_meta: Option<bool>,
+    /// Does the server behind the open connection take versions (`E`)? Unknown on every new
+    /// connection: a package upgrade changes it under a running pool.
+    pub takes_versions: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,7 @@ impl Node {
             health: Health::new(shared::slot(&address(&spec.target))),
             change: None,
             speaks_meta: None,
+            takes_versions: None,
         }
     }
 
@@ -122,6 +126,11 @@ impl Node {
             self.socket = None;
         }
         fit
+    }
+
+    /// True while there is a connection, fit or not.
+    pub fn is_connected(&self) -> bool {
+        self.socket.is_some()
     }
 
     /// Begins to open a connection.
@@ -291,6 +300,7 @@ impl Node {
             // cannot do it still works.
             let _ = sockopt::set_tcp_nodelay(&fd, true);
         }
+        self.takes_versions = None;
         let now = Instant::now();
         let generation = shared::generation();
         self.socket = Some(Socket {

@@ -9,9 +9,11 @@
 //! `single` mode is pecl-memcache's: the owner, copies on the nodes its failover
 //! sequence names, reads from one node only.
 
+pub mod copies;
 mod lanes;
 mod places;
 mod reads;
+pub mod resync;
 mod settle;
 mod swift;
 

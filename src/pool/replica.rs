@@ -27,9 +27,11 @@
 //! | `view` | what one machine knows of each node |
 //! | `open` | a read: newest, trusted, repaired, and the turn |
 //! | `close` | a write, a touch, a destroy |
+//! | `found` | the first records of a pool |
 //! | `resync` | a node that came back, key by key |
 
 mod close;
+mod found;
 mod open;
 mod record;
 mod resync;
@@ -38,6 +40,7 @@ mod view;
 pub mod words;
 
 pub use close::{Close, Closed, Ending};
+pub use found::{Founded, Founding};
 pub use open::{Found, Open, Opened, Wish};
 pub use record::{Absent, Record, Trust};
 pub use resync::{Mend, Resync, Resynced};

@@ -119,6 +119,24 @@ impl Ring {
         index as usize
     }
 
+    /// The first `count` different nodes for `key`, of a ring of `nodes`: its owner, then those
+    /// that [`Ring::after`] names.
+    pub fn owners(&self, key: &[u8], nodes: usize, count: usize) -> Vec<usize> {
+        let mut owners = vec![self.owner(key)];
+        // pecl's rings name a node again and again; the last ones are then taken in order.
+        const ATTEMPTS: u32 = 64;
+        let further = (0..ATTEMPTS).map(|attempt| self.after(key, attempt));
+        for node in further.chain(0..nodes) {
+            if owners.len() >= count.min(nodes) {
+                break;
+            }
+            if !owners.contains(&node) {
+                owners.push(node);
+            }
+        }
+        owners
+    }
+
     /// The part of `key` that is hashed: what stands between the tag characters, else all of it.
     fn hashed<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         let Some([open, close]) = self.tag else {

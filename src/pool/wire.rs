@@ -52,6 +52,8 @@ pub enum Expect {
     Values,
     /// STAT or ITEM lines until END, RESET or OK.
     Stats,
+    /// Lines about keys until END (`lru_crawler metadump`).
+    Keys,
     /// VERSION and a text.
     Version,
     /// One meta reply: a status of two letters, flags, perhaps a value.
@@ -82,7 +84,7 @@ pub enum Reply {
         /// The value.
         data: Span,
     },
-    /// A STAT or ITEM line without its end; more parts follow.
+    /// A STAT or ITEM line, or one about a key, without its end; more parts follow.
     Stat(Span),
     /// The server's version text.
     Version(Span),

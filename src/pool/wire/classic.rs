@@ -103,6 +103,12 @@ pub fn stats(out: &mut Vec<u8>, args: &[u8]) {
     end(out);
 }
 
+/// Appends the question for all keys (memcached doc/protocol.txt, "lru_crawler metadump").
+/// The hash table is walked, since the lists of recent use may be switched off.
+pub fn list_keys(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"lru_crawler metadump hash\r\n");
+}
+
 fn number(out: &mut Vec<u8>, n: u64) {
     out.push(b' ');
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
@@ -127,6 +133,10 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
     let Some(lf) = memchr::memchr(b'\n', rest) else {
         return unfinished(rest);
     };
+    // The only lines of memcached that end with a bare LF (crawler.c crawler_metadump_eval).
+    if expect == Expect::Keys && rest.starts_with(b"key=") {
+        return Parsed::Reply(lf + 1, Reply::Stat(Span { at, len: lf }));
+    }
     // memcached ends every line with CR LF; a bare LF is somebody else speaking.
     let Some(line) = rest.get(..lf).and_then(|l| l.strip_suffix(b"\r")) else {
         return Parsed::Garbage("a line that does not end in CR LF");
@@ -137,7 +147,8 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
         len: line.len(),
     };
     let reply = match (expect, line) {
-        (Expect::Values | Expect::Stats, b"END") => Reply::End,
+        (Expect::Values | Expect::Stats | Expect::Keys, b"END") => Reply::End,
+        (Expect::Keys, _) if line.starts_with(b"BUSY") => Reply::ServerError(span),
         (Expect::Stats, b"RESET" | b"OK") => Reply::End,
         (Expect::Stats, _) if line.starts_with(b"STAT ") || line.starts_with(b"ITEM ") => {
             Reply::Stat(span)

@@ -1,0 +1,182 @@
+//! A node that came back gets what it missed: keys listed elsewhere, mended one by one.
+
+use super::Pool;
+use super::copies::Task;
+use crate::call::Call;
+use crate::item::Span;
+use crate::replica::{Founded, Founding, Mend, Resync, Resynced, Rules};
+use crate::wire::{Expect, Reply, classic};
+use std::collections::HashSet;
+
+/// What a pass over one node came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// How it ended.
+    pub end: Resynced,
+    /// Keys that prefer the node and were looked at.
+    pub keys: usize,
+    /// Of those, how many could not be mended.
+    pub failed: usize,
+}
+
+impl Pool {
+    /// Gives the pool's nodes their records, where they have none.
+    ///
+    /// `random` is any number that nobody else has.
+    pub fn found(&mut self, record_key: &[u8], random: u64, call: &mut Call) -> Founded {
+        let (names, nodes) = self.everyone();
+        let mut out = Vec::new();
+        let mut founding = Founding::new(&names, random, &mut out);
+        let task = Task {
+            key: b"",
+            record_key,
+            nodes: &nodes,
+        };
+        self.drive(&mut founding, out, task, call);
+        founding.result().unwrap_or(Founded::Stopped { place: 0 })
+    }
+
+    /// One pass over node `target`: when it goes well the node is trusted again.
+    ///
+    /// `copies` as the pool keeps them; `random` is any number that nobody else has.
+    pub fn resync(
+        &mut self,
+        target: usize,
+        record_key: &[u8],
+        random: u64,
+        call: &mut Call,
+    ) -> Pass {
+        let (names, nodes) = self.everyone();
+        let mut out = Vec::new();
+        let mut pass = Resync::new(&names, target, Rules::ALL, random, &mut out);
+        let records = Task {
+            key: b"",
+            record_key,
+            nodes: &nodes,
+        };
+        self.drive(&mut pass, out, records, call);
+        let mut done = Pass {
+            end: pass.result().unwrap_or(Resynced::Again),
+            keys: 0,
+            failed: 0,
+        };
+        if done.end != Resynced::Copy {
+            return done;
+        }
+        for key in match self.keys_elsewhere(target, record_key, call) {
+            Ok(keys) => keys,
+            Err(place) => {
+                done.end = Resynced::Stopped { place };
+                return done;
+            }
+        } {
+            let preferred = self.preferred(&key, crate::replica::PREFERRED);
+            let Some(place) = preferred.iter().position(|node| *node == target) else {
+                continue;
+            };
+            let names: Vec<Box<str>> = preferred.iter().map(|node| self.ring_name(*node)).collect();
+            let mut out = Vec::new();
+            let mut mend = Mend::new(&names, place, Rules::ALL, &mut out);
+            let task = Task {
+                key: &key,
+                record_key,
+                nodes: &preferred,
+            };
+            self.drive(&mut mend, out, task, call);
+            done.keys += 1;
+            if mend.result() != Some(true) {
+                done.failed += 1;
+            }
+        }
+        if done.failed > 0 {
+            done.end = Resynced::Again;
+            return done;
+        }
+        let mut out = Vec::new();
+        pass.finish(&mut out);
+        self.drive(&mut pass, out, records, call);
+        done.end = pass.result().unwrap_or(Resynced::Again);
+        done
+    }
+
+    /// The keys that all nodes but `target` hold, each once; the index of a node that does
+    /// not tell.
+    fn keys_elsewhere(
+        &mut self,
+        target: usize,
+        record_key: &[u8],
+        call: &mut Call,
+    ) -> Result<HashSet<Vec<u8>>, usize> {
+        let mut keys = HashSet::new();
+        for index in (0..self.members.len()).filter(|index| *index != target) {
+            let first = call.used;
+            let lane = self
+                .exchange(index, call, |out, asks| {
+                    classic::list_keys(out);
+                    asks.push(Expect::Keys);
+                })
+                .and_then(|lane| call.lanes.get(lane))
+                .filter(|lane| !lane.refused)
+                .ok_or(index)?;
+            let line = |span: Span| span.of(lane.received());
+            for reply in &lane.answers {
+                if let Reply::Stat(span) = reply
+                    && let Some(key) = key_of(line(*span))
+                    && key != record_key
+                {
+                    keys.insert(key);
+                }
+            }
+            call.used = first;
+        }
+        Ok(keys)
+    }
+
+    fn everyone(&self) -> (Vec<Box<str>>, Vec<usize>) {
+        let nodes: Vec<usize> = (0..self.members.len()).collect();
+        let names = nodes.iter().map(|node| self.ring_name(*node)).collect();
+        (names, nodes)
+    }
+
+    /// The name a node has in records: what the ring hashes, without blanks.
+    pub fn ring_name(&self, index: usize) -> Box<str> {
+        let name = self
+            .members
+            .get(index)
+            .map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
+        name.replace(' ', "_").into()
+    }
+}
+
+/// The key of a line "key=… exp=…"; memcached writes it as in a URL.
+fn key_of(line: &[u8]) -> Option<Vec<u8>> {
+    let rest = line.strip_prefix(b"key=")?;
+    let text = rest.split(|byte| *byte == b' ').next()?;
+    let mut key = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let escaped = text
+            .get(at + 1..at + 3)
+            .filter(|_| *byte == b'%')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        key.push(escaped.unwrap_or(*byte));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key_of;
+
+    #[test]
+    fn a_listed_key_is_read_as_it_was_stored() {
+        let line = b"key=a%25b%C4%BE%7e exp=-1 la=1 cas=2 fetch=no cls=1 size=64";
+        assert_eq!(key_of(line).as_deref(), Some("a%bľ~".as_bytes()));
+        assert_eq!(
+            key_of(b"key=100% exp=1").as_deref(),
+            Some(b"100%".as_slice())
+        );
+        assert_eq!(key_of(b"END"), None);
+    }
+}
