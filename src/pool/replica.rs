@@ -41,7 +41,7 @@ pub mod words;
 
 pub use close::{Close, Closed, Ending};
 pub use found::{Founded, Founding};
-pub use open::{Found, Open, Opened, Wish};
+pub use open::{Found, Open, Opened, Turn, Wish};
 pub use record::{Absent, Record, Trust};
 pub use resync::{Mend, Resync, Resynced};
 pub use version::{Stamp, Version};

@@ -15,6 +15,8 @@ use crate::process::Process;
 #[derive(Debug)]
 pub struct Memcached {
     process: Process,
+    /// Another program than the one in PATH, with its first arguments.
+    program: Option<Vec<String>>,
     port: u16,
     socket: Option<PathBuf>,
     extra: Vec<String>,
@@ -37,6 +39,24 @@ impl Memcached {
         panic!("memcached did not start on five free ports");
     }
 
+    /// Starts one of another version, which `MEMRING_MEMCACHED_NEW` names: a path, or a command
+    /// that ends with one (`chroot /srv/newer /usr/bin/memcached`). `None` where it is unset.
+    pub fn newer(extra: &[&str]) -> Option<Memcached> {
+        let command = std::env::var("MEMRING_MEMCACHED_NEW").ok()?;
+        let words: Vec<String> = command
+            .split_ascii_whitespace()
+            .map(str::to_string)
+            .collect();
+        if words.is_empty() {
+            return None;
+        }
+        let server =
+            (0..5).find_map(|_| Memcached::try_program(Some(words.clone()), free_port(), extra));
+        Some(server.unwrap_or_else(|| {
+            panic!("MEMRING_MEMCACHED_NEW ({command}) did not start on five free ports")
+        }))
+    }
+
     /// Starts one on this port of 127.0.0.1; for records that hash the port number.
     pub fn on(port: u16, extra: &[&str]) -> Memcached {
         Memcached::try_port(port, extra).unwrap_or_else(|| {
@@ -56,9 +76,10 @@ impl Memcached {
             "-a".into(),
             "0777".into(),
         ];
-        let process = spawn(&arguments, &[]);
+        let process = spawn(None, &arguments, &[]);
         let mut server = Memcached {
             process,
+            program: None,
             port: 0,
             socket: Some(socket),
             extra: Vec::new(),
@@ -72,10 +93,15 @@ impl Memcached {
     }
 
     fn try_port(port: u16, extra: &[&str]) -> Option<Memcached> {
+        Memcached::try_program(None, port, extra)
+    }
+
+    fn try_program(program: Option<Vec<String>>, port: u16, extra: &[&str]) -> Option<Memcached> {
         let extra: Vec<String> = extra.iter().map(|argument| argument.to_string()).collect();
-        let process = spawn(&port_arguments(port), &extra);
+        let process = spawn(program.as_deref(), &port_arguments(port), &extra);
         let mut server = Memcached {
             process,
+            program,
             port,
             socket: None,
             extra,
@@ -142,7 +168,7 @@ impl Memcached {
             ],
             None => port_arguments(self.port),
         };
-        self.process = spawn(&arguments, &self.extra);
+        self.process = spawn(self.program.as_deref(), &arguments, &self.extra);
         assert!(
             self.answers(),
             "memcached did not come back on {} within 5 s",
@@ -266,10 +292,17 @@ fn port_arguments(port: u16) -> Vec<String> {
         .collect()
 }
 
-fn spawn(arguments: &[String], extra: &[String]) -> Process {
-    let binary =
-        program(&["memcached"]).expect("memcached is not installed: apt-get install memcached");
-    let mut command = Command::new(binary);
+fn spawn(named: Option<&[String]>, arguments: &[String], extra: &[String]) -> Process {
+    let mut command = match named {
+        Some([first, rest @ ..]) => {
+            let mut command = Command::new(first);
+            command.args(rest);
+            command
+        }
+        _ => Command::new(
+            program(&["memcached"]).expect("memcached is not installed: apt-get install memcached"),
+        ),
+    };
     command.args(arguments).args(["-U", "0"]).args(extra);
     if rustix::process::geteuid().is_root() {
         command.args(["-u", "root"]); // memcached refuses to run as root without being told a user

@@ -8,6 +8,8 @@
 mod ketama;
 
 mod bailout;
+mod copies;
+mod fenced_words;
 mod fork;
 mod fuzz;
 mod golden;

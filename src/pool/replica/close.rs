@@ -64,6 +64,8 @@ struct State {
     step: Step,
     tries: u32,
     record_tries: u32,
+    /// The turn on this node was ours when the ending began, in this life of it.
+    held: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +143,10 @@ impl Close {
                 step,
                 tries: 0,
                 record_tries: 0,
+                held: self
+                    .view(place)
+                    .filter(|view| view.token)
+                    .and_then(View::inc),
             });
             // Nodes beyond the copies asked for were not meant to have it.
             let asked = self
@@ -299,15 +305,21 @@ impl Close {
         let rules = self.grips.rules;
         let Some(view) = self.view(place) else { return };
         let removed = self.ending == Ending::Destroy && !rules.tombstone && view.item.is_none();
+        let state = self.nodes.get(place).copied();
+        // Without `E` a turn that was taken over shows in the cas value alone. Where the turn
+        // was ours nobody else had a reason to change it.
+        let taken_over = |stamp: Stamp| {
+            state.is_some_and(|state| state.step == Step::Looking && state.held == Some(stamp.inc))
+                && stamp.version == self.grips.base
+                && rules.fence
+        };
         let current = |stamp: Stamp| !rules.incarnation || view.inc() == Some(stamp.inc);
         let next = match view.stamp() {
             _ if removed => Step::Stored,
             Some(stamp) if stamp.version == self.version && current(stamp) => Step::Stored,
             Some(stamp)
-                if stamp.version > self.grips.base
-                    && stamp.version != self.version
-                    && current(stamp)
-                    && rules.fence =>
+                if current(stamp)
+                    && (taken_over(stamp) || stamp.version > self.grips.base && rules.fence) =>
             {
                 // A touch has nothing to lose: who wrote meanwhile also made it live on.
                 if self.ending == Ending::Touch {

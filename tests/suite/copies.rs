@@ -1,0 +1,349 @@
+//! Copied sessions on real nodes: what the machines of `replica` promise, without PHP.
+
+use harness::Memcached;
+use memring_pool::call::{Call, Verb};
+use memring_pool::config::{NodeSpec, Placement, Policy};
+use memring_pool::node::Directory;
+use memring_pool::pool::Pool;
+use memring_pool::pool::copies::{Task, clock};
+use memring_pool::replica::{
+    Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Resynced, Rules, Turn,
+    Wish,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+const RECORD: &[u8] = b"~r";
+const LIFE: u32 = 600;
+
+/// One host of a copied pool: its connections, and its dice.
+struct Host {
+    pool: Pool,
+    call: Call,
+    dice: u64,
+}
+
+impl Host {
+    fn of(nodes: &[Memcached], seed: u64) -> Host {
+        let mut directory = Directory::new();
+        let mut pool = Pool::new(Policy {
+            placement: Placement::Rendezvous,
+            ..Policy::default()
+        });
+        for node in nodes {
+            let mut spec = NodeSpec::tcp("127.0.0.1", node.port());
+            spec.op_timeout = Duration::from_millis(300);
+            spec.connect_timeout = Duration::from_millis(300);
+            spec.retry_interval = 0;
+            spec.persistent = false;
+            pool.add(spec, &mut directory);
+        }
+        let mut call = Call::new();
+        call.reset(Verb::Get);
+        Host {
+            pool,
+            call,
+            dice: seed << 32,
+        }
+    }
+
+    fn throw(&mut self) -> u64 {
+        self.dice += 1;
+        // Any numbers do that no other host has.
+        self.dice.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn found(&mut self) -> Founded {
+        let random = self.throw();
+        self.pool.found(RECORD, random, &mut self.call)
+    }
+
+    fn resync(&mut self, node: usize) -> Resynced {
+        let random = self.throw();
+        self.pool.resync(node, RECORD, random, &mut self.call).end
+    }
+
+    fn open(&mut self, id: &str, turn: Option<Turn>, fresh: bool) -> Opened {
+        self.call.reset(Verb::Get);
+        let nodes = self.pool.preferred(id.as_bytes(), PREFERRED);
+        let wish = Wish {
+            nodes: nodes
+                .iter()
+                .map(|node| self.pool.ring_name(*node))
+                .collect(),
+            copies: PREFERRED,
+            rules: Rules::ALL,
+            turn,
+            fresh,
+            host: "web1".into(),
+            random: self.throw(),
+        };
+        let mut out = Vec::new();
+        let mut open = Open::new(wish, clock(), &mut out);
+        let task = Task {
+            key: id.as_bytes(),
+            record_key: RECORD,
+            nodes: &nodes,
+        };
+        self.pool.drive(&mut open, out, task, &mut self.call);
+        open.outcome().unwrap()
+    }
+
+    fn close(&mut self, id: &str, grips: Grips, ending: Ending) -> Closed {
+        let nodes = self.pool.preferred(id.as_bytes(), PREFERRED);
+        let random = self.throw() as u32;
+        let mut out = Vec::new();
+        let mut close = Close::new(grips, ending, LIFE, clock(), random, &mut out);
+        let task = Task {
+            key: id.as_bytes(),
+            record_key: RECORD,
+            nodes: &nodes,
+        };
+        self.pool.drive(&mut close, out, task, &mut self.call);
+        close.outcome().unwrap()
+    }
+
+    /// A whole request that stores `value`.
+    fn write(&mut self, id: &str, value: &str) -> Closed {
+        let opened = self.open(id, TURN, true);
+        assert!(
+            matches!(opened.found, Found::Value(_) | Found::Nothing),
+            "{id}: {:?}",
+            opened.found
+        );
+        self.close(id, opened.grips, text(value))
+    }
+
+    /// What a read without a turn finds.
+    fn read(&mut self, id: &str) -> Found {
+        self.open(id, None, false).found
+    }
+
+    fn destroy(&mut self, id: &str) -> Closed {
+        let opened = self.open(id, TURN, false);
+        self.close(id, opened.grips, Ending::Destroy)
+    }
+}
+
+const TURN: Option<Turn> = Some(Turn {
+    wait: 3000,
+    lease: 30_000,
+});
+
+fn text(value: &str) -> Ending {
+    Ending::Write(Arc::from(value.as_bytes()))
+}
+
+fn value(value: &str) -> Found {
+    Found::Value(Arc::from(value.as_bytes()))
+}
+
+/// Three nodes: all of this machine's memcached, and, where another is named, all of that one
+/// and a mixture.
+fn pools() -> Vec<Vec<Memcached>> {
+    let mut pools = vec![(0..3).map(|_| Memcached::start()).collect::<Vec<_>>()];
+    let newer = |count: usize| -> Option<Vec<Memcached>> {
+        (0..count).map(|_| Memcached::newer(&[])).collect()
+    };
+    if let (Some(all), Some(mut mixed)) = (newer(3), newer(1)) {
+        pools.push(all);
+        mixed.push(Memcached::start());
+        mixed.push(Memcached::start());
+        pools.push(mixed);
+    }
+    pools
+}
+
+#[test]
+fn a_written_session_is_read_back_and_lies_on_all_three_nodes() {
+    for nodes in pools() {
+        let mut host = Host::of(&nodes, 1);
+        assert_eq!(host.found(), Founded::New);
+        assert_eq!(host.found(), Founded::Nothing);
+        assert_eq!(host.read("s1"), Found::Nothing);
+        assert_eq!(host.write("s1", "one"), Closed::Done { copies: 3 });
+        assert_eq!(host.write("s1", "two"), Closed::Done { copies: 3 });
+        assert_eq!(host.read("s1"), value("two"));
+        for node in &nodes {
+            assert!(node.stored("s1").is_some());
+        }
+        assert_eq!(host.destroy("s1"), Closed::Done { copies: 3 });
+        assert_eq!(host.read("s1"), Found::Nothing);
+        assert_eq!(host.write("s1", "again"), Closed::Done { copies: 3 });
+        assert_eq!(host.read("s1"), value("again"));
+    }
+}
+
+#[test]
+fn each_node_killed_and_back_empty_in_turn_loses_no_session() {
+    for mut nodes in pools() {
+        let mut host = Host::of(&nodes, 1);
+        assert_eq!(host.found(), Founded::New);
+        let ids: Vec<String> = (0..40).map(|n| format!("s{n}")).collect();
+        for id in &ids {
+            assert_eq!(host.write(id, "0"), Closed::Done { copies: 3 });
+        }
+        for turn in 0..nodes.len() {
+            nodes[turn].kill();
+            for (n, id) in ids.iter().enumerate() {
+                let before = host.read(id);
+                assert_eq!(before, value(&turn.to_string()), "{id}, node {turn} away");
+                // Half of them change while the node is away, half when it is back and empty.
+                if n % 2 == 0 {
+                    let now = (turn + 1).to_string();
+                    assert_eq!(host.write(id, &now), Closed::Done { copies: 2 });
+                }
+            }
+            nodes[turn].restart();
+            for (n, id) in ids.iter().enumerate() {
+                let now = (turn + n % 2).to_string();
+                if n % 2 == 1 {
+                    assert_eq!(
+                        host.read(id),
+                        value(&turn.to_string()),
+                        "{id}, node {turn} empty"
+                    );
+                    let stored = host.write(id, &(turn + 1).to_string());
+                    assert!(
+                        matches!(stored, Closed::Done { .. }),
+                        "{id}: {stored:?}, {now}"
+                    );
+                }
+            }
+            assert_eq!(host.resync(turn), Resynced::Trusted, "node {turn}");
+            assert_eq!(host.resync(turn), Resynced::Nothing);
+        }
+        for id in &ids {
+            assert_eq!(host.read(id), value("3"));
+        }
+    }
+}
+
+#[test]
+fn a_node_that_hung_brings_back_no_older_session_and_no_destroyed_one() {
+    for mut nodes in pools() {
+        let mut host = Host::of(&nodes, 1);
+        host.found();
+        let ids: Vec<String> = (0..6).map(|n| format!("s{n}")).collect();
+        for id in &ids {
+            host.write(id, "old");
+        }
+        nodes[0].freeze();
+        for (n, id) in ids.iter().enumerate() {
+            let done = if n % 2 == 0 {
+                host.write(id, "new")
+            } else {
+                host.destroy(id)
+            };
+            assert_eq!(done, Closed::Done { copies: 2 }, "{id}");
+        }
+        nodes[0].resume();
+        let mut other = Host::of(&nodes, 2);
+        for (n, id) in ids.iter().enumerate() {
+            let now = if n % 2 == 0 {
+                value("new")
+            } else {
+                Found::Nothing
+            };
+            assert_eq!(other.read(id), now, "{id}");
+        }
+        assert_eq!(other.resync(0), Resynced::Trusted);
+        // Now each of the others may go.
+        nodes[1].kill();
+        for (n, id) in ids.iter().enumerate() {
+            let now = if n % 2 == 0 {
+                value("new")
+            } else {
+                Found::Nothing
+            };
+            assert_eq!(other.read(id), now, "{id}");
+        }
+    }
+}
+
+#[test]
+fn a_turn_is_had_by_one_at_a_time_and_handed_over_at_close() {
+    for nodes in pools() {
+        let mut host = Host::of(&nodes, 1);
+        host.found();
+        host.write("counter", "0");
+        const WORKERS: u64 = 6;
+        const ROUNDS: u64 = 15;
+        std::thread::scope(|scope| {
+            for worker in 0..WORKERS {
+                let nodes = &nodes;
+                scope.spawn(move || {
+                    let mut host = Host::of(nodes, worker + 2);
+                    for _ in 0..ROUNDS {
+                        let turn = Some(Turn {
+                            wait: 30_000,
+                            lease: 60_000,
+                        });
+                        let opened = host.open("counter", turn, false);
+                        let Found::Value(data) = &opened.found else {
+                            panic!("{:?}", opened.found)
+                        };
+                        let count: u64 = std::str::from_utf8(data).unwrap().parse().unwrap();
+                        let closed =
+                            host.close("counter", opened.grips, text(&(count + 1).to_string()));
+                        assert!(matches!(closed, Closed::Done { .. }), "{closed:?}");
+                    }
+                });
+            }
+        });
+        assert_eq!(host.read("counter"), value(&(WORKERS * ROUNDS).to_string()));
+    }
+}
+
+#[test]
+fn who_lost_his_turn_overwrites_nothing_and_is_told() {
+    for nodes in pools() {
+        let (mut slow, mut quick) = (Host::of(&nodes, 1), Host::of(&nodes, 2));
+        slow.found();
+        slow.write("s", "base");
+        let opened = slow.open("s", TURN, false);
+        let impatient = Some(Turn {
+            wait: 5000,
+            lease: 50,
+        });
+        let taken = quick.open("s", impatient, false);
+        assert_eq!(taken.found, value("base"));
+        assert_eq!(
+            slow.close("s", opened.grips, text("slow")),
+            Closed::Conflict
+        );
+        assert_eq!(quick.read("s"), value("base"));
+        assert_eq!(
+            quick.close("s", taken.grips, text("quick")),
+            Closed::Done { copies: 3 }
+        );
+        assert_eq!(slow.read("s"), value("quick"));
+    }
+}
+
+#[test]
+fn an_unchanged_session_gives_its_turn_back_and_is_stored_again_where_it_is_gone() {
+    for nodes in pools() {
+        let mut host = Host::of(&nodes, 1);
+        host.found();
+        host.write("s", "kept");
+        let opened = host.open("s", TURN, false);
+        nodes[1].raw("delete s\r\n", "\r\n");
+        assert_eq!(
+            host.close("s", opened.grips, Ending::Touch),
+            Closed::Done { copies: 3 }
+        );
+        assert!(nodes[1].stored("s").is_some());
+        // Nobody waits: the turn is free at once, after a touch as after a release.
+        let at_once = Some(Turn {
+            wait: 0,
+            lease: 30_000,
+        });
+        let opened = host.open("s", at_once, false);
+        assert_eq!(opened.found, value("kept"));
+        host.close("s", opened.grips, Ending::Release);
+        assert_eq!(host.read("s"), value("kept"));
+        assert_eq!(host.open("s", at_once, false).found, value("kept"));
+        assert_eq!(host.open("s", at_once, false).found, Found::Locked);
+    }
+}

@@ -1,0 +1,489 @@
+//! The commands of the copies on real servers: what each promises to the machines, as said by `replica::words`.
+//!
+//! Every test runs on the memcached of this machine and on the one that MEMRING_MEMCACHED_NEW names, each spoken to
+//! without versions and, where it has `E`, with them.
+
+mod limits;
+
+use harness::Memcached;
+use memring_pool::replica::words::Words;
+use memring_pool::replica::{Command, Item, Over, Record, Reply, Stamp, Token, Version};
+use memring_pool::wire::{self, Expect, Parsed, fenced, meta};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+const KEY: &str = "sess:abc";
+const RECORD: &str = "~r";
+
+/// A first version, and one above it.
+const FIRST: Version = Version(0x0123_4567_89ab_cdef);
+const SECOND: Version = Version(0x0123_4567_89ab_cff0);
+
+/// One connection to one server.
+struct Talk {
+    stream: TcpStream,
+    has_e: bool,
+    opaque: u64,
+    /// All that was asked and answered: command, opaque, the answer's bytes.
+    heard: Vec<(Command, u64, Vec<u8>)>,
+}
+
+impl Talk {
+    fn to(server: &Memcached, has_e: bool) -> Talk {
+        let stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        let limit = Some(Duration::from_secs(5));
+        stream.set_read_timeout(limit).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Talk {
+            stream,
+            has_e,
+            opaque: 0,
+            heard: Vec::new(),
+        }
+    }
+
+    fn words(&self) -> Words<'static> {
+        Words {
+            key: KEY.as_bytes(),
+            record_key: RECORD.as_bytes(),
+            has_e: self.has_e,
+        }
+    }
+
+    /// Sends all in one pipeline, and reads the answers byte by byte: each is "not yet" until its last byte is there.
+    fn pipeline(&mut self, commands: &[Command]) -> Vec<Result<Reply, &'static str>> {
+        let (mut out, mut asks) = (Vec::new(), Vec::new());
+        let first = self.opaque + 1;
+        for command in commands {
+            self.opaque += 1;
+            self.words().say(command, self.opaque, &mut out, &mut asks);
+        }
+        assert_eq!(asks, vec![Expect::Meta; commands.len()]);
+        self.stream.write_all(&out).unwrap();
+        let mut replies = Vec::new();
+        for (opaque, command) in (first..).zip(commands) {
+            let (reply, buffer) = self.next();
+            replies.push(self.words().read(command, opaque, reply, &buffer));
+            self.heard.push((command.clone(), opaque, buffer));
+        }
+        replies
+    }
+
+    /// The next whole answer and its bytes.
+    fn next(&mut self) -> (wire::Reply, Vec<u8>) {
+        let mut buffer = Vec::new();
+        loop {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).unwrap();
+            buffer.push(byte[0]);
+            match meta::parse(&buffer, 0) {
+                Parsed::More(missing) => assert!(missing > 0),
+                Parsed::Reply(used, reply) => {
+                    assert_eq!(used, buffer.len());
+                    return (reply, buffer);
+                }
+                Parsed::Garbage(what) => panic!("{what}: {}", String::from_utf8_lossy(&buffer)),
+            }
+        }
+    }
+
+    fn ask(&mut self, command: Command) -> Reply {
+        let shown = format!("{command:?}");
+        let reply = self.pipeline(&[command]).remove(0);
+        reply.unwrap_or_else(|why| {
+            let last = self.heard.last().map(|(_, _, bytes)| bytes.clone());
+            let bytes = last.unwrap_or_default();
+            panic!("{shown}: {why}: {}", String::from_utf8_lossy(&bytes))
+        })
+    }
+
+    /// The item as a read shows it.
+    fn item(&mut self, value: bool, token: bool) -> Item {
+        match self.ask(Command::Read { value, token }) {
+            Reply::Item(item) => item,
+            other => panic!("not an item: {other:?}"),
+        }
+    }
+
+    fn write(&mut self, over: Over, version: Version, data: &str) -> Reply {
+        self.store(over, stamp(version), 100, data.as_bytes())
+    }
+
+    fn store(&mut self, over: Over, stamp: Stamp, life: u32, data: &[u8]) -> Reply {
+        let data = Arc::from(data);
+        self.ask(Command::Write {
+            over,
+            stamp,
+            life,
+            data,
+        })
+    }
+
+    /// Stores a first value over nothing; its cas value.
+    fn begin(&mut self) -> u64 {
+        match self.write(Over::Nothing, FIRST, "first") {
+            Reply::Done { cas } => cas,
+            other => panic!("not stored: {other:?}"),
+        }
+    }
+
+    fn unlock(&mut self, cas: u64, version: Version, life: Option<u32>) -> Reply {
+        self.ask(Command::Unlock { cas, version, life })
+    }
+}
+
+fn stamp(version: Version) -> Stamp {
+    Stamp {
+        version,
+        inc: 17,
+        tombstone: false,
+    }
+}
+
+fn has_e(server: &Memcached) -> bool {
+    let mut talk = Talk::to(server, true);
+    let mut out = Vec::new();
+    fenced::probe(&mut out, RECORD.as_bytes(), 1);
+    talk.stream.write_all(&out).unwrap();
+    matches!(talk.next().0, wire::Reply::Meta(_))
+}
+
+/// Runs `test` on a server of its own for each version and each way of speaking.
+fn each(extra: &[&str], test: impl Fn(&Memcached, &mut Talk)) {
+    let newer = Memcached::newer(extra);
+    if newer.is_none() {
+        println!("skipped in part: MEMRING_MEMCACHED_NEW names no newer memcached");
+    }
+    for mut server in [Some(Memcached::with(extra)), newer].into_iter().flatten() {
+        let ways: &[bool] = if has_e(&server) {
+            &[true, false]
+        } else {
+            &[false]
+        };
+        for with_e in ways {
+            println!(
+                "{} {}",
+                String::from_utf8_lossy(&server.raw("version\r\n", "\r\n")).trim(),
+                if *with_e { "with E" } else { "without E" }
+            );
+            test(&server, &mut Talk::to(&server, *with_e));
+            server.restart();
+        }
+    }
+}
+
+#[test]
+fn the_newer_memcached_has_versions_and_the_probe_changes_nothing() {
+    let Some(server) = Memcached::newer(&[]) else {
+        println!("skipped: MEMRING_MEMCACHED_NEW names no newer memcached");
+        return;
+    };
+    assert!(
+        has_e(&server),
+        "MEMRING_MEMCACHED_NEW names a memcached before 1.6.27"
+    );
+    let mut talk = Talk::to(&server, true);
+    assert_eq!(talk.ask(Command::ReadRecord), Reply::NoRecord);
+    let record = Record::new(1, 7);
+    let Reply::Done { cas } = talk.ask(Command::AddRecord(record.clone())) else {
+        panic!("no record was stored")
+    };
+    assert!(has_e(&server));
+    assert_eq!(talk.ask(Command::ReadRecord), Reply::Record { record, cas });
+}
+
+#[test]
+fn a_missing_item_becomes_a_placeholder_that_one_reader_holds() {
+    each(&[], |_, talk| {
+        assert_eq!(
+            talk.ask(Command::Read {
+                value: true,
+                token: false
+            }),
+            Reply::Miss
+        );
+        let first = talk.item(true, true);
+        assert_eq!((first.token, first.stamp), (Token::Won, None));
+        assert_eq!(first.left, 30);
+        let second = talk.item(true, true);
+        assert_eq!((second.token, second.stamp), (Token::Taken, None));
+        assert_eq!(second.cas, first.cas);
+        assert!((28..=30).contains(&second.left), "{}", second.left);
+        // It is there for a store, and in the way of one that wants nothing there.
+        assert_eq!(talk.write(Over::Nothing, FIRST, "x"), Reply::NotStored);
+        // Its token is freed as an item's is.
+        let version = Version(first.cas);
+        assert!(matches!(
+            talk.unlock(first.cas, version, None),
+            Reply::Done { .. }
+        ));
+        let third = talk.item(false, true);
+        assert_eq!((third.token, third.stamp), (Token::Won, None));
+        assert!(matches!(
+            talk.write(Over::Cas(third.cas), FIRST, "x"),
+            Reply::Done { .. }
+        ));
+        assert_eq!(talk.item(true, false).stamp, Some(stamp(FIRST)));
+    });
+}
+
+#[test]
+fn the_token_is_won_once_and_freed_by_a_write() {
+    each(&[], |_, talk| {
+        let cas = talk.begin();
+        let won = talk.item(true, true);
+        assert_eq!((won.token, won.cas), (Token::Won, cas));
+        assert_eq!(won.data.as_deref(), Some(b"first".as_slice()));
+        for _ in 0..3 {
+            assert_eq!(talk.item(false, true).token, Token::Taken);
+        }
+        // A look without asking changes nothing.
+        assert_eq!(talk.item(false, false).token, Token::Unasked);
+        assert_eq!(talk.item(false, true).token, Token::Taken);
+        assert!(matches!(
+            talk.write(Over::Cas(cas), SECOND, "second"),
+            Reply::Done { .. }
+        ));
+        assert_eq!(talk.item(false, false).token, Token::Unasked);
+        assert_eq!(talk.item(false, true).token, Token::Won);
+        assert_eq!(talk.item(false, true).token, Token::Taken);
+    });
+}
+
+#[test]
+fn the_token_is_freed_by_an_unlock_that_keeps_version_value_and_life() {
+    each(&[], |_, talk| {
+        let cas = talk.begin();
+        assert_eq!(talk.item(false, true).token, Token::Won);
+        assert_eq!(talk.item(false, true).token, Token::Taken);
+        let freed = talk.unlock(cas, FIRST, None);
+        // Where versions stand in the header the server makes a new cas value and does not say it.
+        let expected = if talk.has_e { FIRST.0 } else { 0 };
+        assert_eq!(freed, Reply::Done { cas: expected });
+        let again = talk.item(true, true);
+        assert_eq!((again.token, again.stamp), (Token::Won, Some(stamp(FIRST))));
+        assert_eq!(again.data.as_deref(), Some(b"first".as_slice()));
+        assert_eq!(again.cas == cas, talk.has_e);
+        assert!((95..=100).contains(&again.left), "{}", again.left);
+        assert_eq!(talk.item(false, true).token, Token::Taken);
+        // With a life it is a touch.
+        talk.unlock(again.cas, FIRST, Some(500));
+        let touched = talk.item(false, true);
+        assert_eq!(touched.token, Token::Won);
+        assert!((495..=500).contains(&touched.left), "{}", touched.left);
+    });
+}
+
+#[test]
+fn an_unlocked_item_gives_its_token_to_any_look() {
+    each(&[], |_, talk| {
+        let cas = talk.begin();
+        talk.unlock(cas, FIRST, None);
+        // Nobody asked, and it is given all the same: whoever looks must free it again.
+        let look = talk.item(true, false);
+        assert_eq!(look.token, Token::Won);
+        assert_eq!(talk.item(true, true).token, Token::Taken);
+        talk.unlock(look.cas, FIRST, None);
+        assert_eq!(talk.item(true, true).token, Token::Won);
+    });
+}
+
+#[test]
+fn an_unlock_over_another_item_or_none_frees_nothing() {
+    each(&[], |_, talk| {
+        assert_eq!(talk.unlock(5, FIRST, None), Reply::NotFound);
+        assert_eq!(talk.ask(Command::Remove { cas: 5 }), Reply::NotFound);
+        let cas = talk.begin();
+        assert_eq!(talk.item(false, true).token, Token::Won);
+        assert_eq!(talk.unlock(cas + 1, SECOND, Some(5)), Reply::Exists);
+        let kept = talk.item(false, true);
+        assert_eq!((kept.token, kept.cas), (Token::Taken, cas));
+        assert!(kept.left > 90, "{}", kept.left);
+        assert_eq!(talk.ask(Command::Remove { cas: cas + 1 }), Reply::Exists);
+        assert_eq!(talk.ask(Command::Remove { cas }), Reply::Done { cas: 0 });
+        let nothing = Command::Read {
+            value: false,
+            token: false,
+        };
+        assert_eq!(talk.ask(nothing), Reply::Miss);
+    });
+}
+
+#[test]
+fn a_write_goes_over_what_was_read_and_nothing_else() {
+    each(&[], |_, talk| {
+        assert_eq!(talk.write(Over::Cas(7), FIRST, "x"), Reply::NotFound);
+        let cas = talk.begin();
+        assert_eq!(talk.write(Over::Nothing, SECOND, "x"), Reply::NotStored);
+        assert_eq!(talk.write(Over::Cas(cas + 1), SECOND, "x"), Reply::Exists);
+        let item = talk.item(true, false);
+        assert_eq!((item.cas, item.stamp), (cas, Some(stamp(FIRST))));
+        assert_eq!(item.data.as_deref(), Some(b"first".as_slice()));
+        let Reply::Done { cas: second } = talk.write(Over::Cas(cas), SECOND, "second") else {
+            panic!("refused over what was read")
+        };
+        assert_eq!(talk.write(Over::Cas(cas), SECOND, "late"), Reply::Exists);
+        let item = talk.item(true, false);
+        assert_eq!((item.cas, item.stamp), (second, Some(stamp(SECOND))));
+        assert_eq!(item.data.as_deref(), Some(b"second".as_slice()));
+        // The version is the cas value, or stands apart from it.
+        assert_eq!(second == SECOND.0, talk.has_e);
+    });
+}
+
+#[test]
+fn a_taken_over_turn_fences_its_old_owner() {
+    each(&[], |_, talk| {
+        let cas = talk.begin();
+        assert_eq!(talk.item(true, true).token, Token::Won);
+        // Somebody waited long enough, and raises the version by a tick.
+        talk.unlock(cas, FIRST.tick(), None);
+        let taken = talk.item(true, true);
+        assert_eq!(taken.token, Token::Won);
+        assert_eq!(talk.write(Over::Cas(cas), SECOND, "late"), Reply::Exists);
+        assert!(matches!(
+            talk.write(Over::Cas(taken.cas), SECOND, "second"),
+            Reply::Done { .. }
+        ));
+    });
+}
+
+#[test]
+fn a_tombstone_is_seen_by_its_flag_with_and_without_the_value() {
+    each(&[], |_, talk| {
+        let cas = talk.begin();
+        let grave = Stamp {
+            tombstone: true,
+            ..stamp(SECOND)
+        };
+        assert!(matches!(
+            talk.store(Over::Cas(cas), grave, 220, b""),
+            Reply::Done { .. }
+        ));
+        for value in [false, true] {
+            let item = talk.item(value, false);
+            assert_eq!(item.stamp, Some(grave));
+            assert!((210..=220).contains(&item.left), "{}", item.left);
+            if value {
+                assert_eq!(item.data.as_deref(), Some(b"".as_slice()));
+            }
+        }
+        // It holds a turn as any item does, and nothing is stored over it unseen.
+        assert_eq!(talk.item(false, true).token, Token::Won);
+        assert_eq!(talk.item(false, true).token, Token::Taken);
+        assert_eq!(talk.write(Over::Nothing, FIRST, "x"), Reply::NotStored);
+        assert_eq!(talk.write(Over::Cas(cas), FIRST, "x"), Reply::Exists);
+    });
+}
+
+#[test]
+fn values_of_every_byte_and_of_a_large_size_come_back_whole() {
+    each(&[], |_, talk| {
+        let mut over = Over::Nothing;
+        for data in [
+            Vec::new(),
+            (0..=255).collect::<Vec<u8>>(),
+            b"\r\nHD c1\r\n".repeat(9),
+            vec![b'x'; 100_000],
+        ] {
+            let Reply::Done { cas } = talk.store(over, stamp(FIRST), 100, &data) else {
+                panic!("{} bytes were not stored", data.len())
+            };
+            over = Over::Cas(cas);
+            let item = talk.item(true, false);
+            assert_eq!(item.stamp, Some(stamp(FIRST)));
+            assert!(item.data.as_deref() == Some(&data), "{} bytes", data.len());
+        }
+    });
+}
+
+#[test]
+fn a_record_is_added_once_and_changed_only_over_the_one_that_was_read() {
+    each(&[], |server, talk| {
+        assert_eq!(talk.ask(Command::ReadRecord), Reply::NoRecord);
+        let joining = Record::new(3, 0x5f3a);
+        let set = |cas, record: &Record| Command::SetRecord {
+            cas,
+            record: record.clone(),
+        };
+        assert_eq!(talk.ask(set(1, &joining)), Reply::NotFound);
+        let Reply::Done { cas } = talk.ask(Command::AddRecord(joining.clone())) else {
+            panic!("the first record was not stored")
+        };
+        let other = Record::new(9, 9);
+        assert_eq!(talk.ask(Command::AddRecord(other)), Reply::NotStored);
+        assert_eq!(
+            talk.ask(Command::ReadRecord),
+            Reply::Record {
+                record: joining.clone(),
+                cas
+            }
+        );
+        let trusted = joining.trusted();
+        assert_eq!(talk.ask(set(cas + 1, &trusted)), Reply::Exists);
+        let Reply::Done { cas: second } = talk.ask(set(cas, &trusted)) else {
+            panic!("the record was not changed over what was read")
+        };
+        assert!(second != cas);
+        assert_eq!(talk.ask(set(cas, &joining)), Reply::Exists);
+        assert_eq!(
+            talk.ask(Command::ReadRecord),
+            Reply::Record {
+                record: trusted,
+                cas: second
+            }
+        );
+        // It has no end, and its key is not the item's.
+        let life = server.raw(format!("mg {RECORD} t\r\n"), "\r\n");
+        assert_eq!(life, b"HD t-1\r\n");
+        server.raw(format!("ms {RECORD} 9\r\nmemring2 \r\n"), "\r\n");
+        assert_eq!(talk.ask(Command::ReadRecord), Reply::StrangeRecord);
+    });
+}
+
+#[test]
+fn a_pipeline_is_answered_in_order_each_by_itself() {
+    each(&[], |_, talk| {
+        let replies = talk.pipeline(&[
+            Command::ReadRecord,
+            Command::AddRecord(Record::new(1, 1)),
+            Command::Read {
+                value: true,
+                token: true,
+            },
+            Command::Read {
+                value: false,
+                token: true,
+            },
+            Command::Unlock {
+                cas: 1,
+                version: FIRST,
+                life: None,
+            },
+            Command::ReadRecord,
+        ]);
+        let replies: Vec<Reply> = replies.into_iter().map(Result::unwrap).collect();
+        assert!(
+            matches!(
+                replies.as_slice(),
+                [
+                    Reply::NoRecord,
+                    Reply::Done { .. },
+                    Reply::Item(Item {
+                        token: Token::Won,
+                        ..
+                    }),
+                    Reply::Item(Item {
+                        token: Token::Taken,
+                        ..
+                    }),
+                    Reply::Exists,
+                    Reply::Record { .. },
+                ]
+            ),
+            "{replies:?}"
+        );
+    });
+}
