@@ -1,17 +1,19 @@
 //! The session handlers: what PHP's callbacks mean to `memring_pool::session`.
 //!
 //! Two names, one way of working. `memcache` keeps pecl-memcache's bytes on any list of
-//! nodes; `memring` takes the same lists, and asks for a mode where there is more than
-//! one node, because "copies" may mean two things there.
+//! nodes until a mode is written; `memring` takes the same lists, and keeps copies
+//! (`fenced`) where there is more than one node.
 
 use crate::ini;
 use crate::registry;
 use memring_pool::codec::Compression;
-use memring_pool::config::{Mode, Schemes, Wish, file, save_path};
+use memring_pool::config::{Mode, Placement, Schemes, Wish, file, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::pool::Pool;
-use memring_pool::session::{Sessions, Terms};
+use memring_pool::session::fenced::{self, Fenced};
+use memring_pool::session::{Sessions, Store, Terms};
 use std::path::Path;
+use std::time::Duration;
 
 /// Which name stands in `session.save_handler`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +24,13 @@ pub(crate) enum Handler {
     Memcache,
 }
 
+/// A turn is not taken over sooner, however short `memcache.lock_timeout` is: a request may
+/// run for PHP's own 30 s (php.ini max_execution_time).
+const LEASE_LEAST: Duration = Duration::from_secs(30);
+
 /// What one open session handler holds, from open to close.
 pub(crate) struct Keeper {
-    sessions: Sessions,
+    sessions: Box<dyn Store>,
     /// What it was opened for.
     wish: (Handler, Vec<u8>, Vec<u8>),
     /// The data read last, until PHP has copied them.
@@ -55,18 +61,18 @@ impl Keeper {
         })?;
         let schemes = schemes(&settings.schemes)?;
         let wish = save_path::parse(list, &schemes, &|name| named(&settings.config_file, name))?;
+        let mut wish = wish;
+        if handler == Handler::Memring && wish.topology.nodes.len() > 1 && !wish.mode_written {
+            wish.topology.policy.mode = Mode::Fenced;
+            wish.topology.policy.placement = Placement::Rendezvous;
+            wish.check()
+                .map_err(|error| error.at("session.save_path"))?;
+        }
         let Wish {
             topology,
             mode_written,
             notices,
         } = wish;
-        if handler == Handler::Memring && topology.nodes.len() > 1 && !mode_written {
-            return Err(Error::new(
-                Kind::Config,
-                format!("handler memring needs a mode for {} nodes", topology.nodes.len()),
-            )
-            .hint("Write mode=single: \"tcp://a:11211?mode=single, tcp://b:11211\", or mode = \"single\" in the pool file"));
-        }
         let mut policy = topology.policy;
         if !mode_written && policy.mode == Mode::Single {
             (policy.placement, policy.hash) = (settings.placement, settings.hash);
@@ -87,16 +93,36 @@ impl Keeper {
             }
         });
         let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
-        let terms = Terms {
-            copies: count(settings.session_copies),
-            lock_timeout: count(settings.lock_timeout),
-            attempts: count(settings.attempts),
-            compression: Compression::new(settings.compress_threshold, crate::nodes::SAVINGS)?,
+        let lock_timeout = count(settings.lock_timeout);
+        let sessions: Box<dyn Store> = match pool.policy().mode {
+            Mode::Single => {
+                let terms = Terms {
+                    copies: count(settings.session_copies),
+                    lock_timeout,
+                    attempts: count(settings.attempts),
+                    compression: Compression::new(
+                        settings.compress_threshold,
+                        crate::nodes::SAVINGS,
+                    )?,
+                };
+                Box::new(Sessions::new(pool, &prefix, terms))
+            }
+            Mode::Fenced => {
+                let lock = Duration::from_secs(u64::from(lock_timeout));
+                let lease = lock.max(LEASE_LEAST);
+                let terms = fenced::Terms {
+                    // Long enough to take the turn over from a request that was killed.
+                    wait: (lock * 2).max(lease) + Duration::from_secs(1),
+                    lease,
+                    life: 0,
+                };
+                Box::new(Fenced::new(pool, &prefix, terms))
+            }
         };
         let notices = notices.iter().map(ToString::to_string).collect();
         Ok((
             Keeper {
-                sessions: Sessions::new(pool, &prefix, terms),
+                sessions,
                 wish: opened_for,
                 data: Vec::new(),
             },
@@ -109,8 +135,9 @@ impl Keeper {
         self.wish.0 == handler && self.wish.1 == list(path) && self.wish.2 == prefix
     }
 
-    /// The data of session `id`, and the turn on it when `lock`.
-    pub(crate) fn read(&mut self, id: &[u8], lock: bool) -> Result<&[u8], Error> {
+    /// The data of session `id`, and the turn on it when `lock`; sessions live for `life` seconds.
+    pub(crate) fn read(&mut self, id: &[u8], lock: bool, life: i64) -> Result<&[u8], Error> {
+        self.sessions.lives(seconds(life));
         self.data = self.sessions.read(id, lock)?;
         Ok(&self.data)
     }

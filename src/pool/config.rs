@@ -22,7 +22,7 @@ pub mod save_path;
 
 pub use address::Schemes;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::item::KeyRule;
 use std::time::Duration;
 
@@ -130,6 +130,57 @@ pub struct Wish {
     pub notices: Vec<Error>,
 }
 
+impl Wish {
+    /// Checks what only the whole pool can tell.
+    ///
+    /// # Errors
+    /// `Kind::Config`: copies without a copied mode, fewer than 2, more than 3 or more than
+    /// nodes; in a copied mode fewer than two nodes, or one server twice.
+    pub fn check(&self) -> Result<(), Error> {
+        let Topology { nodes, policy } = &self.topology;
+        let refuse = |cause: String, hint: &str| {
+            Err(Error::new(Kind::Config, cause).hint(hint.to_owned()))
+        };
+        if policy.mode == Mode::Single {
+            return match policy.copies {
+                Some(_) => refuse(
+                    "copies needs a mode that keeps them".to_owned(),
+                    "Write mode = \"fenced\" beside it (mode=fenced in a list); in mode single memcache.session_redundancy says how many",
+                ),
+                None => Ok(()),
+            };
+        }
+        if nodes.len() < 2 {
+            return refuse(
+                "mode fenced needs two nodes or more".to_owned(),
+                "Add a node, best two, or write mode = \"single\"",
+            );
+        }
+        if let Some(copies) = policy.copies
+            && (!(2..=3).contains(&copies) || copies > nodes.len())
+        {
+            return refuse(
+                format!("copies = {copies} is not possible on {} nodes", nodes.len()),
+                "Write 2 or 3, and no more than there are nodes",
+            );
+        }
+        for (place, node) in nodes.iter().enumerate() {
+            let before = nodes.get(..place).unwrap_or_default();
+            let name = |node: &NodeSpec| node.id.clone().unwrap_or_else(|| node.name());
+            if let Some(twin) = before
+                .iter()
+                .find(|other| other.target == node.target || name(other) == name(node))
+            {
+                return refuse(
+                    format!("{} and {} are one node", name(twin), name(node)),
+                    "Name each node once: two copies on one server are one",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Which words go over the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -174,6 +225,8 @@ pub enum Mode {
     /// Exactly what pecl-memcache does, its redundancy included.
     #[default]
     Single,
+    /// Each session on several nodes, with versions, trust and repair (see `replica`).
+    Fenced,
 }
 
 /// What holds for a whole pool.
@@ -187,6 +240,10 @@ pub struct Policy {
     pub hash: HashFunction,
     /// Copies and their safety.
     pub mode: Mode,
+    /// Copies of each item in a copied mode, 2 or 3; `None` for as many as there are nodes, up to 3.
+    pub copies: Option<usize>,
+    /// The pool's name in the file, empty for a list.
+    pub name: String,
     /// Prefix and long-key rule.
     pub keys: KeyRule,
     /// Two characters, like `{}`: only what stands between them is hashed for placement.

@@ -42,7 +42,7 @@ pub mod words;
 pub use close::{Close, Closed, Ending};
 pub use found::{Founded, Founding};
 pub use open::{Found, Open, Opened, Turn, Wish};
-pub use record::{Absent, Record, Trust};
+pub use record::{Absent, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
 pub use version::{Stamp, Version};
 pub use view::{Grip, Grips};

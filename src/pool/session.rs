@@ -29,6 +29,7 @@ use crate::pool::Pool;
 use crate::wire::{Expect, Reply, classic};
 use std::time::{Duration, Instant};
 
+pub mod fenced;
 mod words;
 use words::{expiry, inflated, store, turn, unlock, value_of};
 
@@ -49,6 +50,54 @@ pub struct Terms {
     pub attempts: u32,
     /// When data are compressed.
     pub compression: Compression,
+}
+
+/// Where sessions are kept, from PHP's open to its close.
+pub trait Store {
+    /// Notes that `id` was made in this request: nobody can have stored anything under it.
+    fn made(&mut self, id: &[u8]);
+
+    /// Notes how long sessions live, seconds: so long a destroyed one has to be remembered.
+    fn lives(&mut self, seconds: u32);
+
+    /// The data of session `id`, empty for a new one, and the turn on it.
+    ///
+    /// With `turn` false (read_and_close) no turn is taken and none waited for.
+    ///
+    /// # Errors
+    /// `Locked` when the turn was not got within the limit; else why nobody can say what
+    /// is stored.
+    fn read(&mut self, id: &[u8], turn: bool) -> Result<Vec<u8>, Error>;
+
+    /// Is there a session `id`? Absence must be proved: where nobody can say, the answer is
+    /// yes, and the read that follows fails. A turn taken on the way is kept for that read,
+    /// and given back at once when there is no such session.
+    fn exists(&mut self, id: &[u8], turn: bool) -> bool;
+
+    /// Stores session `id` for `lifetime` seconds and gives the turn back.
+    ///
+    /// # Errors
+    /// Why it is not stored.
+    fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error>;
+
+    /// Gives unchanged session `id` another `lifetime` seconds, stores it again where it is
+    /// missing, and gives the turn back. A new one is stored, though it is empty.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn touch(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error>;
+
+    /// Ends session `id`, and the turn on it.
+    ///
+    /// # Errors
+    /// Why it may live on.
+    fn destroy(&mut self, id: &[u8]) -> Result<(), Error>;
+
+    /// Gives the turn back wherever it is still ours; the end of a request must call it.
+    fn release(&mut self);
+
+    /// Lines for a log since the last look: nodes that went down or came up.
+    fn take_log(&mut self) -> Vec<String>;
 }
 
 /// The sessions of one save_path, from open to close.
@@ -111,137 +160,6 @@ impl Sessions {
         }
     }
 
-    /// Notes that `id` was made in this request: nobody can have stored anything under it.
-    pub fn made(&mut self, id: &[u8]) {
-        self.made = Some(id.to_vec());
-    }
-
-    /// The data of session `id`, empty for a new one, and the turn on it.
-    ///
-    /// With `lock` false (read_and_close) no turn is taken and none waited for.
-    ///
-    /// # Errors
-    /// `Locked` when the turn was not got within twice the lock's life; the error of the
-    /// last node when none could be asked; `Value` when stored data cannot be inflated.
-    pub fn read(&mut self, id: &[u8], lock: bool) -> Result<Vec<u8>, Error> {
-        if let Some(turn) = self.held.as_mut().filter(|turn| turn.id == id) {
-            // The validation before this read asked already; session_reset reads again.
-            if let Some(found) = turn.found.take() {
-                return Ok(found);
-            }
-            return self.look(id).map(Option::unwrap_or_default);
-        }
-        self.release();
-        let found = match self.unsure.take() {
-            // The validation waited already; a second wait would bring the same.
-            Some((asked, error)) if asked == id => Err(error),
-            _ if lock => self.take(id),
-            _ => self.look(id),
-        };
-        match found {
-            Ok(found) => Ok(found.unwrap_or_default()),
-            // Nobody to ask, but nobody can have stored anything either.
-            Err(error) if error.kind() != Kind::Locked && self.made.as_deref() == Some(id) => {
-                Ok(Vec::new())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Is there a session `id`? Absence must be proved: where no node can say, the answer is yes,
-    /// and the read that follows fails.
-    ///
-    /// The turn taken on the way, when `lock`, is kept for that read, and given back at once
-    /// when there is no such session.
-    pub fn exists(&mut self, id: &[u8], lock: bool) -> bool {
-        if self.held.as_ref().is_some_and(|turn| turn.id == id) {
-            return true;
-        }
-        // session_create_id() asks for an id made at random, while the turn on the running session is ours.
-        if self.held.is_some() || self.made.as_deref() == Some(id) {
-            return self.look(id).is_ok_and(|found| found.is_some());
-        }
-        match if lock { self.take(id) } else { self.look(id) } {
-            Ok(Some(found)) => {
-                if let Some(turn) = &mut self.held {
-                    turn.found = Some(found);
-                }
-                true
-            }
-            Ok(None) => {
-                self.release();
-                false
-            }
-            Err(error) => {
-                self.unsure = Some((id.to_vec(), error));
-                true
-            }
-        }
-    }
-
-    /// Stores session `id` for `lifetime` seconds on every copy and gives the turn back.
-    ///
-    /// # Errors
-    /// The last node's error when no node took both.
-    pub fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
-        let keys = self.keys(id)?;
-        let mut flags = Flags(0);
-        let mut packed = Vec::new();
-        let value = if self.terms.compression.apply(data, &mut flags, &mut packed) {
-            &packed
-        } else {
-            data
-        };
-        let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
-        let stored = self.everywhere(&keys, |out, asks| {
-            store(out, asks, &keys.data, flags, expiry, value);
-            unlock(out, asks, &keys.lock, lock_timeout);
-        });
-        self.forget(id, &stored);
-        let whole = stored
-            .iter()
-            .any(|(_, lane)| matches!(self.call.answers(*lane).0, [Reply::Done, Reply::Done]));
-        if whole {
-            Ok(())
-        } else {
-            Err(self.complaint(&keys, "stored"))
-        }
-    }
-
-    /// Gives unchanged session `id` another `lifetime` seconds on every copy, stores it again
-    /// where it is missing, and gives the turn back. A new one is stored, though it is empty.
-    ///
-    /// # Errors
-    /// As [`Sessions::write`].
-    pub fn touch(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
-        if self.held.as_ref().is_some_and(|t| t.id == id && t.lacking) {
-            return self.write(id, data, lifetime);
-        }
-        let keys = self.keys(id)?;
-        let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
-        let touched = self.everywhere(&keys, |out, asks| {
-            classic::touch(out, &keys.data, expiry);
-            asks.push(Expect::Touched);
-            unlock(out, asks, &keys.lock, lock_timeout);
-        });
-        self.forget(id, &touched);
-        let first = |lane: usize| self.call.answers(lane).0.first().copied();
-        let missing = touched
-            .iter()
-            .any(|(_, lane)| first(*lane) == Some(Reply::NotFound));
-        let whole = touched
-            .iter()
-            .any(|(_, lane)| first(*lane) == Some(Reply::Done));
-        if missing {
-            return self.mend(id, &keys, data, lifetime, whole);
-        }
-        if whole {
-            Ok(())
-        } else {
-            Err(self.complaint(&keys, "extended"))
-        }
-    }
-
     /// Stores an unchanged session on the copies that lack it.
     ///
     /// The turn went back with the touch, so it is taken again, without waiting: who has it
@@ -274,44 +192,6 @@ impl Sessions {
             }
         }
         Ok(())
-    }
-
-    /// Removes session `id` and its turn from every copy.
-    ///
-    /// # Errors
-    /// The last node's error when no node answered.
-    pub fn destroy(&mut self, id: &[u8]) -> Result<(), Error> {
-        let keys = self.keys(id)?;
-        let removed = self.everywhere(&keys, |out, asks| {
-            classic::delete(out, &keys.data);
-            classic::delete(out, &keys.lock);
-            asks.extend([Expect::Deleted, Expect::Deleted]);
-        });
-        self.forget(id, &removed);
-        if removed.is_empty() {
-            Err(self.complaint(&keys, "destroyed"))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Gives the turn back wherever it is still ours; the end of a request must call it.
-    pub fn release(&mut self) {
-        let Some(mut turn) = self.held.take() else {
-            return;
-        };
-        let Ok(keys) = self.keys(&turn.id) else {
-            return;
-        };
-        let now = Instant::now();
-        turn.nodes.retain(|node| self.pool.allows(*node, now));
-        let lock_timeout = self.terms.lock_timeout;
-        self.fresh();
-        // A node that cannot be told lets the turn go when the lock's life ends.
-        self.pool
-            .exchange_all(&turn.nodes, &mut self.call, |out, asks| {
-                unlock(out, asks, &keys.lock, lock_timeout);
-            });
     }
 
     /// Takes the turn, waiting for it; what is stored, if anything.
@@ -503,12 +383,6 @@ impl Sessions {
         self.call.reset(Verb::Get);
     }
 
-    /// Lines for a log since the last look: nodes that went down or came up.
-    pub fn take_log(&mut self) -> Vec<String> {
-        self.fresh();
-        std::mem::take(&mut self.log)
-    }
-
     fn last_error(&self) -> Option<Error> {
         self.call.events().last().map(|event| event.error.clone())
     }
@@ -541,6 +415,157 @@ impl Sessions {
         )
         .at(&names.join(" and "))
         .hint("Is memcached running there, and reachable?")
+    }
+}
+
+impl Store for Sessions {
+    fn lives(&mut self, _seconds: u32) {}
+
+    fn made(&mut self, id: &[u8]) {
+        self.made = Some(id.to_vec());
+    }
+
+    fn read(&mut self, id: &[u8], lock: bool) -> Result<Vec<u8>, Error> {
+        if let Some(turn) = self.held.as_mut().filter(|turn| turn.id == id) {
+            // The validation before this read asked already; session_reset reads again.
+            if let Some(found) = turn.found.take() {
+                return Ok(found);
+            }
+            return self.look(id).map(Option::unwrap_or_default);
+        }
+        self.release();
+        let found = match self.unsure.take() {
+            // The validation waited already; a second wait would bring the same.
+            Some((asked, error)) if asked == id => Err(error),
+            _ if lock => self.take(id),
+            _ => self.look(id),
+        };
+        match found {
+            Ok(found) => Ok(found.unwrap_or_default()),
+            // Nobody to ask, but nobody can have stored anything either.
+            Err(error) if error.kind() != Kind::Locked && self.made.as_deref() == Some(id) => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn exists(&mut self, id: &[u8], lock: bool) -> bool {
+        if self.held.as_ref().is_some_and(|turn| turn.id == id) {
+            return true;
+        }
+        // session_create_id() asks for an id made at random, while the turn on the running session is ours.
+        if self.held.is_some() || self.made.as_deref() == Some(id) {
+            return self.look(id).is_ok_and(|found| found.is_some());
+        }
+        match if lock { self.take(id) } else { self.look(id) } {
+            Ok(Some(found)) => {
+                if let Some(turn) = &mut self.held {
+                    turn.found = Some(found);
+                }
+                true
+            }
+            Ok(None) => {
+                self.release();
+                false
+            }
+            Err(error) => {
+                self.unsure = Some((id.to_vec(), error));
+                true
+            }
+        }
+    }
+
+    fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
+        let keys = self.keys(id)?;
+        let mut flags = Flags(0);
+        let mut packed = Vec::new();
+        let value = if self.terms.compression.apply(data, &mut flags, &mut packed) {
+            &packed
+        } else {
+            data
+        };
+        let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
+        let stored = self.everywhere(&keys, |out, asks| {
+            store(out, asks, &keys.data, flags, expiry, value);
+            unlock(out, asks, &keys.lock, lock_timeout);
+        });
+        self.forget(id, &stored);
+        let whole = stored
+            .iter()
+            .any(|(_, lane)| matches!(self.call.answers(*lane).0, [Reply::Done, Reply::Done]));
+        if whole {
+            Ok(())
+        } else {
+            Err(self.complaint(&keys, "stored"))
+        }
+    }
+
+    fn touch(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
+        if self.held.as_ref().is_some_and(|t| t.id == id && t.lacking) {
+            return self.write(id, data, lifetime);
+        }
+        let keys = self.keys(id)?;
+        let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
+        let touched = self.everywhere(&keys, |out, asks| {
+            classic::touch(out, &keys.data, expiry);
+            asks.push(Expect::Touched);
+            unlock(out, asks, &keys.lock, lock_timeout);
+        });
+        self.forget(id, &touched);
+        let first = |lane: usize| self.call.answers(lane).0.first().copied();
+        let missing = touched
+            .iter()
+            .any(|(_, lane)| first(*lane) == Some(Reply::NotFound));
+        let whole = touched
+            .iter()
+            .any(|(_, lane)| first(*lane) == Some(Reply::Done));
+        if missing {
+            return self.mend(id, &keys, data, lifetime, whole);
+        }
+        if whole {
+            Ok(())
+        } else {
+            Err(self.complaint(&keys, "extended"))
+        }
+    }
+
+    fn destroy(&mut self, id: &[u8]) -> Result<(), Error> {
+        let keys = self.keys(id)?;
+        let removed = self.everywhere(&keys, |out, asks| {
+            classic::delete(out, &keys.data);
+            classic::delete(out, &keys.lock);
+            asks.extend([Expect::Deleted, Expect::Deleted]);
+        });
+        self.forget(id, &removed);
+        if removed.is_empty() {
+            Err(self.complaint(&keys, "destroyed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn release(&mut self) {
+        let Some(mut turn) = self.held.take() else {
+            return;
+        };
+        let Ok(keys) = self.keys(&turn.id) else {
+            return;
+        };
+        let now = Instant::now();
+        turn.nodes.retain(|node| self.pool.allows(*node, now));
+        let lock_timeout = self.terms.lock_timeout;
+        self.fresh();
+        // A node that cannot be told lets the turn go when the lock's life ends.
+        self.pool
+            .exchange_all(&turn.nodes, &mut self.call, |out, asks| {
+                unlock(out, asks, &keys.lock, lock_timeout);
+            });
+    }
+
+    fn take_log(&mut self) -> Vec<String> {
+        self.fresh();
+        std::mem::take(&mut self.log)
     }
 }
 

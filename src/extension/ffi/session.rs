@@ -217,7 +217,7 @@ unsafe extern "C" fn read(
     data: ModData,
     id: *mut zend_string,
     value: *mut *mut zend_string,
-    _life: i64,
+    life: i64,
 ) -> zend_result {
     guard(|| {
         let lock = !reads_and_closes();
@@ -228,7 +228,7 @@ unsafe extern "C" fn read(
                 return FAILURE;
             };
             keeper
-                .read(bytes(id), lock)
+                .read(bytes(id), lock, life)
                 .map(|data| (data.as_ptr(), data.len()))
         };
         match found {

@@ -2,14 +2,14 @@
 //!
 //! ```toml
 //! [pool.sessions]
-//! nodes = ["memcached://10.0.0.1?weight=50", "memcached://10.0.0.2:11212?weight=100"]
-//! mode = "single"
-//! placement = "rendezvous"
+//! nodes = ["memcached://10.0.0.1", "memcached://10.0.0.2", "memcached://10.0.0.3"]
+//! mode = "fenced"
+//! copies = 3
 //! ```
 //!
 //! Read whole or refused whole: one mistake anywhere, and no pool of it is used; the
 //! message names file, line and remedy. Connections of its pools are persistent unless a
-//! node says `persistent=0`. What the design has for later (copies, backup, prefix rules)
+//! node says `persistent=0`. What the design has for later (backup, prefix rules)
 //! is known by name and refused, so that nobody believes it works.
 
 use super::address::{Schemes, clean, shown};
@@ -94,7 +94,7 @@ impl File {
         })?;
         let mut pools = BTreeMap::new();
         for (pool, raw) in raw.pool {
-            let wish = raw
+            let mut wish = raw
                 .get_ref()
                 .read(&at)
                 .map_err(|error| match error.node() {
@@ -105,6 +105,7 @@ impl File {
                         clean(&pool)
                     )),
                 })?;
+            wish.topology.policy.name.clone_from(&pool);
             pools.insert(pool, wish);
         }
         if pools.is_empty() {
@@ -170,8 +171,8 @@ struct RawPool {
     key_prefix: Option<Spanned<String>>,
     long_keys: Option<Spanned<String>>,
     tag: Option<Spanned<String>>,
+    copies: Option<Spanned<i64>>,
     // Known by name only.
-    copies: Option<Spanned<toml::Value>>,
     backup: Option<Spanned<toml::Value>>,
     prefix: Option<Spanned<toml::Value>>,
     previous: Option<Spanned<toml::Value>>,
@@ -182,7 +183,6 @@ impl RawPool {
     /// The pool; `at` names the place of an offset. An error without a node has no line of its own.
     fn read(&self, at: &dyn Fn(usize) -> String) -> Result<Wish, Error> {
         let later = [
-            ("copies", &self.copies),
             ("backup", &self.backup),
             ("prefix", &self.prefix),
             ("previous", &self.previous),
@@ -205,6 +205,12 @@ impl RawPool {
             wish.topology.policy.mode = options::read_mode(mode.get_ref()).map_err(place)?;
             wish.mode_written = true;
         }
+        if let Some(copies) = &self.copies {
+            wish.topology.policy.copies = Some(usize::try_from(*copies.get_ref()).unwrap_or(0));
+        }
+        if self.placement.is_none() {
+            wish.topology.policy.placement = save_path::placement(wish.topology.policy.mode);
+        }
         for node in &self.nodes {
             let place = |error: Error| {
                 error.at(&format!(
@@ -224,6 +230,7 @@ impl RawPool {
             return Err(Error::new(Kind::Config, "nodes is empty")
                 .hint("Write nodes = [\"tcp://127.0.0.1:11211\"]"));
         }
+        wish.check()?;
         Ok(wish)
     }
 

@@ -10,9 +10,16 @@ use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies";
 
-/// Sets what `query` ("a=1&b=2") says on `node`; returns the mode, when one is written.
+/// What stands behind a node and holds for the whole list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ForAll {
+    pub(super) mode: Option<Mode>,
+    pub(super) copies: Option<usize>,
+}
+
+/// Sets what `query` ("a=1&b=2") says on `node`; returns what it says of the list.
 ///
 /// # Errors
 /// `Kind::Config`, with the text to write: an unknown or unsupported option, weight or
@@ -21,8 +28,8 @@ pub(super) fn apply(
     query: &str,
     node: &mut NodeSpec,
     notices: &mut Vec<Error>,
-) -> Result<Option<Mode>, Error> {
-    let mut mode = None;
+) -> Result<ForAll, Error> {
+    let mut all = ForAll::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name), decode(value));
@@ -54,8 +61,9 @@ pub(super) fn apply(
                 return Err(refuse("id is empty", "Write id=NAME, or leave it out"));
             }
             "id" => node.id = Some(value),
-            "mode" => mode = Some(read_mode(&value)?),
-            "auth" | "user" | "password" | "database" | "prefix" | "copies" | "placement"
+            "mode" => all.mode = Some(read_mode(&value)?),
+            "copies" => all.copies = Some(usize::try_from(number() as i64).unwrap_or(0)),
+            "auth" | "user" | "password" | "database" | "prefix" | "placement"
             | "read_timeout" | "stream" => {
                 return Err(refuse(
                     format!("option \"{name}\" is not supported by this version"),
@@ -70,7 +78,7 @@ pub(super) fn apply(
             }
         }
     }
-    Ok(mode)
+    Ok(all)
 }
 
 /// The mode of that name.
@@ -80,13 +88,14 @@ pub(super) fn apply(
 pub(super) fn read_mode(name: &str) -> Result<Mode, Error> {
     match name {
         "single" => Ok(Mode::Single),
-        "async" | "sync" | "fenced" => Err(refuse(
+        "fenced" => Ok(Mode::Fenced),
+        "async" | "sync" => Err(refuse(
             format!("mode \"{name}\" is not supported by this version"),
-            "Write mode = \"single\" (mode=single in a list)",
+            "Write mode = \"fenced\" or \"single\" (mode=fenced in a list)",
         )),
         other => Err(refuse(
             format!("mode \"{}\" is unknown", clean(other)),
-            "Write mode = \"single\" (mode=single in a list)",
+            "Write mode = \"fenced\" or \"single\" (mode=fenced in a list)",
         )),
     }
 }

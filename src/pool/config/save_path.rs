@@ -9,7 +9,7 @@
 //! directory, which is what Debian's php.ini leaves here for the `files` handler.
 
 use super::address::{self, Schemes, clean, shown};
-use super::{Topology, Wish, options};
+use super::{Mode, Placement, Topology, Wish, options};
 use crate::error::{Error, Kind};
 
 /// Reads `list`. `pools` is asked for the pool when the list is `pool:NAME`.
@@ -66,7 +66,18 @@ pub fn parse(
             *notice = place(notice.clone());
         }
     }
+    wish.check()
+        .map_err(|error| error.at("session.save_path"))?;
+    wish.topology.policy.placement = placement(wish.topology.policy.mode);
     Ok(wish)
+}
+
+/// How keys are spread where nothing is said of it.
+pub(super) fn placement(mode: Mode) -> Placement {
+    match mode {
+        Mode::Single => Placement::default(),
+        Mode::Fenced => Placement::Rendezvous,
+    }
 }
 
 const EXAMPLE: &str = "tcp://127.0.0.1:11211";
@@ -123,9 +134,13 @@ pub(super) fn one(
     if let Some(weight) = third {
         options::apply(&format!("weight={weight}"), &mut node, &mut wish.notices)?;
     }
-    if let Some(mode) = options::apply(query, &mut node, &mut wish.notices)? {
+    let all = options::apply(query, &mut node, &mut wish.notices)?;
+    if let Some(mode) = all.mode {
         wish.topology.policy.mode = mode;
         wish.mode_written = true;
+    }
+    if all.copies.is_some() {
+        wish.topology.policy.copies = all.copies;
     }
     wish.topology.nodes.push(node);
     Ok(())

@@ -215,11 +215,37 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
         ),
         ("a:1?id=", "id is empty", "id=NAME"),
         (
-            "a:1?mode=fenced",
-            "mode \"fenced\" is not supported by this version",
-            "mode=single",
+            "a:1?mode=sync",
+            "mode \"sync\" is not supported by this version",
+            "mode=fenced",
         ),
-        ("a:1?mode=x", "mode \"x\" is unknown", "mode=single"),
+        ("a:1?mode=x", "mode \"x\" is unknown", "mode=fenced"),
+        (
+            "a:1?mode=fenced",
+            "mode fenced needs two nodes or more",
+            "Add a node",
+        ),
+        (
+            "a:1?mode=fenced,b:1,a:1",
+            "a:1 and a:1 are one node",
+            "each node once",
+        ),
+        (
+            "a:1?mode=fenced&id=x,b:1?id=x",
+            "x and x are one node",
+            "each node once",
+        ),
+        (
+            "a:1?mode=fenced&copies=3,b:1",
+            "copies = 3 is not possible on 2 nodes",
+            "Write 2 or 3",
+        ),
+        (
+            "a:1?mode=fenced&copies=1,b:1",
+            "copies = 1 is not possible",
+            "Write 2 or 3",
+        ),
+        ("a:1?copies=2,b:1", "copies needs a mode", "mode=fenced"),
         (
             "redis://a:6379",
             "redis:// is not supported by this version",

@@ -156,7 +156,10 @@ impl Open {
         let trusted = self.places(|open, place| view::is_trusted(&open.views, place, rules));
         let sure = trusted.len() >= view::quorum(self.views.len());
         let newest = view::newest(&self.views, !sure, rules);
-        let live = self.views.iter().any(View::is_known);
+        let live = self
+            .views
+            .iter()
+            .any(|view| view.is_known() && view.record.is_some());
         if newest.is_none() && !sure && !(self.wish.fresh && live) {
             return self.end(Found::Doubt, None, out);
         }
@@ -213,6 +216,10 @@ impl Open {
     /// Gives a record to a node without one, and takes the trust from one that missed a write.
     fn mend_records(&mut self, out: &mut Vec<Send>) {
         let rules = self.wish.rules;
+        if !self.views.iter().any(|view| view.record.is_some()) {
+            // The pool may be new, which takes all of its nodes to say (`Founding`).
+            return;
+        }
         for place in 0..self.views.len() {
             let Some(view) = self.views.get(place).filter(|view| view.is_known()) else {
                 continue;

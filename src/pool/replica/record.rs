@@ -7,6 +7,8 @@
 //!
 //! It is text, so that an operator can read it with any client. Names hold no blanks.
 
+use crate::item::KeyRule;
+
 /// Can a node be believed when it has no item?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -46,6 +48,19 @@ pub struct Absent {
 const FORMAT: &str = "memring1";
 /// Highest memory life: 12 bits of an item's flags.
 pub(super) const INC_MAX: u16 = 4095;
+
+/// The key of a node's record: one per node and pool, `~r` for the pool of a list and
+/// `~r:NAME` for a named one.
+pub fn record_key(pool: Option<&str>) -> Vec<u8> {
+    let mut key = b"~r".to_vec();
+    if let Some(name) = pool {
+        key.push(b':');
+        let rule = KeyRule::default();
+        // An empty name cannot be; then the bare colon is the key.
+        let _ = rule.append(name.as_bytes(), &mut key);
+    }
+    key
+}
 
 impl Record {
     /// The record of a node met without one: joining, in a life of its own.

@@ -19,8 +19,8 @@
 use super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, TOMBSTONE_EXTRA};
 use super::{Token, Version};
 use crate::item::Span;
-use crate::wire::fenced::{self, HEADER, Header, LIFE_MAX, Put};
-use crate::wire::meta::{Answer, FOR_EVER, Status};
+use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, LIFE_MAX, Put, Shown};
+use crate::wire::meta::{Answer, Status};
 use crate::wire::{self, Expect};
 use std::sync::Arc;
 
@@ -202,23 +202,22 @@ impl Words<'_> {
         if with_value != (value || !self.has_e) {
             return Err("a value that was not asked for, or none where one was");
         }
-        // What is left out must not be taken for a 0: that is how an absent item looks.
-        if !answer.says(b"cfst") || answer.cas == 0 {
+        let Some(shown) = Shown::of(answer, buffer).filter(|_| answer.cas != 0) else {
             return Err("an item without cas value, flags, size or life");
-        }
+        };
         let bytes = answer.data.of(buffer);
-        if with_value && bytes.len() != usize::try_from(answer.size).unwrap_or(usize::MAX) {
+        if with_value && bytes.len() != usize::try_from(shown.size).unwrap_or(usize::MAX) {
             return Err("an item of another size than its value");
         }
-        let placeholder = answer.size == 0 && answer.flags == 0;
+        let placeholder = shown.size == 0 && answer.flags == 0;
         let (stamp, bytes) = if self.has_e {
             (self.stamp(answer), bytes)
         } else {
             split(answer, bytes)
         };
-        let left = match answer.ttl {
+        let left = match shown.ttl {
             // Just made, and said to have no end.
-            FOR_EVER if placeholder && answer.says(b"W") => PLACEHOLDER_LIFE,
+            FOR_EVER if placeholder && shown.won => PLACEHOLDER_LIFE,
             left => left,
         };
         Ok(Reply::Item(Item {
@@ -228,7 +227,7 @@ impl Words<'_> {
             left,
             // A stale item gives its token to a read that did not ask, too: then it is ours
             // all the same, and nobody else's until it is freed.
-            token: match (answer.says(b"W"), token) {
+            token: match (shown.won, token) {
                 (true, _) => Token::Won,
                 // Neither W nor Z: an item without an end, on which nobody gets the token.
                 (false, true) => Token::Taken,

@@ -1,7 +1,8 @@
 //! The meta lines of copied items: fenced by cas value, versioned, with memcached's win token.
 //!
 //! Bytes and shapes only; what they are for is `replica`'s to know (`replica::words`).
-//! Answers are read by [`super::meta::parse`].
+//! Answers are read by [`super::meta::parse`], which everybody else's gets pass through and
+//! which therefore knows nothing of size, life and token: [`Shown::of`] has those.
 //!
 //! ```text
 //! record    mg KEY v c u O k                      u: looking does not keep it in memory
@@ -29,7 +30,8 @@
 //! A server without `E` gives items cas values of its own, so there the version stands in
 //! a [`Header`] before the value.
 
-use super::meta::token;
+use super::classic::digits;
+use super::meta::{Answer, token};
 
 /// How far `R` looks ahead, seconds: past the end of every item that has one, so that each
 /// has its token.
@@ -149,6 +151,64 @@ fn head(out: &mut Vec<u8>, verb: &[u8], key: &[u8]) {
 fn end(out: &mut Vec<u8>, opaque: u64) {
     token(out, b'O', opaque);
     out.extend_from_slice(b" k\r\n");
+}
+
+/// What the answer to a [`read`] shows beside value, cas value and flag bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Bytes of the stored value.
+    pub size: u32,
+    /// Seconds left to live; [`FOR_EVER`] for an item without an end.
+    pub ttl: u32,
+    /// The token was given with this answer (`W`).
+    pub won: bool,
+    /// It was given before (`Z`).
+    pub taken: bool,
+    /// The token was freed by [`unlock`] (`X`). Means nothing more.
+    pub stale: bool,
+}
+
+/// The `ttl` of an item that does not expire.
+pub const FOR_EVER: u32 = u32::MAX;
+
+impl Shown {
+    /// Reads it from the line that holds the key `answer` returned, in `buffer`. `None` when
+    /// cas value, flag bits, size and life are not all there: what is left out must not pass
+    /// for a 0, for that is how an absent item looks.
+    pub fn of(answer: Answer, buffer: &[u8]) -> Option<Shown> {
+        let key = answer.key?;
+        let before = buffer.get(..key.at)?;
+        let start = memchr::memrchr(b'\n', before).map_or(0, |lf| lf + 1);
+        let line = buffer.get(start..)?;
+        let line = line.get(..memchr::memchr(b'\r', line)?)?;
+        let mut shown = Shown::default();
+        let (mut cas, mut flags, mut size, mut ttl) = (false, false, None, None);
+        for field in line.split(|byte| *byte == b' ').skip(1) {
+            match field {
+                b"W" => shown.won = true,
+                b"Z" => shown.taken = true,
+                b"X" => shown.stale = true,
+                [b'c', ..] => cas = true,
+                [b'f', ..] => flags = true,
+                [b's', text @ ..] => size = Some(u32::try_from(digits(text)?).ok()?),
+                [b't', text @ ..] => ttl = Some(seconds(text)?),
+                _ => {}
+            }
+        }
+        shown.size = size?;
+        shown.ttl = ttl?;
+        (cas && flags).then_some(shown)
+    }
+}
+
+/// What is left of a life. A server whose clock ticks between finding an item and saying
+/// this counts past zero, in 32 bits.
+fn seconds(text: &[u8]) -> Option<u32> {
+    if text == b"-1" {
+        return Some(FOR_EVER);
+    }
+    let left = u32::try_from(digits(text)?).ok()?;
+    Some(if left > i32::MAX as u32 { 0 } else { left })
 }
 
 /// Bits of the flag word above the memory life's: an item's kind and its caller's bits.

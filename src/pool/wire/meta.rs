@@ -40,33 +40,8 @@ pub struct Answer {
     pub flags: u32,
     /// The item's cas value (`c`).
     pub cas: u64,
-    /// Bytes of the stored value (`s`).
-    pub size: u32,
-    /// Seconds left to live (`t`); [`FOR_EVER`] for an item without an end.
-    pub ttl: u32,
-    /// Which flags it had, one bit each; see [`Answer::says`].
-    pub said: u64,
     /// The value, empty unless the status is `Value`.
     pub data: Span,
-}
-
-/// The `ttl` of an item that does not expire.
-pub const FOR_EVER: u32 = u32::MAX;
-
-impl Answer {
-    /// True when it had each of these flags: `b"cf"` asks whether cas value and flag bits
-    /// were said, `b"W"` whether the token was won.
-    pub fn says(self, flags: &[u8]) -> bool {
-        flags.iter().all(|flag| self.said & bit(*flag) != 0)
-    }
-}
-
-/// The bit of a flag's letter in [`Answer::said`]; none for what is outside of the letters.
-fn bit(flag: u8) -> u64 {
-    match flag {
-        b'A'..=b'z' => 1 << (flag - b'A'),
-        _ => 0,
-    }
 }
 
 /// Appends `mg`: value, flags and key, and the cas value when `with_cas`; sets the expiry when `ttl` is given.
@@ -212,9 +187,6 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
         key: None,
         flags: 0,
         cas: 0,
-        size: 0,
-        ttl: FOR_EVER,
-        said: 0,
         data: Span::default(),
     };
     let mut len = 0usize;
@@ -237,7 +209,6 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
     }
     for field in fields {
         let (flag, value) = (field.first().copied(), field.get(1..).unwrap_or_default());
-        answer.said |= bit(flag.unwrap_or_default());
         let ok = match flag {
             Some(b'O') => digits(value).map(|n| answer.opaque = Some(n)).is_some(),
             Some(b'k') => {
@@ -252,12 +223,7 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
                 .map(|n| answer.flags = n)
                 .is_some(),
             Some(b'c') => digits(value).map(|n| answer.cas = n).is_some(),
-            Some(b's') => digits(value)
-                .and_then(|n| u32::try_from(n).ok())
-                .map(|n| answer.size = n)
-                .is_some(),
-            Some(b't') => seconds(value).map(|n| answer.ttl = n).is_some(),
-            // Others are remembered: W, X and Z say all they have to say by being there.
+            // Flags nobody asked for (W, X, Z, …) are hints a server may add.
             _ => true,
         };
         if !ok {
@@ -278,16 +244,6 @@ pub fn parse(buf: &[u8], at: usize) -> Parsed {
     }
     answer.data = Span { at: data, len };
     Parsed::Reply(used + len + 2, Reply::Meta(answer))
-}
-
-/// What is left of a life. A server whose clock ticks between finding an item and saying
-/// this counts past zero, in 32 bits.
-fn seconds(text: &[u8]) -> Option<u32> {
-    if text == b"-1" {
-        return Some(FOR_EVER);
-    }
-    let left = u32::try_from(digits(text)?).ok()?;
-    Some(if left > i32::MAX as u32 { 0 } else { left })
 }
 
 #[cfg(test)]
@@ -364,27 +320,6 @@ mod tests {
             assert!(
                 matches!(parse(&buf[..cut], 0), Parsed::More(n) if n > 0),
                 "cut at {cut}"
-            );
-        }
-    }
-
-    #[test]
-    fn size_life_and_turn_are_read_and_what_was_not_said_is_known() {
-        let read = |line: &str| match parse(line.as_bytes(), 0) {
-            Parsed::Reply(_, Reply::Meta(answer)) => answer,
-            other => panic!("{line}: {other:?}"),
-        };
-        let answer = read("HD c3 f1048576 s3 t100 O7 ka X W\r\n");
-        assert_eq!((answer.size, answer.ttl), (3, 100));
-        assert!(answer.says(b"cfstOkXW") && !answer.says(b"Z") && !answer.says(b"cZ"));
-        assert_eq!(read("HD t-1\r\n").ttl, FOR_EVER);
-        assert_eq!(read("HD t0\r\n").ttl, 0);
-        assert_eq!(read("HD t4294967295\r\n").ttl, 0);
-        assert!(!read("HD O1 ? \x7f\r\n").says(b"?"));
-        for garbage in ["HD t-2\r\n", "HD t\r\n", "HD s-1\r\n", "HD s4294967296\r\n"] {
-            assert!(
-                matches!(parse(garbage.as_bytes(), 0), Parsed::Garbage(_)),
-                "{garbage}"
             );
         }
     }

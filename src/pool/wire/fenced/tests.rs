@@ -1,6 +1,7 @@
 //! The fenced lines as tables of what is said, and the header in front of a value.
 
 use super::*;
+use crate::wire::{Parsed, Reply, meta};
 
 fn said(build: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = Vec::new();
@@ -45,6 +46,49 @@ fn every_line_carries_its_opaque_and_asks_for_its_key() {
         "md a I C9 O7 k\r\n"
     );
     assert_eq!(said(|o| remove(o, b"a", 9, 8)), "md a C9 O8 k\r\n");
+}
+
+fn shown(bytes: &str, at: usize) -> Option<Shown> {
+    match meta::parse(bytes.as_bytes(), at) {
+        Parsed::Reply(_, Reply::Meta(answer)) => Shown::of(answer, bytes.as_bytes()),
+        _ => None,
+    }
+}
+
+#[test]
+fn size_life_and_token_are_read_from_the_answers_own_line() {
+    let expected = Shown {
+        size: 3,
+        ttl: 100,
+        won: true,
+        taken: false,
+        stale: true,
+    };
+    let line = "VA 3 c3 f1048576 s3 t100 O7 ka X W\r\nxyz\r\n";
+    assert_eq!(shown(line, 0), Some(expected));
+    // Between others' lines, and a value that looks like one.
+    let before = "VA 9 ka s7 O6\r\n\r\nHD s8 Z\r\n";
+    let all = format!("{before}{line}HD c3 f0 s9 t9 O8 ka Z\r\n");
+    assert_eq!(shown(&all, before.len()), Some(expected));
+    let taken = shown("HD c1 f0 s0 t30 O2 ka Z\r\n", 0).unwrap();
+    assert!(taken.taken && !taken.won && !taken.stale);
+    for (text, ttl) in [("-1", FOR_EVER), ("0", 0), ("4294967295", 0)] {
+        let line = format!("HD c3 f0 s0 t{text} ka\r\n");
+        assert_eq!(shown(&line, 0).map(|shown| shown.ttl), Some(ttl));
+    }
+    for wrong in [
+        "HD c3 f0 s0 t9",
+        "HD c3 f0 s0 ka",
+        "HD c3 f0 t9 ka",
+        "HD c3 s0 t9 ka",
+        "HD f0 s0 t9 ka",
+        "HD c3 f0 s0 t-2 ka",
+        "HD c3 f0 s0 t ka",
+        "HD c3 f0 s-1 t9 ka",
+        "HD c3 f0 s4294967296 t9 ka",
+    ] {
+        assert_eq!(shown(&format!("{wrong}\r\n"), 0), None, "{wrong}");
+    }
 }
 
 #[test]

@@ -1,0 +1,338 @@
+//! Sessions on copies: the machines of `replica`, from PHP's open to its close.
+//!
+//! ```text
+//!   read    record and item of the preferred nodes, with the turn     one trip
+//!   write   the new value over what was read, on all of them          one trip
+//!   touch   a new life and the turn back                              one trip
+//!   close   the turn back, where it is still ours                     one trip
+//! ```
+//!
+//! There is no lock key: the turn is the win token of the item itself. What cannot be told
+//! is never taken for a new session: the read fails, and says what to do.
+
+use super::Store;
+use crate::call::{Call, Verb};
+use crate::error::{Error, Kind};
+use crate::item::{KeyRule, LongKeys};
+use crate::pool::Pool;
+use crate::pool::copies::{Task, clock};
+use crate::replica::{
+    Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn, Wish,
+    record_key,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How copied sessions are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long a read waits for the turn.
+    pub wait: Duration,
+    /// How long somebody else may keep the turn before it is taken over.
+    pub lease: Duration,
+    /// Life of a session that is destroyed, seconds: its tombstone outlives that.
+    pub life: u32,
+}
+
+/// The copied sessions of one save_path, from open to close.
+#[derive(Debug)]
+pub struct Fenced {
+    pool: Pool,
+    rule: KeyRule,
+    terms: Terms,
+    call: Call,
+    record_key: Vec<u8>,
+    host: Box<str>,
+    held: Option<Held>,
+    /// An id made in this request, which is new by construction.
+    made: Option<Vec<u8>>,
+    /// Why a validation could not tell, for the read of the same id that follows.
+    unsure: Option<(Vec<u8>, Error)>,
+    log: Vec<String>,
+    dice: u64,
+}
+
+/// The turn on one session.
+#[derive(Debug)]
+struct Held {
+    id: Vec<u8>,
+    key: Vec<u8>,
+    nodes: Vec<usize>,
+    grips: Grips,
+    /// What was read with it; nothing, for a session that is new.
+    data: Option<Arc<[u8]>>,
+}
+
+impl Fenced {
+    /// Sessions on `pool`, under `prefix`.
+    pub fn new(pool: Pool, prefix: &[u8], terms: Terms) -> Fenced {
+        let mut seed = [0u8; 8];
+        // Without the kernel's dice the clock and the process number must do.
+        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+        let dice = u64::from_le_bytes(seed) ^ clock() << 20 ^ u64::from(std::process::id());
+        let name = &pool.policy().name;
+        Fenced {
+            record_key: record_key((!name.is_empty()).then_some(name.as_str())),
+            rule: KeyRule {
+                prefix: prefix.to_vec(),
+                long: LongKeys::Hash,
+            },
+            pool,
+            terms,
+            call: Call::new(),
+            host: host_name(),
+            held: None,
+            made: None,
+            unsure: None,
+            log: Vec::new(),
+            dice,
+        }
+    }
+
+    /// Random bits, other ones each time (splitmix64, Steele and others 2014).
+    fn throw(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.dice;
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ bits >> 31
+    }
+
+    /// Reads session `id`, with the turn when `turn`. What is held afterwards must be ended.
+    fn open(&mut self, id: &[u8], turn: bool) -> Result<Option<Arc<[u8]>>, Error> {
+        let mut key = Vec::new();
+        self.rule.append(id, &mut key)?;
+        let nodes = self.pool.preferred(&key, PREFERRED);
+        let mut opened = self.ask(id, &key, &nodes, turn)?;
+        if opened.found == Found::Doubt {
+            // Nobody was trusted: perhaps the pool is new, and then it is for us to say so.
+            let random = self.throw();
+            let founded = self.pool.found(&self.record_key, random, &mut self.call);
+            if matches!(founded, Founded::New | Founded::Again) {
+                opened = self.ask(id, &key, &nodes, turn)?;
+            }
+        }
+        let data = match opened.found {
+            Found::Value(data) => Some(data),
+            Found::Nothing => None,
+            Found::Doubt => return Err(self.doubt(&nodes)),
+            Found::Locked => return Err(self.locked(&nodes)),
+        };
+        if opened.unsure {
+            self.log.push(format!(
+                "a session was served though fewer than two trusted nodes of {} answered",
+                self.names(&nodes)
+            ));
+        }
+        if turn {
+            self.held = Some(Held {
+                id: id.to_vec(),
+                key,
+                nodes,
+                grips: opened.grips,
+                data: data.clone(),
+            });
+        }
+        Ok(data)
+    }
+
+    fn ask(&mut self, id: &[u8], key: &[u8], nodes: &[usize], turn: bool) -> Result<Opened, Error> {
+        self.fresh();
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let wish = Wish {
+            nodes: nodes
+                .iter()
+                .map(|node| self.pool.ring_name(*node))
+                .collect(),
+            copies: self.pool.policy().copies.unwrap_or(PREFERRED),
+            rules: Rules::ALL,
+            turn: turn.then(|| Turn {
+                wait: milliseconds(self.terms.wait),
+                lease: milliseconds(self.terms.lease),
+            }),
+            fresh: self.made.as_deref() == Some(id),
+            host: self.host.clone(),
+            random: self.throw(),
+        };
+        let mut out = Vec::new();
+        let mut open = Open::new(wish, clock(), &mut out);
+        let task = Task {
+            key,
+            record_key: &self.record_key,
+            nodes,
+        };
+        self.pool.drive(&mut open, out, task, &mut self.call);
+        open.outcome().ok_or_else(|| self.doubt(nodes))
+    }
+
+    /// Ends what is held with `ending`; `what` says in a message what could not be done.
+    fn end(&mut self, ending: Ending, life: u32, what: &str) -> Result<(), Error> {
+        let Some(held) = self.held.take() else {
+            return Ok(());
+        };
+        self.fresh();
+        let random = self.throw() as u32; // 20 bits of it count
+        let mut out = Vec::new();
+        let mut close = Close::new(held.grips, ending, life, clock(), random, &mut out);
+        let task = Task {
+            key: &held.key,
+            record_key: &self.record_key,
+            nodes: &held.nodes,
+        };
+        self.pool.drive(&mut close, out, task, &mut self.call);
+        match close.outcome() {
+            Some(Closed::Done { .. }) => Ok(()),
+            Some(Closed::Conflict) => Err(Error::new(
+                Kind::Locked,
+                format!("the session could not be {what}: another request took it over and changed it meanwhile, and nothing of that was overwritten"),
+            )
+            .at(&self.names(&held.nodes))
+            .hint("Call session_write_close() earlier in slow requests, or raise memcache.lock_timeout")),
+            Some(Closed::Failed) | None => {
+                let cause = self.call.events().last().map(|event| event.error.cause().to_owned());
+                Err(Error::new(
+                    Kind::Connect,
+                    format!(
+                        "the session could not be {what}: fewer than two of its nodes took it ({})",
+                        cause.as_deref().unwrap_or("none could be asked")
+                    ),
+                )
+                .at(&self.names(&held.nodes))
+                .hint("Is memcached running there? memring status says more"))
+            }
+        }
+    }
+
+    fn doubt(&self, nodes: &[usize]) -> Error {
+        Error::new(
+            Kind::Connect,
+            "the session may exist, but fewer than two nodes that can be trusted to know it answered",
+        )
+        .at(&self.names(nodes))
+        .hint("The session was not started, so nothing is overwritten. Is memcached running there? memring status says who is trusted, and memring tend brings back who is not")
+    }
+
+    fn locked(&self, nodes: &[usize]) -> Error {
+        let seconds = self.terms.wait.as_secs();
+        Error::new(
+            Kind::Locked,
+            format!(
+                "another request has held this session for {seconds} s, so this one was not let in"
+            ),
+        )
+        .at(&self.names(nodes))
+        .hint("Call session_write_close() earlier in that request, or raise memcache.lock_timeout")
+    }
+
+    fn names(&self, nodes: &[usize]) -> String {
+        let names: Vec<&str> = nodes.iter().map(|node| self.pool.name(*node)).collect();
+        names.join(" and ")
+    }
+
+    /// Empties the call for the next exchange, keeping what is worth a log line.
+    fn fresh(&mut self) {
+        self.log.extend(self.call.changes());
+        self.call.reset(Verb::Get);
+    }
+
+    fn holds(&self, id: &[u8]) -> bool {
+        self.held.as_ref().is_some_and(|held| held.id == id)
+    }
+}
+
+impl Store for Fenced {
+    fn made(&mut self, id: &[u8]) {
+        self.made = Some(id.to_vec());
+    }
+
+    fn lives(&mut self, seconds: u32) {
+        self.terms.life = seconds;
+    }
+
+    fn read(&mut self, id: &[u8], turn: bool) -> Result<Vec<u8>, Error> {
+        if let Some(held) = self.held.as_ref().filter(|held| held.id == id) {
+            // The validation before this read asked already; session_reset() reads again
+            // what nobody else can have changed.
+            return Ok(held.data.as_deref().unwrap_or_default().to_vec());
+        }
+        self.release();
+        match self.unsure.take() {
+            Some((asked, error)) if asked == id => Err(error),
+            _ => Ok(self.open(id, turn)?.as_deref().unwrap_or_default().to_vec()),
+        }
+    }
+
+    fn exists(&mut self, id: &[u8], turn: bool) -> bool {
+        if self.holds(id) {
+            return true;
+        }
+        let own = self.made.as_deref() == Some(id);
+        // session_create_id() asks for an id made at random, while the turn on the running session is ours.
+        let turn = turn && self.held.is_none() && !own;
+        match self.open(id, turn) {
+            Ok(Some(_)) => true,
+            Ok(None) => {
+                if turn {
+                    self.release();
+                }
+                false
+            }
+            Err(_) if own => false,
+            Err(error) => {
+                self.unsure = Some((id.to_vec(), error));
+                true
+            }
+        }
+    }
+
+    fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
+        if !self.holds(id) {
+            self.release();
+            self.open(id, true)?;
+        }
+        self.end(Ending::Write(Arc::from(data)), lifetime, "stored")
+    }
+
+    fn touch(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
+        if !self.holds(id) {
+            self.release();
+            self.open(id, true)?;
+        }
+        // A new one is stored, though it is empty: its id was sent to the browser.
+        let is_new = self.held.as_ref().is_none_or(|held| held.data.is_none());
+        let ending = if is_new {
+            Ending::Write(Arc::from(data))
+        } else {
+            Ending::Touch
+        };
+        self.end(ending, lifetime, "extended")
+    }
+
+    fn destroy(&mut self, id: &[u8]) -> Result<(), Error> {
+        if !self.holds(id) {
+            self.release();
+            self.open(id, true)?;
+        }
+        let life = self.terms.life;
+        self.end(Ending::Destroy, life, "destroyed")
+    }
+
+    fn release(&mut self) {
+        // Whom it does not reach lets the turn go when the lease is over.
+        let _ = self.end(Ending::Release, 1, "released");
+    }
+
+    fn take_log(&mut self) -> Vec<String> {
+        self.fresh();
+        std::mem::take(&mut self.log)
+    }
+}
+
+/// This host's name, for records; without blanks, which part the words of one.
+fn host_name() -> Box<str> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.split_whitespace().next() {
+        Some(name) => name.into(),
+        None => "unnamed".into(),
+    }
+}
