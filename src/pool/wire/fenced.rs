@@ -24,7 +24,8 @@
 //! - `md` never says the new cas value, though asked. With `E` it is the version; without,
 //!   `md … I` makes a new one.
 //! - A store that is refused for want of memory, or as too large, **takes away what was
-//!   stored**, even with a `C` that does not match, and with `ME`.
+//!   stored**, even with a `C` that does not match, and with `ME`. The classic `cas` and
+//!   `add` keep it, but have neither `E` nor an opaque.
 //! - A server without `E` refuses the command, keeps the item and swallows the value.
 //!
 //! A server without `E` gives items cas values of its own, so there the version stands in
