@@ -30,6 +30,7 @@ attempt('memcache', 'tcp://127.0.0.1:1?weight=0');
 attempt('memcache', 'tcp://127.0.0.1:1?timeout=-1');
 attempt('memcache', 'tcp://127.0.0.1:1?nonsense=1');
 attempt('memcache', 'pool:web');
+attempt('memring', 'tcp://127.0.0.1:1, tcp://127.0.0.1:1');
 attempt('memring', 'tcp://127.0.0.1:1, tcp://127.0.0.1:2');
 attempt('memcache', 'tcp://127.0.0.1:1');
 
@@ -45,16 +46,17 @@ set_error_handler(function () { exit("ended in the handler\n"); });
 session_id('refused');
 session_start();
 ?>
---EXPECT--
+--EXPECTF--
 false: session_start(): Session: session.save_path names no server. Write session.save_path = "tcp://127.0.0.1:11211"
 false: session_start(): Session: session.save_path names no server. Write session.save_path = "tcp://127.0.0.1:11211"
 false: session_start(): Session: session.save_path, server 1 ("/var/lib/php/sessions"): "/var/lib/php/sessions" is a path, not a server. Write session.save_path = "tcp://127.0.0.1:11211", or "unix:///var/lib/php/sessions" if that is memcached's socket
 false: session_start(): Session: session.save_path, server 1 ("tcp://"): no host is named. Write tcp://HOST:PORT, with an IPv6 address in brackets
 false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): weight must be a positive integer up to 65535, 0 is not. Write weight=1
 false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): timeout must be more than 0 seconds, -1 is not. Write timeout=1
-false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): option "nonsense" is unknown. Known are persistent, udp_port, weight, timeout, retry_interval, id, mode
+false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): option "nonsense" is unknown. Known are persistent, udp_port, weight, timeout, retry_interval, id, mode, copies
 false: session_start(): Session: pool:web needs a file, and memring.config_file is empty. Set memring.config_file = /etc/memring.toml in php.ini
-false: session_start(): Session: handler memring needs a mode for 2 nodes. Write mode=single: "tcp://a:11211?mode=single, tcp://b:11211", or mode = "single" in the pool file
+false: session_start(): Session: session.save_path: 127.0.0.1:1 and 127.0.0.1:1 are one node. Name each node once: two copies on one server are one
+false: session_start(): Session: 127.0.0.1:%d and 127.0.0.1:%d: the session may exist, but fewer than two nodes that can be trusted to know it answered. The session was not started, so nothing is overwritten. Is memcached running there? memring status says who is trusted, and memring tend brings back who is not
 false: session_start(): Session: 127.0.0.1:1: Connection failed: Connection refused. The session was not started, so nothing is overwritten. Is memcached running there, and reachable?
 thrown
 bool(true)

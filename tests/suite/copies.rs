@@ -1,6 +1,6 @@
 //! Copied sessions on real nodes: what the machines of `replica` promise, without PHP.
 
-use harness::Memcached;
+use harness::{Memcached, wait_until};
 use memring_pool::call::{Call, Verb};
 use memring_pool::config::{NodeSpec, Placement, Policy};
 use memring_pool::node::Directory;
@@ -17,14 +17,14 @@ const RECORD: &[u8] = b"~r";
 const LIFE: u32 = 600;
 
 /// One host of a copied pool: its connections, and its dice.
-struct Host {
+pub(crate) struct Host {
     pool: Pool,
     call: Call,
     dice: u64,
 }
 
 impl Host {
-    fn of(nodes: &[Memcached], seed: u64) -> Host {
+    pub(crate) fn of(nodes: &[Memcached], seed: u64) -> Host {
         let mut directory = Directory::new();
         let mut pool = Pool::new(Policy {
             placement: Placement::Rendezvous,
@@ -58,9 +58,20 @@ impl Host {
         self.pool.found(RECORD, random, &mut self.call)
     }
 
-    fn resync(&mut self, node: usize) -> Resynced {
+    pub(crate) fn resync(&mut self, node: usize) -> Resynced {
         let random = self.throw();
         self.pool.resync(node, RECORD, random, &mut self.call).end
+    }
+
+    /// Passes over all nodes until each is trusted and none is listed, also a moment later: a
+    /// request that began while a node was away lists it when it ends.
+    pub(crate) fn bring_back(&mut self, nodes: usize) -> bool {
+        let mut calm = 0;
+        wait_until(Duration::from_secs(30), || {
+            let whole = (0..nodes).all(|node| self.resync(node) == Resynced::Nothing);
+            calm = if whole { calm + 1 } else { 0 };
+            calm > 10
+        })
     }
 
     fn open(&mut self, id: &str, turn: Option<Turn>, fresh: bool) -> Opened {
@@ -140,7 +151,7 @@ fn value(value: &str) -> Found {
 
 /// Three nodes: all of this machine's memcached, and, where another is named, all of that one
 /// and a mixture.
-fn pools() -> Vec<Vec<Memcached>> {
+pub(crate) fn pools() -> Vec<Vec<Memcached>> {
     let mut pools = vec![(0..3).map(|_| Memcached::start()).collect::<Vec<_>>()];
     let newer = |count: usize| -> Option<Vec<Memcached>> {
         (0..count).map(|_| Memcached::newer(&[])).collect()

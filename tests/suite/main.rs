@@ -9,6 +9,7 @@ mod ketama;
 
 mod bailout;
 mod copies;
+mod fenced;
 mod fenced_words;
 mod fork;
 mod fuzz;

@@ -1,0 +1,184 @@
+//! Copied sessions as PHP sees them: handler memring on two nodes or more.
+
+use crate::copies::{Host, pools};
+use crate::session::{to, trips};
+use crate::sessions::php;
+use harness::{Memcached, Php, PhpFpm, Proxy};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn list(ports: impl IntoIterator<Item = u16>, options: &str) -> String {
+    let nodes: Vec<String> = ports.into_iter().map(|port| to(port, options)).collect();
+    nodes.join(", ")
+}
+
+fn memring(nodes: &[Memcached]) -> Php {
+    let ports = nodes.iter().map(Memcached::port);
+    php(&list(ports, "?retry_interval=0&timeout=0.5"))
+        .ini("session.save_handler", "memring")
+        .limit(Duration::from_secs(60))
+}
+
+#[test]
+fn a_session_lives_its_whole_life_on_copies() {
+    for nodes in pools() {
+        let php = memring(&nodes);
+        let run = |script: &str| php.run(&format!("ob_start(); {script}")).ok();
+        let count =
+            "session_id('s'); session_start(); echo $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;";
+        assert_eq!(run(count), "1");
+        assert_eq!(run(count), "2");
+        // Left alone, aborted, only read: the turn is free at once and nothing changed.
+        for ending in ["", "$_SESSION['n'] = 99; session_abort();", "exit;"] {
+            run(&format!("session_id('s'); session_start(); {ending}"));
+        }
+        let read = "session_id('s'); session_start(['read_and_close' => true]); echo $_SESSION['n'] ?? 'none';";
+        assert_eq!(run(read), "2");
+        assert_eq!(
+            run(
+                "session_id('s'); session_start(); $_SESSION['n'] = 7; session_reset(); echo $_SESSION['n'];"
+            ),
+            "2"
+        );
+        // A new name for it; the old one is gone, and gone for good.
+        let moved = run(
+            "session_id('s'); session_start(); session_regenerate_id(true); echo session_id();",
+        );
+        assert!(moved.len() > 20, "{moved}");
+        assert_eq!(run(read), "none");
+        let read_moved = read.replace("'s'", &format!("'{moved}'"));
+        assert_eq!(run(&read_moved), "2");
+        run(&format!(
+            "session_id('{moved}'); session_start(); session_destroy();"
+        ));
+        assert_eq!(run(&read_moved), "none");
+        for node in &nodes {
+            assert_eq!(node.stored(&format!("{moved}.lock")), None);
+        }
+    }
+}
+
+#[test]
+fn strict_mode_replaces_an_unknown_id_and_keeps_a_known_one() {
+    for nodes in pools() {
+        let php = memring(&nodes).ini("session.use_strict_mode", 1);
+        let start = |id: &str| {
+            php.run(&format!(
+                "ob_start(); session_id('{id}'); session_start(); $_SESSION['n'] = 1; echo session_id();"
+            ))
+            .ok()
+        };
+        let made = start("guessed");
+        assert_ne!(made, "guessed");
+        assert_eq!(start(&made), made);
+        let new = php.run(
+            "ob_start(); session_start(); echo strlen(session_create_id()) > 20 ? 'made' : 'no';",
+        );
+        assert_eq!(new.ok(), "made");
+    }
+}
+
+#[test]
+fn opening_and_closing_cost_one_trip_each_and_no_lock_key() {
+    for nodes in pools() {
+        let proxies: Vec<Proxy> = nodes.iter().map(|node| Proxy::start(node.port())).collect();
+        let php =
+            php(&list(proxies.iter().map(Proxy::port), "")).ini("session.save_handler", "memring");
+        php.run("session_id('s'); session_start(); $_SESSION['n'] = 1;")
+            .ok();
+        for page in ["$_SESSION['n']++;", ""] {
+            proxies.iter().for_each(Proxy::clear);
+            php.run(&format!("session_id('s'); session_start(); {page}"))
+                .ok();
+            for proxy in &proxies {
+                let (count, said) = trips(proxy);
+                assert_eq!(count, 2, "{page:?}: {said:?}");
+                assert!(!said.iter().any(|line| line.contains(".lock")), "{said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_node_away_is_not_noticed_and_two_away_refuse_rather_than_forget() {
+    for mut nodes in pools() {
+        let php = memring(&nodes);
+        php.run("session_id('s'); session_start(); $_SESSION['n'] = 1;")
+            .ok();
+        nodes[0].kill();
+        let visit = |id: &str| {
+            php.run(&format!(
+                "ob_start(); session_id('{id}'); echo json_encode(session_start()), $_SESSION['n'] ?? 'none';"
+            ))
+            .text()
+        };
+        assert_eq!(visit("s"), "true1");
+        assert_eq!(visit("new"), "truenone");
+        assert_eq!(
+            php.run("ob_start(); session_start(); $_SESSION['n'] = 2; echo 'in';")
+                .ok(),
+            "in"
+        );
+        nodes[1].kill();
+        let refused = visit("unknown");
+        for wanted in ["false", "fewer than two nodes", "memring status"] {
+            assert!(refused.contains(wanted), "{wanted} is not in {refused}");
+        }
+        // What is known is served all the same.
+        assert!(visit("s").contains("true1"));
+    }
+}
+
+/// A page that counts in the session it is asked for, and how the session answers.
+const PAGE: &str = "ini_set('session.use_cookies', 0); session_id($_GET['id']); \
+    $ok = session_start(); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; $n = $_SESSION['n']; \
+    $ok = $ok && session_write_close(); echo json_encode([$ok, $n]);";
+
+#[test]
+fn workers_write_while_each_node_is_killed_and_comes_back_empty_and_nobody_is_logged_out() {
+    for nodes in pools() {
+        let fpm = PhpFpm::with(&memring(&nodes), 6, "");
+        fpm.page("count.php", PAGE);
+        let visit = |id: &str| {
+            let reply = fpm.get("count.php", &format!("id={id}"), "");
+            String::from_utf8_lossy(&reply.body).into_owned()
+        };
+        assert_eq!(visit("first"), "[true,1]");
+        let ends = AtomicBool::new(false);
+        let mut nodes = nodes;
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4)
+                .map(|client| {
+                    let (ends, visit) = (&ends, &visit);
+                    scope.spawn(move || {
+                        let mut counts: HashMap<String, u64> = HashMap::new();
+                        let mut round = 0u64;
+                        while !ends.load(Ordering::Relaxed) {
+                            round += 1;
+                            let id = format!("c{client}-{}", round % 20);
+                            let count = counts.entry(id.clone()).or_default();
+                            *count += 1;
+                            assert_eq!(visit(&id), format!("[true,{count}]"), "{id}");
+                        }
+                        round
+                    })
+                })
+                .collect();
+            for node in 0..nodes.len() {
+                std::thread::sleep(Duration::from_millis(300));
+                nodes[node].kill();
+                std::thread::sleep(Duration::from_millis(300));
+                nodes[node].restart();
+                let mut tend = Host::of(&nodes, 77 + node as u64);
+                assert!(tend.bring_back(nodes.len()), "node {node} is not trusted again");
+            }
+            ends.store(true, Ordering::Relaxed);
+            for client in clients {
+                assert!(client.join().unwrap() > 20);
+            }
+        });
+        // A clean end: none of the workers had anything to say.
+        assert!(!fpm.log().contains("Warning"), "{}", fpm.log());
+    }
+}
