@@ -32,6 +32,7 @@ mod session;
 mod session_nodes;
 mod sessions;
 mod settings;
+mod simulation;
 mod stairs;
 mod stubs;
 mod syscalls;

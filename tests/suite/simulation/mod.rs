@@ -1,0 +1,114 @@
+//! Many clients, faulty nodes, one virtual clock: every schedule can be played again.
+//!
+//! The machines of `memring_pool::replica` are run here as they are on sockets, only that
+//! time, network and nodes are simulated and every command of every client may fall between
+//! any two of another's. A history checker knows what may be seen. So that it is known to
+//! see, the policies of other clients are run too, and must fail.
+//!
+//! ```text
+//! MEMRING_SEEDS=100000 cargo test -p memring-tests --release --test suite simulation::
+//! MEMRING_SEED=4711    cargo test … simulation::rivals::primary -- --nocapture    one seed, with a trace
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `random` | chance from a seed |
+//! | `node` | a memcached server |
+//! | `faults` | what goes wrong |
+//! | `world` | time, network, clients |
+//! | `history` | what happened, and whether it may |
+//! | `clients` | sessions as we keep them |
+//! | `checker` | the checker itself, tried |
+//! | `rivals` | policies that lose |
+
+mod checker;
+mod clients;
+mod faults;
+mod history;
+mod node;
+mod random;
+mod rivals;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use history::{Counts, History, Violation};
+
+/// What many seeds came to.
+#[derive(Debug, Default)]
+struct Tally {
+    seeds: u64,
+    /// Seeds with a violation of any kind.
+    bad: u64,
+    /// How many of each kind, and the first seed and words of it.
+    kinds: BTreeMap<Violation, (u64, u64, String)>,
+    counts: Counts,
+    /// One seed was asked for: nothing is to be concluded from it.
+    single: bool,
+}
+
+/// Plays seeds 1 to `count` (`MEMRING_SEEDS`), or the one of `MEMRING_SEED` with a trace.
+fn sweep(count: u64, play: impl Fn(u64, bool) -> History) -> Tally {
+    let asked = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text: String| text.parse().ok())
+    };
+    let single: Option<u64> = asked("MEMRING_SEED");
+    let seeds = match single {
+        Some(seed) => seed..=seed,
+        None => 1..=asked("MEMRING_SEEDS").unwrap_or(count),
+    };
+    let mut tally = Tally {
+        single: single.is_some(),
+        ..Tally::default()
+    };
+    for seed in seeds {
+        let history = play(seed, single.is_some());
+        tally.seeds += 1;
+        tally.bad += u64::from(!history.found.is_empty());
+        tally.counts.add(history.counts);
+        for (time, kind, words) in history.found {
+            if single.is_some() {
+                eprintln!("{time:>8} VIOLATION {kind}: {words}");
+            }
+            let entry = tally
+                .kinds
+                .entry(kind)
+                .or_insert((0, seed, format!("at {time}: {words}")));
+            entry.0 += 1;
+        }
+    }
+    tally
+}
+
+impl Tally {
+    fn of(&self, kind: Violation) -> u64 {
+        self.kinds.get(&kind).map_or(0, |(count, ..)| *count)
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts {
+            reads,
+            refused,
+            changes,
+            acked,
+        } = self.counts;
+        write!(
+            out,
+            "{} of {} seeds; {reads} reads, {refused} refused; {changes} changes, {acked} acknowledged",
+            self.bad, self.seeds
+        )?;
+        for (kind, (count, seed, words)) in &self.kinds {
+            let million = count * 1_000_000 / reads.max(1);
+            write!(
+                out,
+                "\n  {kind}: {count}, {million} per million reads; first in seed {seed} {words}"
+            )?;
+        }
+        Ok(())
+    }
+}

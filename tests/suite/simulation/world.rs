@@ -1,0 +1,595 @@
+//! Time, network and clients of one run, all in one event queue.
+//!
+//! ```text
+//!   client ── Send ──► line ──► [Arrive] ──► connection's queue ──► [Step] one command ─┐
+//!     ▲                 (cut, held)            (hung: parked)         next command ◄─────┤
+//!     └── heard ◄── [Answer], or Lost at [Deadline], or Lost at [Reset] ◄────────────────┘
+//! ```
+//!
+//! Events of one millisecond come in random order, so commands of different clients mix on a
+//! node in every way that keeps each connection's own order. A request that timed out is not
+//! taken back: its commands wait in the connection the client has closed, and may be carried
+//! out when the node goes on (ghosts).
+//!
+//! Not in here: what the faults are (`faults`) and how they strike (`trouble`), what a node
+//! does (`node`), what is allowed (`history`).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+
+use memring_pool::replica::{Command, Lost, Machine, Reply, Send, Stamp};
+
+use super::faults::{Fault, Plan, Way};
+use super::history::{History, Violation};
+use super::node::{Key, Memory, Node};
+use super::random::Random;
+
+mod trouble;
+
+/// Virtual 0 in milliseconds since 1970.
+const EPOCH: u64 = 1_767_225_600_000;
+/// How long after the planned end a run may take until its clients count as stuck.
+const PATIENCE: u64 = 600_000;
+/// A calm that does not come is not waited for longer than this.
+const CALM: u64 = 60_000;
+
+/// How a run is set up.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    /// Per node: does it know the `E` flag?
+    pub(super) nodes: Vec<bool>,
+    /// See `Node`: only for rivals.
+    pub(super) blind: bool,
+    /// After which a pipeline counts as lost, milliseconds.
+    pub(super) timeout: u64,
+    /// Until when clients begin new work and faults begin.
+    pub(super) duration: u64,
+    /// What goes wrong.
+    pub(super) plan: Plan,
+    /// After the last fault, before the last reads, at least.
+    pub(super) settle: u64,
+    /// The pool has records: calm means that every node is trusted and misses nothing.
+    pub(super) records: bool,
+}
+
+/// What a client does next.
+pub(super) enum Step {
+    /// Nothing, for so long.
+    Think(u64),
+    /// Its machine runs until it is done.
+    Run {
+        /// About which key.
+        key: Key,
+        /// Node of each place.
+        places: Vec<usize>,
+        /// What the machine said first.
+        first: Vec<Send>,
+    },
+    /// Nothing, for good.
+    Over,
+}
+
+/// A sequential process that drives one machine after the other.
+pub(super) trait Client {
+    /// Called at the start, after a thought, and when the machine is done.
+    fn next(&mut self, scene: &mut Scene<'_>) -> Step;
+    /// The machine of the last [`Step::Run`].
+    fn machine(&mut self) -> &mut dyn Machine;
+    /// The process was killed: what it was about is over for it. `next` follows, as at the start.
+    fn killed(&mut self, scene: &mut Scene<'_>);
+}
+
+/// Which part of a run it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Faults come and go.
+    Work,
+    /// No fault begins any more, no new work either.
+    Settle,
+    /// All is healed and calm: time for the last reads.
+    Finale,
+}
+
+/// What a client sees of the world while it decides.
+pub(super) struct Scene<'a> {
+    /// Which client it is.
+    pub(super) who: usize,
+    /// True virtual time.
+    pub(super) time: u64,
+    /// The client's own clock, milliseconds since 1970.
+    pub(super) now: u64,
+    pub(super) phase: Phase,
+    pub(super) random: &'a mut Random,
+    pub(super) history: &'a mut History,
+    /// Who has the turn of a key, for clients whose own locks are not what is tried.
+    pub(super) turns: &'a mut BTreeMap<Key, usize>,
+    places: &'a [Place],
+    barred: &'a BTreeSet<(usize, usize, Way)>,
+    trace: bool,
+}
+
+impl Scene<'_> {
+    /// The node can be talked to from here.
+    pub(super) fn reaches(&self, node: usize) -> bool {
+        self.places[node].state == State::Up
+            && !self.barred.contains(&(self.who, node, Way::There))
+            && !self.barred.contains(&(self.who, node, Way::Back))
+    }
+
+    /// The keys of a node, if it can be talked to.
+    pub(super) fn list(&self, node: usize) -> Option<Vec<(Key, Option<Stamp>)>> {
+        (self.reaches(node)).then(|| self.places[node].node.keys(self.time))
+    }
+
+    /// A line of the trace.
+    pub(super) fn note(&self, words: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>8} client {}: {}", self.time, self.who, words());
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up,
+    Down,
+    Hung,
+}
+
+struct Place {
+    node: Node,
+    state: State,
+    slow: u64,
+    parked: Vec<usize>,
+    dump: Memory,
+}
+
+struct Seat {
+    client: Option<Box<dyn Client>>,
+    offset: i64,
+    /// Counts machines and thoughts: events of an earlier one are void.
+    run: u64,
+    running: bool,
+    key: Key,
+    places: Vec<usize>,
+    over: bool,
+}
+
+struct Pipe {
+    client: usize,
+    run: u64,
+    place: usize,
+    node: usize,
+    connection: u64,
+    key: Key,
+    commands: Vec<Command>,
+    replies: Vec<Reply>,
+    maybe_done: bool,
+    arrived: bool,
+    /// No command of it will be carried out any more.
+    finished: bool,
+    answered: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Arrive(usize),
+    Step(usize),
+    Answer(usize),
+    Deadline(usize),
+    Reset(usize),
+    /// A machine wants to go on by itself.
+    Wake(usize, u64),
+    /// A thought is over.
+    Resume(usize, u64),
+    /// Time for the next fault of the plan; since when it waits for calm.
+    Next(u64),
+    Begin(Fault, u64),
+    Strike(Fault, u64),
+    Heal(Fault),
+}
+
+/// One run.
+pub(super) struct World {
+    time: u64,
+    phase: Phase,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    random: Random,
+    setup: Setup,
+    places: Vec<Place>,
+    seats: Vec<Seat>,
+    pipes: Vec<Pipe>,
+    open: BTreeSet<usize>,
+    /// The connection a client has to a node.
+    lines: BTreeMap<(usize, usize), u64>,
+    connections: BTreeMap<u64, VecDeque<usize>>,
+    next_connection: u64,
+    barred: BTreeSet<(usize, usize, Way)>,
+    held: Vec<usize>,
+    faults: usize,
+    turns: BTreeMap<Key, usize>,
+    history: History,
+    trace: bool,
+}
+
+impl World {
+    /// Plays `seed` to its end. Clients come with what their clocks are off by, milliseconds.
+    pub(super) fn play(
+        setup: Setup,
+        clients: Vec<(Box<dyn Client>, i64)>,
+        seed: u64,
+        trace: bool,
+    ) -> History {
+        let places = setup.nodes.iter().map(|&has_e| Place {
+            node: Node::new(has_e, setup.blind),
+            state: State::Up,
+            slow: 0,
+            parked: Vec::new(),
+            dump: Memory::default(),
+        });
+        let seats = clients.into_iter().map(|(client, offset)| Seat {
+            client: Some(client),
+            offset,
+            run: 0,
+            running: false,
+            key: 0,
+            places: Vec::new(),
+            over: false,
+        });
+        let mut world = World {
+            time: 0,
+            phase: Phase::Work,
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            random: Random::new(seed),
+            places: places.collect(),
+            seats: seats.collect(),
+            pipes: Vec::new(),
+            open: BTreeSet::new(),
+            lines: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            barred: BTreeSet::new(),
+            held: Vec::new(),
+            faults: 0,
+            turns: BTreeMap::new(),
+            history: History::default(),
+            trace,
+            setup,
+        };
+        world.run();
+        world.history
+    }
+
+    fn run(&mut self) {
+        for client in 0..self.seats.len() {
+            self.after(0, Event::Resume(client, 0));
+        }
+        if let Plan::Script(script) = &self.setup.plan {
+            for (begin, fault, lasts) in script.clone() {
+                self.faults += 1;
+                self.after(begin, Event::Begin(fault, lasts));
+            }
+        }
+        let first = self.random.between(200, 1000);
+        self.after(first, Event::Next(first));
+        while let Some(Reverse((time, _, at))) = self.queue.pop() {
+            self.time = time;
+            if let Some(event) = self.events[at].take() {
+                self.handle(event);
+            }
+            if self.seats.iter().all(|seat| seat.over) {
+                return;
+            }
+            if time > self.setup.duration + PATIENCE {
+                break;
+            }
+        }
+        for (who, seat) in self.seats.iter().enumerate().filter(|(_, seat)| !seat.over) {
+            let words = format!("client {who} on key {}", seat.key);
+            self.history.report(self.time, Violation::Stuck, words);
+        }
+    }
+
+    fn after(&mut self, wait: u64, event: Event) {
+        self.events.push(Some(event));
+        let entry = (self.time + wait, self.random.bits(), self.events.len() - 1);
+        self.queue.push(Reverse(entry));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrive(pipe) => {
+                self.pipes[pipe].arrived = true;
+                self.step_if_first(self.pipes[pipe].connection);
+            }
+            Event::Step(pipe) => self.step(pipe),
+            Event::Answer(pipe) => {
+                let Pipe { client, node, .. } = self.pipes[pipe];
+                if !self.barred.contains(&(client, node, Way::Back)) {
+                    let replies = std::mem::take(&mut self.pipes[pipe].replies);
+                    self.deliver(pipe, Ok(replies));
+                }
+            }
+            Event::Deadline(pipe) => self.hang_up(pipe),
+            Event::Reset(pipe) => {
+                let Pipe { client, node, .. } = self.pipes[pipe];
+                if !self.barred.contains(&(client, node, Way::Back)) {
+                    self.hang_up(pipe);
+                }
+            }
+            Event::Wake(client, run) => self.wake(client, run),
+            Event::Resume(client, run) => {
+                if self.seats[client].run == run {
+                    self.advance(client);
+                }
+            }
+            Event::Next(since) => self.next_fault(since),
+            Event::Begin(fault, lasts) => self.begin(fault, lasts),
+            Event::Strike(fault, lasts) => {
+                if let Fault::Old { node, .. } = fault {
+                    self.crash(node);
+                }
+                self.after(lasts, Event::Heal(fault));
+            }
+            Event::Heal(fault) => self.heal(&fault),
+        }
+    }
+
+    // The network.
+
+    fn delay(&mut self) -> u64 {
+        match self.random.below(32) {
+            0 => self.random.between(3, 25),
+            _ => self.random.between(0, 2),
+        }
+    }
+
+    fn slow(&mut self, node: usize) -> u64 {
+        match self.places[node].slow {
+            0 => 0,
+            by => self.random.between(by / 2, by),
+        }
+    }
+
+    fn send(&mut self, client: usize, send: Send) {
+        let (key, run) = (self.seats[client].key, self.seats[client].run);
+        let node = self.seats[client].places[send.place];
+        let there = self.barred.contains(&(client, node, Way::There));
+        let back = self.barred.contains(&(client, node, Way::Back));
+        let line = self.lines.get(&(client, node)).copied();
+        let connection = line.unwrap_or_else(|| {
+            self.next_connection += 1;
+            self.next_connection
+        });
+        let pipe = self.pipes.len();
+        self.note(|| format!("client {client} → node {node} #{pipe}: {:?}", send.commands));
+        self.pipes.push(Pipe {
+            client,
+            run,
+            place: send.place,
+            node,
+            connection,
+            key,
+            commands: send.commands,
+            replies: Vec::new(),
+            maybe_done: true,
+            arrived: false,
+            finished: false,
+            answered: false,
+        });
+        let delay = self.delay();
+        let refused = self.places[node].state == State::Down;
+        self.after(self.setup.timeout, Event::Deadline(pipe));
+        if line.is_none() && (refused || there || back) {
+            // No connection comes about: refused at once, or no answer to the first packet.
+            self.pipes[pipe].maybe_done = false;
+            self.pipes[pipe].finished = true;
+            if !there && !back {
+                self.after(delay, Event::Reset(pipe));
+            }
+            return;
+        }
+        self.lines.insert((client, node), connection);
+        self.open.insert(pipe);
+        (self.connections.entry(connection).or_default()).push_back(pipe);
+        if there {
+            self.held.push(pipe);
+        } else {
+            let slow = self.slow(node);
+            self.after(delay + slow, Event::Arrive(pipe));
+        }
+    }
+
+    /// The first request of a connection is carried out once it is there; the others wait.
+    fn step_if_first(&mut self, connection: u64) {
+        let queue = self.connections.get(&connection);
+        if let Some(&first) = queue.and_then(VecDeque::front)
+            && self.pipes[first].arrived
+        {
+            self.after(0, Event::Step(first));
+        }
+    }
+
+    fn step(&mut self, at: usize) {
+        let pipe = &mut self.pipes[at];
+        if pipe.finished {
+            return;
+        }
+        let place = &mut self.places[pipe.node];
+        if place.state == State::Hung {
+            place.parked.push(at);
+            return;
+        }
+        if let Some(command) = pipe.commands.get(pipe.replies.len()) {
+            let reply = (place.node).apply(self.time, pipe.key, command, &mut self.random);
+            if let (Command::Write { .. } | Command::Unlock { .. }, Some(held)) =
+                (command, place.node.peek(pipe.key))
+            {
+                self.history.stored(self.time, pipe.key, held);
+            }
+            if self.trace {
+                eprintln!("{:>8} node {} #{at}: {reply:?}", self.time, pipe.node);
+            }
+            pipe.replies.push(reply);
+        }
+        if pipe.replies.len() < pipe.commands.len() {
+            let wait = self.random.between(0, 4) / 3;
+            return self.after(wait, Event::Step(at));
+        }
+        let node = pipe.node;
+        self.finish(at);
+        let wait = self.delay() + self.slow(node) / 2;
+        self.after(wait, Event::Answer(at));
+    }
+
+    /// Nothing more of this request is carried out; the next on its connection follows.
+    fn finish(&mut self, at: usize) {
+        let pipe = &mut self.pipes[at];
+        pipe.finished = true;
+        let connection = pipe.connection;
+        self.open.remove(&at);
+        if let Some(queue) = self.connections.get_mut(&connection) {
+            let first = queue.front() == Some(&at);
+            queue.retain(|&other| other != at);
+            if queue.is_empty() {
+                self.connections.remove(&connection);
+            } else if first {
+                self.step_if_first(connection);
+            }
+        }
+    }
+
+    /// The client closes the connection, and with it all that it still waited for on it.
+    fn hang_up(&mut self, at: usize) {
+        let Pipe {
+            client,
+            node,
+            connection,
+            answered,
+            ..
+        } = self.pipes[at];
+        if answered {
+            return;
+        }
+        if self.lines.get(&(client, node)) == Some(&connection) {
+            self.lines.remove(&(client, node));
+        }
+        let queue = self.connections.get(&connection).into_iter().flatten();
+        let also: Vec<usize> = queue.copied().filter(|&other| other != at).collect();
+        for pipe in std::iter::once(at).chain(also) {
+            let maybe_done = self.pipes[pipe].maybe_done;
+            self.deliver(pipe, Err(Lost { maybe_done }));
+        }
+    }
+
+    fn deliver(&mut self, at: usize, replies: Result<Vec<Reply>, Lost>) {
+        let pipe = &mut self.pipes[at];
+        let (client, run, place) = (pipe.client, pipe.run, pipe.place);
+        if std::mem::replace(&mut pipe.answered, true) {
+            return;
+        }
+        if let Err(lost) = &replies {
+            let (node, maybe) = (pipe.node, lost.maybe_done);
+            self.note(|| format!("client {client} ⇍ node {node} #{at}: lost, maybe done: {maybe}"));
+        }
+        let seat = &mut self.seats[client];
+        if seat.run != run || !seat.running {
+            return;
+        }
+        let now = EPOCH
+            .saturating_add(self.time)
+            .saturating_add_signed(seat.offset);
+        let mut out = Vec::new();
+        if let Some(client) = &mut seat.client {
+            client.machine().heard(now, place, replies, &mut out);
+        }
+        self.go_on(client, out);
+    }
+
+    // The clients.
+
+    fn now(&self, client: usize) -> u64 {
+        (EPOCH + self.time).saturating_add_signed(self.seats[client].offset)
+    }
+
+    fn wake(&mut self, client: usize, run: u64) {
+        let now = self.now(client);
+        let seat = &mut self.seats[client];
+        let (true, Some(process)) = (seat.run == run && seat.running, &mut seat.client) else {
+            return;
+        };
+        let mut out = Vec::new();
+        if process.machine().wait().is_some_and(|wait| wait <= now) {
+            process.machine().wake(now, &mut out);
+            self.go_on(client, out);
+        }
+    }
+
+    /// Sends what a machine said; then it waits, or its client goes on.
+    fn go_on(&mut self, client: usize, out: Vec<Send>) {
+        for send in out {
+            self.send(client, send);
+        }
+        let now = self.now(client);
+        let seat = &mut self.seats[client];
+        let run = seat.run;
+        let Some(process) = &mut seat.client else {
+            return;
+        };
+        if process.machine().is_done() {
+            self.advance(client);
+        } else if let Some(wait) = process.machine().wait() {
+            self.after(wait.saturating_sub(now), Event::Wake(client, run));
+        }
+    }
+
+    fn advance(&mut self, client: usize) {
+        let step = self.with_scene(client, |process, scene| process.next(scene));
+        let seat = &mut self.seats[client];
+        seat.run += 1;
+        let run = seat.run;
+        seat.running = matches!(step, Step::Run { .. });
+        match step {
+            Step::Think(wait) => self.after(wait, Event::Resume(client, run)),
+            Step::Over => seat.over = true,
+            Step::Run { key, places, first } => {
+                (seat.key, seat.places) = (key, places);
+                self.go_on(client, first);
+            }
+        }
+    }
+
+    fn with_scene<T>(
+        &mut self,
+        who: usize,
+        act: impl FnOnce(&mut dyn Client, &mut Scene<'_>) -> T,
+    ) -> T {
+        let mut client = self.seats[who]
+            .client
+            .take()
+            .expect("a client acts once at a time");
+        let mut scene = Scene {
+            who,
+            time: self.time,
+            now: self.now(who),
+            phase: self.phase,
+            random: &mut self.random,
+            history: &mut self.history,
+            turns: &mut self.turns,
+            places: &self.places,
+            barred: &self.barred,
+            trace: self.trace,
+        };
+        let result = act(&mut *client, &mut scene);
+        self.seats[who].client = Some(client);
+        result
+    }
+
+    fn note(&self, words: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>8} {}", self.time, words());
+        }
+    }
+}
