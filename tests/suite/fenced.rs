@@ -130,6 +130,23 @@ fn one_node_away_is_not_noticed_and_two_away_refuse_rather_than_forget() {
     }
 }
 
+#[test]
+fn a_session_too_large_is_refused_and_stays_as_it_was() {
+    for nodes in pools() {
+        let php = memring(&nodes);
+        php.run("session_id('s'); session_start(); $_SESSION['n'] = 7;")
+            .ok();
+        let refused = php
+            .run("ob_start(); session_id('s'); session_start(); $_SESSION['n'] = str_repeat('x', 3 << 20); var_dump(session_write_close());")
+            .text();
+        for wanted in ["could not be stored", "too large", "-I for one item"] {
+            assert!(refused.contains(wanted), "{wanted} is not in {refused}");
+        }
+        let read = php.run("ob_start(); session_id('s'); session_start(); echo $_SESSION['n'];");
+        assert_eq!(read.ok(), "7");
+    }
+}
+
 /// A page that counts in the session it is asked for, and how the session answers.
 const PAGE: &str = "ini_set('session.use_cookies', 0); session_id($_GET['id']); \
     $ok = session_start(); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; $n = $_SESSION['n']; \
@@ -171,7 +188,10 @@ fn workers_write_while_each_node_is_killed_and_comes_back_empty_and_nobody_is_lo
                 std::thread::sleep(Duration::from_millis(300));
                 nodes[node].restart();
                 let mut tend = Host::of(&nodes, 77 + node as u64);
-                assert!(tend.bring_back(nodes.len()), "node {node} is not trusted again");
+                assert!(
+                    tend.bring_back(nodes.len()),
+                    "node {node} is not trusted again"
+                );
             }
             ends.store(true, Ordering::Relaxed);
             for client in clients {

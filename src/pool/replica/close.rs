@@ -78,6 +78,8 @@ enum Step {
     Looking,
     /// The tombstone finds no room; the item is taken away in its place.
     Removing,
+    /// The new value was refused, and the old one is put back.
+    Restoring,
     /// It has what was written.
     Stored,
     /// It has not, and will not be asked again.
@@ -251,7 +253,8 @@ impl Close {
         }
         match state.step {
             Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
-            Step::Writing if refused => self.set(place, Step::Missed),
+            Step::Writing if refused => self.restore(place, out),
+            Step::Restoring => self.set(place, Step::Missed),
             Step::Writing if view.stale => self.look(place, out),
             Step::Writing | Step::Looking => self.judge(place, out),
             Step::Removing if view.stale => self.set(place, Step::Missed),
@@ -276,6 +279,31 @@ impl Close {
             grip.view.ask(place, vec![Command::ReadRecord, read], out);
         }
         self.set(place, Step::Looking);
+    }
+
+    /// A value that is refused, for its size or for want of room, takes the old one with it
+    /// (memcached unlinks before it answers). That is still the session: back with it.
+    fn restore(&mut self, place: usize, out: &mut Vec<Send>) {
+        let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
+        let had = base != Version::default() && matches!(self.ending, Ending::Write(_));
+        let inc = self.view(place).and_then(View::inc);
+        match (self.grips.nodes.get_mut(place), inc) {
+            (Some(grip), Some(inc)) if had && !self.grips.destroyed => {
+                let write = Command::Write {
+                    over: super::Over::Nothing,
+                    stamp: Stamp {
+                        version: base,
+                        inc,
+                        tombstone: false,
+                    },
+                    life,
+                    data,
+                };
+                grip.view.ask(place, vec![write, Command::ReadRecord], out);
+                self.set(place, Step::Restoring);
+            }
+            _ => self.set(place, Step::Missed),
+        }
     }
 
     /// No room for a tombstone: taking the item away needs none, and says as much while all

@@ -275,7 +275,11 @@ impl Open {
             return true;
         };
         let live = self.places(|open, place| open.views.get(place).is_some_and(View::is_known));
-        let held = self.places(|open, place| open.views.get(place).is_some_and(|v| v.token));
+        let held = self.places(|open, place| {
+            open.views
+                .get(place)
+                .is_some_and(|view| view.token || view.is_endless())
+        });
         // A majority of the preferred nodes; of two both, while both are there.
         let needed = if live.len() >= PREFERRED {
             2
@@ -388,6 +392,7 @@ impl Open {
             open.views.get(place).is_some_and(View::is_known)
                 && !view::is_trusted(&open.views, place, rules)
         });
+        let destroyed = value.is_some() && found == Found::Nothing;
         let unsure = value.as_ref().is_some_and(|(_, _, unsure)| *unsure);
         let (base, data) = value.map_or_else(
             || (Version::default(), Arc::from([])),
@@ -403,6 +408,7 @@ impl Open {
                 rules,
                 host: self.wish.host.clone(),
                 base,
+                destroyed,
                 seen,
                 data,
             },

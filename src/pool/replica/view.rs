@@ -142,7 +142,12 @@ impl View {
                     token: Token::Unasked,
                 });
             }
-            (Command::Write { .. }, Reply::Refused) => self.full = true,
+            (Command::Write { .. }, Reply::Refused) => {
+                // memcached takes away what it had when a store fails for room or size.
+                self.item = None;
+                self.token = false;
+                self.full = true;
+            }
             (Command::AddRecord(_) | Command::SetRecord { .. }, Reply::Refused) => {
                 self.contact = Contact::Down { maybe: false };
             }
@@ -174,6 +179,13 @@ impl View {
             Token::Unasked => self.token &= same.is_some(),
         }
         self.item = Some(item);
+    }
+
+    /// Has it an item on which nobody can ever get the token: somebody else's, without an end?
+    pub(super) fn is_endless(&self) -> bool {
+        self.item
+            .as_ref()
+            .is_some_and(|item| item.stamp.is_none() && item.left == u32::MAX)
     }
 
     /// The item's stamp, if it has one.
@@ -268,6 +280,8 @@ pub struct Grips {
     pub(super) host: Box<str>,
     /// The newest version that was read.
     pub(super) base: super::Version,
+    /// The newest version is a tombstone.
+    pub(super) destroyed: bool,
     /// The highest version seen anywhere, believed or not.
     pub(super) seen: super::Version,
     /// The value that was read, to store it again where a copy is gone.

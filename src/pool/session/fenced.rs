@@ -189,16 +189,21 @@ impl Fenced {
             .at(&self.names(&held.nodes))
             .hint("Call session_write_close() earlier in slow requests, or raise memcache.lock_timeout")),
             Some(Closed::Failed) | None => {
-                let cause = self.call.events().last().map(|event| event.error.cause().to_owned());
+                let last = self.call.events().last().map(|event| event.error.clone());
+                let hint = if last.as_ref().is_some_and(|error| !error.kind().is_node_fault()) {
+                    "It is as it was. Keep less in the session, or give memcached more room (-I for one item, -m for all)"
+                } else {
+                    "Is memcached running there? memring status says more"
+                };
                 Err(Error::new(
                     Kind::Connect,
                     format!(
                         "the session could not be {what}: fewer than two of its nodes took it ({})",
-                        cause.as_deref().unwrap_or("none could be asked")
+                        last.as_ref().map_or("none could be asked", Error::cause)
                     ),
                 )
                 .at(&self.names(&held.nodes))
-                .hint("Is memcached running there? memring status says more"))
+                .hint(hint))
             }
         }
     }
