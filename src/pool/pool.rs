@@ -13,6 +13,7 @@ pub mod copies;
 mod lanes;
 mod places;
 mod reads;
+pub mod records;
 pub mod resync;
 mod settle;
 mod swift;

@@ -29,12 +29,14 @@
 //! | `close` | a write, a touch, a destroy |
 //! | `found` | the first records of a pool |
 //! | `resync` | a node that came back, key by key |
+//! | `survey` | what all records say together |
 
 mod close;
 mod found;
 mod open;
 mod record;
 mod resync;
+mod survey;
 mod version;
 mod view;
 pub mod words;
@@ -44,6 +46,7 @@ pub use found::{Founded, Founding};
 pub use open::{Found, Open, Opened, Turn, Wish};
 pub use record::{Absent, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
+pub use survey::{Listing, Standing, State, Survey};
 pub use version::{Stamp, Version};
 pub use view::{Grip, Grips};
 

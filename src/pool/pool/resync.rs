@@ -1,12 +1,24 @@
 //! A node that came back gets what it missed: keys listed elsewhere, mended one by one.
+//!
+//! Any host may do it, and two at the same time do no harm but to each other's pass: the
+//! later one takes the earlier one's proof away, and so on for ever. So a pass has a turn,
+//! a small item on the node itself that its runner renews. It decides nothing but who works.
 
 use super::Pool;
 use super::copies::Task;
-use crate::call::Call;
+use crate::call::{Call, Verb};
 use crate::item::Span;
 use crate::replica::{Founded, Founding, Mend, Resync, Resynced, Rules};
-use crate::wire::{Expect, Reply, classic};
+use crate::wire::{Expect, Reply, Store, classic};
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// How long the turn of a pass outlives the last sign of its runner, seconds.
+const TURN: u32 = 30;
+/// How often the runner gives a sign.
+const SIGN: Duration = Duration::from_secs(10);
+/// A node with millions of keys needs longer to list them than for any other answer.
+const LISTING: Duration = Duration::from_secs(60);
 
 /// What a pass over one node came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +48,58 @@ impl Pool {
         founding.result().unwrap_or(Founded::Stopped { place: 0 })
     }
 
+    /// Takes the turn to run passes over node `target`, for `runner`, a name of which there is
+    /// one.
+    ///
+    /// # Errors
+    /// The name of whoever has it. A node that cannot say is no reason not to try.
+    pub fn take_turn(
+        &mut self,
+        target: usize,
+        record_key: &[u8],
+        runner: &str,
+        call: &mut Call,
+    ) -> Result<(), String> {
+        call.reset(Verb::Get);
+        let key = turn_key(record_key);
+        let lane = self.exchange(target, call, |out, asks| {
+            classic::store(out, Store::Add, &key, 0, TURN, runner.len(), 0);
+            out.extend_from_slice(runner.as_bytes());
+            out.extend_from_slice(b"\r\n");
+            classic::get(out, false);
+            classic::get_key(out, &key);
+            classic::end(out);
+            asks.extend([Expect::Stored, Expect::Values]);
+        });
+        let Some(lane) = lane.and_then(|lane| call.lanes.get(lane)) else {
+            return Ok(());
+        };
+        let has = lane.answers.iter().find_map(|reply| match reply {
+            Reply::Value { data, .. } => Some(data.of(lane.received())),
+            _ => None,
+        });
+        match has {
+            Some(other) if other != runner.as_bytes() => {
+                Err(String::from_utf8_lossy(other).into_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the turn back.
+    pub fn give_turn(&mut self, target: usize, record_key: &[u8], call: &mut Call) {
+        call.reset(Verb::Get);
+        let key = turn_key(record_key);
+        // Whom it does not reach lets the turn go when its life ends.
+        self.exchange(target, call, |out, asks| {
+            classic::delete(out, &key);
+            asks.push(Expect::Deleted);
+        });
+    }
+
     /// One pass over node `target`: when it goes well the node is trusted again.
     ///
-    /// `copies` as the pool keeps them; `random` is any number that nobody else has.
+    /// `random` is any number that nobody else has.
     pub fn resync(
         &mut self,
         target: usize,
@@ -46,6 +107,19 @@ impl Pool {
         random: u64,
         call: &mut Call,
     ) -> Pass {
+        self.resync_told(target, record_key, random, call, &mut |_, _| {})
+    }
+
+    /// The same, and after each key `progress` is told how many are done, and of how many.
+    pub fn resync_told(
+        &mut self,
+        target: usize,
+        record_key: &[u8],
+        random: u64,
+        call: &mut Call,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Pass {
+        call.reset(Verb::Get);
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
         let mut pass = Resync::new(&names, target, Rules::ALL, random, &mut out);
@@ -63,13 +137,27 @@ impl Pool {
         if done.end != Resynced::Copy {
             return done;
         }
-        for key in match self.keys_elsewhere(target, record_key, call) {
+        let keys = match self.keys_elsewhere(target, record_key, call) {
             Ok(keys) => keys,
             Err(place) => {
                 done.end = Resynced::Stopped { place };
                 return done;
             }
-        } {
+        };
+        let all = keys.len();
+        let mut sign = Instant::now();
+        for (number, key) in (1..).zip(keys) {
+            if sign.elapsed() > SIGN {
+                sign = Instant::now();
+                let key = turn_key(record_key);
+                self.exchange(target, call, |out, asks| {
+                    classic::touch(out, &key, TURN);
+                    asks.push(Expect::Touched);
+                });
+                // What was refused for so many keys needs no list of its own.
+                call.reset(Verb::Get);
+            }
+            progress(number, all);
             let preferred = self.preferred(&key, crate::replica::PREFERRED);
             let Some(place) = preferred.iter().position(|node| *node == target) else {
                 continue;
@@ -86,6 +174,11 @@ impl Pool {
             done.keys += 1;
             if mend.result() != Some(true) {
                 done.failed += 1;
+                // A node that went away would cost each further key a timeout.
+                if let Some(place) = call.events.iter().find(|e| e.fault).map(|e| e.node) {
+                    done.end = Resynced::Stopped { place };
+                    return done;
+                }
             }
         }
         if done.failed > 0 {
@@ -110,11 +203,13 @@ impl Pool {
         let mut keys = HashSet::new();
         for index in (0..self.members.len()).filter(|index| *index != target) {
             let first = call.used;
-            let lane = self
-                .exchange(index, call, |out, asks| {
-                    classic::list_keys(out);
-                    asks.push(Expect::Keys);
-                })
+            let limit = self.set_limit(index, |limit| limit.max(LISTING));
+            let listed = self.exchange(index, call, |out, asks| {
+                classic::list_keys(out);
+                asks.push(Expect::Keys);
+            });
+            self.set_limit(index, |_| limit);
+            let lane = listed
                 .and_then(|lane| call.lanes.get(lane))
                 .filter(|lane| !lane.refused)
                 .ok_or(index)?;
@@ -132,7 +227,15 @@ impl Pool {
         Ok(keys)
     }
 
-    fn everyone(&self) -> (Vec<Box<str>>, Vec<usize>) {
+    /// Changes the limit of one exchange with a node; what it was.
+    fn set_limit(&mut self, index: usize, how: impl Fn(Duration) -> Duration) -> Duration {
+        self.members.get_mut(index).map_or(LISTING, |member| {
+            let new = how(member.spec.op_timeout);
+            std::mem::replace(&mut member.spec.op_timeout, new)
+        })
+    }
+
+    pub(super) fn everyone(&self) -> (Vec<Box<str>>, Vec<usize>) {
         let nodes: Vec<usize> = (0..self.members.len()).collect();
         let names = nodes.iter().map(|node| self.ring_name(*node)).collect();
         (names, nodes)
@@ -146,6 +249,12 @@ impl Pool {
             .map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
         name.replace(' ', "_").into()
     }
+}
+
+/// The key of the turn on a node: `~p` where the record is `~r`.
+fn turn_key(record_key: &[u8]) -> Vec<u8> {
+    let name = record_key.strip_prefix(b"~r").unwrap_or(record_key);
+    [b"~p", name].concat()
 }
 
 /// The key of a line "key=… exp=…"; memcached writes it as in a URL.

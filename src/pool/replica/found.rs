@@ -2,11 +2,12 @@
 //!
 //! A pool is new only if every node answered and none had a record before ours: only then
 //! can all be trusted to have missed nothing. A node without a record beside others that
-//! have one has lost its memory, and joins.
+//! have one has lost its memory, and joins. Only a person can say that a pool is new though
+//! a node does not answer ([`Founding::without`]).
 
 use super::open::mix;
 use super::view::View;
-use super::{Command, Lost, Machine, Record, Reply, Send};
+use super::{Absent, Command, Lost, Machine, Record, Reply, Send};
 
 /// What became of a pool's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Founded {
 pub struct Founding {
     views: Vec<View>,
     random: u64,
+    /// By a person's word: who is left out, as it stands in the others' records.
+    without: Vec<Absent>,
     stage: Stage,
     result: Option<Founded>,
 }
@@ -52,9 +55,36 @@ impl Founding {
         Founding {
             views,
             random,
+            without: Vec::new(),
             stage: Stage::Reading,
             result: None,
         }
+    }
+
+    /// Begins to found the pool of these nodes without those in `without`, by the word of a
+    /// person who knows that there is nothing to lose.
+    ///
+    /// Those left out are not asked, and stand in all records as absent: what they have when
+    /// they come back is not believed. [`Founded::Again`] when any other node has a record.
+    pub fn without(
+        nodes: &[Box<str>],
+        without: Vec<Absent>,
+        random: u64,
+        out: &mut Vec<Send>,
+    ) -> Founding {
+        let mut all = Vec::new();
+        let mut founding = Founding::new(nodes, random, &mut all);
+        for send in all {
+            if let Some(view) = founding.views.get_mut(send.place) {
+                if without.iter().any(|absent| absent.node == view.name) {
+                    *view = View::new(view.name.clone());
+                } else {
+                    out.push(send);
+                }
+            }
+        }
+        founding.without = without;
+        founding
     }
 
     /// The outcome, once [`Machine::is_done`].
@@ -63,7 +93,10 @@ impl Founding {
     }
 
     fn plan(&mut self, out: &mut Vec<Send>) {
-        let unknown = self.views.iter().position(|view| !view.is_known());
+        let unknown = self
+            .views
+            .iter()
+            .position(|view| !view.is_known() && !self.leaves_out(&view.name));
         match (self.stage, unknown) {
             (_, Some(place)) => self.result = Some(Founded::Stopped { place }),
             (Stage::Reading, None) => self.add(out),
@@ -89,14 +122,26 @@ impl Founding {
         }
     }
 
+    fn leaves_out(&self, name: &str) -> bool {
+        self.without.iter().any(|absent| *absent.node == *name)
+    }
+
     fn add(&mut self, out: &mut Vec<Send>) {
         let all = self.views.iter().all(|view| view.record.is_none());
+        if !all && !self.without.is_empty() {
+            // Not new after all: then no word of a person makes anybody trusted.
+            self.result = Some(Founded::Again);
+            return;
+        }
         self.stage = Stage::Adding { all };
         for (place, view) in self.views.iter_mut().enumerate() {
-            if view.record.is_none() {
+            if view.record.is_none() && !self.without.iter().any(|a| a.node == view.name) {
                 let random = mix(self.random, place as u64);
                 let inc = u16::try_from(random >> 8 & 0xfff).unwrap_or(0);
-                let command = Command::AddRecord(Record::new(inc, random));
+                let command = Command::AddRecord(Record {
+                    absent: self.without.clone(),
+                    ..Record::new(inc, random)
+                });
                 view.ask(place, vec![command], out);
             }
         }

@@ -1,0 +1,176 @@
+//! The records of all nodes, looked at together, and what a person may say of them.
+
+use super::Pool;
+use super::copies::Task;
+use crate::call::{Call, Verb};
+use crate::error::{Error, Kind};
+use crate::fanout;
+use crate::replica::words::Words;
+use crate::replica::{Absent, Command, Founded, Founding, Reply, Standing, State, Survey};
+
+/// What came of a person's word that a pool is new though a node does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ByHand {
+    /// The nodes that answer are trusted; those are listed as absent that do not.
+    Founded {
+        /// As the nodes stood before.
+        before: Survey,
+    },
+    /// Nothing was changed.
+    Refused {
+        /// As the nodes stand.
+        before: Survey,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// Why a pool is not founded by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node of that place has a record: the pool exists.
+    Exists {
+        /// Its place.
+        place: usize,
+    },
+    /// No node answers.
+    Silent,
+    /// Somebody else changed a record meanwhile, or a node went away.
+    Again,
+}
+
+impl Pool {
+    /// Asks every node for its record, all at the same time and whatever their health. Who
+    /// answers is marked up again, who does not is marked down, for the whole host.
+    pub fn records(&mut self, record_key: &[u8], call: &mut Call) -> Survey {
+        call.reset(Verb::Get);
+        let words = Words {
+            key: b"",
+            record_key,
+            has_e: false,
+        };
+        let first = call.used;
+        let mut lanes = Vec::with_capacity(self.members.len());
+        for index in 0..self.members.len() {
+            let Some(at) = self.lane_index(call, first, index) else {
+                continue;
+            };
+            lanes.push((index, at));
+            // A server listed twice has one connection, and is asked once.
+            if let Some(lane) = call.lanes.get_mut(at).filter(|lane| lane.asks.is_empty()) {
+                words.say(&Command::ReadRecord, 0, &mut lane.out, &mut lane.asks);
+                lane.repeatable = true;
+            }
+        }
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
+        let nodes = lanes
+            .into_iter()
+            .map(|(index, lane)| {
+                (
+                    self.ring_name(index),
+                    self.standing(index, lane, words, call),
+                )
+            })
+            .collect();
+        Survey::new(nodes)
+    }
+
+    fn standing(
+        &mut self,
+        index: usize,
+        lane: usize,
+        words: Words<'_>,
+        call: &mut Call,
+    ) -> Standing {
+        if self.note(call, lane) {
+            let said = call.lanes.get(lane).and_then(|lane| {
+                let reply = lane.answers.first()?;
+                Some(words.read(&Command::ReadRecord, 0, *reply, lane.received()))
+            });
+            let wrong = match said {
+                Some(Ok(Reply::Record { record, .. })) => return Standing::Known(record),
+                Some(Ok(Reply::NoRecord)) => return Standing::Bare,
+                Some(Ok(Reply::StrangeRecord)) => return Standing::Strange,
+                Some(Err(what)) => what,
+                Some(Ok(_)) | None => "no answer to the question for the record",
+            };
+            let error = Error::new(
+                Kind::Protocol,
+                format!("Malformed server response: {wrong}"),
+            );
+            if let Some(member) = self.members.get(index) {
+                member.node.borrow_mut().fail(&error);
+            }
+            if let Some(lane) = call.lanes.get_mut(lane) {
+                lane.error = Some(error);
+            }
+            self.note(call, lane);
+        }
+        let twin = |index: usize| self.members.get(index).map(|member| member.twin);
+        let event = call
+            .events
+            .iter()
+            .rev()
+            .find(|event| twin(event.node) == twin(index));
+        Standing::Silent(match event {
+            Some(event) => event.error.clone(),
+            None => Error::new(Kind::Connect, "Connection failed").at(self.name(index)),
+        })
+    }
+
+    /// Founds the pool without the nodes that do not answer, by the word of a person: those
+    /// that answer get their records and are trusted, if none of them has one.
+    ///
+    /// What the silent ones have is not believed when they come back: they are listed as
+    /// absent in all records, by `host` at `since` (seconds since 1970), and join. `random`
+    /// is any number that nobody else has.
+    pub fn trust(
+        &mut self,
+        record_key: &[u8],
+        host: &str,
+        since: u64,
+        random: u64,
+        call: &mut Call,
+    ) -> ByHand {
+        let before = self.records(record_key, call);
+        let of_record =
+            |place: &usize| !matches!(before.state(*place), State::Silent | State::Bare);
+        let why = if let Some(place) = (0..before.len()).find(of_record) {
+            Some(Refusal::Exists { place })
+        } else if before.all(State::Bare).next().is_none() {
+            Some(Refusal::Silent)
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            return ByHand::Refused { before, why };
+        }
+        let without: Vec<Absent> = before
+            .all(State::Silent)
+            .map(|place| Absent {
+                node: before.name(place).into(),
+                host: host.into(),
+                since,
+            })
+            .collect();
+        let (names, nodes) = self.everyone();
+        let mut out = Vec::new();
+        let mut founding = Founding::without(&names, without, random, &mut out);
+        let task = Task {
+            key: b"",
+            record_key,
+            nodes: &nodes,
+        };
+        self.drive(&mut founding, out, task, call);
+        match founding.result() {
+            Some(Founded::New) => ByHand::Founded { before },
+            _ => ByHand::Refused {
+                before,
+                why: Refusal::Again,
+            },
+        }
+    }
+}
