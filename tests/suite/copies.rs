@@ -53,7 +53,7 @@ impl Host {
         self.dice.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    fn found(&mut self) -> Founded {
+    pub(crate) fn found(&mut self) -> Founded {
         let random = self.throw();
         self.pool.found(RECORD, random, &mut self.call)
     }
@@ -115,7 +115,7 @@ impl Host {
     }
 
     /// A whole request that stores `value`.
-    fn write(&mut self, id: &str, value: &str) -> Closed {
+    pub(crate) fn write(&mut self, id: &str, value: &str) -> Closed {
         let opened = self.open(id, TURN, true);
         assert!(
             matches!(opened.found, Found::Value(_) | Found::Nothing),
@@ -126,11 +126,11 @@ impl Host {
     }
 
     /// What a read without a turn finds.
-    fn read(&mut self, id: &str) -> Found {
+    pub(crate) fn read(&mut self, id: &str) -> Found {
         self.open(id, None, false).found
     }
 
-    fn destroy(&mut self, id: &str) -> Closed {
+    pub(crate) fn destroy(&mut self, id: &str) -> Closed {
         let opened = self.open(id, TURN, false);
         self.close(id, opened.grips, Ending::Destroy)
     }
@@ -145,7 +145,7 @@ fn text(value: &str) -> Ending {
     Ending::Write(Arc::from(value.as_bytes()))
 }
 
-fn value(value: &str) -> Found {
+pub(crate) fn value(value: &str) -> Found {
     Found::Value(Arc::from(value.as_bytes()))
 }
 

@@ -8,6 +8,7 @@
 mod ketama;
 
 mod bailout;
+mod companion;
 mod copies;
 mod fenced;
 mod fenced_words;

@@ -1,0 +1,58 @@
+//! This host's hold on one pool: its connections, and what machines need from outside.
+
+use crate::wish::Kept;
+use memring_pool::call::Call;
+use memring_pool::node::Directory;
+use memring_pool::pool::Pool;
+use memring_pool::pool::copies::clock;
+use memring_pool::replica::Survey;
+
+/// One pool as this thread uses it.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// The pool.
+    pub(crate) pool: Pool,
+    /// What its operations work in.
+    pub(crate) call: Call,
+    /// The key of its nodes' records.
+    pub(crate) record_key: Vec<u8>,
+}
+
+impl Host {
+    /// A pool without a connection yet.
+    pub(crate) fn new(kept: &Kept) -> Host {
+        let mut pool = Pool::new(kept.topology.policy.clone());
+        let mut directory = Directory::new();
+        for spec in &kept.topology.nodes {
+            let mut spec = spec.clone();
+            // Who looks every second decides when to try again; workers wait for that.
+            spec.retry_interval = 0;
+            pool.add(spec, &mut directory);
+        }
+        Host {
+            pool,
+            call: Call::new(),
+            record_key: kept.record_key.clone(),
+        }
+    }
+
+    /// Looks at every node.
+    pub(crate) fn survey(&mut self) -> Survey {
+        self.pool.records(&self.record_key, &mut self.call)
+    }
+}
+
+/// Random bits that nobody else has.
+pub(crate) fn throw() -> u64 {
+    let mut bits = [0; 8];
+    // Without the kernel's dice the clock and the process number must do.
+    let _ = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
+    u64::from_le_bytes(bits) ^ clock() << 20 ^ u64::from(std::process::id())
+}
+
+/// This host's name, for records; without blanks, which part the words of one.
+pub(crate) fn name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let first = name.split_whitespace().next();
+    first.unwrap_or("unnamed").to_owned()
+}

@@ -1,0 +1,163 @@
+//! What is done about what a look found: a new pool is founded, nodes that missed something
+//! are passed over until they are trusted.
+
+use crate::host::{Host, name, throw};
+use crate::wish::Kept;
+use memring_pool::replica::{Founded, Resynced, State, Survey};
+use std::time::{Duration, Instant};
+
+/// Passes over one node before a new look is taken at the whole pool.
+const PASSES: u32 = 10;
+/// A pass that takes longer says how far it is, and so again after each such time.
+const NEWS: Duration = Duration::from_secs(1);
+
+/// Is there anything to do about `survey`?
+pub(crate) fn has_work(survey: &Survey) -> bool {
+    survey.all(State::Bare).next().is_some() || survey.to_mend().next().is_some()
+}
+
+/// Why nothing can be done though there is something to do; `None` when there is no reason.
+pub(crate) fn waits(kept: &Kept, survey: &Survey) -> Option<String> {
+    let blocker = survey.blocker().filter(|_| has_work(survey))?;
+    let (who, strange) = (
+        survey.name(blocker),
+        survey.state(blocker) == State::Strange,
+    );
+    let answers = if strange {
+        "has a record that cannot be read"
+    } else {
+        "does not answer"
+    };
+    let names = |state| {
+        let names: Vec<&str> = survey.all(state).map(|place| survey.name(place)).collect();
+        names.join(", ")
+    };
+    let known = (0..survey.len()).any(|place| survey.record(place).is_some());
+    if !known && !strange {
+        return Some(format!(
+            "the pool is not founded: {who} {answers}, so nobody can say whether the pool is new. Start that node; if it is gone for good and no session is worth keeping: memring trust {}",
+            kept.written
+        ));
+    }
+    let waiting: Vec<String> = [State::Bare, State::Joining, State::Listed]
+        .map(names)
+        .into_iter()
+        .filter(|names| !names.is_empty())
+        .collect();
+    Some(format!(
+        "{} cannot be mended while {who} {answers}: what is missing may lie there. It is done as soon as that is over",
+        waiting.join(", ")
+    ))
+}
+
+/// Founds the pool where it is new, and passes over each node that is not trusted.
+///
+/// # Errors
+/// Why a node is not trusted yet, as a sentence for the log.
+pub(crate) fn mend(kept: &Kept, host: &mut Host, say: &dyn Fn(&str)) -> Result<(), String> {
+    let survey = host.survey();
+    if let Some(why) = waits(kept, &survey) {
+        return Err(why);
+    }
+    if survey.all(State::Bare).next().is_some() {
+        match host.pool.found(&host.record_key, throw(), &mut host.call) {
+            Founded::New => say("the pool is new: its nodes got their first records"),
+            Founded::Nothing | Founded::Joined => {}
+            Founded::Again => return Err("another host is founding the pool".to_owned()),
+            Founded::Stopped { place } => return Err(stopped(host, place)),
+        }
+    }
+    let survey = host.survey();
+    for target in survey.to_mend() {
+        // The same for this process if it begins anew in between.
+        let runner = format!("{}/{}", name(), std::process::id());
+        if let Err(other) = host
+            .pool
+            .take_turn(target, &host.record_key, &runner, &mut host.call)
+        {
+            return Err(format!(
+                "{} is being mended by {other}",
+                survey.name(target)
+            ));
+        }
+        let mended = passes(host, survey.name(target), target, say);
+        host.pool
+            .give_turn(target, &host.record_key, &mut host.call);
+        mended?;
+    }
+    Ok(())
+}
+
+fn passes(host: &mut Host, who: &str, target: usize, say: &dyn Fn(&str)) -> Result<(), String> {
+    let mut last = String::new();
+    for number in 1..=PASSES {
+        let begin = Instant::now();
+        let mut said = begin;
+        let mut progress = |done: usize, all: usize| {
+            if said.elapsed() >= NEWS {
+                said = Instant::now();
+                say(&format!("{who}, pass {number}: {done} of {all} keys"));
+            }
+        };
+        let pass = host.pool.resync_told(
+            target,
+            &host.record_key,
+            throw(),
+            &mut host.call,
+            &mut progress,
+        );
+        if begin.elapsed() >= NEWS {
+            say(&format!(
+                "{who}, pass {number}: {} of its keys looked at in {:.1} s, {} not mended",
+                pass.keys,
+                begin.elapsed().as_secs_f64(),
+                pass.failed
+            ));
+        }
+        match pass.end {
+            Resynced::Nothing | Resynced::Trusted => return Ok(()),
+            Resynced::Copy | Resynced::Again => {
+                last = match pass.failed {
+                    0 => "other hosts write, or mend it, too".to_owned(),
+                    failed => format!(
+                        "{failed} of {} keys could not be stored there{}",
+                        pass.keys,
+                        host.call.events().last().map_or_else(
+                            || ". Is its memory full?".to_owned(),
+                            |event| format!(" ({})", event.error)
+                        )
+                    ),
+                };
+            }
+            Resynced::Stopped { place } => return Err(stopped(host, place)),
+        }
+    }
+    Err(format!(
+        "{who} is not trusted after {PASSES} passes: {last}. It is tried again"
+    ))
+}
+
+/// Why node `place` kept a founding or a pass from its end.
+fn stopped(host: &Host, place: usize) -> String {
+    let who = host.pool.ring_name(place);
+    let said = host
+        .call
+        .events()
+        .iter()
+        .rev()
+        .find(|event| event.node == place);
+    match said {
+        Some(event) if event.fault => format!(
+            "{who} went away meanwhile: {}. It goes on as soon as that node answers",
+            event.error.cause()
+        ),
+        Some(event) if event.error.cause().contains("BUSY") => {
+            format!("{who} is listing its keys for somebody else. It is tried again")
+        }
+        Some(event) => format!(
+            "{who} does not list its keys ({}). Start memcached there without -X and without -o no_lru_crawler, or no other node can be mended",
+            event.error.cause().trim_end()
+        ),
+        None => format!("{who} does not answer as it should. It is asked again"),
+    }
+}

@@ -1,0 +1,189 @@
+//! memring status: how the nodes of copied pools stand, as a table for people or JSON for
+//! machines. It changes nothing, not even what this host knows of the nodes' health.
+
+use crate::host::Host;
+use crate::wish::{Asked, Kept, which_pools};
+use crate::words::time;
+use crate::{Stop, say};
+use memring_pool::replica::{Standing, State, Survey};
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// What --help prints.
+pub(crate) const HELP: &str = concat!(
+    "\
+memring status [--config FILE] [--list SAVE_PATH] [--json] [POOL…]
+
+Asks every node of copied pools for its record, and says whether the next node may be stopped.
+
+",
+    which_pools!(),
+    "
+  --json            the same for machines
+
+  trust   trusted: has all that was acknowledged · joining: is being mended · absent: another node says that
+          it missed writes · bare: no record · strange: a record of an unknown format · silent: no answer
+  life    number of the node's memory life · epoch  highest one of the configuration seen
+
+Exit code 0 when every node is trusted, 1 when not."
+);
+
+/// The command.
+///
+/// # Errors
+/// When it was asked wrongly.
+pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
+    let asked = Asked::read(parser, &["json"])?;
+    let looked: Vec<(Kept, Survey)> = asked
+        .kept()?
+        .into_iter()
+        .map(|kept| {
+            let survey = Host::new(&kept).survey();
+            (kept, survey)
+        })
+        .collect();
+    let safe = looked.iter().all(|(_, survey)| survey.is_safe());
+    if asked.json {
+        say(&json(&looked, safe));
+    } else {
+        for (kept, survey) in &looked {
+            say(&table(kept, survey));
+        }
+        let word = if safe { "yes" } else { "no" };
+        say(&format!("safe to touch the next node: {word}"));
+    }
+    Ok(ExitCode::from(u8::from(!safe)))
+}
+
+fn table(kept: &Kept, survey: &Survey) -> String {
+    let head = ["node", "answers", "trust", "life", "epoch", "absent by"].map(str::to_owned);
+    let mut rows = vec![head];
+    for place in 0..survey.len() {
+        let state = survey.state(place);
+        let record = survey.record(place);
+        let number = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
+        let by: Vec<String> = survey
+            .listings(place)
+            .map(|by| format!("{} (host {}, since {})", by.by, by.host, time(by.since)))
+            .collect();
+        rows.push([
+            survey.name(place).to_owned(),
+            if state == State::Silent { "no" } else { "yes" }.to_owned(),
+            state.word().to_owned(),
+            number(record.map(|record| u64::from(record.inc))),
+            number(record.map(|record| u64::from(record.epoch))),
+            if by.is_empty() {
+                "-".to_owned()
+            } else {
+                by.join(", ")
+            },
+        ]);
+    }
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = kept.label.clone();
+    for (number, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        let _ = write!(text, "\n  {}", cells.join("  ").trim_end());
+        let place = number.checked_sub(1);
+        if let Some(why) = place.and_then(|place| trouble(survey, place)) {
+            let _ = write!(text, "\n      {why}");
+        }
+    }
+    text
+}
+
+/// What a node that is not to be used says for itself, or what can be done.
+fn trouble(survey: &Survey, place: usize) -> Option<String> {
+    match survey.standing(place)? {
+        Standing::Silent(error) => Some(error.cause().to_owned()),
+        Standing::Strange => Some(
+            "its record was written by another version of memring and is left as it is".to_owned(),
+        ),
+        Standing::Bare => Some("no record; memring tend gives it one".to_owned()),
+        Standing::Known(_) => None,
+    }
+}
+
+/// The same for machines. Names of fields are only ever added.
+fn json(looked: &[(Kept, Survey)], safe: bool) -> String {
+    let mut pools = Vec::new();
+    for (kept, survey) in looked {
+        let nodes: Vec<String> = (0..survey.len()).map(|place| node(survey, place)).collect();
+        pools.push(format!(
+            "{{\"pool\":{},\"safe\":{},\"nodes\":[{}]}}",
+            kept.name.as_deref().map_or("null".to_owned(), quoted),
+            survey.is_safe(),
+            nodes.join(",")
+        ));
+    }
+    format!("{{\"safe\":{safe},\"pools\":[{}]}}", pools.join(","))
+}
+
+fn node(survey: &Survey, place: usize) -> String {
+    let state = survey.state(place);
+    let record = match survey.record(place) {
+        Some(record) => format!(
+            "\"life\":{},\"id\":\"{:016x}\",\"epoch\":{}",
+            record.inc, record.id, record.epoch
+        ),
+        None => "\"life\":null,\"id\":null,\"epoch\":null".to_owned(),
+    };
+    let by: Vec<String> = survey
+        .listings(place)
+        .map(|by| {
+            format!(
+                "{{\"node\":{},\"host\":{},\"since\":{}}}",
+                quoted(by.by),
+                quoted(by.host),
+                by.since
+            )
+        })
+        .collect();
+    let error = match survey.standing(place) {
+        Some(Standing::Silent(error)) => quoted(error.cause()),
+        _ => "null".to_owned(),
+    };
+    format!(
+        "{{\"node\":{},\"answers\":{},\"trust\":\"{}\",{record},\"absent_by\":[{}],\"error\":{error}}}",
+        quoted(survey.name(place)),
+        state != State::Silent,
+        state.word(),
+        by.join(",")
+    )
+}
+
+/// A text as JSON writes it (RFC 8259, section 7).
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            control if control < ' ' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(control));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_text_is_quoted_as_json_wants_it() {
+        assert_eq!(quoted("a\"b\\c\nď"), "\"a\\\"b\\\\c\\u000aď\"");
+    }
+}

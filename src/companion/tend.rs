@@ -1,0 +1,228 @@
+//! memring tend: one small daemon per host. It looks at every node every second, says what
+//! changed, and has it mended.
+//!
+//! ```text
+//!   main: is the file still the same? ── changed ─► the whole program begins anew
+//!    └─ a thread per pool: look ─► say ─► look …      the host's health follows each look
+//!        └─ a thread while there is work: found, passes
+//! ```
+//!
+//! Every key is mended in one command of the server, so the daemon may be ended at any
+//! moment; what a pass left undone, the next one does.
+
+use crate::host::Host;
+use crate::mend;
+use crate::wish::{Asked, Kept, which_pools};
+use crate::words::{self, Seen};
+use crate::{Stop, tell};
+use memring_pool::replica::Survey;
+use memring_pool::shared::{self, Sharing};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What --help prints.
+pub(crate) const HELP: &str = concat!(
+    "\
+memring tend [--config FILE] [--list SAVE_PATH] [--interval SECONDS] [--state-dir DIR] [--once] [POOL…]
+
+Looks after copied pools: asks every node for its record, founds a new pool, and gives nodes that came
+back what they missed, until they are trusted. Each change is one line on stderr. Run it on every host, as
+the user PHP runs as: what it knows of the nodes' health is then known to the workers, too.
+
+",
+    which_pools!(),
+    "
+  --interval SECONDS  between two looks, 1 unless said otherwise
+  --state-dir DIR   memring.state_dir of PHP, where it is not /dev/shm
+  --once            mend what can be mended now, then end
+
+With --once: exit code 0 when every node is trusted, 1 when not. Otherwise it runs until it is ended (TERM)."
+);
+
+/// Rounds of --once: a pool that changes all the while is left to the next call.
+const ROUNDS: u32 = 20;
+
+/// The command.
+///
+/// # Errors
+/// When it was asked wrongly.
+pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
+    let known = ["once", "interval", "state-dir"];
+    let asked = Asked::read(parser, &known)?;
+    let kept = asked.kept()?;
+    if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
+        tell(&format!("memring tend: {error}"));
+    }
+    if asked.once {
+        let mut safe = true;
+        for kept in kept {
+            safe &= once(Watch::new(kept));
+        }
+        return Ok(ExitCode::from(u8::from(!safe)));
+    }
+    Ok(stay(&asked, kept))
+}
+
+/// Mends what can be mended now; true when every node is trusted.
+fn once(mut watch: Watch) -> bool {
+    for _ in 0..ROUNDS {
+        let survey = watch.look();
+        if survey.is_safe() {
+            return true;
+        }
+        if !mend::has_work(&survey) {
+            return false;
+        }
+        let label = watch.kept.label.clone();
+        let say = |line: &str| tell(&format!("memring tend: {label}: {line}"));
+        if let Err(why) = mend::mend(&watch.kept, &mut watch.host, &say) {
+            say(&why);
+            return false;
+        }
+    }
+    false
+}
+
+/// Stays until it is ended, or until a thread has gone, which none does.
+fn stay(asked: &Asked, kept: Vec<Kept>) -> ExitCode {
+    let mut stamp = asked.file().and_then(stamp_of);
+    let threads: Vec<JoinHandle<()>> = kept
+        .into_iter()
+        .map(|kept| {
+            let interval = asked.interval;
+            std::thread::spawn(move || Watch::new(kept).run(interval))
+        })
+        .collect();
+    while !threads.iter().any(JoinHandle::is_finished) {
+        std::thread::sleep(asked.interval);
+        let Some(path) = asked.file() else { continue };
+        let now = stamp_of(path);
+        if now == stamp {
+            continue;
+        }
+        stamp = now;
+        match asked.kept() {
+            Ok(_) => begin_anew(path),
+            Err(Stop::Wish(text) | Stop::Usage(text)) => tell(&format!(
+                "memring tend: {text}. The pools are tended as they were"
+            )),
+        }
+    }
+    tell("memring tend: a pool's thread ended; so does the program, to be started anew");
+    ExitCode::from(1)
+}
+
+/// What differs when a file was written or another one put in its place.
+fn stamp_of(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.ino(), about.len(), about.mtime(), about.mtime_nsec()))
+}
+
+/// The same program with the same words in the same process: it reads the file as it is now.
+fn begin_anew(path: &Path) {
+    tell(&format!(
+        "memring tend: {} changed; the pools are tended as it says now",
+        path.display()
+    ));
+    let mut words = std::env::args_os();
+    let own = words.next().unwrap_or_default();
+    let program = std::env::current_exe().unwrap_or_else(|_| own.into());
+    let error = std::process::Command::new(program).args(words).exec();
+    tell(&format!(
+        "memring tend: cannot begin anew ({error}). The pools are tended as they were; restart it"
+    ));
+}
+
+/// One pool, looked at again and again.
+struct Watch {
+    kept: Kept,
+    host: Host,
+    seen: Option<Vec<Seen>>,
+    mending: Option<JoinHandle<Result<(), String>>>,
+    /// What was last said to stand in the way.
+    trouble: Option<String>,
+}
+
+impl Watch {
+    fn new(kept: Kept) -> Watch {
+        Watch {
+            host: Host::new(&kept),
+            kept,
+            seen: None,
+            mending: None,
+            trouble: None,
+        }
+    }
+
+    fn run(mut self, interval: Duration) {
+        loop {
+            let begin = Instant::now();
+            let survey = self.look();
+            self.have_mended(&survey);
+            std::thread::sleep(interval.saturating_sub(begin.elapsed()));
+        }
+    }
+
+    /// Looks at every node and says what changed since the last look.
+    fn look(&mut self) -> Survey {
+        let survey = self.host.survey();
+        if self.seen.is_none() {
+            self.say(&words::count(&survey));
+        }
+        for place in 0..survey.len() {
+            let before = self.seen.as_ref().and_then(|seen| seen.get(place)).copied();
+            if let Some(line) = words::change(before, &survey, place) {
+                self.say(&line);
+            }
+        }
+        self.seen = Some(
+            (0..survey.len())
+                .map(|place| Seen::of(&survey, place))
+                .collect(),
+        );
+        survey
+    }
+
+    /// Mending may take minutes, and the looks must go on meanwhile: it has a thread.
+    fn have_mended(&mut self, survey: &Survey) {
+        if let Some(thread) = self.mending.take_if(|thread| thread.is_finished()) {
+            match thread.join() {
+                Ok(Ok(())) => self.trouble = None,
+                Ok(Err(why)) => self.complain(why),
+                Err(_) => self.complain("mending broke off in a way it should not".to_owned()),
+            }
+            // What it did is for the next look to see.
+            return;
+        }
+        if self.mending.is_some() {
+            return;
+        }
+        if let Some(why) = mend::waits(&self.kept, survey) {
+            self.complain(why);
+        } else if mend::has_work(survey) {
+            let kept = self.kept.clone();
+            self.mending = Some(std::thread::spawn(move || {
+                let say = |line: &str| tell(&format!("memring tend: {}: {line}", kept.label));
+                mend::mend(&kept, &mut Host::new(&kept), &say)
+            }));
+        } else {
+            self.trouble = None;
+        }
+    }
+
+    /// Says what stands in the way, once.
+    fn complain(&mut self, why: String) {
+        if self.trouble.as_ref() != Some(&why) {
+            self.say(&why);
+            self.trouble = Some(why);
+        }
+    }
+
+    fn say(&self, line: &str) {
+        tell(&format!("memring tend: {}: {line}", self.kept.label));
+    }
+}
