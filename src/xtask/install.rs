@@ -1,4 +1,5 @@
-//! cargo xtask install: the release extension and its ini where one PHP looks for them.
+//! cargo xtask install: the release extension and its ini where one PHP looks for them, and the companion in
+//! /usr/local/bin.
 //!
 //! The original `memcache` extension owns the class names as long as it is enabled, and its ini sorts before ours;
 //! so it is looked for first. php.ini itself is never edited: it belongs to its owner.
@@ -15,7 +16,8 @@ pub(crate) const HELP: &str = "\
 cargo xtask install [--replace] [--php PHP_CONFIG] [--no-install]
 
 Builds the release extension and puts it, with its ini, where this PHP looks. On Debian that is
-mods-available, enabled by phpenmod. sudo is used where a directory is not ours to write.
+mods-available, enabled by phpenmod. The companion is put into /usr/local/bin. sudo is used where a
+directory is not ours to write.
 
   --replace         disable an enabled memcache extension, which owns the same class names
   --php PHP_CONFIG  the php-config of another PHP than the one in PATH
@@ -46,6 +48,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
         make_room(&php, &home, false)?;
     }
     let so = php.build()?;
+    let companion = Php::build_companion()?;
     // Only now that ours is there: a build that fails must not leave this PHP with neither.
     make_room(&php, &home, replace)?;
     let target = php.extensions.join("memring.so");
@@ -54,6 +57,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     elevated(&php.extensions, &["install", "-m", "644"], &[&so, &fresh])?;
     elevated(&php.extensions, &["mv", "-f"], &[&fresh, &target])?;
     run::say(&format!("   {}", target.display()));
+    put_companion(&companion)?;
     let scratch = Scratch::new("install")?;
     let ini = scratch.path().join("memring.ini");
     run::write(&ini, ini_text()?)?;
@@ -87,6 +91,16 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     })?;
     run::say(loaded.trim());
     run::say("   installed. Running php-fpm and Apache read it after a restart.");
+    Ok(())
+}
+
+/// Moved into place as the extension is: a daemon that runs keeps the program it was started from.
+fn put_companion(from: &Path) -> Result<(), Stop> {
+    let folder = Path::new("/usr/local/bin");
+    let (fresh, place) = (folder.join(".memring.new"), folder.join("memring"));
+    elevated(folder, &["install", "-D", "-m", "755"], &[from, &fresh])?;
+    elevated(folder, &["mv", "-f"], &[&fresh, &place])?;
+    run::say(&format!("   {}", place.display()));
     Ok(())
 }
 

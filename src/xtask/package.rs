@@ -2,7 +2,8 @@
 //! neither a compiler nor a toolchain.
 //!
 //! The package does what Debian's own PHP modules do: the .so in the extension directory, an ini in mods-available
-//! that phpenmod links into every SAPI, and an administrator's choice to disable it is kept.
+//! that phpenmod links into every SAPI, and an administrator's choice to disable it is kept. The companion and its
+//! unit come along; the unit is enabled where /etc/memring.toml says what to tend, and only by the first installation.
 
 use crate::bootstrap::{self, For};
 use crate::php::Php;
@@ -16,10 +17,11 @@ use std::process::Command;
 pub(crate) const HELP: &str = "\
 cargo xtask package [--check] [--php PHP_CONFIG] [--no-install]
 
-Builds the release extension and a .deb of it for this PHP's API, into target/package.
+Builds the release extension and a .deb of it for this PHP's API, into target/package, with the companion
+/usr/bin/memring and its systemd unit memring-tend.service.
 
   --check           also install it in a bare Debian (debootstrap, kept under target/debootstrap),
-                    load it, remove it, and see that PHP is as before; needs root
+                    load it, run the companion, remove it, and see that PHP is as before; needs root
   --php PHP_CONFIG  the php-config of another PHP than the one in PATH
   --no-install      name missing packages instead of installing them";
 
@@ -57,6 +59,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
 /// Builds the package and returns its path.
 fn build(php: &Php) -> Result<PathBuf, Stop> {
     let so = php.build()?;
+    let companion = Php::build_companion()?;
     run::headline("package");
     let name = format!("php{}-memring", php.version);
     let architecture = quiet("dpkg", Command::new("dpkg").arg("--print-architecture"))?
@@ -68,19 +71,28 @@ fn build(php: &Php) -> Result<PathBuf, Stop> {
     let mods = tree.join(format!("etc/php/{}/mods-available", php.version));
     let docs = tree.join(format!("usr/share/doc/{name}"));
     let control = tree.join("DEBIAN");
-    for folder in [&extensions, &mods, &docs, &control] {
+    let (bin, units) = (tree.join("usr/bin"), tree.join("lib/systemd/system"));
+    for folder in [&extensions, &mods, &docs, &control, &bin, &units] {
         run::make_dir(folder)?;
     }
     let stripped = extensions.join("memring.so");
-    quiet(
-        "strip",
-        Command::new("strip")
-            .arg("--strip-unneeded")
-            .arg("-o")
-            .arg(&stripped)
-            .arg(&so),
+    let program = bin.join("memring");
+    for (from, to, rights) in [(&so, &stripped, 0o644), (&companion, &program, 0o755)] {
+        quiet(
+            "strip",
+            Command::new("strip")
+                .arg("--strip-unneeded")
+                .arg("-o")
+                .arg(to)
+                .arg(from),
+        )?;
+        mode(to, rights)?;
+    }
+    let unit = "memring-tend.service";
+    run::copy(
+        &run::root().join("src/companion").join(unit),
+        &units.join(unit),
     )?;
-    mode(&stripped, 0o644)?;
     run::write(&mods.join("memring.ini"), install::ini_text()?)?;
     documents(&docs)?;
     let size = quiet("du", Command::new("du").args(["-sk"]).arg(&tree))?;
@@ -96,14 +108,14 @@ fn build(php: &Php) -> Result<PathBuf, Stop> {
              on consistent-hashed pools. Takes the place of the memcache extension.\n",
             api = php.api,
             version = php.version,
-            libc = newest_glibc_symbol(&stripped)?,
+            libc = newest_glibc_symbol(&[&stripped, &program])?,
         ),
     )?;
     run::write(
         &control.join("conffiles"),
         format!("/etc/php/{}/mods-available/memring.ini\n", php.version),
     )?;
-    for (file, text) in [("postinst", POSTINST), ("postrm", POSTRM)] {
+    for (file, text) in [("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)] {
         let path = control.join(file);
         run::write(&path, text.replace("@VERSION@", &php.version))?;
         mode(&path, 0o755)?;
@@ -185,9 +197,9 @@ fn documents(docs: &Path) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The newest glibc any symbol of the .so asks for, read from its dynamic symbols.
-fn newest_glibc_symbol(so: &Path) -> Result<String, Stop> {
-    let text = quiet("objdump", Command::new("objdump").arg("-T").arg(so))?;
+/// The newest glibc any symbol of these files asks for, read from their dynamic symbols.
+fn newest_glibc_symbol(files: &[&Path]) -> Result<String, Stop> {
+    let text = quiet("objdump", Command::new("objdump").arg("-T").args(files))?;
     let number = |version: &str| -> Vec<u32> {
         version
             .split('.')
@@ -202,7 +214,7 @@ fn newest_glibc_symbol(so: &Path) -> Result<String, Stop> {
         })
         .max_by_key(|version| number(version))
         .map(str::to_owned)
-        .ok_or_else(|| Stop::Failed(format!("{} names no glibc symbol", so.display())))
+        .ok_or_else(|| Stop::Failed(format!("{files:?} name no glibc symbol")))
 }
 
 fn mode(path: &Path, mode: u32) -> Result<(), Stop> {
@@ -211,6 +223,7 @@ fn mode(path: &Path, mode: u32) -> Result<(), Stop> {
 }
 
 /// The helper is php-common's: it keeps what an administrator has disabled, and has php-fpm and Apache reloaded.
+/// An upgrade restarts the daemon where it runs, and enables nothing.
 const POSTINST: &str = r#"#!/bin/sh
 set -e
 if [ "$1" = configure ]; then
@@ -220,6 +233,22 @@ if [ "$1" = configure ]; then
     elif [ -x /usr/sbin/phpenmod ]; then
         phpenmod -v @VERSION@ memring
     fi
+    if [ -d /run/systemd/system ]; then
+        systemctl daemon-reload || true
+        if [ -n "$2" ]; then
+            systemctl try-restart memring-tend.service || true
+        elif [ -e /etc/memring.toml ]; then
+            systemctl enable --now memring-tend.service || true
+        fi
+    fi
+fi
+"#;
+
+/// The daemon ends before its program goes.
+const PRERM: &str = r#"#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
+    systemctl disable --now memring-tend.service || true
 fi
 "#;
 
@@ -252,12 +281,16 @@ get install -y --no-install-recommends "$1"
 echo "== inside: php --ri memring"
 php --ri memring
 test -z "$(php -v 2>&1 > /dev/null)" || { echo "PHP complains at its start"; php -v; exit 1; }
+echo "== inside: memring --version"
+memring --version
+test "$(memring status --list 127.0.0.1:1,127.0.0.1:2 | tail -n 1)" = "safe to touch the next node: no"
+test -e /lib/systemd/system/memring-tend.service
 echo "== inside: remove"
 get remove -y "$name"
 test -z "$(php -m 2>&1 | grep -i -e memring -e warning)" || { php -m; echo "removal left a trace"; exit 1; }
 test -z "$(find /etc/php -name '*memring*' -type l)" || { find /etc/php -name '*memring*'; exit 1; }
 get purge -y "$name"
-test -z "$(find /etc/php /usr/lib/php /usr/share/doc -name '*memring*')" || { echo "purge left a file"; exit 1; }
+test -z "$(find /etc/php /usr/lib/php /usr/share/doc /usr/bin /lib/systemd/system -name '*memring*')" || { echo "purge left a file"; exit 1; }
 echo "== inside: PHP is clean"
 "#;
 

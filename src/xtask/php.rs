@@ -1,4 +1,5 @@
-//! Which PHP: what one php-config says about the PHP it belongs to, and the extension built for it.
+//! Which PHP: what one php-config says about the PHP it belongs to, the extension built for it, and the companion
+//! that goes with any.
 //!
 //! Everything here is asked from PHP itself; Debian's file names are only used where PHP has no answer
 //! (php-fpm and Apache's module).
@@ -96,6 +97,23 @@ impl Php {
             return Ok(so);
         }
         Err(Stop::Failed(format!("cargo built no {}", so.display())))
+    }
+
+    /// Builds the release companion, which knows no PHP, and returns the path of the program.
+    ///
+    /// # Errors
+    /// When cargo fails.
+    pub(crate) fn build_companion() -> Result<PathBuf, Stop> {
+        let mut command = cargo(["build", "--release", "--package", "memring-companion"]);
+        run::shown("build the release companion", &mut command)?;
+        let program = run::target().join("release/memring");
+        if program.is_file() {
+            return Ok(program);
+        }
+        Err(Stop::Failed(format!(
+            "cargo built no {}",
+            program.display()
+        )))
     }
 
     /// Tells the build scripts which PHP is meant. Left out for the default one, so that a plain `cargo build`
