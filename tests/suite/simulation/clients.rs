@@ -473,6 +473,7 @@ fn play(pool: &Pool, seed: u64, trace: bool) -> History {
 /// Far enough apart for a resync.
 const APART: Plan = Plan::Draw {
     kinds: Kind::PROMISED,
+    row: 1,
     pause: 1000,
 };
 
@@ -507,6 +508,16 @@ fn three_copies_lose_nothing_to_one_fault_at_a_time() {
     for nodes in [&[true; 3], &[false; 3]] {
         keeps("three copies", 50, &pool(nodes, 3, APART));
     }
+}
+
+#[test]
+fn three_copies_lose_nothing_to_two_faults_in_a_row() {
+    let plan = Plan::Draw {
+        kinds: Kind::MODEL,
+        row: 2,
+        pause: 1000,
+    };
+    keeps("two in a row", 50, &pool(&[true; 3], 3, plan));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! A plan is drawn fault by fault while the run goes on. "One at a time" leaves a pause between
 //! the end of one and the begin of the next, and waits until the pool is calm where the pool
-//! can tell; "back to back" leaves none (F14 of the fault matrix). A script is a schedule of
+//! can tell; "in a row" leaves none between so many (F14 of the fault matrix: two). A script is a schedule of
 //! its own, for one trap each.
 
 use super::random::Random;
@@ -180,7 +180,9 @@ pub(super) enum Plan {
     Draw {
         /// From which kinds.
         kinds: &'static [Kind],
-        /// At least; 0 is back to back.
+        /// So many back to back, then a pause.
+        row: u64,
+        /// How long at least.
         pause: u64,
     },
     /// These, when, and for how long. They may overlap.

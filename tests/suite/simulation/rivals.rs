@@ -333,6 +333,7 @@ pub(super) fn some_key(keys: Key, random: &mut Random) -> Key {
 /// The faults of the model, so far apart that any resync could have been done.
 const APART: Plan = Plan::Draw {
     kinds: Kind::MODEL,
+    row: 1,
     pause: 5000,
 };
 

@@ -207,7 +207,10 @@ pub(super) struct World {
     next_connection: u64,
     barred: BTreeSet<(usize, usize, Way)>,
     held: Vec<usize>,
+    /// Under way.
     faults: usize,
+    /// Drawn so far.
+    begun: u64,
     turns: BTreeMap<Key, usize>,
     history: History,
     trace: bool,
@@ -253,6 +256,7 @@ impl World {
             barred: BTreeSet::new(),
             held: Vec::new(),
             faults: 0,
+            begun: 0,
             turns: BTreeMap::new(),
             history: History::default(),
             trace,

@@ -11,7 +11,7 @@ use super::{CALM, Event, Phase, State, World};
 impl World {
     pub(super) fn next_fault(&mut self, since: u64) {
         let (kinds, pause) = match self.setup.plan {
-            Plan::Draw { kinds, pause } => (kinds, pause),
+            Plan::Draw { kinds, .. } => (kinds, self.pause()),
             Plan::Calm | Plan::Script(_) => (&[] as &[Kind], 0),
         };
         let ended = self.time >= self.setup.duration;
@@ -36,7 +36,16 @@ impl World {
         let fault = kind.draw(self.places.len(), self.seats.len(), &mut self.random);
         let lasts = fault.lasts(&mut self.random);
         self.faults += 1;
+        self.begun += 1;
         self.begin(fault, lasts);
+    }
+
+    /// Between the last fault and the next: none within a row.
+    fn pause(&self) -> u64 {
+        match self.setup.plan {
+            Plan::Draw { row, pause, .. } if self.begun.is_multiple_of(row.max(1)) => pause,
+            Plan::Draw { .. } | Plan::Calm | Plan::Script(_) => 0,
+        }
     }
 
     /// Every node can be believed, and nobody remembers that one missed something.
@@ -145,7 +154,8 @@ impl World {
             Fault::Flush { .. } | Fault::Evict { .. } | Fault::Cut { .. } => {}
             Fault::Kill { .. } | Fault::Clock { .. } => {}
         }
-        if let Plan::Draw { pause, .. } = self.setup.plan {
+        if let Plan::Draw { .. } = self.setup.plan {
+            let pause = self.pause();
             self.after(pause, Event::Next(self.time + pause));
         }
     }
