@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! MEMRING_SEEDS=100000 cargo test -p memring-tests --release --test suite simulation::
-//! MEMRING_SEED=4711    cargo test … simulation::rivals::primary -- --nocapture    one seed, with a trace
+//! MEMRING_SEED=4711    cargo test … simulation::rivals::who_reads_the_owner -- --nocapture    one seed, with a trace
 //! ```
 //!
 //! | file | what it is |
