@@ -264,6 +264,7 @@ case "$1" in remove|purge)
     for link in /etc/php/@VERSION@/*/conf.d/*-memring.ini; do
         if [ -L "$link" ]; then rm -f "$link"; fi
     done
+    if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi
 esac
 "#;
 
