@@ -55,6 +55,8 @@ pub struct Close {
     /// Time in seconds since 1970, for people.
     since: u64,
     nodes: Vec<State>,
+    /// Somebody else wrote meanwhile.
+    conflict: bool,
     closed: Option<Closed>,
 }
 
@@ -80,6 +82,8 @@ enum Step {
     Removing,
     /// The new value was refused, and the old one is put back.
     Restoring,
+    /// Somebody else wrote elsewhere, and ours is taken back here.
+    Withdrawing,
     /// It has what was written.
     Stored,
     /// It has not, and will not be asked again.
@@ -100,9 +104,9 @@ impl Close {
         out: &mut Vec<Send>,
     ) -> Close {
         let rules = grips.rules;
-        // What was never there cannot live on.
+        // What was never there, or was destroyed, cannot live on.
         let ending = match ending {
-            Ending::Touch if grips.base == Version::default() => Ending::Release,
+            Ending::Touch if grips.base == Version::default() || grips.destroyed => Ending::Release,
             ending => ending,
         };
         let random = if rules.tag { random } else { 0 };
@@ -117,6 +121,7 @@ impl Close {
         };
         let mut close = Close {
             nodes: Vec::new(),
+            conflict: false,
             closed: None,
             since: now / 1000,
             ending,
@@ -254,7 +259,7 @@ impl Close {
         match state.step {
             Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
             Step::Writing if refused => self.restore(place, out),
-            Step::Restoring => self.set(place, Step::Missed),
+            Step::Restoring | Step::Withdrawing => self.set(place, Step::Missed),
             Step::Writing if view.stale => self.look(place, out),
             Step::Writing | Step::Looking => self.judge(place, out),
             Step::Removing if view.stale => self.set(place, Step::Missed),
@@ -306,6 +311,43 @@ impl Close {
         }
     }
 
+    /// Puts back on one node what was there before our write, which lost.
+    fn withdraw(&mut self, place: usize, out: &mut Vec<Send>) {
+        let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
+        let (tombstone, version) = (self.grips.destroyed, self.version);
+        let touch = self.ending == Ending::Touch;
+        self.set(place, Step::Missed);
+        let Some(view) = self
+            .grips
+            .nodes
+            .get_mut(place)
+            .map(|grip| &mut grip.view)
+            .filter(|view| view.is_known() && !touch)
+        else {
+            return;
+        };
+        let ours = view.stamp().filter(|stamp| stamp.version == version);
+        let (Some(stamp), Some(item)) = (ours, &view.item) else {
+            return;
+        };
+        let command = if base == Version::default() {
+            Command::Remove { cas: item.cas }
+        } else {
+            Command::Write {
+                over: view.over(),
+                stamp: Stamp {
+                    version: base,
+                    inc: stamp.inc,
+                    tombstone,
+                },
+                life,
+                data,
+            }
+        };
+        view.ask(place, vec![command], out);
+        self.set(place, Step::Withdrawing);
+    }
+
     /// No room for a tombstone: taking the item away needs none, and says as much while all
     /// nodes answer.
     fn remove(&mut self, place: usize, out: &mut Vec<Send>) {
@@ -342,12 +384,22 @@ impl Close {
                 && rules.fence
         };
         let current = |stamp: Stamp| !rules.incarnation || view.inc() == Some(stamp.inc);
+        // Hints that stood there when we read were known; newer ones came since, and may have
+        // been acknowledged before the node's life ended.
+        let known = |stamp: Stamp| {
+            if current(stamp) {
+                self.grips.base
+            } else {
+                self.grips.seen
+            }
+        };
         let next = match view.stamp() {
             _ if removed => Step::Stored,
             Some(stamp) if stamp.version == self.version && current(stamp) => Step::Stored,
             Some(stamp)
-                if current(stamp)
-                    && (taken_over(stamp) || stamp.version > self.grips.base && rules.fence) =>
+                if stamp.version != self.version
+                    && (current(stamp) && taken_over(stamp)
+                        || rules.fence && stamp.version > known(stamp)) =>
             {
                 // A touch has nothing to lose: who wrote meanwhile also made it live on.
                 if self.ending == Ending::Touch {
@@ -379,8 +431,17 @@ impl Close {
                 .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == wanted))
                 .collect::<Vec<_>>()
         };
-        if !steps(Step::Conflict).is_empty() {
-            return self.end(Closed::Conflict, out);
+        if self.conflict || !steps(Step::Conflict).is_empty() {
+            let stored = steps(Step::Stored);
+            self.conflict = true;
+            // A clock that is ahead would have ours win later over what was acknowledged.
+            for place in stored {
+                self.withdraw(place, out);
+            }
+            if out.is_empty() {
+                self.end(Closed::Conflict, out);
+            }
+            return;
         }
         let (rules, views) = (self.grips.rules, self.views());
         let missed = steps(Step::Missed);

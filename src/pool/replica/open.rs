@@ -280,13 +280,20 @@ impl Open {
                 .get(place)
                 .is_some_and(|view| view.token || view.is_endless())
         });
-        // A majority of the preferred nodes; of two both, while both are there.
-        let needed = if live.len() >= PREFERRED {
-            2
-        } else {
-            live.len()
+        // A majority of the preferred nodes, and of two both. A node that lost its memory lost
+        // our token, too, and gives it to the next who asks: its word does not count.
+        let rules = self.wish.rules;
+        let sure = |places: &[usize]| {
+            places
+                .iter()
+                .filter(|place| view::is_trusted(&self.views, **place, rules))
+                .count()
         };
-        if held.len() >= needed {
+        let (needed, counted) = match sure(&live) {
+            2.. => (2, sure(&held)),
+            _ => (live.len(), held.len()),
+        };
+        if counted >= needed {
             return true;
         }
         if now >= self.begun.saturating_add(turn.wait) {
