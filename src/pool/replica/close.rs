@@ -311,6 +311,18 @@ impl Close {
         }
     }
 
+    /// Takes back what was stored: a clock that is ahead would have it win later over what
+    /// others had acknowledged.
+    fn lose(&mut self, stored: &[usize], out: &mut Vec<Send>) {
+        self.conflict = true;
+        for place in stored {
+            self.withdraw(*place, out);
+        }
+        if out.is_empty() {
+            self.end(Closed::Conflict, out);
+        }
+    }
+
     /// Puts back on one node what was there before our write, which lost.
     fn withdraw(&mut self, place: usize, out: &mut Vec<Send>) {
         let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
@@ -433,15 +445,7 @@ impl Close {
         };
         if self.conflict || !steps(Step::Conflict).is_empty() {
             let stored = steps(Step::Stored);
-            self.conflict = true;
-            // A clock that is ahead would have ours win later over what was acknowledged.
-            for place in stored {
-                self.withdraw(place, out);
-            }
-            if out.is_empty() {
-                self.end(Closed::Conflict, out);
-            }
-            return;
+            return self.lose(&stored, out);
         }
         let (rules, views) = (self.grips.rules, self.views());
         let missed = steps(Step::Missed);
@@ -453,6 +457,7 @@ impl Close {
                     .is_none_or(|view| !view::is_listed(&views, &view.name, rules))
             });
         if counted.len() < view::quorum(self.nodes.len()) {
+            // What a node took stays: somebody may have read it by now, and found it on two.
             return self.end(Closed::Failed, out);
         }
         let absent: Vec<Box<str>> = missed
