@@ -138,9 +138,8 @@ impl Wish {
     /// nodes; in a copied mode fewer than two nodes, or one server twice.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy } = &self.topology;
-        let refuse = |cause: String, hint: &str| {
-            Err(Error::new(Kind::Config, cause).hint(hint.to_owned()))
-        };
+        let refuse =
+            |cause: String, hint: &str| Err(Error::new(Kind::Config, cause).hint(hint.to_owned()));
         if policy.mode == Mode::Single {
             return match policy.copies {
                 Some(_) => refuse(

@@ -10,7 +10,8 @@ use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies";
+pub(super) const KNOWN: &str =
+    "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,8 +64,8 @@ pub(super) fn apply(
             "id" => node.id = Some(value),
             "mode" => all.mode = Some(read_mode(&value)?),
             "copies" => all.copies = Some(usize::try_from(number() as i64).unwrap_or(0)),
-            "auth" | "user" | "password" | "database" | "prefix" | "placement"
-            | "read_timeout" | "stream" => {
+            "auth" | "user" | "password" | "database" | "prefix" | "placement" | "read_timeout"
+            | "stream" => {
                 return Err(refuse(
                     format!("option \"{name}\" is not supported by this version"),
                     format!("Take it out; known here are {KNOWN}"),

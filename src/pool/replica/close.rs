@@ -57,6 +57,8 @@ pub struct Close {
     nodes: Vec<State>,
     /// Somebody else wrote meanwhile.
     conflict: bool,
+    /// Those that took it were looked at again.
+    rechecked: bool,
     closed: Option<Closed>,
 }
 
@@ -122,6 +124,7 @@ impl Close {
         let mut close = Close {
             nodes: Vec::new(),
             conflict: false,
+            rechecked: false,
             closed: None,
             since: now / 1000,
             ending,
@@ -275,7 +278,8 @@ impl Close {
         }
     }
 
-    fn look(&mut self, place: usize, out: &mut Vec<Send>) {
+    /// Looks what became of a node that has our write.
+    fn recheck(&mut self, place: usize, out: &mut Vec<Send>) {
         if let Some(grip) = self.grips.nodes.get_mut(place) {
             let read = Command::Read {
                 value: false,
@@ -283,6 +287,10 @@ impl Close {
             };
             grip.view.ask(place, vec![Command::ReadRecord, read], out);
         }
+    }
+
+    fn look(&mut self, place: usize, out: &mut Vec<Send>) {
+        self.recheck(place, out);
         self.set(place, Step::Looking);
     }
 
@@ -443,12 +451,31 @@ impl Close {
                 .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == wanted))
                 .collect::<Vec<_>>()
         };
-        if self.conflict || !steps(Step::Conflict).is_empty() {
-            let stored = steps(Step::Stored);
+        let (stored, newer) = (steps(Step::Stored), steps(Step::Conflict));
+        let won = stored.len() >= view::quorum(self.nodes.len());
+        if self.conflict || (!newer.is_empty() && !won) {
             return self.lose(&stored, out);
         }
+        if !newer.is_empty() && !self.rechecked {
+            // On two nodes it went over what was read, so who else wrote went over ours, or
+            // will be told that he lost. Have ours been written over?
+            self.rechecked = true;
+            for place in stored {
+                self.recheck(place, out);
+            }
+            return;
+        }
+        let followed = stored.iter().any(|place| {
+            self.view(*place)
+                .and_then(View::stamp)
+                .is_some_and(|stamp| stamp.version > self.version)
+        });
         let (rules, views) = (self.grips.rules, self.views());
-        let missed = steps(Step::Missed);
+        let mut missed = steps(Step::Missed);
+        if !followed {
+            // The rest of a write that lost: its node is not believed before it was mended.
+            missed.extend(newer);
+        }
         // Who is said to have missed something does not count, whatever it has now.
         let (counted, listed): (Vec<usize>, Vec<usize>) =
             steps(Step::Stored).into_iter().partition(|place| {
