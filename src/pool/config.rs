@@ -134,8 +134,8 @@ impl Wish {
     /// Checks what only the whole pool can tell.
     ///
     /// # Errors
-    /// `Kind::Config`: copies without a copied mode, fewer than 2, more than 3 or more than
-    /// nodes; in a copied mode fewer than two nodes, or one server twice.
+    /// `Kind::Config`: copies without a copied mode, or other than 3 (2 on two nodes); in a
+    /// copied mode fewer than two nodes, or one server twice.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy } = &self.topology;
         let refuse =
@@ -156,11 +156,14 @@ impl Wish {
             );
         }
         if let Some(copies) = policy.copies
-            && (!(2..=3).contains(&copies) || copies > nodes.len())
+            && copies != nodes.len().min(3)
         {
             return refuse(
-                format!("copies = {copies} is not possible on {} nodes", nodes.len()),
-                "Write 2 or 3, and no more than there are nodes",
+                format!(
+                    "copies = {copies} is not supported on {} nodes by this version",
+                    nodes.len()
+                ),
+                "Leave it out: each session is on three nodes, and on two where there are no more",
             );
         }
         for (place, node) in nodes.iter().enumerate() {
@@ -239,7 +242,7 @@ pub struct Policy {
     pub hash: HashFunction,
     /// Copies and their safety.
     pub mode: Mode,
-    /// Copies of each item in a copied mode, 2 or 3; `None` for as many as there are nodes, up to 3.
+    /// Copies of each item in a copied mode; `None` for as many as there are nodes, up to 3.
     pub copies: Option<usize>,
     /// The pool's name in the file, empty for a list.
     pub name: String,
