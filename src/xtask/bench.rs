@@ -14,14 +14,16 @@
 mod bare;
 mod contender;
 mod report;
+mod shape;
 
 use crate::php::Php;
 use crate::run::{self, Running, Scratch};
 use crate::servers::Memcached;
 use crate::{Stop, bootstrap, failed};
-use bare::{Bare, Exchange};
+use bare::Bare;
 use contender::{Contender, Worker};
 use report::{Facts, Report, Row};
+use shape::{redis_shape, shape};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -49,7 +51,7 @@ const NODES: usize = 4;
 const SLICES: u32 = 30;
 
 /// Rows: name, passes in one slice, and the bar that memring is held to, a share of the bare loop.
-const ROWS: [(&str, u32, Option<f64>); 10] = [
+const ROWS: [(&str, u32, Option<f64>); 11] = [
     ("get", 150, Some(0.92)),
     ("set", 150, Some(0.92)),
     ("miss", 150, None),
@@ -60,6 +62,7 @@ const ROWS: [(&str, u32, Option<f64>); 10] = [
     ("increment", 150, None),
     ("session", 25, None),
     ("session-kept", 50, None),
+    ("session-copied", 40, None),
 ];
 
 struct Options {
@@ -207,6 +210,9 @@ impl Field {
         for _ in 0..slices {
             best_bare = best_bare.min(self.bare.run(&shape, fresh, count)?);
             for (worker, best) in self.workers.iter_mut().zip(&mut best) {
+                if !contender::takes_part(worker.name, name) {
+                    continue;
+                }
                 if worker.name == "phpredis" {
                     let bare = self.bare_redis.as_mut();
                     let Some(bare) = bare.filter(|_| !redis_shape.is_empty()) else {
@@ -349,96 +355,6 @@ fn contenders(
         _ => run::say("   phpredis or redis-server is not installed: left out"),
     }
     all
-}
-
-const SMALL: usize = 100;
-const LARGE: usize = 10_240;
-
-/// The steps of one pass of `row` in memcached's words; `places` is the port of each of the hundred keys.
-fn shape(row: &str, ports: &[u16], places: &str) -> Vec<Vec<Exchange>> {
-    let to = |node: usize, request: Vec<u8>, end: &'static [u8]| Exchange { node, request, end };
-    let get = |key: &str| vec![to(0, format!("get {key}\r\n").into_bytes(), b"END\r\n")];
-    let set = |key: &str, length: usize| {
-        let mut request = format!("set {key} 0 0 {length}\r\n").into_bytes();
-        request.resize(request.len() + length, b'x');
-        request.extend_from_slice(b"\r\n");
-        vec![to(0, request, b"STORED\r\n")]
-    };
-    let many = |node_of: &dyn Fn(usize) -> usize| {
-        let mut requests = vec![String::new(); ports.len()];
-        for key in 0..100 {
-            if let Some(request) = requests.get_mut(node_of(key)) {
-                request.push_str(&format!(" bench:{key}"));
-            }
-        }
-        let asked = requests
-            .iter()
-            .enumerate()
-            .filter(|(_, keys)| !keys.is_empty());
-        asked
-            .map(|(node, keys)| to(node, format!("get{keys}\r\n").into_bytes(), b"END\r\n"))
-            .collect::<Vec<_>>()
-    };
-    match row {
-        "get" => vec![get("bench:small")],
-        "set" => vec![set("bench:small", SMALL)],
-        "miss" => vec![get("bench:missing")],
-        "get-10k" => vec![get("bench:large")],
-        // Under another key: the next get of a client checks what it reads.
-        "set-10k" => vec![set("bench:other", LARGE)],
-        "multi-1" => vec![many(&|_| 0)],
-        "multi-4" => {
-            let owners: Vec<usize> = places
-                .split_whitespace()
-                .map(|port| {
-                    ports
-                        .iter()
-                        .position(|p| p.to_string() == port)
-                        .unwrap_or(0)
-                })
-                .collect();
-            vec![many(&|key| owners.get(key).copied().unwrap_or(0))]
-        }
-        "increment" => vec![vec![to(0, b"incr bench:number 1\r\n".to_vec(), b"\r\n")]],
-        // The least there is to it: read, then write. A lock comes on top.
-        _ => vec![get("bench:small"), set("bench:other", SMALL)],
-    }
-}
-
-/// The same in Redis' words, for phpredis; empty where its row has no fair match.
-fn redis_shape(row: &str) -> Vec<Vec<Exchange>> {
-    let say = |words: &[&str], end: &'static [u8]| {
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        vec![Exchange {
-            node: 0,
-            request: request.into_bytes(),
-            end,
-        }]
-    };
-    let (small, large) = ("x".repeat(SMALL), "x".repeat(LARGE));
-    match row {
-        "get" => vec![say(&["GET", "bench:small"], b"x\r\n")],
-        "set" => vec![say(&["SET", "bench:small", &small], b"OK\r\n")],
-        "miss" => vec![say(&["GET", "bench:missing"], b"-1\r\n")],
-        "set-10k" => vec![say(&["SET", "bench:other", &large], b"OK\r\n")],
-        "multi-1" => {
-            let keys: Vec<String> = (0..100).map(|key| format!("bench:{key}")).collect();
-            let words: Vec<&str> = std::iter::once("MGET")
-                .chain(keys.iter().map(String::as_str))
-                .collect();
-            // The last of a hundred values ends as the others do: the loop counts on one read, as 12 KB allow it.
-            vec![say(&words, b"x\r\n")]
-        }
-        "increment" => vec![say(&["INCR", "bench:number"], b"\r\n")],
-        "session" | "session-kept" => vec![
-            say(&["GET", "bench:small"], b"x\r\n"),
-            say(&["SET", "bench:other", &small], b"OK\r\n"),
-        ],
-        _ => Vec::new(),
-    }
 }
 
 fn facts(workers: &[Worker], options: &Options) -> Result<Facts, Stop> {

@@ -123,6 +123,22 @@ $rows = [
         ini_restore('memcached.sess_persistent');
         return $good;
     },
+    // On three nodes, over kept connections, each client as its documentation says.
+    'session-copied' => function (int $n) use ($session, $who, $ports) {
+        $three = array_slice($ports, 0, 3);
+        $list = fn(string $before, string $behind) => implode(',', array_map(fn($port) => "{$before}127.0.0.1:$port$behind", $three));
+        $settings = match ($who) {
+            'memring' => ['session.save_handler' => 'memring', 'session.save_path' => $list('tcp://', '?persistent=1')],
+            'php-memcached' => ['session.save_path' => $list('', ''), 'memcached.sess_persistent' => '1',
+                'memcached.sess_number_of_replicas' => '2', 'memcached.sess_randomize_replica_read' => '0'],
+            default => ['session.save_path' => $list('tcp://', '?persistent=1'), 'memcache.session_redundancy' => '3'],
+        };
+        $before = array_map('ini_get', array_combine(array_keys($settings), array_keys($settings)));
+        array_walk($settings, fn($value, $name) => ini_set($name, $value));
+        $good = $session($n);
+        array_walk($before, fn($value, $name) => ini_set($name, $value));
+        return $good;
+    },
 ];
 
 if ($argv[3] === 'once') {

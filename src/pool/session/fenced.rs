@@ -20,7 +20,7 @@ use crate::replica::{
     Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn, Wish,
     record_key,
 };
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How copied sessions are kept.
@@ -333,11 +333,13 @@ impl Store for Fenced {
     }
 }
 
-/// This host's name, for records; without blanks, which part the words of one.
+/// This host's name, for records; without blanks, which part the words of one. Read once
+/// in a process: four system calls less in each request.
 fn host_name() -> Box<str> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.split_whitespace().next() {
-        Some(name) => name.into(),
-        None => "unnamed".into(),
-    }
+    static NAME: OnceLock<Box<str>> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        name.split_whitespace().next().unwrap_or("unnamed").into()
+    })
+    .clone()
 }
