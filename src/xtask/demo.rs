@@ -3,6 +3,8 @@
 //! PHP does the work through the built extension; what the table says is then asked from the nodes themselves, so
 //! that it shows what is there and not what PHP believes. Everything it starts has ended when it returns.
 
+mod copies;
+
 use crate::bootstrap::{self, For};
 use crate::php::Php;
 use crate::run::{self, Scratch};
@@ -15,13 +17,16 @@ use std::time::{Duration, Instant};
 
 /// What --help prints.
 pub(crate) const HELP: &str = "\
-cargo xtask demo [--serve] [--so FILE] [--no-install]
+cargo xtask demo [--serve] [--so FILE] [--companion FILE] [--no-install]
 
-Installs what is missing, builds the release extension, starts three memcached on free loopback ports and shows
-values spread over the ring and 200 sessions from parallel PHP workers. Leaves nothing running.
+Installs what is missing, builds the release extension and companion, starts three memcached on free loopback ports
+and shows values spread over the ring and 200 sessions from parallel PHP workers. Then 200 sessions on copies: three
+more nodes, each killed and brought back empty in turn while workers write; the last line counts what was lost, and
+the exit code is 1 unless that is nothing. Leaves nothing running.
 
   --serve       then keep a page open at a printed address until Ctrl-C
   --so FILE     an extension built before, instead of building the release one
+  --companion FILE  a companion (memring) built before, instead of building the release one
   --no-install  name what is missing instead of installing it";
 
 const NODES: usize = 3;
@@ -40,11 +45,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// When something is missing, does not build, or anything came out otherwise than it should.
 pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     use lexopt::prelude::*;
-    let (mut serve, mut so, mut install) = (false, None, true);
+    let (mut serve, mut so, mut companion, mut install) = (false, None, None, true);
     while let Some(word) = parser.next()? {
         match word {
             Long("serve") => serve = true,
             Long("so") => so = Some(PathBuf::from(parser.value()?)),
+            Long("companion") => companion = Some(PathBuf::from(parser.value()?)),
             Long("no-install") => install = false,
             _ => return Err(word.unexpected().into()),
         }
@@ -54,6 +60,12 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     let so = match so {
         Some(so) => so.canonicalize().map_err(|why| failed(so.display(), why))?,
         None => php.build()?,
+    };
+    let companion = match companion {
+        Some(file) => file
+            .canonicalize()
+            .map_err(|why| failed(file.display(), why))?,
+        None => Php::build_companion()?,
     };
     let scratch = Scratch::new("demo")?;
     run::headline("three memcached");
@@ -67,6 +79,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     values(&stage)?;
     sessions(&stage)?;
     table(&nodes)?;
+    copies::show(&stage, &companion)?;
     if serve {
         let page = PhpServer::start(
             &php,
@@ -101,6 +114,7 @@ impl<'run> Stage<'run> {
         for (name, text) in [
             ("values.php", include_str!("demo/values.php")),
             ("worker.php", include_str!("demo/worker.php")),
+            ("visitor.php", include_str!("demo/visitor.php")),
             ("index.php", include_str!("demo/index.php")),
         ] {
             run::write(&folder.join(name), text)?;

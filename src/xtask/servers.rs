@@ -79,12 +79,30 @@ impl Memcached {
     /// # Errors
     /// When it does not start.
     pub(crate) fn start() -> Result<Self, Stop> {
-        let (running, port) = on_free_port("memcached", |port| {
-            let mut command = memcached();
-            command.args(["-l", "127.0.0.1", "-p", &port.to_string()]);
-            command
-        })?;
+        let (running, port) = on_free_port("memcached", on_port)?;
         Ok(Self { port, running })
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    /// Starts a killed one again on its port, with nothing in it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start_again(&mut self) -> Result<(), Stop> {
+        self.running = Running::start_in_group(&mut on_port(self.port))?;
+        let port = self.port;
+        if until(&mut self.running, || {
+            TcpStream::connect_timeout(&loopback(port), START).is_ok()
+        }) {
+            return Ok(());
+        }
+        Err(Stop::Failed(format!(
+            "memcached does not start again on port {port}"
+        )))
     }
 
     /// One on a unix socket.
@@ -143,6 +161,12 @@ impl Drop for Memcached {
         // On TERM it looks up only once a second, and it has nothing to save.
         self.running.kill();
     }
+}
+
+fn on_port(port: u16) -> Command {
+    let mut command = memcached();
+    command.args(["-l", "127.0.0.1", "-p", &port.to_string()]);
+    command
 }
 
 fn memcached() -> Command {
