@@ -77,107 +77,122 @@ impl Pool {
         task: Task<'_>,
         call: &mut Call,
     ) -> Vec<(usize, Result<Vec<Reply>, Lost>)> {
+        let said: Vec<(Task<'_>, &Send)> = sends.iter().map(|send| (task, send)).collect();
+        let heard = self.exchange_each(&said, call);
+        let places = sends.iter().map(|send| send.place);
+        places.zip(heard).collect()
+    }
+
+    /// Pipelines of one or many machines, all under way at the same time; what is for the
+    /// same node goes there together. The answers are in the order of `sends`.
+    pub(super) fn exchange_each(
+        &mut self,
+        sends: &[(Task<'_>, &Send)],
+        call: &mut Call,
+    ) -> Vec<Result<Vec<Reply>, Lost>> {
         let now = Instant::now();
-        let member = |place: usize| task.nodes.get(place).copied();
-        // A write to a server nobody asked yet: what it takes has to be known before.
-        let strangers: Vec<usize> = sends
-            .iter()
-            .filter(|send| !send.commands.iter().all(is_read))
-            .filter_map(|send| member(send.place))
-            .filter(|index| self.takes_versions(*index).is_none() && self.allows(*index, now))
-            .collect();
-        if !strangers.is_empty() {
-            let first = call.used;
-            let answered = self.exchange_all(&strangers, call, |out, asks| {
-                classic::version(out);
-                asks.push(Expect::Version);
-            });
-            for (index, lane) in answered {
-                self.note_version(index, call, lane);
-            }
-            call.used = first;
-        }
+        let member = |(task, send): &(Task<'_>, &Send)| task.nodes.get(send.place).copied();
+        self.meet(sends, call, now);
         let first = call.used;
-        let mut results = Vec::with_capacity(sends.len());
         let mut asked = Vec::with_capacity(sends.len());
         for send in sends {
-            let index = member(send.place).filter(|index| self.allows(*index, now));
-            let place = index.and_then(|index| {
+            let index = member(send).filter(|index| self.allows(*index, now));
+            asked.push(index.and_then(|index| {
                 let known = self.takes_versions(index);
                 let lane = self.lane_index(call, first, index)?;
-                Some((lane, index, known))
-            });
-            match place {
-                Some((lane, index, known)) => {
-                    self.say_send(send, task, call, lane, known);
-                    asked.push((send, lane, index, known));
-                }
-                None => results.push((send.place, Err(Lost { maybe_done: false }))),
-            }
+                let start = say_send(*send, call, lane, known)?;
+                Some(Asked {
+                    lane,
+                    start,
+                    index,
+                    known,
+                })
+            }));
         }
         self.tell_skipped(call);
         fanout::run(
             call.lanes.get_mut(first..call.used).unwrap_or_default(),
             &[],
         );
-        for (send, lane, index, known) in asked {
-            let replies = self.read_send(send, task, call, lane, index, known);
-            results.push((send.place, replies));
-        }
+        let mut well: Vec<bool> = (first..call.used)
+            .map(|lane| {
+                if let Some(index) = call.lanes.get(lane).map(|lane| lane.member) {
+                    self.note_version(index, call, lane);
+                }
+                self.note(call, lane)
+            })
+            .collect();
+        let replies = asked
+            .into_iter()
+            .zip(sends)
+            .map(|(asked, send)| {
+                let Some(asked) = asked else {
+                    return Err(Lost { maybe_done: false });
+                };
+                let well = well.get_mut(asked.lane - first);
+                self.read_send(*send, call, asked, well)
+            })
+            .collect();
         call.used = first;
-        results
+        replies
     }
 
-    fn say_send(
-        &self,
-        send: &Send,
-        task: Task<'_>,
-        call: &mut Call,
-        lane: usize,
-        known: Option<bool>,
-    ) {
-        let Some(lane) = call.lanes.get_mut(lane) else {
+    /// Asks each server nobody asked yet and that is to be told to write: what it takes has
+    /// to be known before.
+    fn meet(&mut self, sends: &[(Task<'_>, &Send)], call: &mut Call, now: Instant) {
+        let mut strangers: Vec<usize> = Vec::new();
+        for (task, send) in sends {
+            if !send.commands.iter().all(is_read)
+                && let Some(index) = task.nodes.get(send.place).copied()
+                && self.takes_versions(index).is_none()
+                && !strangers.contains(&index)
+                && self.allows(index, now)
+            {
+                strangers.push(index);
+            }
+        }
+        if strangers.is_empty() {
             return;
-        };
-        if known.is_none() {
-            classic::version(&mut lane.out);
-            lane.asks.push(Expect::Version);
         }
-        lane.repeatable = send.commands.iter().all(is_read);
-        lane.stores = send
-            .commands
-            .iter()
-            .any(|command| matches!(command, Command::Write { .. }));
-        let words = words(task, known.unwrap_or(false));
-        for (opaque, command) in (0..).zip(&send.commands) {
-            words.say(command, opaque, &mut lane.out, &mut lane.asks);
-        }
-    }
-
-    fn read_send(
-        &mut self,
-        send: &Send,
-        task: Task<'_>,
-        call: &mut Call,
-        lane: usize,
-        index: usize,
-        known: Option<bool>,
-    ) -> Result<Vec<Reply>, Lost> {
-        if known.is_none() {
+        let first = call.used;
+        let answered = self.exchange_all(&strangers, call, |out, asks| {
+            classic::version(out);
+            asks.push(Expect::Version);
+        });
+        for (index, lane) in answered {
             self.note_version(index, call, lane);
         }
+        call.used = first;
+    }
+
+    /// The replies to one pipeline out of its lane. `well` says whether the lane can be
+    /// believed, and is told when it cannot.
+    fn read_send(
+        &mut self,
+        (task, send): (Task<'_>, &Send),
+        call: &mut Call,
+        asked: Asked,
+        well: Option<&mut bool>,
+    ) -> Result<Vec<Reply>, Lost> {
+        let Asked {
+            lane,
+            start,
+            index,
+            known,
+        } = asked;
         let sent = call.lanes.get(lane).is_some_and(fanout::Lane::was_sent);
-        if !self.note(call, lane) {
+        let Some(well) = well.filter(|well| **well) else {
             return Err(Lost { maybe_done: sent });
-        }
+        };
         let Some(answered) = call.lanes.get(lane) else {
             return Err(Lost { maybe_done: sent });
         };
         let words = words(task, known.or(self.takes_versions(index)).unwrap_or(false));
-        let answers = answered.answers.iter();
+        let end = start + send.commands.len();
+        let answers = answered.answers.get(start..end).unwrap_or_default();
         let replies: Result<Vec<Reply>, &'static str> = answers
-            .filter(|reply| !matches!(reply, wire::Reply::Version(_)))
-            .zip((0..).zip(&send.commands))
+            .iter()
+            .zip((start as u64..).zip(&send.commands))
             .map(|(reply, (opaque, command))| {
                 // Before the server was known the value was asked for in any case.
                 let command = match command {
@@ -193,6 +208,7 @@ impl Pool {
         match replies {
             Ok(replies) if replies.len() == send.commands.len() => Ok(replies),
             short_or_wrong => {
+                *well = false;
                 let what = short_or_wrong
                     .err()
                     .unwrap_or("fewer answers than questions");
@@ -234,6 +250,46 @@ impl Pool {
             member.node.borrow_mut().takes_versions = Some(version >= VERSIONS_SINCE);
         }
     }
+}
+
+/// Where the answers to a pipeline will be.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    lane: usize,
+    /// The first of its answers in the lane; also the opaque number of its first command.
+    start: usize,
+    /// The node, and whether it takes versions, as far as that was known.
+    index: usize,
+    known: Option<bool>,
+}
+
+/// Adds a pipeline to a lane; the number of answers before its own.
+fn say_send(
+    (task, send): (Task<'_>, &Send),
+    call: &mut Call,
+    lane: usize,
+    known: Option<bool>,
+) -> Option<usize> {
+    let lane = call.lanes.get_mut(lane)?;
+    let reads = send.commands.iter().all(is_read);
+    if lane.asks.is_empty() {
+        lane.repeatable = reads;
+        if known.is_none() {
+            classic::version(&mut lane.out);
+            lane.asks.push(Expect::Version);
+        }
+    }
+    lane.repeatable &= reads;
+    lane.stores |= send
+        .commands
+        .iter()
+        .any(|command| matches!(command, Command::Write { .. }));
+    let start = lane.asks.len();
+    let words = words(task, known.unwrap_or(false));
+    for (opaque, command) in (start as u64..).zip(&send.commands) {
+        words.say(command, opaque, &mut lane.out, &mut lane.asks);
+    }
+    Some(start)
 }
 
 fn words<'a>(task: Task<'a>, has_e: bool) -> Words<'a> {

@@ -5,18 +5,22 @@
 //! a small item on the node itself that its runner renews. It decides nothing but who works.
 
 use super::Pool;
-use super::copies::Task;
+use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
 use crate::item::Span;
-use crate::replica::{Founded, Founding, Mend, Resync, Resynced, Rules};
+use crate::replica::{Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
 use crate::wire::{Expect, Reply, Store, classic};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long the turn of a pass outlives the last sign of its runner, seconds.
 const TURN: u32 = 30;
 /// How often the runner gives a sign.
 const SIGN: Duration = Duration::from_secs(10);
+/// Keys that are mended at the same time, and the bytes of their items, unless one alone has
+/// more: a step is said by a node before anybody else waits for it, and within its time limit.
+const BATCH: usize = 128;
+const BATCH_BYTES: usize = 256 * 1024;
 /// A node with millions of keys needs longer to list them than for any other answer.
 const LISTING: Duration = Duration::from_secs(60);
 
@@ -145,8 +149,21 @@ impl Pool {
             }
         };
         let all = keys.len();
+        let mut keys = keys.into_iter().peekable();
         let mut sign = Instant::now();
-        for (number, key) in (1..).zip(keys) {
+        let mut seen = 0;
+        loop {
+            let mut batch: Vec<Vec<u8>> = Vec::new();
+            let mut bytes = 0;
+            while batch.len() < BATCH
+                && let Some((key, size)) = keys.next_if(|(_, size)| batch_has_room(bytes, *size))
+            {
+                bytes += size;
+                batch.push(key);
+            }
+            if batch.is_empty() {
+                break;
+            }
             if sign.elapsed() > SIGN {
                 sign = Instant::now();
                 let key = turn_key(record_key);
@@ -154,31 +171,18 @@ impl Pool {
                     classic::touch(out, &key, TURN);
                     asks.push(Expect::Touched);
                 });
-                // What was refused for so many keys needs no list of its own.
-                call.reset(Verb::Get);
             }
-            progress(number, all);
-            let preferred = self.preferred(&key, crate::replica::PREFERRED);
-            let Some(place) = preferred.iter().position(|node| *node == target) else {
-                continue;
-            };
-            let names: Vec<Box<str>> = preferred.iter().map(|node| self.ring_name(*node)).collect();
-            let mut out = Vec::new();
-            let mut mend = Mend::new(&names, place, Rules::ALL, &mut out);
-            let task = Task {
-                key: &key,
-                record_key,
-                nodes: &preferred,
-            };
-            self.drive(&mut mend, out, task, call);
-            done.keys += 1;
-            if mend.result() != Some(true) {
-                done.failed += 1;
-                // A node that went away would cost each further key a timeout.
-                if let Some(place) = call.events.iter().find(|e| e.fault).map(|e| e.node) {
-                    done.end = Resynced::Stopped { place };
-                    return done;
-                }
+            // What was refused for so many keys needs no list of its own.
+            call.reset(Verb::Get);
+            seen += batch.len();
+            self.mend_batch(&batch, target, record_key, call, &mut done);
+            progress(seen, all);
+            // A node that went away would cost each further batch a timeout.
+            if done.failed > 0
+                && let Some(place) = call.events.iter().find(|e| e.fault).map(|e| e.node)
+            {
+                done.end = Resynced::Stopped { place };
+                return done;
             }
         }
         if done.failed > 0 {
@@ -192,15 +196,72 @@ impl Pool {
         done
     }
 
-    /// The keys that all nodes but `target` hold, each once; the index of a node that does
+    /// Mends so many keys at the same time: each step of all of them is one pipeline to each
+    /// node, so that the way there and back counts once and not for every key.
+    fn mend_batch(
+        &mut self,
+        keys: &[Vec<u8>],
+        target: usize,
+        record_key: &[u8],
+        call: &mut Call,
+        done: &mut Pass,
+    ) {
+        struct Job<'a> {
+            mend: Mend,
+            key: &'a [u8],
+            nodes: Vec<usize>,
+        }
+        let mut jobs: Vec<Job<'_>> = Vec::with_capacity(keys.len());
+        let mut sends: Vec<(usize, Send)> = Vec::new();
+        let mut out = Vec::new();
+        for key in keys {
+            let nodes = self.preferred(key, crate::replica::PREFERRED);
+            let Some(place) = nodes.iter().position(|node| *node == target) else {
+                continue;
+            };
+            let names: Vec<Box<str>> = nodes.iter().map(|node| self.ring_name(*node)).collect();
+            let mend = Mend::new(&names, place, Rules::ALL, &mut out);
+            sends.extend(out.drain(..).map(|send| (jobs.len(), send)));
+            jobs.push(Job { mend, key, nodes });
+        }
+        // A machine asks for something until it is done: there is nothing it waits for.
+        while !sends.is_empty() {
+            let task = |job: &usize| {
+                let job = jobs.get(*job);
+                Task {
+                    key: job.map_or(b"".as_slice(), |job| job.key),
+                    record_key,
+                    nodes: job.map_or(&[][..], |job| &job.nodes),
+                }
+            };
+            let said: Vec<(Task<'_>, &Send)> =
+                sends.iter().map(|(job, send)| (task(job), send)).collect();
+            let heard = self.exchange_each(&said, call);
+            let mut next = Vec::new();
+            for ((number, send), replies) in sends.iter().zip(heard) {
+                if let Some(job) = jobs.get_mut(*number) {
+                    job.mend.heard(clock(), send.place, replies, &mut out);
+                    next.extend(out.drain(..).map(|send| (*number, send)));
+                }
+            }
+            sends = next;
+        }
+        done.keys += jobs.len();
+        done.failed += jobs
+            .iter()
+            .filter(|job| job.mend.result() != Some(true))
+            .count();
+    }
+
+    /// The keys that all nodes but `target` hold, each once, with the bytes of one copy; the index of a node that does
     /// not tell.
     fn keys_elsewhere(
         &mut self,
         target: usize,
         record_key: &[u8],
         call: &mut Call,
-    ) -> Result<HashSet<Vec<u8>>, usize> {
-        let mut keys = HashSet::new();
+    ) -> Result<HashMap<Vec<u8>, usize>, usize> {
+        let mut keys = HashMap::new();
         for index in (0..self.members.len()).filter(|index| *index != target) {
             let first = call.used;
             let limit = self.set_limit(index, |limit| limit.max(LISTING));
@@ -219,7 +280,7 @@ impl Pool {
                     && let Some(key) = key_of(line(*span))
                     && key != record_key
                 {
-                    keys.insert(key);
+                    keys.insert(key, size_of_item(line(*span)));
                 }
             }
             call.used = first;
@@ -257,6 +318,19 @@ fn turn_key(record_key: &[u8]) -> Vec<u8> {
     [b"~p", name].concat()
 }
 
+fn batch_has_room(bytes: usize, size: usize) -> bool {
+    bytes == 0 || bytes + size <= BATCH_BYTES
+}
+
+/// The bytes of the item in a line "key=… size=…"; 0 where they are not told.
+fn size_of_item(line: &[u8]) -> usize {
+    let size = line
+        .split(|byte| *byte == b' ')
+        .find_map(|word| word.strip_prefix(b"size="));
+    size.and_then(|digits| std::str::from_utf8(digits).ok()?.trim_end().parse().ok())
+        .unwrap_or(0)
+}
+
 /// The key of a line "key=… exp=…"; memcached writes it as in a URL.
 fn key_of(line: &[u8]) -> Option<Vec<u8>> {
     let rest = line.strip_prefix(b"key=")?;
@@ -276,12 +350,13 @@ fn key_of(line: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::key_of;
+    use super::{key_of, size_of_item};
 
     #[test]
     fn a_listed_key_is_read_as_it_was_stored() {
         let line = b"key=a%25b%C4%BE%7e exp=-1 la=1 cas=2 fetch=no cls=1 size=64";
         assert_eq!(key_of(line).as_deref(), Some("a%bľ~".as_bytes()));
+        assert_eq!(size_of_item(line), 64);
         assert_eq!(
             key_of(b"key=100% exp=1").as_deref(),
             Some(b"100%".as_slice())
