@@ -5,8 +5,9 @@
 //! a failure is over, one try is due: the first who claims it asks the node, and for
 //! everybody else the pause begins anew.
 
+use crate::counters::Counter;
 use crate::error::{Error, Kind};
-use crate::shared::Slot;
+use crate::shared::{self, Slot};
 
 /// What is known of one node.
 #[derive(Debug, Default)]
@@ -74,8 +75,13 @@ impl Health {
     pub fn fail(&mut self, now: u64, error: &Error) -> bool {
         self.cause = pack(error);
         let before = std::mem::replace(&mut self.failed, now);
-        self.slot
-            .map_or(before == 0, |slot| slot.fail(now, self.cause))
+        let fresh = self
+            .slot
+            .map_or(before == 0, |slot| slot.fail(now, self.cause));
+        if fresh {
+            shared::count(Counter::Ejections);
+        }
+        fresh
     }
 
     /// Notes an answer; true when the node was failed before, as far as the mark reaches.

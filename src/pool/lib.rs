@@ -12,6 +12,7 @@
 //! | `ring` | WHERE a key lives |
 //! | `wire` | HOW IT IS SAID, no I/O |
 //! | `replica` | HOW MANY: copied reads and writes as state machines |
+//! | `counters` | what is counted on a host |
 //! | `shared` | what the workers of a host see together |
 //! | `health` | whom to leave alone, and until when |
 //! | `node` | WHO: one server and its socket |
@@ -24,6 +25,7 @@
 pub mod call;
 pub mod codec;
 pub mod config;
+pub mod counters;
 pub mod error;
 pub mod fanout;
 pub mod health;

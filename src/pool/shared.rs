@@ -1,24 +1,32 @@
-//! What the processes of a host see of each other: which nodes failed, and whether this
-//! process was forked.
+//! What the processes of a host see of each other: which nodes failed, what was counted,
+//! which keys a node missed, and whether this process was forked.
 //!
-//! The pool's only file with `unsafe`. One region of memory holds a head and 1,024 slots,
-//! one per node. It is either a file of one user, so that web workers, cron jobs and a
-//! second PHP of that user share it, or anonymous memory that only the children of this
-//! process share. It is never unmapped, so a slot is `'static`.
+//! The pool's only file with `unsafe`. One region of memory holds a head, counters, and
+//! 1,024 slots, one per node. It is either a file of one user, so that web workers, cron
+//! jobs and a second PHP of that user share it, or anonymous memory that only the children
+//! of this process share. It is never unmapped, so a slot is `'static`.
 //!
 //! ```text
-//!   head: magic, layout, slots, slots asked for in vain
-//!   slot: who (hash of the node's address) · failed (ms, 0 = up) · cause
+//!   head      magic, layout, slots, slots asked for in vain, name of this life, boot
+//!   counters  64 of them (`counters`)
+//!   host      when tend looked last, the lock and the withdrawals of missed keys
+//!   slot      who (hash of the node's address) · failed (ms, 0 = up) · cause · state · …
+//!   missed    65,536 keys that nodes missed (`missed`)
 //! ```
 //!
 //! Times are milliseconds of the monotonic clock, which all processes of a host share
-//! and no administrator sets. A file that outlived a reboot holds times of the future;
-//! they count as "up".
+//! and no administrator sets. A file that outlived a reboot holds times of the future,
+//! which count as "up", and keys that may be too few, which are thrown away.
 #![allow(
     unsafe_code,
     reason = "memory mapped from the kernel; every block is argued"
 )]
 
+mod missed;
+
+pub use missed::{Miss, Missed, Withdrawal};
+
+use crate::counters::{COUNTERS, Counter};
 use crate::error::{Error, Kind};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fstat, open};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
@@ -33,25 +41,52 @@ pub const SLOTS: usize = 1024;
 /// "memring" and a zero byte.
 const MAGIC: u64 = u64::from_le_bytes(*b"memring\0");
 /// Changes with the shape of the region; a part of the file's name, too.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
-/// What is known of one node on this host.
+/// What is known of one node on this host; what the words mean is for `health` to say.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Slot {
     who: AtomicU64,
     failed: AtomicU64,
     cause: AtomicU64,
-    spare: AtomicU64,
+    /// How the node stands with those who have it probed.
+    pub state: AtomicU64,
+    /// When the next probe is due, milliseconds.
+    pub due: AtomicU64,
+    /// How long probes pause, milliseconds.
+    pub pause: AtomicU64,
+    /// When the state changed last, milliseconds.
+    pub since: AtomicU64,
+    /// The server's process, as far as known: another number is another memory; 0 unknown.
+    pub born: AtomicU64,
 }
 
-#[repr(C)]
+/// What the host's processes know of themselves.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Host {
+    /// When tend looked last.
+    tended: AtomicU64,
+    /// Pools, by the hash of their record's key, that this host alone cannot use.
+    broken: AtomicU64,
+    spare: [AtomicU64; 6],
+}
+
+#[repr(C, align(64))]
 struct Region {
     magic: AtomicU64,
     layout: AtomicU64,
     slots: AtomicU64,
     overflow: AtomicU64,
+    /// Random name of this memory; another one after a reboot.
+    life: AtomicU64,
+    boot: AtomicU64,
+    spare: [AtomicU64; 2],
+    counters: [AtomicU64; COUNTERS],
+    host: Host,
     slot: [Slot; SLOTS],
+    missed: Missed,
 }
 
 /// Who shares the region (`memring.shared`).
@@ -70,7 +105,7 @@ static REGION: OnceLock<Option<&'static Region>> = OnceLock::new();
 
 /// Opens the region, once per process; later calls do nothing.
 ///
-/// With [`Sharing::User`] it is the file `memring-UID.1` in `dir`; with [`Sharing::Master`]
+/// With [`Sharing::User`] it is the file `memring-UID.2` in `dir`; with [`Sharing::Master`]
 /// the memory that [`prepare`] set aside.
 ///
 /// # Errors
@@ -96,7 +131,7 @@ pub fn start(sharing: Sharing, dir: &Path) -> Result<(), Error> {
 /// The slot of the node at `address`, made when there is none; `None` without a region, or
 /// when all slots are taken.
 pub fn slot(address: &[u8]) -> Option<&'static Slot> {
-    let region = (*REGION.get()?)?;
+    let region = region()?;
     let who = name_of(address);
     let start = who as usize % SLOTS;
     let (tail, head) = region.slot.split_at(start);
@@ -116,13 +151,66 @@ pub fn slot(address: &[u8]) -> Option<&'static Slot> {
     None
 }
 
+/// Adds one to a counter of this host; nothing without a region.
+pub fn count(counter: Counter) {
+    count_many(counter, 1);
+}
+
+/// Adds to a counter of this host; nothing without a region.
+pub fn count_many(counter: Counter, by: u64) {
+    if let Some(word) = region().and_then(|region| region.counters.get(counter.index())) {
+        word.fetch_add(by, Relaxed);
+    }
+}
+
+/// What a counter of this host stands at, since the region was made; 0 without one.
+pub fn counted(counter: Counter) -> u64 {
+    region()
+        .and_then(|region| region.counters.get(counter.index()))
+        .map_or(0, |word| word.load(Relaxed))
+}
+
+/// The keys that nodes missed, as far as this host wrote them; `None` without a region.
+pub fn missed() -> Option<&'static Missed> {
+    region().map(|region| &region.missed)
+}
+
+/// The random name of this region's life; `None` without a region.
+pub fn life() -> Option<u64> {
+    region().map(|region| region.life.load(Relaxed))
+}
+
+/// Notes that tend looks after this host's pools at `now`.
+pub fn tend(now: u64) {
+    if let Some(region) = region() {
+        region.host.tended.store(now, Relaxed);
+    }
+}
+
+/// When tend looked last; `None` when it never did, or before a reboot.
+pub fn tended(now: u64) -> Option<u64> {
+    let at = region()?.host.tended.load(Relaxed);
+    (at != 0 && at <= now).then_some(at)
+}
+
+/// Notes whether this host counts itself broken for the pool of that record key; true when
+/// that is new.
+pub fn set_broken(record_key: &[u8], broken: bool) -> bool {
+    let Some(region) = region() else { return true };
+    let (word, name) = (&region.host.broken, name_of(record_key));
+    match broken {
+        true => word.swap(name, Relaxed) != name,
+        false => word.compare_exchange(name, 0, Relaxed, Relaxed).is_ok(),
+    }
+}
+
+fn region() -> Option<&'static Region> {
+    REGION.get().copied().flatten()
+}
+
 /// How often a node found no slot, on this host; 0 without a region.
 pub fn overflow() -> u64 {
-    REGION
-        .get()
-        .copied()
-        .flatten()
-        .map_or(0, |region| region.overflow.load(Relaxed))
+    region().map_or(0, |region| region.overflow.load(Relaxed))
 }
 
 /// Milliseconds of the monotonic clock; never 0.
@@ -173,7 +261,7 @@ impl Slot {
 }
 
 /// 64-bit FNV-1a, so that all processes agree on a node's name; never 0.
-fn name_of(address: &[u8]) -> u64 {
+pub(crate) fn name_of(address: &[u8]) -> u64 {
     let hash = address.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
     });
@@ -205,7 +293,34 @@ fn anonymous() -> Option<&'static Region> {
     .ok()?;
     // SAFETY: the mapping is page-aligned, at least as long as a Region, zeroed by the kernel
     // (all-zero atomics are valid) and never unmapped; it is reached through atomics only.
-    Some(unsafe { &*memory.cast::<Region>() })
+    let region = unsafe { &*memory.cast::<Region>() };
+    region.live();
+    Some(region)
+}
+
+impl Region {
+    /// Gives the region its name; after a reboot another one, and what it kept of missed
+    /// keys is gone: whether all of them reached the disk nobody knows.
+    fn live(&self) {
+        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let (boot, before) = (name_of(&boot), self.boot.load(Relaxed));
+        if before == boot {
+            return;
+        }
+        if before != 0 {
+            self.missed.clear();
+        }
+        self.life.store(random(), Relaxed);
+        self.boot.store(boot, Relaxed);
+    }
+}
+
+/// Random bits, never 0.
+pub(crate) fn random() -> u64 {
+    let mut bits = [0u8; 8];
+    // Without the kernel's dice the clock and the process number must do.
+    let _ = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
+    (u64::from_le_bytes(bits) ^ now() << 20 ^ u64::from(std::process::id())).max(1)
 }
 
 /// Maps the file of this user in `dir`, making it when there is none.
@@ -280,6 +395,7 @@ fn file(dir: &Path) -> Result<&'static Region, Error> {
     if !(fresh && same(&region.layout, LAYOUT) && same(&region.slots, SLOTS as u64)) {
         return Err(refuse("of another layout".to_owned(), "Remove it"));
     }
+    region.live();
     Ok(region)
 }
 
@@ -341,101 +457,4 @@ fn wiped_on_fork() -> Option<&'static AtomicU64> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    /// A directory of this test alone, removed with it.
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Dir {
-            let path =
-                std::env::temp_dir().join(format!("memring-test-{}-{name}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Dir(path)
-        }
-
-        fn file(&self) -> PathBuf {
-            self.0
-                .join(format!("memring-{}.{LAYOUT}", geteuid().as_raw()))
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn the_generation_stays_within_one_process() {
-        let first = generation();
-        assert_ne!(first, 0);
-        assert_eq!(first, generation());
-    }
-
-    #[test]
-    fn two_mappings_of_one_file_see_the_same_marks() {
-        let dir = Dir::new("same");
-        let (one, two) = (file(&dir.0).unwrap(), file(&dir.0).unwrap());
-        let slot = |region: &'static Region| region.slot.get(5).unwrap();
-        assert!(slot(one).fail(1000, 111));
-        assert!(!slot(two).fail(1500, 111));
-        assert_eq!(slot(one).failed_at(2000), Some(1500));
-        assert!(slot(two).claim(1500, 2000));
-        assert!(!slot(one).claim(1500, 2000), "one try is due, not two");
-        assert!(slot(one).recover());
-        assert!(!slot(two).recover());
-        assert_eq!(slot(two).failed_at(3000), None);
-        assert_eq!(
-            fs::metadata(dir.file()).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-    }
-
-    #[test]
-    fn a_mark_from_before_a_reboot_counts_as_up() {
-        let dir = Dir::new("boot");
-        let slot = file(&dir.0).unwrap().slot.first().unwrap();
-        slot.fail(1_000_000, 0);
-        assert_eq!(slot.failed_at(5), None);
-    }
-
-    #[test]
-    fn what_is_not_ours_alone_is_refused_and_named() {
-        let dir = Dir::new("refused");
-        symlink("/etc/hostname", dir.file()).unwrap();
-        assert!(file(&dir.0).is_err());
-        fs::remove_file(dir.file()).unwrap();
-        fs::create_dir(dir.file()).unwrap();
-        assert!(file(&dir.0).is_err());
-        fs::remove_dir(dir.file()).unwrap();
-        fs::write(dir.file(), b"").unwrap();
-        fs::set_permissions(dir.file(), fs::Permissions::from_mode(0o644)).unwrap();
-        let error = file(&dir.0).map(|_| ()).unwrap_err();
-        assert_eq!(error.kind(), Kind::State);
-        assert!(
-            error.to_string().contains("open to other users")
-                && error.to_string().contains("chmod"),
-            "{error}"
-        );
-        fs::set_permissions(dir.file(), fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(dir.file(), b"memring\0\x63\0\0\0\0\0\0\0").unwrap();
-        assert!(
-            file(&dir.0)
-                .map(|_| ())
-                .unwrap_err()
-                .to_string()
-                .contains("another layout")
-        );
-        assert!(
-            file(&dir.0.join("nowhere"))
-                .map(|_| ())
-                .unwrap_err()
-                .to_string()
-                .contains("memring.state_dir")
-        );
-    }
-}
+mod tests;

@@ -88,8 +88,8 @@ impl Tend {
         );
     }
 
-    /// Nodes that are marked as failed in what this user's processes share: four words per
-    /// node after four words of head, the second of which is the time of the failure.
+    /// Nodes that are marked as failed in what this user's processes share: 1,024 times eight
+    /// words after 80 words of head, the second of which is the time of the failure.
     fn marked(&self) -> usize {
         let entries = std::fs::read_dir(self.directory.path()).expect("the state directory");
         let region = entries
@@ -97,7 +97,7 @@ impl Tend {
             .find(|entry| entry.file_name().to_string_lossy().starts_with("memring-"))
             .expect("a region");
         let bytes = std::fs::read(region.path()).expect("the region");
-        let slots = bytes[32..].chunks_exact(32);
+        let slots = bytes[640..].chunks_exact(64).take(1024);
         slots.filter(|slot| slot[8..16] != [0; 8]).count()
     }
 }

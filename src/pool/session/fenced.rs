@@ -12,6 +12,7 @@
 
 use super::Store;
 use crate::call::{Call, Verb};
+use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
 use crate::pool::Pool;
@@ -20,6 +21,7 @@ use crate::replica::{
     Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn, Wish,
     record_key,
 };
+use crate::shared;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -115,10 +117,17 @@ impl Fenced {
         let data = match opened.found {
             Found::Value(data) => Some(data),
             Found::Nothing => None,
-            Found::Doubt => return Err(self.doubt(&nodes)),
+            Found::Doubt => {
+                shared::count(Counter::Doubts);
+                return Err(self.doubt(&nodes));
+            }
             Found::Locked => return Err(self.locked(&nodes)),
         };
+        if opened.repairs > 0 {
+            shared::count_many(Counter::Repairs, u64::from(opened.repairs));
+        }
         if opened.unsure {
+            shared::count(Counter::KnownHitsServed);
             self.log.push(format!(
                 "a session was served though fewer than two trusted nodes of {} answered",
                 self.names(&nodes)
@@ -172,6 +181,7 @@ impl Fenced {
         };
         self.fresh();
         let random = self.throw() as u32; // 20 bits of it count
+        let (releases, destroys) = (ending == Ending::Release, ending == Ending::Destroy);
         let mut out = Vec::new();
         let mut close = Close::new(held.grips, ending, life, clock(), random, &mut out);
         let task = Task {
@@ -180,7 +190,20 @@ impl Fenced {
             nodes: &held.nodes,
         };
         self.pool.drive(&mut close, out, task, &mut self.call);
-        match close.outcome() {
+        let closed = close.outcome();
+        match closed {
+            Some(Closed::Done { copies }) => {
+                if copies == 1 && !releases {
+                    shared::count(Counter::OneCopyWrites);
+                }
+                if destroys {
+                    shared::count(Counter::Tombstones);
+                }
+            }
+            Some(Closed::Conflict) => shared::count(Counter::Conflicts),
+            Some(Closed::Failed) | None => {}
+        }
+        match closed {
             Some(Closed::Done { .. }) => Ok(()),
             Some(Closed::Conflict) => Err(Error::new(
                 Kind::Locked,
