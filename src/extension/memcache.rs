@@ -19,6 +19,7 @@ use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::codec::Compression;
 use memring_pool::config::Protocol;
 use memring_pool::item::Ttl;
+use memring_pool::lease;
 use memring_pool::pool::Pool;
 use memring_pool::wire::Store;
 use std::time::Instant;
@@ -125,6 +126,7 @@ pub(crate) fn with_nodes(object: Object<'_>) -> Option<Link> {
 /// Empties the desk's call for `verb`, with the limits of this moment.
 pub(crate) fn begin(desk: &mut Desk, verb: Verb) {
     desk.call.reset(verb);
+    lease::call();
     // One look at the settings per call: each is a walk to this thread's own memory.
     (desk.call.limits, desk.traced) =
         ini::read(|values| (values.limits(), !values.trace.is_empty()));

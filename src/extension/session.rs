@@ -4,11 +4,14 @@
 //! nodes until a mode is written; `memring` takes the same lists, and keeps copies
 //! (`fenced`) where there is more than one node.
 
+use crate::ffi::ini::time_limit;
 use crate::ini;
 use crate::registry;
 use memring_pool::codec::Compression;
+use memring_pool::config::file::File;
 use memring_pool::config::{Mode, Placement, Schemes, Wish, file, save_path};
 use memring_pool::error::{Error, Kind};
+use memring_pool::lease;
 use memring_pool::pool::Pool;
 use memring_pool::session::fenced::{self, Fenced};
 use memring_pool::session::{Sessions, Store, Terms};
@@ -23,10 +26,6 @@ pub(crate) enum Handler {
     /// `memcache`, in place of pecl-memcache's.
     Memcache,
 }
-
-/// A turn is not taken over sooner, however short `memcache.lock_timeout` is: a request may
-/// run for PHP's own 30 s (php.ini max_execution_time).
-const LEASE_LEAST: Duration = Duration::from_secs(30);
 
 /// What one open session handler holds, from open to close.
 pub(crate) struct Keeper {
@@ -55,28 +54,10 @@ impl Keeper {
         let settings = ini::read(Clone::clone);
         let list = list(path);
         let opened_for = (handler, list.clone(), prefix.clone());
-        let list = std::str::from_utf8(&list).map_err(|_| {
-            Error::new(Kind::Config, "session.save_path is not UTF-8 text")
-                .hint("Write host names and paths in ASCII")
-        })?;
-        let schemes = schemes(&settings.schemes)?;
-        let wish = save_path::parse(list, &schemes, &|name| named(&settings.config_file, name))?;
-        let mut wish = wish;
-        if handler == Handler::Memring && wish.topology.nodes.len() > 1 && !wish.mode_written {
-            wish.topology.policy.mode = Mode::Fenced;
-            wish.topology.policy.placement = Placement::Rendezvous;
-            wish.check()
-                .map_err(|error| error.at("session.save_path"))?;
-        }
         let Wish {
-            topology,
-            mode_written,
-            notices,
-        } = wish;
-        let mut policy = topology.policy;
-        if !mode_written && policy.mode == Mode::Single {
-            (policy.placement, policy.hash) = (settings.placement, settings.hash);
-        }
+            topology, notices, ..
+        } = wish(handler, &list)?;
+        let policy = topology.policy;
         // A prefix written in the pool file belongs to that pool, whoever uses it.
         let prefix = if policy.keys.prefix.is_empty() {
             prefix
@@ -109,7 +90,7 @@ impl Keeper {
             }
             Mode::Fenced => {
                 let lock = Duration::from_secs(u64::from(lock_timeout));
-                let lease = lock.max(LEASE_LEAST);
+                let lease = lease::term(lock, time_limit());
                 let terms = fenced::Terms {
                     // Long enough to take the turn over from a request that was killed.
                     wait: (lock * 2).max(lease) + Duration::from_secs(1),
@@ -179,9 +160,49 @@ impl Keeper {
 }
 
 /// The list that counts: the setting of our own, where it is not empty, before PHP's `path`.
-fn list(path: &[u8]) -> Vec<u8> {
+pub(crate) fn list(path: &[u8]) -> Vec<u8> {
     let own = ini::read(|values| values.session_save_path.clone());
     if own.is_empty() { path.to_vec() } else { own }
+}
+
+/// What `list` asks for, as the session handler `handler` takes it.
+pub(crate) fn wish(handler: Handler, list: &[u8]) -> Result<Wish, Error> {
+    let list = std::str::from_utf8(list).map_err(|_| {
+        Error::new(Kind::Config, "session.save_path is not UTF-8 text")
+            .hint("Write host names and paths in ASCII")
+    })?;
+    let (file, allowed, placement, hash) = ini::read(|values| {
+        (
+            values.config_file.clone(),
+            values.schemes.clone(),
+            values.placement,
+            values.hash,
+        )
+    });
+    let schemes = schemes(&allowed)?;
+    let mut wish = save_path::parse(list, &schemes, &|name| named(&file, name))?;
+    let policy = &mut wish.topology.policy;
+    if wish.mode_written {
+        return Ok(wish);
+    }
+    if handler == Handler::Memring && wish.topology.nodes.len() > 1 {
+        policy.mode = Mode::Fenced;
+        policy.placement = Placement::Rendezvous;
+        wish.check()
+            .map_err(|error| error.at("session.save_path"))?;
+    } else if policy.mode == Mode::Single {
+        (policy.placement, policy.hash) = (placement, hash);
+    }
+    Ok(wish)
+}
+
+/// The file in `memring.config_file`; `None` where that is empty.
+pub(crate) fn file() -> Result<Option<File>, Error> {
+    let path = ini::read(|values| values.config_file.clone());
+    if path.is_empty() {
+        return Ok(None);
+    }
+    file::load(Path::new(&*String::from_utf8_lossy(&path))).map(Some)
 }
 
 /// The pool `name` of the file in `memring.config_file`.

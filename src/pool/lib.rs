@@ -6,6 +6,7 @@
 //! | file | the one question it answers |
 //! |---|---|
 //! | `error` | what went wrong |
+//! | `fact` | what is told of pools, for PHP arrays and JSON |
 //! | `item` | WHAT is stored: key, flags, expiry |
 //! | `codec` | values ⇄ bytes |
 //! | `config` | WISH: nodes and policy as asked for |
@@ -20,6 +21,7 @@
 //! | `call` | one call of the API: inputs, outcomes |
 //! | `request` | one job as words, its answer as an outcome |
 //! | `pool` | THE DOOR: one call of the Memcache API |
+//! | `lease` | WHOSE TURN: what this host knows of it, and waiting for it |
 //! | `session` | open, read, write, touch, destroy |
 
 pub mod call;
@@ -27,9 +29,11 @@ pub mod codec;
 pub mod config;
 pub mod counters;
 pub mod error;
+pub mod fact;
 pub mod fanout;
 pub mod health;
 pub mod item;
+pub mod lease;
 pub mod node;
 pub mod pool;
 pub mod replica;

@@ -43,7 +43,7 @@ pub mod words;
 
 pub use close::{Close, Closed, Ending};
 pub use found::{Founded, Founding};
-pub use open::{Found, Open, Opened, Turn, Wish};
+pub use open::{Found, Neighbour, Open, Opened, Turn, Wish};
 pub use record::{Absent, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
 pub use survey::{Listing, Standing, State, Survey};
@@ -256,6 +256,12 @@ pub trait Machine {
 
     /// When the machine wants to be woken though nobody answered, if at all.
     fn wait(&self) -> Option<u64>;
+
+    /// Lets it go on now, before [`Machine::wait`] is past, with what is known of a neighbour
+    /// whose turn it waits for; [`Machine::wake`] follows.
+    fn hurry(&mut self, now: u64, neighbour: Option<Neighbour>) {
+        let _ = (now, neighbour);
+    }
 
     /// Goes on after [`Machine::wait`] is past.
     fn wake(&mut self, now: u64, out: &mut Vec<Send>);

@@ -12,6 +12,7 @@
 //!   host      when tend looked last, the lock and the withdrawals of missed keys
 //!   slot      who (hash of the node's address) · failed (ms, 0 = up) · cause · state · …
 //!   missed    65,536 keys that nodes missed (`missed`)
+//!   turns     sessions held and waited for on this host (`turns`)
 //! ```
 //!
 //! Times are milliseconds of the monotonic clock, which all processes of a host share
@@ -23,6 +24,7 @@
 )]
 
 mod missed;
+pub mod turns;
 
 pub use missed::{Miss, Missed, Withdrawal};
 
@@ -34,6 +36,7 @@ use rustix::process::geteuid;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use turns::Turns;
 
 /// Nodes one region can hold; further ones keep their health to their own process.
 pub const SLOTS: usize = 1024;
@@ -87,6 +90,7 @@ struct Region {
     host: Host,
     slot: [Slot; SLOTS],
     missed: Missed,
+    turns: Turns,
 }
 
 /// Who shares the region (`memring.shared`).
@@ -101,6 +105,19 @@ pub enum Sharing {
     Off,
 }
 
+impl Sharing {
+    /// As it is written in `memring.shared`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Sharing::User => "user",
+            Sharing::Master => "master",
+            Sharing::Off => "off",
+        }
+    }
+}
+
+/// The path of the region, when it is a file.
+static FILE: OnceLock<PathBuf> = OnceLock::new();
 static REGION: OnceLock<Option<&'static Region>> = OnceLock::new();
 
 /// Opens the region, once per process; later calls do nothing.
@@ -118,7 +135,10 @@ pub fn start(sharing: Sharing, dir: &Path) -> Result<(), Error> {
         Sharing::Off => None,
         Sharing::Master => reserve(),
         Sharing::User => match file(dir) {
-            Ok(region) => Some(region),
+            Ok(region) => {
+                let _ = FILE.set(path_in(dir));
+                Some(region)
+            }
             Err(error) => {
                 trouble = Some(error);
                 reserve()
@@ -206,6 +226,45 @@ pub fn set_broken(record_key: &[u8], broken: bool) -> bool {
 
 fn region() -> Option<&'static Region> {
     REGION.get().copied().flatten()
+}
+
+/// The region this process sees.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// With whom it is shared.
+    pub sharing: Sharing,
+    /// Its file, when it is one.
+    pub file: Option<PathBuf>,
+    /// Nodes it has slots for.
+    pub nodes: usize,
+}
+
+/// Which region this process sees, and how much of it is used.
+pub fn state() -> State {
+    let Some(region) = region() else {
+        return State {
+            sharing: Sharing::Off,
+            ..State::default()
+        };
+    };
+    let file = FILE.get().cloned();
+    State {
+        sharing: match file {
+            Some(_) => Sharing::User,
+            None => Sharing::Master,
+        },
+        file,
+        nodes: region
+            .slot
+            .iter()
+            .filter(|slot| slot.who.load(Relaxed) != 0)
+            .count(),
+    }
+}
+
+/// The part about sessions; `None` without a region.
+pub fn turns() -> Option<&'static Turns> {
+    region().map(|region| &region.turns)
 }
 
 /// How often a node found no slot, on this host; 0 without a region.
@@ -323,10 +382,14 @@ pub(crate) fn random() -> u64 {
     (u64::from_le_bytes(bits) ^ now() << 20 ^ u64::from(std::process::id())).max(1)
 }
 
+fn path_in(dir: &Path) -> PathBuf {
+    dir.join(format!("memring-{}.{LAYOUT}", geteuid().as_raw()))
+}
+
 /// Maps the file of this user in `dir`, making it when there is none.
 fn file(dir: &Path) -> Result<&'static Region, Error> {
     let user = geteuid().as_raw();
-    let path = dir.join(format!("memring-{user}.{LAYOUT}"));
+    let path = path_in(dir);
     let refuse = |cause: String, hint: &str| {
         Error::new(
             Kind::State,

@@ -4,11 +4,12 @@ use super::string::Text;
 use super::sys;
 use crate::ini::{Scope, Setting, change};
 use ext_php_rs::ffi::{
-    PHP_INI_ALL, PHP_INI_SYSTEM, zend_ini_entry, zend_ini_entry_def, zend_module_entry,
-    zend_register_ini_entries, zend_string,
+    PHP_INI_ALL, PHP_INI_SYSTEM, ext_php_rs_executor_globals, zend_hash_str_find, zend_ini_entry,
+    zend_ini_entry_def, zend_module_entry, zend_register_ini_entries, zend_string,
 };
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::panic::catch_unwind;
+use std::time::Duration;
 
 /// Registers `settings` for the module `number`.
 pub(super) fn register(settings: &'static [Setting], number: c_int) {
@@ -50,6 +51,36 @@ pub(super) fn unregister(number: c_int) {
 pub(super) fn display(module: *mut zend_module_entry) {
     // SAFETY: Zend passed this entry to the info function we are in.
     unsafe { sys::display_ini_entries(module) }
+}
+
+/// The value of any setting of PHP at this moment, empty where there is none of that name.
+pub(crate) fn text(name: &CStr) -> Vec<u8> {
+    // SAFETY: the table of settings exists while PHP runs; its values are entries, whose value is null or a live
+    // string, copied before anything else happens.
+    unsafe {
+        let table = (*ext_php_rs_executor_globals()).ini_directives;
+        if table.is_null() {
+            return Vec::new();
+        }
+        let found = zend_hash_str_find(table, name.as_ptr(), name.to_bytes().len());
+        if found.is_null() {
+            return Vec::new();
+        }
+        let entry = (*found).value.ptr.cast::<zend_ini_entry>();
+        let value = (*entry).value;
+        if value.is_null() {
+            Vec::new()
+        } else {
+            Text::new(value).bytes().to_vec()
+        }
+    }
+}
+
+/// `max_execution_time` as it is now, set_time_limit() included; 0 for none.
+pub(crate) fn time_limit() -> Duration {
+    // SAFETY: the executor globals of this thread always exist inside a module.
+    let seconds = unsafe { (*ext_php_rs_executor_globals()).timeout_seconds };
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// Zend's hook before a setting changes: FAILURE keeps the old value.

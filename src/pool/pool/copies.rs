@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::error::{Error, Kind};
 use crate::fanout;
 use crate::replica::words::Words;
-use crate::replica::{Command, Lost, Machine, Reply, Send};
+use crate::replica::{Command, Lost, Machine, Neighbour, Reply, Send};
 use crate::wire::{self, Expect, classic};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,9 +49,25 @@ impl Pool {
     pub fn drive(
         &mut self,
         machine: &mut dyn Machine,
+        out: Vec<Send>,
+        task: Task<'_>,
+        call: &mut Call,
+    ) {
+        self.drive_waiting(machine, out, task, call, &mut |limit| {
+            fanout::pause(limit);
+            None
+        });
+    }
+
+    /// The same, where a pause is spent in `wait`, which may end it early and says what is
+    /// known of a neighbour.
+    pub(crate) fn drive_waiting(
+        &mut self,
+        machine: &mut dyn Machine,
         mut out: Vec<Send>,
         task: Task<'_>,
         call: &mut Call,
+        wait: &mut dyn FnMut(Duration) -> Option<Neighbour>,
     ) {
         loop {
             if !out.is_empty() {
@@ -62,7 +78,9 @@ impl Pool {
             } else if machine.is_done() {
                 return;
             } else if let Some(until) = machine.wait() {
-                fanout::pause(Duration::from_millis(until.saturating_sub(clock())));
+                let limit = Duration::from_millis(until.saturating_sub(clock()));
+                let neighbour = wait(limit);
+                machine.hurry(clock(), neighbour);
                 machine.wake(clock(), &mut out);
             } else {
                 // It asked for nothing and waits for nothing: there is nothing to drive.

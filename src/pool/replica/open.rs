@@ -18,9 +18,13 @@ use std::sync::Arc;
 
 /// First pause between looks at a turn somebody else has, milliseconds; it doubles …
 const POLL_FIRST: u64 = 5;
-/// … up to this.
+/// … up to this in the first half second, which is as long as most requests last …
+const POLL_SOON: u64 = 20;
+const SOON: u64 = 500;
+/// … and then up to this.
 const POLL_MOST: u64 = 50;
-/// Rounds after which a read gives up: each is one trip, and a calm pool needs three at most.
+/// Rounds without a pause after which a read gives up: each is one trip, and a calm pool
+/// needs three at most.
 const ROUNDS: u32 = 400;
 
 /// What is wanted of a read.
@@ -50,6 +54,15 @@ pub struct Turn {
     pub wait: u64,
     /// How long somebody else may have it, milliseconds.
     pub lease: u64,
+}
+
+/// What is known without asking the nodes of who has the turn: somebody on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Marks of the items whose token it has, as [`Grips::marks`]; 0 for none.
+    pub marks: [u64; 2],
+    /// It is gone, or its lease is over; false while it surely works.
+    pub over: bool,
 }
 
 /// What a read found.
@@ -88,6 +101,7 @@ pub struct Open {
     begun: u64,
     pause: u64,
     wake_at: Option<u64>,
+    neighbour: Option<Neighbour>,
     rounds: u32,
     repairs: u32,
     opened: Option<Opened>,
@@ -106,6 +120,7 @@ impl Open {
             begun: now,
             pause: POLL_FIRST,
             wake_at: None,
+            neighbour: None,
             rounds: 0,
             repairs: 0,
             opened: None,
@@ -307,7 +322,12 @@ impl Open {
             self.release(out);
         }
         self.wake_at = Some(now + self.pause);
-        self.pause = (self.pause * 2).min(POLL_MOST);
+        let most = if now < self.begun.saturating_add(SOON) {
+            POLL_SOON
+        } else {
+            POLL_MOST
+        };
+        self.pause = (self.pause * 2).min(most);
         false
     }
 
@@ -318,8 +338,16 @@ impl Open {
         }
     }
 
-    /// Looks whether a turn is free now; what was held for a whole lease is taken over.
+    /// Looks whether a turn is free now; what was held for a whole lease is taken over, and
+    /// what a neighbour held who is gone.
     fn poll(&mut self, now: u64, turn: Turn, out: &mut Vec<Send>) {
+        // Only of the very items that were noted: others' turns end with their lease.
+        let neighbour = self.neighbour.filter(|neighbour| {
+            let marks = self.views.iter().filter(|view| !view.token);
+            marks
+                .filter_map(View::mark)
+                .any(|mark| neighbour.marks.contains(&mark))
+        });
         for place in self.places(|open, place| {
             open.views
                 .get(place)
@@ -329,9 +357,12 @@ impl Open {
                 continue;
             };
             let mut commands = vec![Command::ReadRecord];
-            let over = view
-                .taken_since
-                .is_some_and(|since| now >= since.saturating_add(turn.lease));
+            let over = match neighbour {
+                Some(neighbour) => neighbour.over,
+                None => view
+                    .taken_since
+                    .is_some_and(|since| now >= since.saturating_add(turn.lease)),
+            };
             if let (true, Some(item)) = (over, &view.item) {
                 let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
                 commands.push(Command::Unlock {
@@ -452,6 +483,16 @@ impl Machine for Open {
         self.wake_at.filter(|_| self.opened.is_none())
     }
 
+    fn hurry(&mut self, now: u64, neighbour: Option<Neighbour>) {
+        if let Some(at) = self.wake_at {
+            if now < at {
+                self.pause = POLL_FIRST;
+            }
+            self.wake_at = Some(now.min(at));
+        }
+        self.neighbour = neighbour;
+    }
+
     fn wake(&mut self, now: u64, out: &mut Vec<Send>) {
         if self.wake_at.is_none_or(|at| now < at) || self.opened.is_some() {
             return;
@@ -462,6 +503,8 @@ impl Machine for Open {
             return;
         }
         self.wake_at = None;
+        // Waiting has its own end; it is not what makes a read go round in circles.
+        self.rounds = 0;
         if let Some(turn) = self.wish.turn {
             self.poll(now, turn, out);
         }
@@ -482,3 +525,6 @@ pub(super) fn mix(seed: u64, step: u64) -> u64 {
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ bits >> 31
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,6 +188,15 @@ impl View {
             .is_some_and(|item| item.stamp.is_none() && item.left == u32::MAX)
     }
 
+    /// What tells this node's item, as it is now, from every other: never 0.
+    pub(super) fn mark(&self) -> Option<u64> {
+        let item = self.item.as_ref()?;
+        let name = self.name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+        });
+        Some(super::open::mix(name, item.cas).max(1))
+    }
+
     /// The item's stamp, if it has one.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         self.item.as_ref().and_then(|item| item.stamp)
@@ -286,4 +295,16 @@ pub struct Grips {
     pub(super) seen: super::Version,
     /// The value that was read, to store it again where a copy is gone.
     pub(super) data: Arc<[u8]>,
+}
+
+impl Grips {
+    /// What tells the items whose token is held here from all others, first nodes first; 0
+    /// where there is none.
+    pub fn marks(&self) -> [u64; 2] {
+        let mut held = self.nodes.iter().filter(|grip| grip.view.token);
+        [(); 2].map(|()| {
+            let view = held.next().map(|grip| &grip.view);
+            view.and_then(View::mark).unwrap_or(0)
+        })
+    }
 }

@@ -15,6 +15,7 @@ use crate::call::{Call, Verb};
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
+use crate::lease::{self, Lease, Queue};
 use crate::pool::Pool;
 use crate::pool::copies::{Task, clock};
 use crate::replica::{
@@ -63,6 +64,7 @@ struct Held {
     grips: Grips,
     /// What was read with it; nothing, for a session that is new.
     data: Option<Arc<[u8]>>,
+    lease: Lease,
 }
 
 impl Fenced {
@@ -134,10 +136,12 @@ impl Fenced {
             ));
         }
         if turn {
+            let place = self.place(&key, &nodes);
             self.held = Some(Held {
                 id: id.to_vec(),
                 key,
                 nodes,
+                lease: Lease::note(place, opened.grips.marks(), self.terms.lease),
                 grips: opened.grips,
                 data: data.clone(),
             });
@@ -163,6 +167,8 @@ impl Fenced {
             host: self.host.clone(),
             random: self.throw(),
         };
+        // Before the nodes are asked, so that no bell is missed that rings meanwhile.
+        let mut queue = Queue::new(self.place(key, nodes), self.terms.wait);
         let mut out = Vec::new();
         let mut open = Open::new(wish, clock(), &mut out);
         let task = Task {
@@ -170,8 +176,17 @@ impl Fenced {
             record_key: &self.record_key,
             nodes,
         };
-        self.pool.drive(&mut open, out, task, &mut self.call);
+        self.pool
+            .drive_waiting(&mut open, out, task, &mut self.call, &mut |limit| {
+                queue.wait(limit)
+            });
         open.outcome().ok_or_else(|| self.doubt(nodes))
+    }
+
+    /// The name under which this host's processes know the turn on `key`.
+    fn place(&self, key: &[u8], nodes: &[usize]) -> u64 {
+        let names = nodes.iter().map(|node| self.pool.name(*node).as_bytes());
+        lease::name([self.record_key.as_slice(), key].into_iter().chain(names))
     }
 
     /// Ends what is held with `ending`; `what` says in a message what could not be done.
@@ -182,6 +197,9 @@ impl Fenced {
         self.fresh();
         let random = self.throw() as u32; // 20 bits of it count
         let (releases, destroys) = (ending == Ending::Release, ending == Ending::Destroy);
+        // Before the nodes hear of it: whoever is killed in between costs the next one a lease,
+        // and nobody a turn that is another's by then.
+        let bell = held.lease.leave();
         let mut out = Vec::new();
         let mut close = Close::new(held.grips, ending, life, clock(), random, &mut out);
         let task = Task {
@@ -190,6 +208,7 @@ impl Fenced {
             nodes: &held.nodes,
         };
         self.pool.drive(&mut close, out, task, &mut self.call);
+        bell.ring();
         let closed = close.outcome();
         match closed {
             Some(Closed::Done { copies }) => {

@@ -148,6 +148,11 @@ impl Missed {
         });
     }
 
+    /// How many keys are kept.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Relaxed)
+    }
+
     /// How many keys are kept for `whose`.
     pub fn count(&self, whose: u64) -> usize {
         self.places(whose).count()

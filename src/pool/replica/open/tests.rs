@@ -1,0 +1,96 @@
+//! Whose turn is taken over when, said to a read by hand.
+
+use super::super::{Item, Token};
+use super::*;
+
+const LEASE: u64 = 30_000;
+
+/// Both nodes of a pool answer: trusted, with an item whose token is as said.
+fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
+    for send in std::mem::take(out) {
+        let replies = send.commands.iter().map(|command| match command {
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(3, 7).trusted(),
+                cas: 1,
+            },
+            Command::Read { .. } => Reply::Item(Item {
+                cas: 40 + send.place as u64,
+                stamp: Some(Stamp {
+                    version: Version(9),
+                    inc: 3,
+                    tombstone: false,
+                }),
+                data: Some(Arc::from(*b"data")),
+                left: 100,
+                token,
+            }),
+            _ => Reply::Done { cas: 99 },
+        });
+        open.heard(now, send.place, Ok(replies.collect()), out);
+    }
+}
+
+fn begun(out: &mut Vec<Send>) -> Open {
+    let wish = Wish {
+        nodes: vec!["a".into(), "b".into()],
+        copies: 2,
+        rules: Rules::ALL,
+        turn: Some(Turn {
+            wait: 2 * LEASE,
+            lease: LEASE,
+        }),
+        fresh: false,
+        host: "web".into(),
+        random: 5,
+    };
+    Open::new(wish, 0, out)
+}
+
+/// The marks that the holder of the turn on those items has.
+fn marks() -> [u64; 2] {
+    let mut out = Vec::new();
+    let mut open = begun(&mut out);
+    answer(&mut open, 0, Token::Won, &mut out);
+    open.outcome().map_or([0; 2], |opened| opened.grips.marks())
+}
+
+/// Does a waiter take the turn over at `now`, when the neighbour is as said?
+fn takes_over(now: u64, neighbour: Option<Neighbour>) -> bool {
+    let mut out = Vec::new();
+    let mut open = begun(&mut out);
+    answer(&mut open, 0, Token::Taken, &mut out);
+    assert!(open.wait().is_some() && out.is_empty());
+    open.hurry(now, neighbour);
+    open.wake(now, &mut out);
+    let commands = out.iter().flat_map(|send| &send.commands);
+    commands
+        .filter(|command| matches!(command, Command::Unlock { .. }))
+        .count()
+        == 2
+}
+
+#[test]
+fn the_turn_of_a_neighbour_that_is_gone_is_taken_over_at_once_and_no_others() {
+    let marks = marks();
+    assert!(marks.iter().all(|mark| *mark != 0) && marks[0] != marks[1]);
+    let of = |marks, over| Some(Neighbour { marks, over });
+    assert!(takes_over(1, of(marks, true)));
+    assert!(takes_over(1, of([0, marks[1]], true)));
+    assert!(!takes_over(1, of([8, 9], true)), "another holds it now");
+    assert!(!takes_over(1, of(marks, false)) && !takes_over(1, None));
+}
+
+#[test]
+fn a_neighbour_that_works_keeps_its_turn_beyond_what_others_believe() {
+    let works = Neighbour {
+        marks: marks(),
+        over: false,
+    };
+    let stale = Neighbour {
+        marks: [8, 9],
+        ..works
+    };
+    assert!(takes_over(LEASE, None));
+    assert!(!takes_over(LEASE, Some(works)));
+    assert!(takes_over(LEASE, Some(stale)));
+}
