@@ -7,7 +7,7 @@
  * has all its methods itself.
  */
 
-namespace Memring;
+namespace Memring {
 
 /** Memcache with memring's own methods; always memring's, whoever provides class Memcache. */
 #[\AllowDynamicProperties]
@@ -18,4 +18,51 @@ class Memcache extends \Memcache
 
     /** Reads a value as get() does, and gives it a new expiry. */
     public function getAndTouch(array|string $key, int $exptime = 0, mixed &$flags = null, mixed &$cas = null): mixed {}
+
+    /**
+     * Explains where `$op` ("get", "set" or "delete") on `$key` would go with this object, as Memring\route() does.
+     *
+     * @return array<string, mixed>
+     * @throws \ValueError for another operation
+     */
+    public function route(string $op, string $key): array {}
+}
+
+/**
+ * What this process and its host know: version, shared region, counters, pools and their nodes.
+ *
+ * With the name of a pool (NAME, pool:NAME or a list as in session.save_path) that pool alone, and what its nodes say of
+ * themselves at this moment. It holds no secrets, and json_encode() takes all of it; names are added, never changed.
+ *
+ * @return array<string, mixed>
+ * @throws \ValueError when there is no such pool
+ */
+function status(?string $pool = null): array {}
+
+/**
+ * Explains where `$op` ("get", "set", "delete" or "session") on `$key` would go, and why. Nothing is sent.
+ *
+ * @return array<string, mixed>
+ * @throws \ValueError when there is no such pool or operation
+ */
+function route(string $pool, string $op, string $key): array {}
+
+}
+
+namespace {
+
+/**
+ * Memring\status() under a name without a namespace.
+ *
+ * @return array<string, mixed>
+ */
+function memring_status(?string $pool = null): array {}
+
+/**
+ * Memring\route() under a name without a namespace.
+ *
+ * @return array<string, mixed>
+ */
+function memring_route(string $pool, string $op, string $key): array {}
+
 }

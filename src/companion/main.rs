@@ -11,11 +11,13 @@
 //! | `tend` | the daemon: looks every second, says what changed, has it mended |
 //! | `mend` | founds a pool, runs passes over its nodes |
 //! | `status` | how the nodes stand, as a table or JSON |
+//! | `route` | where a key would go, and why |
 //! | `trust` | founds a pool though a node does not answer |
 //! | `words` | states and changes as sentences |
 
 mod host;
 mod mend;
+mod route;
 mod status;
 mod tend;
 mod trust;
@@ -60,6 +62,12 @@ const COMMANDS: &[Command] = &[
         line: "how the nodes of copied pools stand, and whether one may be stopped",
         help: status::HELP,
         run: status::main,
+    },
+    Command {
+        word: "route",
+        line: "which nodes an operation on a key would ask, and why",
+        help: route::HELP,
+        run: route::main,
     },
     Command {
         word: "trust",

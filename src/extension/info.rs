@@ -3,7 +3,8 @@
 use crate::ffi::info::table;
 use crate::ffi::module::{Provider, VERSION, provider};
 use crate::ini::{self, Scope, Setting};
-use crate::registry;
+use crate::{registry, status};
+use memring_pool::fact::Fact;
 
 /// The part of module memring.
 pub(crate) fn memring() {
@@ -20,7 +21,48 @@ pub(crate) fn memring() {
             registry::len().to_string(),
         ),
     ]);
+    figures();
     settings(ini::MEMRING);
+}
+
+/// The main figures of `Memring\status()`.
+fn figures() {
+    registry::join();
+    let told = status::whole();
+    let mut rows = Vec::new();
+    let mut nodes: Vec<&Fact> = Vec::new();
+    for pool in told.find("pools").map_or(&[][..], Fact::items) {
+        let text = |name| pool.find(name).and_then(Fact::text).unwrap_or_default();
+        let members = pool.find("nodes").map_or(&[][..], Fact::items);
+        let name = match text("pool") {
+            "" => text("source"),
+            name => name,
+        };
+        rows.push((
+            "Pool",
+            format!("{name}: mode {}, {} nodes", text("mode"), members.len()),
+        ));
+        nodes.extend(members);
+    }
+    nodes.extend(told.find("other_nodes").map_or(&[][..], Fact::items));
+    for node in nodes {
+        let text = |name| node.find(name).and_then(Fact::text).unwrap_or_default();
+        let why = match text("cause") {
+            "" => String::new(),
+            cause => format!(" ({cause})"),
+        };
+        rows.push(("Node", format!("{}: {}{why}", text("node"), text("state"))));
+    }
+    for part in ["host", "counters"] {
+        let Some(Fact::Map(figures)) = told.find(part) else {
+            continue;
+        };
+        for (name, value) in figures {
+            let value = value.text().map_or_else(|| value.json(), str::to_owned);
+            rows.push((name, value));
+        }
+    }
+    table(&rows);
 }
 
 /// The part of module memcache.

@@ -15,6 +15,8 @@
 //! | `value` | zval ⇄ item |
 //! | `memcache` | the methods on keys |
 //! | `nodes` | the methods on nodes |
+//! | `status` | Memring\status(): what this process and its host know |
+//! | `route` | Memring\route(): where a key would go |
 //! | `stats` | getStats: the question, and what becomes of a server's lines |
 //! | `procedural` | the functions that are no methods |
 //! | `report` | failure → notice, warning, callback |
@@ -32,8 +34,10 @@ mod nodes;
 mod procedural;
 mod registry;
 mod report;
+mod route;
 mod session;
 mod signature;
 mod stats;
+mod status;
 mod trace;
 mod value;

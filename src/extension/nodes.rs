@@ -517,16 +517,21 @@ fn new_pool() -> Result<Link, Thrown> {
             hash: values.hash,
             keys: KeyRule {
                 prefix,
-                long: match values.key_hash {
-                    KeyHash::Auto | KeyHash::Cut => LongKeys::Cut,
-                    KeyHash::Hash => LongKeys::Hash,
-                },
+                long: long_keys(values.key_hash),
             },
             ..Policy::default()
         }),
         compression: Compression::new(values.compress_threshold, SAVINGS).unwrap_or_default(),
     });
     Ok(Link::new(state))
+}
+
+/// What happens to long keys in mode single.
+pub(crate) fn long_keys(setting: KeyHash) -> LongKeys {
+    match setting {
+        KeyHash::Auto | KeyHash::Cut => LongKeys::Cut,
+        KeyHash::Hash => LongKeys::Hash,
+    }
 }
 
 /// The bytes put before each key.

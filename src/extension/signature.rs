@@ -8,7 +8,7 @@
 use crate::door;
 use crate::ffi::args::Door;
 use crate::ffi::class::mask::{ARRAY, BOOL, CALLABLE, FLOAT, INT, MIXED, NULL, STRING};
-use crate::{memcache, nodes, procedural, stats};
+use crate::{memcache, nodes, procedural, route, stats, status};
 use std::ffi::CStr;
 
 /// A function or method: name, handler, parameters.
@@ -288,13 +288,34 @@ pub(crate) static MEMCACHE: [Entry; 3] = [
 ];
 
 /// class Memring\Memcache extends Memcache
-pub(crate) static MEMRING: [Entry; 2] = [
+pub(crate) static MEMRING: [Entry; 3] = [
     entry(c"touch", door!(memcache::touch), &TOUCH),
     entry(
         c"getAndTouch",
         door!(memcache::get_and_touch),
         &GET_AND_TOUCH,
     ),
+    entry(c"route", door!(route::route_of), &ROUTE_OF),
+];
+
+const ROUTE_OF: Signature = sig(2, ARRAY, &[param(c"op", STRING), param(c"key", STRING)]);
+const F_ROUTE: Signature = sig(
+    3,
+    ARRAY,
+    &[
+        param(c"pool", STRING),
+        param(c"op", STRING),
+        param(c"key", STRING),
+    ],
+);
+const F_STATUS: Signature = sig(0, ARRAY, &[param(c"pool", STRING | NULL).or(c"null")]);
+
+/// The functions of module memring.
+pub(crate) static OWN_FUNCTIONS: [Entry; 4] = [
+    entry(c"Memring\\status", door!(status::status), &F_STATUS),
+    entry(c"Memring\\route", door!(route::route), &F_ROUTE),
+    entry(c"memring_status", door!(status::status), &F_STATUS),
+    entry(c"memring_route", door!(route::route), &F_ROUTE),
 ];
 
 /// class Memring\Memcache where the original owns the other names: all methods in one class.

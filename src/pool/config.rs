@@ -231,6 +231,16 @@ pub enum Mode {
     Fenced,
 }
 
+impl Mode {
+    /// The mode as it is written in a pool file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Mode::Single => "single",
+            Mode::Fenced => "fenced",
+        }
+    }
+}
+
 /// What holds for a whole pool.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {

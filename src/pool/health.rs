@@ -71,6 +71,14 @@ impl Health {
         }
     }
 
+    /// When it failed, milliseconds as `shared::now`; `None` while it is up.
+    pub fn failed_at(&self, now: u64) -> Option<u64> {
+        match self.slot {
+            Some(slot) => slot.failed_at(now),
+            None => Some(self.failed).filter(|at| *at != 0),
+        }
+    }
+
     /// Notes a failure; true when the node was up before, as far as the mark reaches.
     pub fn fail(&mut self, now: u64, error: &Error) -> bool {
         self.cause = pack(error);

@@ -455,6 +455,22 @@ impl Directory {
         }
     }
 
+    /// The persistent nodes known, in no order, by where they are and which words they take.
+    pub fn iter(
+        &self,
+    ) -> impl Iterator<Item = (&(Target, crate::config::Protocol), &NodeRef)> + use<'_> {
+        self.nodes.iter()
+    }
+
+    /// The node for `spec` if it is known and persistent, else one that nobody else will see.
+    pub fn look(&self, spec: &NodeSpec, protocol: crate::config::Protocol) -> NodeRef {
+        let known = self.nodes.get(&(spec.target.clone(), protocol));
+        known
+            .filter(|_| spec.persistent)
+            .cloned()
+            .unwrap_or_else(|| Rc::new(RefCell::new(Node::new(spec))))
+    }
+
     /// Number of persistent nodes known.
     pub fn len(&self) -> usize {
         self.nodes.len()

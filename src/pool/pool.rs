@@ -15,7 +15,9 @@ mod places;
 mod reads;
 pub mod records;
 pub mod resync;
+pub mod route;
 mod settle;
+pub mod status;
 mod swift;
 
 use crate::call::{Call, Event, Limits, Verb};
@@ -94,6 +96,17 @@ impl Pool {
     /// Adds a node without connecting to it; its index is the number of nodes before it.
     pub fn add(&mut self, spec: NodeSpec, directory: &mut Directory) -> usize {
         let node = directory.node(&spec, self.policy.protocol);
+        self.join(spec, node)
+    }
+
+    /// Adds a node that is only to be told of: what the directory does not know yet stays
+    /// unknown to it.
+    pub fn add_to_look(&mut self, spec: NodeSpec, directory: &Directory) -> usize {
+        let node = directory.look(&spec, self.policy.protocol);
+        self.join(spec, node)
+    }
+
+    fn join(&mut self, spec: NodeSpec, node: NodeRef) -> usize {
         let twin = self
             .members
             .iter()

@@ -138,7 +138,7 @@ impl Ring {
     }
 
     /// The part of `key` that is hashed: what stands between the tag characters, else all of it.
-    fn hashed<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+    pub(crate) fn hashed<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         let Some([open, close]) = self.tag else {
             return key;
         };

@@ -334,23 +334,11 @@ impl Sessions {
         self.pool.exchange_all(&nodes, &mut self.call, say)
     }
 
-    /// The nodes of a session in pecl's order: those of "<key>-0", "<key>-1", …; never the
-    /// owner of the bare key (memcache_session.c PS_READ_FUNC).
     fn places(&mut self, keys: &Keys) -> Vec<usize> {
-        let wanted = usize::try_from(self.terms.copies)
-            .unwrap_or(1)
-            .clamp(1, self.pool.len().max(1));
-        let mut attempt = 0;
-        let mut places = Vec::with_capacity(wanted);
-        for _ in 0..wanted {
-            let node = self
-                .pool
-                .next(&keys.data, &places, &mut attempt, self.terms.attempts);
-            if !places.contains(&node) {
-                places.push(node);
-            }
-        }
-        places
+        let Terms {
+            copies, attempts, ..
+        } = self.terms;
+        self.pool.session_places(&keys.data, copies, attempts)
     }
 
     /// The nodes that were told keep no turn of ours.

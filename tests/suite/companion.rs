@@ -34,7 +34,7 @@ fn program() -> Command {
 }
 
 /// Runs it to its end: exit code, stdout, stderr.
-fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = program()
         .args(arguments)
         .stdin(Stdio::null())

@@ -35,6 +35,8 @@ mod sessions;
 mod settings;
 mod simulation;
 mod stairs;
+mod status;
 mod stubs;
 mod syscalls;
+mod turns;
 mod unreachable;

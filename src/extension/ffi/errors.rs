@@ -4,7 +4,7 @@ use super::string::OwnedText;
 use super::sys;
 use ext_php_rs::ffi::{
     E_NOTICE, E_WARNING, ext_php_rs_executor_globals, ext_php_rs_process_globals, php_error_docref,
-    zend_ce_type_error, zend_throw_error,
+    zend_ce_type_error, zend_ce_value_error, zend_throw_error,
 };
 use std::ffi::c_int;
 
@@ -87,6 +87,21 @@ pub(crate) fn type_error(text: &str) -> Thrown {
             function,
             c_int::try_from(text.len()).unwrap_or(0),
             text.as_ptr(),
+        );
+    }
+    Thrown
+}
+
+/// A ValueError with this text, for what pecl-memcache has nothing like.
+pub(crate) fn value_error(text: String) -> Thrown {
+    let text = moved(text);
+    // SAFETY: inside a call from PHP; %.*s takes length and pointer of one slice.
+    unsafe {
+        zend_throw_error(
+            zend_ce_value_error,
+            c"%.*s".as_ptr(),
+            c_int::try_from(text.bytes().len()).unwrap_or(0),
+            text.bytes().as_ptr(),
         );
     }
     Thrown

@@ -92,7 +92,11 @@ fn memring() -> *mut zend_module_entry {
     static MEMRING: OnceLock<Entry> = OnceLock::new();
     MEMRING
         .get_or_init(|| {
-            let mut entry = blank(c"memring", VERSION_C, class::functions(c"memring", &[]));
+            let mut entry = blank(
+                c"memring",
+                VERSION_C,
+                class::functions(c"memring", &signature::OWN_FUNCTIONS),
+            );
             entry.module_startup_func = Some(start);
             entry.module_shutdown_func = Some(stop);
             entry.info_func = Some(describe);

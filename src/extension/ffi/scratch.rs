@@ -9,6 +9,7 @@
 
 use super::string::OwnedText;
 use memring_pool::call::Call;
+use memring_pool::fact::Fact;
 use std::cell::RefCell;
 
 /// What one handler works on.
@@ -20,6 +21,8 @@ pub(crate) struct Desk {
     pub(crate) names: Vec<OwnedText>,
     /// An inflated or otherwise assembled text.
     pub(crate) bytes: Vec<u8>,
+    /// What is told of pools, while it becomes an array.
+    pub(crate) told: Option<Fact>,
     /// `memring.trace` names a file.
     pub(crate) traced: bool,
 }
@@ -107,6 +110,7 @@ pub(crate) fn clear() {
             let desk = unsafe { &mut **desk };
             desk.forget_names();
             desk.bytes = Vec::new();
+            desk.told = None;
         }
         room.free.extend(room.desks.iter().rev());
     });

@@ -44,26 +44,55 @@ impl Pool {
         copies: usize,
         now: Instant,
     ) {
-        let mut taken = vec![owner];
-        let mut attempt = 0;
-        while taken.len() < copies {
-            let member = self.next(
-                call.wire_key(entry),
-                &taken,
-                &mut attempt,
-                call.limits.attempts,
-            );
-            if self.allows(member, now) && !taken.contains(&member) {
+        let row = self.copies_after(call.wire_key(entry), owner, copies, call.limits.attempts);
+        for (place, member) in row.iter().enumerate() {
+            let before = row.get(..place).unwrap_or_default();
+            let again = *member == owner || before.contains(member);
+            if self.allows(*member, now) && !again {
                 call.pending.push(Job {
                     entry,
-                    member,
+                    member: *member,
                     copy: true,
                     step: Step::Ask,
                     done: false,
                 });
             }
+        }
+    }
+
+    /// The nodes that pecl's copies 2 to `copies` go to, `owner` having the first; one named
+    /// again takes a copy's place without being one.
+    pub(crate) fn copies_after(
+        &mut self,
+        key: &[u8],
+        owner: usize,
+        copies: usize,
+        attempts: u32,
+    ) -> Vec<usize> {
+        let mut taken = vec![owner];
+        let mut attempt = 0;
+        while taken.len() < copies {
+            let member = self.next(key, &taken, &mut attempt, attempts);
             taken.push(member);
         }
+        taken.split_off(1)
+    }
+
+    /// The nodes of a session in pecl's order: those of "<key>-0", "<key>-1", …; never the
+    /// owner of the bare key (memcache_session.c PS_READ_FUNC).
+    pub(crate) fn session_places(&mut self, key: &[u8], copies: u32, attempts: u32) -> Vec<usize> {
+        let wanted = usize::try_from(copies)
+            .unwrap_or(1)
+            .clamp(1, self.len().max(1));
+        let mut attempt = 0;
+        let mut places = Vec::with_capacity(wanted);
+        for _ in 0..wanted {
+            let node = self.next(key, &places, &mut attempt, attempts);
+            if !places.contains(&node) {
+                places.push(node);
+            }
+        }
+        places
     }
 
     /// Sends a failed job to the next usable node; false when there is none

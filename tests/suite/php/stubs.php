@@ -66,7 +66,7 @@ function describe(): array
     }
     foreach (get_defined_functions() as $functions) {
         foreach ($functions as $name) {
-            if (str_starts_with($name, 'memcache_')) {
+            if (preg_match('/^(memcache_|memring[_\\\\])/', $name)) {
                 $known['functions'][$name] = callee(new ReflectionFunction($name));
             }
         }

@@ -1,0 +1,337 @@
+//! Where a key would go, and why: the words behind `route`. Nothing is sent, and no try
+//! that is due is claimed.
+//!
+//! It asks the same ring, the same walk and the same health as the calls themselves, so it
+//! tells what the next call would do as long as no node changes.
+
+use super::Pool;
+use super::status::open_name;
+use crate::call::Limits;
+use crate::config::Mode;
+use crate::error::Error;
+use crate::fact::{Fact, shown};
+use crate::item::{KEY_MAX, KeyRule, LongKeys};
+use crate::replica::PREFERRED;
+
+/// What would be done with the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Read a value.
+    Get,
+    /// Store a value.
+    Set,
+    /// Remove a value.
+    Delete,
+    /// Open and close a session; the key is its id.
+    Session,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Op; 4] = [Op::Get, Op::Set, Op::Delete, Op::Session];
+
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Op::Get => "get",
+            Op::Set => "set",
+            Op::Delete => "delete",
+            Op::Session => "session",
+        }
+    }
+
+    /// What `word` stands for.
+    pub fn of(word: &[u8]) -> Option<Op> {
+        Op::ALL.into_iter().find(|op| op.word().as_bytes() == word)
+    }
+}
+
+/// One place of a key.
+struct Place {
+    node: usize,
+    role: &'static str,
+    reads: bool,
+    writes: bool,
+    why: String,
+}
+
+/// The places of a key in order, and the sentence that sums them up.
+struct Plan {
+    places: Vec<Place>,
+    reason: String,
+}
+
+impl Pool {
+    /// Explains what `op` on `key` would do: `{pool, mode, op, key, wire_key, long_key,
+    /// placed_by, placement, owner, reads, writes, nodes, reason}`.
+    ///
+    /// `rule` makes the wire key; `limits` are those of a call, whose `copies` are the
+    /// settings' copies of a value or of a session, and count in mode single only.
+    ///
+    /// # Errors
+    /// `Key` for an empty key; `Config` for a pool without nodes.
+    pub fn route(
+        &mut self,
+        op: Op,
+        key: &[u8],
+        rule: &KeyRule,
+        limits: &Limits,
+    ) -> Result<Fact, Error> {
+        let mut wire = Vec::new();
+        rule.append(key, &mut wire)?;
+        if self.is_empty() {
+            return Err(Error::new(
+                crate::error::Kind::Config,
+                "the pool has no nodes, so no key has a place in it",
+            ));
+        }
+        let owner = self.ring().owner(&wire);
+        let placed_by = shown(self.ring().hashed(&wire));
+        let plan = match (self.policy.mode, op) {
+            (Mode::Single, Op::Session) => self.session_plan(&wire, limits),
+            (Mode::Single, _) => self.single_plan(op, &wire, limits),
+            (_, _) => self.copied_plan(op, &wire),
+        };
+        let long = rule.prefix.len() + key.len() > KEY_MAX;
+        let long_key = long.then_some(match rule.long {
+            LongKeys::Cut => "cut",
+            LongKeys::Hash => "hashed",
+        });
+        let named = |wanted: fn(&Place) -> bool| -> Fact {
+            let places = plan.places.iter().filter(|place| wanted(place));
+            places.map(|place| self.shown_name(place.node)).collect()
+        };
+        let policy = self.policy();
+        Ok(Fact::Map(vec![
+            (
+                "pool",
+                Some(policy.name.as_str())
+                    .filter(|name| !name.is_empty())
+                    .into(),
+            ),
+            ("mode", policy.mode.word().into()),
+            ("op", op.word().into()),
+            ("key", shown(key).into()),
+            ("wire_key", shown(&wire).into()),
+            ("long_key", long_key.into()),
+            ("placed_by", placed_by.into()),
+            ("placement", policy.placement.word().into()),
+            ("owner", self.shown_name(owner).into()),
+            ("reads", named(|place| place.reads)),
+            ("writes", named(|place| place.writes)),
+            (
+                "nodes",
+                plan.places
+                    .iter()
+                    .map(|place| self.place_fact(place))
+                    .collect(),
+            ),
+            ("reason", plan.reason.into()),
+        ]))
+    }
+
+    fn place_fact(&self, place: &Place) -> Fact {
+        let (since, cause) = self.ejected(place.node).unzip();
+        let state = if self.is_up(place.node) {
+            "up"
+        } else if since.is_some() {
+            "ejected"
+        } else {
+            "declared down"
+        };
+        Fact::Map(vec![
+            ("node", self.shown_name(place.node).into()),
+            ("role", place.role.into()),
+            ("state", state.into()),
+            ("since", since.into()),
+            ("cause", cause.into()),
+            ("reads", place.reads.into()),
+            ("writes", place.writes.into()),
+            ("why", place.why.as_str().into()),
+        ])
+    }
+
+    /// A value in mode single: the owner or who stands in for it, and its copies.
+    fn single_plan(&mut self, op: Op, key: &[u8], limits: &Limits) -> Plan {
+        let owner = self.ring().owner(key);
+        let (used, usable) = self.walk(key, limits, |pool, index| pool.seems_usable(index));
+        let (reads, writes) = (op == Op::Get, op != Op::Get);
+        let placement = self.policy.placement.word();
+        let mut places = vec![Place {
+            node: owner,
+            role: "owner",
+            reads: reads && used == owner && usable,
+            writes: writes && used == owner && usable,
+            why: format!("{placement} names it for this key"),
+        }];
+        let mut reason = format!(
+            "{} goes to {}, which {placement} names as the owner",
+            op.word(),
+            self.shown_name(owner)
+        );
+        if used != owner {
+            places.push(Place {
+                node: used,
+                role: "failover",
+                reads: reads && usable,
+                writes: writes && usable,
+                why: format!(
+                    "next after {}, which is not asked now",
+                    self.shown_name(owner)
+                ),
+            });
+            reason = format!(
+                "{} goes to {}, the next one that is asked after the owner {}{}",
+                op.word(),
+                self.shown_name(used),
+                self.shown_name(owner),
+                self.because(owner)
+            );
+        }
+        if !usable {
+            reason = format!(
+                "{} goes nowhere: the owner {} is not asked now{}, and {}",
+                op.word(),
+                self.shown_name(owner),
+                self.because(owner),
+                if limits.failover {
+                    "neither is any node after it"
+                } else {
+                    "memcache.allow_failover is off"
+                }
+            );
+        }
+        let copies = usize::try_from(limits.copies).unwrap_or(1).min(self.len());
+        if copies > 1 {
+            let row = self.copies_after(key, used, copies, limits.attempts);
+            let mut told = 0;
+            for node in row {
+                if places.iter().any(|place| place.node == node) {
+                    continue;
+                }
+                told += 1;
+                places.push(Place {
+                    node,
+                    role: "copy",
+                    reads: false,
+                    writes: writes && self.seems_usable(node),
+                    why: format!(
+                        "copy {} of {copies} (memcache.redundancy); read only after a failure",
+                        told + 1
+                    ),
+                });
+            }
+            if writes && told > 0 {
+                reason.push_str(&format!(
+                    ", and to {told} more for memcache.redundancy = {copies}"
+                ));
+            }
+        }
+        Plan { places, reason }
+    }
+
+    /// A session in mode single: pecl's row of nodes, which leaves out the owner of the bare id.
+    fn session_plan(&mut self, key: &[u8], limits: &Limits) -> Plan {
+        let row = self.session_places(key, limits.copies, limits.attempts);
+        let count = row.len();
+        let places: Vec<Place> = (1..)
+            .zip(row)
+            .map(|(number, node)| {
+                let usable = self.seems_usable(node);
+                Place {
+                    node,
+                    role: if number == 1 { "owner" } else { "copy" },
+                    reads: usable,
+                    writes: usable,
+                    why: format!(
+                        "\"KEY-{}\" leads here: copy {number} of {count} (memcache.session_redundancy)",
+                        number - 1
+                    ),
+                }
+            })
+            .collect();
+        let used: Vec<String> = places
+            .iter()
+            .filter(|place| place.reads)
+            .map(|place| self.shown_name(place.node))
+            .collect();
+        let reason = if used.is_empty() {
+            "none of the session's nodes is asked now, so session_start() would fail".to_owned()
+        } else {
+            format!(
+                "the session is read from the first of {} that has it, and written to all of them; its turn is the counter KEY.lock there",
+                used.join(", ")
+            )
+        };
+        Plan { places, reason }
+    }
+
+    /// A key in a copied mode: its preferred nodes.
+    fn copied_plan(&mut self, op: Op, key: &[u8]) -> Plan {
+        let nodes = self.preferred(key, PREFERRED);
+        let asked_first = self.copies_kept().unwrap_or(PREFERRED).clamp(2, PREFERRED);
+        let (reads, writes) = match op {
+            Op::Get => (true, false),
+            Op::Set | Op::Delete => (false, true),
+            Op::Session => (true, true),
+        };
+        let usable: Vec<bool> = nodes.iter().map(|node| self.seems_usable(*node)).collect();
+        let live = usable.iter().filter(|usable| **usable).count();
+        // One that is away is made up for by the next in the same wait.
+        let mut wanted = asked_first;
+        let count = nodes.len();
+        let places: Vec<Place> = (1..)
+            .zip(&nodes)
+            .zip(&usable)
+            .map(|((number, node), usable)| {
+                let asked = *usable && wanted > 0;
+                wanted -= usize::from(asked);
+                Place {
+                    node: *node,
+                    role: if number == 1 { "owner" } else { "copy" },
+                    reads: reads && asked,
+                    writes: writes && *usable,
+                    why: format!(
+                        "preferred node {number} of {count} by {}",
+                        self.policy.placement.word()
+                    ),
+                }
+            })
+            .collect();
+        let needed = if count >= PREFERRED { 2 } else { 1 };
+        let mode = self.policy.mode.word();
+        let reason = if live < needed {
+            format!(
+                "{live} of its {count} nodes can be asked and {needed} are needed, so nothing is decided"
+            )
+        } else {
+            let mut parts = Vec::new();
+            if reads {
+                parts.push(
+                    "the newest of what trusted nodes have is read, and repaired on the others",
+                );
+            }
+            if writes {
+                parts.push(
+                    "all nodes that answer are written, and two of them make it acknowledged",
+                );
+            }
+            let away = match count - live {
+                0 => String::new(),
+                away => format!("; {away} not asked now: listed as absent, and mended when back"),
+            };
+            format!("mode {mode}: {}{away}", parts.join("; "))
+        };
+        Plan { places, reason }
+    }
+
+    /// ": why", when the node was ejected.
+    fn because(&self, node: usize) -> String {
+        self.ejected(node)
+            .map_or_else(String::new, |(_, cause)| format!(" ({cause})"))
+    }
+
+    fn shown_name(&self, node: usize) -> String {
+        open_name(self.name(node))
+    }
+}

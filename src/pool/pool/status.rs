@@ -1,0 +1,229 @@
+//! How a pool stands, as facts: what this process knows of its nodes, and, when it is asked
+//! for, what their records say now. It decides nothing and mends nothing.
+
+use super::{Declared, Pool};
+use crate::call::Call;
+use crate::config::{Mode, NodeSpec, Placement, Protocol, Target};
+use crate::fact::Fact;
+use crate::node::{Directory, Node};
+use crate::replica::{Standing, State, Survey};
+use crate::shared;
+use std::time::SystemTime;
+
+/// One value of a map: its name, and what it holds.
+type Pair = (&'static str, Fact);
+
+impl Pool {
+    /// Name, mode and nodes as this process knows them, nobody asked:
+    /// `{pool, mode, copies, placement, safe_to_touch_next, nodes}`.
+    pub fn status(&self) -> Fact {
+        self.told(None)
+    }
+
+    /// The same with each node's record, read now; marks who answers and who does not, as
+    /// [`Pool::records`].
+    pub fn status_now(&mut self, record_key: &[u8], call: &mut Call) -> Fact {
+        let survey = self.records(record_key, call);
+        self.told(Some(&survey))
+    }
+
+    fn told(&self, survey: Option<&Survey>) -> Fact {
+        let policy = self.policy();
+        let name = Some(policy.name.as_str()).filter(|name| !name.is_empty());
+        let nodes = (0..self.len()).map(|index| {
+            let mut pairs = self.node_facts(index);
+            pairs.extend(record_facts(survey, index));
+            Fact::Map(pairs)
+        });
+        Fact::Map(vec![
+            ("pool", name.into()),
+            ("mode", policy.mode.word().into()),
+            ("copies", self.copies_kept().into()),
+            ("placement", policy.placement.word().into()),
+            ("safe_to_touch_next", survey.map(Survey::is_safe).into()),
+            ("nodes", nodes.collect()),
+        ])
+    }
+
+    /// Copies of each session in a copied mode; in mode single the settings say how many.
+    pub(crate) fn copies_kept(&self) -> Option<usize> {
+        let policy = self.policy();
+        (policy.mode != Mode::Single).then(|| {
+            let most = self.len().min(crate::replica::PREFERRED);
+            policy.copies.unwrap_or(most)
+        })
+    }
+
+    fn node_facts(&self, index: usize) -> Vec<Pair> {
+        let Some(member) = self.members.get(index) else {
+            return Vec::new();
+        };
+        let mut pairs = facts_of(&member.spec, &member.node.borrow());
+        if member.declared == Declared::Down {
+            for (name, value) in &mut pairs {
+                match *name {
+                    "state" => *value = "declared down".into(),
+                    "since" | "cause" => *value = Fact::Null,
+                    _ => {}
+                }
+            }
+        }
+        pairs
+    }
+
+    /// When node `index` was ejected (seconds since 1970) and why; `None` while it is used.
+    pub(crate) fn ejected(&self, index: usize) -> Option<(u64, String)> {
+        let member = self.members.get(index)?;
+        if member.declared == Declared::Up {
+            return None;
+        }
+        ejected(&member.node.borrow())
+    }
+}
+
+/// The persistent nodes of this process that none of `pools` has, each as a pool tells it.
+pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
+    let known = |target: &Target, protocol: Protocol| {
+        pools.iter().any(|pool| {
+            pool.policy.protocol == protocol
+                && pool.members.iter().any(|m| m.spec.target == *target)
+        })
+    };
+    let mut nodes: Vec<(String, Fact)> = directory
+        .iter()
+        .filter(|((target, protocol), _)| !known(target, *protocol))
+        .map(|((target, _), node)| {
+            let node = node.borrow();
+            let (since, cause) = ejected(&node).unzip();
+            let name = open_name(node.name());
+            let pairs = vec![
+                ("node", name.as_str().into()),
+                ("address", address(target).into()),
+                ("state", state(since).into()),
+                ("since", since.into()),
+                ("cause", cause.into()),
+                ("connections", u32::from(node.is_connected()).into()),
+            ];
+            (name, Fact::Map(pairs))
+        })
+        .collect();
+    nodes.sort_by(|one, other| one.0.cmp(&other.0));
+    nodes.into_iter().map(|(_, fact)| fact).collect()
+}
+
+fn facts_of(spec: &NodeSpec, node: &Node) -> Vec<Pair> {
+    let (since, cause) = ejected(node).unzip();
+    vec![
+        ("node", open_name(&spec.name()).into()),
+        ("address", address(&spec.target).into()),
+        ("id", spec.id.as_deref().into()),
+        ("weight", spec.weight.into()),
+        ("state", state(since).into()),
+        ("since", since.into()),
+        ("cause", cause.into()),
+        ("connections", u32::from(node.is_connected()).into()),
+    ]
+}
+
+fn state(since: Option<u64>) -> &'static str {
+    match since {
+        None => "up",
+        Some(_) => "ejected",
+    }
+}
+
+fn ejected(node: &Node) -> Option<(u64, String)> {
+    let now = shared::now();
+    let since = node.health.failed_at(now)?;
+    let ago = now.saturating_sub(since) / 1000;
+    let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let today = today.map_or(0, |time| time.as_secs());
+    Some((
+        today.saturating_sub(ago),
+        node.health.cause().cause().to_owned(),
+    ))
+}
+
+/// What the record of node `place` says; all of it null while nobody asked.
+fn record_facts(survey: Option<&Survey>, place: usize) -> Vec<Pair> {
+    let state = survey.map(|survey| survey.state(place));
+    let record = survey.and_then(|survey| survey.record(place));
+    let error = match survey.and_then(|survey| survey.standing(place)) {
+        Some(Standing::Silent(error)) => Some(error.cause().to_owned()),
+        _ => None,
+    };
+    let absent: Option<Fact> = survey.map(|survey| {
+        survey
+            .listings(place)
+            .map(|by| {
+                Fact::Map(vec![
+                    ("node", by.by.into()),
+                    ("host", by.host.into()),
+                    ("since", by.since.into()),
+                ])
+            })
+            .collect()
+    });
+    vec![
+        ("answers", state.map(|state| state != State::Silent).into()),
+        ("trust", state.map(State::word).into()),
+        ("life", record.map(|record| u32::from(record.inc)).into()),
+        ("epoch", record.map(|record| u64::from(record.epoch)).into()),
+        ("absent_by", absent.unwrap_or(Fact::Null)),
+        ("error", error.into()),
+    ]
+}
+
+/// A name without what may stand between scheme and host: `user:password@`.
+pub(crate) fn open_name(name: &str) -> String {
+    let (scheme, rest) = match name.find("://") {
+        Some(at) => name.split_at(at + 3),
+        None => ("", name),
+    };
+    match rest.rfind('@') {
+        Some(at) if !rest.starts_with('/') => {
+            format!("{scheme}{}", rest.get(at + 1..).unwrap_or_default())
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn address(target: &Target) -> String {
+    match target {
+        Target::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        Target::Tcp { host, port } => format!("{host}:{port}"),
+        Target::Unix(path) => path.to_string_lossy().into_owned(),
+    }
+}
+
+impl Placement {
+    /// The placement as it is written in a pool file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Placement::PeclConsistent => "pecl-consistent",
+            Placement::PeclStandard => "pecl-standard",
+            Placement::Ketama => "ketama",
+            Placement::KetamaWeighted => "ketama-weighted",
+            Placement::Rendezvous => "rendezvous",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::open_name;
+
+    #[test]
+    fn a_name_is_told_without_user_and_password() {
+        assert_eq!(
+            open_name("redis://me:secret@cache:6379"),
+            "redis://cache:6379"
+        );
+        assert_eq!(open_name("me@cache:6379"), "cache:6379");
+        assert_eq!(
+            open_name("unix:///run/a@b.sock:0"),
+            "unix:///run/a@b.sock:0"
+        );
+        assert_eq!(open_name("cache:11211"), "cache:11211");
+    }
+}

@@ -1,0 +1,314 @@
+//! Memring\status() and Memring\route() as PHP sees them, and `memring route` beside it.
+
+use crate::companion::run;
+use harness::{Memcached, Php, TempDir};
+use serde_json::Value;
+
+/// The JSON that a script prints.
+fn json(php: &Php, script: &str) -> Value {
+    let text = php.run(script).ok();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
+}
+
+fn file(directory: &TempDir, nodes: &[Memcached]) -> String {
+    let names: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("\"memcached://127.0.0.1:{}\"", node.port()))
+        .collect();
+    let names = names.join(", ");
+    directory
+        .file(
+            "memring.toml",
+            format!("[pool.sessions]\nnodes = [{names}]\nmode = \"fenced\"\n\n[pool.cache]\nnodes = [{names}]\n"),
+        )
+        .display()
+        .to_string()
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn status_names_pools_and_nodes_and_shows_records_when_a_pool_is_named() {
+    let mut nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("status");
+    let php = Php::new()
+        .ini("memring.config_file", file(&directory, &nodes))
+        .ini("session.save_handler", "memring")
+        .ini("session.save_path", "pool:sessions")
+        .ini("session.use_cookies", "0")
+        .ini("session.cache_limiter", "");
+    let all = json(
+        &php,
+        "session_id('one'); session_start(); $_SESSION['a'] = 1; session_write_close(); \
+         echo json_encode(Memring\\status(), JSON_THROW_ON_ERROR);",
+    );
+    assert_eq!(all["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(all["host"]["shared"], "user");
+    assert_eq!(all["trouble"], Value::Array(Vec::new()));
+    let pools = all["pools"].as_array().unwrap();
+    let told: Vec<_> = pools
+        .iter()
+        .map(|pool| {
+            (
+                pool["pool"].as_str().unwrap(),
+                pool["mode"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(told, [("cache", "single"), ("sessions", "fenced")]);
+    let sessions = &pools[1];
+    assert_eq!(sessions["copies"], 3);
+    assert_eq!(
+        sessions["safe_to_touch_next"],
+        Value::Null,
+        "nobody was asked"
+    );
+    for (node, server) in sessions["nodes"].as_array().unwrap().iter().zip(&nodes) {
+        assert_eq!(node["address"], format!("127.0.0.1:{}", server.port()));
+        assert_eq!(node["state"], "up");
+        assert_eq!(node["connections"], 1, "the session used it");
+        assert_eq!(node["trust"], Value::Null);
+    }
+
+    let asked = "echo json_encode(memring_status('sessions'), JSON_THROW_ON_ERROR);";
+    let one = json(&php, asked);
+    let pool = &one["pools"][0];
+    assert_eq!(pool["safe_to_touch_next"], true);
+    for node in pool["nodes"].as_array().unwrap() {
+        assert_eq!(
+            (&node["answers"], &node["trust"]),
+            (&true.into(), &"trusted".into())
+        );
+        assert!(node["life"].as_u64().unwrap() > 0);
+        assert_eq!(node["absent_by"], Value::Array(Vec::new()));
+    }
+
+    nodes[1].kill();
+    let one = json(&php, asked);
+    let pool = &one["pools"][0];
+    assert_eq!(pool["safe_to_touch_next"], false);
+    let down = &pool["nodes"][1];
+    assert_eq!(
+        (&down["answers"], &down["trust"]),
+        (&false.into(), &"silent".into())
+    );
+    assert_eq!(down["state"], "ejected");
+    assert!(
+        down["cause"].as_str().unwrap().contains("refused"),
+        "{down}"
+    );
+    assert!(down["since"].as_u64().unwrap() > 1_700_000_000);
+    // Whoever looks after that knows it without asking.
+    let all = json(
+        &php,
+        "echo json_encode(Memring\\status(), JSON_THROW_ON_ERROR);",
+    );
+    assert_eq!(all["pools"][1]["nodes"][1]["state"], "ejected");
+}
+
+#[test]
+fn status_shows_no_secret_and_takes_every_name_into_json() {
+    let nodes = [Memcached::start()];
+    let php = Php::new().ini("memring.key_hash", "hash");
+    let port = nodes[0].port();
+    let all = json(
+        &php,
+        &format!(
+            "$m = new Memcache; $m->addServer('127.0.0.1', {port}); $m->set('a', 1); \
+             echo json_encode(Memring\\status(), JSON_THROW_ON_ERROR);"
+        ),
+    );
+    let other = &all["other_nodes"][0];
+    assert_eq!(other["address"], format!("127.0.0.1:{port}"));
+    assert_eq!(
+        (&other["state"], &other["connections"]),
+        (&"up".into(), &1.into())
+    );
+    assert_eq!(all["pools"], Value::Array(Vec::new()));
+    let wrong = json(
+        &php,
+        "foreach ([fn() => Memring\\status('nobody'), fn() => Memring\\route('a:1', 'fly', 'k'), \
+                   fn() => Memring\\route('a:1', 'get', '')] as $call) \
+            try { $call(); } catch (ValueError $e) { $said[] = $e->getMessage(); } \
+         echo json_encode($said);",
+    );
+    let said = names(&wrong);
+    assert!(said[0].contains("memring.config_file"), "{said:?}");
+    assert!(said[1].contains("\"session\""), "{said:?}");
+    assert_eq!(said.len(), 3);
+}
+
+#[test]
+fn route_names_the_node_that_findserver_names_and_where_copies_go() {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let list: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("127.0.0.1:{}", node.port()))
+        .collect();
+    let php = Php::new()
+        .ini("memcache.redundancy", "2")
+        .ini("memring.key_hash", "hash");
+    let adds: String = nodes
+        .iter()
+        .map(|node| format!("$m->addServer('127.0.0.1', {});", node.port()))
+        .collect();
+    let told = json(
+        &php,
+        &format!(
+            "$m = new Memring\\Memcache; {adds}
+             $differ = 0;
+             for ($i = 0; $i < 50; $i++) {{
+                 $route = Memring\\route('{}', 'get', \"k$i\");
+                 if ($route['owner'] !== $m->findServer(\"k$i\") || $route['reads'] !== [$route['owner']]
+                     || $route != $m->route('get', \"k$i\")) $differ++;
+             }}
+             $m->set('k1', 'v');
+             echo json_encode(['differ' => $differ, 'set' => $m->route('set', 'k1'),
+                 'long' => $m->route('get', str_repeat('x', 300)), 'bytes' => $m->route('get', \"a b\\xff\")]);",
+            list.join(",")
+        ),
+    );
+    assert_eq!(told["differ"], 0);
+    // What it says is written is what was written.
+    let writes = names(&told["set"]["writes"]);
+    assert_eq!(writes.len(), 2, "{told}");
+    for (node, name) in nodes.iter().zip(&list) {
+        assert_eq!(
+            node.stored("k1").is_some(),
+            writes.contains(&name.as_str()),
+            "{name} {told}"
+        );
+    }
+    let wire = told["long"]["wire_key"].as_str().unwrap();
+    assert_eq!(
+        (wire.len(), &told["long"]["long_key"]),
+        (250, &"hashed".into())
+    );
+    assert_eq!(told["bytes"]["wire_key"], "a_b\\xff");
+}
+
+#[test]
+fn route_of_a_session_names_its_nodes_in_both_modes() {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let list: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("127.0.0.1:{}", node.port()))
+        .collect();
+    for (mode, count) in [("fenced", 3), ("single", 2)] {
+        let path = format!("{}?mode={mode}", list.join(","));
+        let php = Php::new()
+            .ini("session.save_handler", "memring")
+            .ini("session.save_path", &path)
+            .ini("session.use_cookies", "0")
+            .ini("session.cache_limiter", "");
+        let told = json(
+            &php,
+            &format!(
+                "session_id('some{mode}'); session_start(); $_SESSION['a'] = 1; session_write_close();
+                 echo json_encode(memring_route(ini_get('session.save_path'), 'session', 'some{mode}'));"
+            ),
+        );
+        assert_eq!(told["mode"], mode, "{told}");
+        let writes = names(&told["writes"]);
+        assert_eq!(writes.len(), count, "{told}");
+        let wire = told["wire_key"].as_str().unwrap();
+        for (node, name) in nodes.iter().zip(&list) {
+            assert_eq!(
+                node.stored(wire).is_some(),
+                writes.contains(&name.as_str()),
+                "{name} {told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_route_tells_of_a_node_that_is_not_asked_and_who_stands_in() {
+    let mut nodes: Vec<Memcached> = (0..2).map(|_| Memcached::start()).collect();
+    let list = format!(
+        "127.0.0.1:{},127.0.0.1:{}",
+        nodes[0].port(),
+        nodes[1].port()
+    );
+    nodes[0].kill();
+    let told = json(
+        &Php::new(),
+        &format!(
+            "for ($i = 0; $i < 99; $i++) {{
+                 $route = Memring\\route('{list}', 'get', \"k$i\");
+                 if ($route['owner'] === '127.0.0.1:{port}') break;
+             }}
+             $m = new Memring\\Memcache; $m->addServer('127.0.0.1', {port}); $m->addServer('127.0.0.1', {other});
+             @$m->get(\"k$i\");
+             echo json_encode(Memring\\route('{list}', 'get', \"k$i\"));",
+            port = nodes[0].port(),
+            other = nodes[1].port()
+        ),
+    );
+    assert_eq!(
+        names(&told["reads"]),
+        [format!("127.0.0.1:{}", nodes[1].port())]
+    );
+    let places = told["nodes"].as_array().unwrap();
+    assert_eq!(
+        (&places[0]["role"], &places[0]["state"]),
+        (&"owner".into(), &"ejected".into())
+    );
+    assert_eq!(
+        (&places[1]["role"], &places[1]["state"]),
+        (&"failover".into(), &"up".into())
+    );
+    assert!(
+        told["reason"].as_str().unwrap().contains("refused"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_companion_tells_the_same_route_as_a_table_and_as_json() {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("route");
+    let file = file(&directory, &nodes);
+    let state = directory.path().display().to_string();
+    let run = |words: &[&str]| {
+        let given = ["route", "--config", &file, "--state-dir", &state];
+        let (code, said, complained) = run(&[&given, words].concat());
+        (code, said + &complained)
+    };
+    let (code, text) = run(&["--json", "sessions", "session", "abc"]);
+    assert_eq!(code, 0, "{text}");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let php = Php::new().ini("memring.config_file", &file);
+    let same = json(
+        &php,
+        "echo json_encode(Memring\\route('pool:sessions', 'session', 'abc'));",
+    );
+    assert_eq!(told, same);
+    let (code, text) = run(&["sessions", "session", "abc"]);
+    assert_eq!(code, 0, "{text}");
+    let owner = told["owner"].as_str().unwrap();
+    assert!(
+        text.contains(&format!("owner    {owner} by rendezvous")),
+        "{text}"
+    );
+    assert_eq!(text.matches("preferred node").count(), 3, "{text}");
+    let list = format!("127.0.0.1:{}", nodes[0].port());
+    let (code, text) = run(&["--list", &list, "get", "pool:not-a-pool"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("pool:not-a-pool"), "{text}");
+    for (words, wants) in [
+        (&["sessions", "get"][..], "an operation and a key"),
+        (&["sessions", "fly", "k"][..], "no operation"),
+        (&["nobody", "get", "k"][..], "there is no pool"),
+    ] {
+        let (code, text) = run(words);
+        assert_eq!(code, 2, "{text}");
+        assert!(text.contains(wants), "{text}");
+    }
+}
