@@ -1,20 +1,26 @@
-//! What outlives a request: the persistent nodes of this thread.
+//! What outlives a request: the persistent nodes of this thread, and the pool file as read last.
 //!
 //! A forked child throws its parent's away: two processes must not talk over one socket.
 
 use crate::ffi::errors;
 use crate::ini;
+use memring_pool::config::file::File;
+use memring_pool::config::watch::Watched;
+use memring_pool::error::Error;
 use memring_pool::node::Directory;
 use memring_pool::shared;
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 thread_local! {
     static NODES: RefCell<Directory> = RefCell::new(Directory::new());
     /// The process the directory was made in.
     static OWNER: Cell<u32> = const { Cell::new(0) };
+    /// The pool file; a forked child goes on with what its parent read.
+    static POOLS: RefCell<Option<Watched>> = const { RefCell::new(None) };
 }
 
 /// Works with this thread's nodes; `work` makes no call into Zend.
@@ -25,6 +31,42 @@ pub(crate) fn with<R>(work: impl FnOnce(&mut Directory) -> R) -> R {
             *nodes = Directory::new();
         }
         work(nodes)
+    })
+}
+
+/// What `look` takes of the pool file at `path`, as it is now. Sockets of servers that went
+/// out of it are closed; a change that is not used is one line in the log.
+pub(crate) fn pools<R>(
+    path: &Path,
+    look: impl FnOnce(&File) -> Result<R, Error>,
+) -> Result<R, Error> {
+    let (found, news, gone) = watched(path, |pools| {
+        let found = pools.file(Instant::now()).and_then(look);
+        (found, pools.take_news(), pools.take_gone())
+    });
+    if !gone.is_empty() {
+        with(|nodes| nodes.forget(&gone));
+    }
+    if let Some(news) = news {
+        errors::log_of(format!("memring: {news}"));
+    }
+    found
+}
+
+/// Reads the file before the first request, so that workers that are forked later, when it
+/// may be spoilt, have one to go on with. Trouble is for the first who needs a pool of it.
+pub(crate) fn read_ahead() {
+    let path = ini::read(|values| values.config_file.clone());
+    if !path.is_empty() {
+        let path = PathBuf::from(OsString::from_vec(path));
+        watched(&path, |pools| pools.look(Instant::now()));
+    }
+}
+
+fn watched<R>(path: &Path, work: impl FnOnce(&mut Watched) -> R) -> R {
+    POOLS.with_borrow_mut(|pools| match pools {
+        Some(watched) if watched.path() == path => work(watched),
+        _ => work(pools.insert(Watched::new(path))),
     })
 }
 

@@ -9,12 +9,14 @@ use crate::ini;
 use crate::registry;
 use memring_pool::codec::Compression;
 use memring_pool::config::file::File;
-use memring_pool::config::{Mode, Placement, Schemes, Wish, file, save_path};
+use memring_pool::config::{Mode, Placement, Schemes, Wish, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::lease;
 use memring_pool::pool::Pool;
 use memring_pool::session::fenced::{self, Fenced};
 use memring_pool::session::{Sessions, Store, Terms};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -202,7 +204,7 @@ pub(crate) fn file() -> Result<Option<File>, Error> {
     if path.is_empty() {
         return Ok(None);
     }
-    file::load(Path::new(&*String::from_utf8_lossy(&path))).map(Some)
+    registry::pools(Path::new(OsStr::from_bytes(&path)), |file| Ok(file.clone())).map(Some)
 }
 
 /// The pool `name` of the file in `memring.config_file`.
@@ -214,8 +216,9 @@ pub(crate) fn named(config_file: &[u8], name: &str) -> Result<Wish, Error> {
         )
         .hint("Set memring.config_file = /etc/memring.toml in php.ini"));
     }
-    let path = String::from_utf8_lossy(config_file);
-    file::load(Path::new(&*path))?.wish(name)
+    registry::pools(Path::new(OsStr::from_bytes(config_file)), |file| {
+        file.wish(name)
+    })
 }
 
 /// What `memring.allow_schemes` allows.

@@ -10,6 +10,7 @@
 //! | `?weight=2&timeout=1` behind a node | `options` |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
+//! | the same while the process runs | [`watch`] |
 //!
 //! Whatever is refused says what, where, and the text to write instead. Ports that are
 //! left out are 11211 (pecl-memcache: 0 in a save_path, which starts and then cannot
@@ -19,6 +20,7 @@ pub mod address;
 pub mod file;
 mod options;
 pub mod save_path;
+pub mod watch;
 
 pub use address::Schemes;
 

@@ -471,6 +471,18 @@ impl Directory {
             .unwrap_or_else(|| Rc::new(RefCell::new(Node::new(spec))))
     }
 
+    /// Closes the persistent nodes at `targets` and lets go of them; who still uses one
+    /// connects again.
+    pub fn forget(&mut self, targets: &[Target]) {
+        self.nodes.retain(|(target, _), node| {
+            let stays = !targets.contains(target);
+            if !stays {
+                node.borrow_mut().close();
+            }
+            stays
+        });
+    }
+
     /// Number of persistent nodes known.
     pub fn len(&self) -> usize {
         self.nodes.len()

@@ -29,6 +29,7 @@ mod modules;
 mod named_pools;
 mod oracle;
 mod pool;
+mod reload;
 mod session;
 mod session_nodes;
 mod sessions;

@@ -167,6 +167,7 @@ fn start_memring(number: c_int) -> zend_result {
     resource::register(number);
     memring_pool::shared::prepare();
     super::ini::register(ini::MEMRING, number);
+    crate::registry::read_ahead();
     if let Some(other) = loaded(c"memcache") {
         PROVIDER.store(1, Ordering::Release);
         errors::startup_notice(&format!(

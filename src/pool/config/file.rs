@@ -13,11 +13,13 @@
 //! is known by name and refused, so that nobody believes it works.
 
 use super::address::{Schemes, clean, shown};
-use super::{HashFunction, Placement, Policy, Protocol, Topology, Wish, options, save_path};
+use super::{
+    HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path,
+};
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use toml::Spanned;
 
@@ -143,6 +145,15 @@ impl File {
                 self.names().collect::<Vec<_>>().join(", pool:")
             ))
         })
+    }
+
+    /// The servers of this file that no pool of `other` names.
+    pub(super) fn without(&self, other: &File) -> Vec<Target> {
+        let targets = |file: &File| -> HashSet<Target> {
+            let nodes = file.pools.values().flat_map(|wish| &wish.topology.nodes);
+            nodes.map(|node| node.target.clone()).collect()
+        };
+        targets(self).difference(&targets(other)).cloned().collect()
     }
 
     /// The names of all pools, in order.

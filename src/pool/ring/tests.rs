@@ -322,6 +322,40 @@ fn rendezvous_spreads_a_million_keys_over_ten_nodes_within_one_percent() {
 }
 
 #[test]
+fn an_added_renamed_or_reweighted_node_moves_what_theory_says() {
+    let ten: Vec<String> = (0..10).map(|n| format!("10.0.0.{n}:11211")).collect();
+    let even = |names: &[String]| {
+        let nodes: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        ring(&nodes, Placement::Rendezvous)
+    };
+    let moved = |one: &Ring, two: &Ring, keys: u32| {
+        let mut key = *b"key:0000000";
+        let moved = (0..keys).filter(|n| {
+            write_digits(&mut key[4..], *n);
+            one.owner(&key) != two.owner(&key)
+        });
+        moved.count() as f64 / f64::from(keys)
+    };
+    let close = |moved: f64, theory: f64| {
+        assert!((moved / theory - 1.0).abs() <= 0.02, "{moved} and {theory}");
+    };
+    let before = even(&ten);
+    // Added last, so that the others keep their numbers: the eleventh takes its own share.
+    let eleven = [ten.clone(), vec!["10.0.0.10:11211".to_owned()]].concat();
+    close(moved(&before, &even(&eleven), 1_000_000), 1.0 / 11.0);
+    // Under another name a node draws anew. What it had moves but for the keys that it would have drawn anyway;
+    // all of those have the same number here and count as kept: 2 in 11 × 10.
+    let mut renamed = ten.clone();
+    renamed[3] = "cache3:11211".to_owned();
+    let both = 2.0 / 110.0;
+    close(moved(&before, &even(&renamed), 1_000_000), 0.2 - 2.0 * both);
+    let mut heavier: Vec<_> = ten.iter().map(|name| (name.as_str(), 1)).collect();
+    heavier[3].1 = 2;
+    let heavier = ring(&heavier, Placement::Rendezvous);
+    close(moved(&before, &heavier, 300_000), 2.0 / 11.0 - 0.1);
+}
+
+#[test]
 fn rendezvous_follows_the_weights_within_one_percent() {
     let weights = [50, 100, 50, 200, 400];
     let names = ["a:1", "b:1", "c:1", "d:1", "e:1"];
