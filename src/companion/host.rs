@@ -2,10 +2,11 @@
 
 use crate::wish::Kept;
 use memring_pool::call::Call;
+use memring_pool::error::Error;
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
 use memring_pool::pool::copies::clock;
-use memring_pool::replica::Survey;
+use memring_pool::replica::{Epochs, Survey};
 
 /// One pool as this thread uses it.
 #[derive(Debug)]
@@ -29,6 +30,11 @@ impl Host {
             spec.retry_interval = 0;
             pool.add(spec, &mut directory);
         }
+        let mut previous = kept.topology.previous.clone();
+        for spec in &mut previous {
+            spec.retry_interval = 0;
+        }
+        pool.came_from(&previous, &mut directory);
         Host {
             pool,
             call: Call::new(),
@@ -36,9 +42,23 @@ impl Host {
         }
     }
 
-    /// Looks at every node.
+    /// Looks at every node; those of the list before, too, until its epoch is over.
     pub(crate) fn survey(&mut self) -> Survey {
-        self.pool.records(&self.record_key, &mut self.call)
+        let survey = self.pool.records(&self.record_key, &mut self.call);
+        let over = |epochs: Epochs| epochs.committed >= self.pool.policy().epoch;
+        if self.pool.has_window() && survey.epochs().is_some_and(over) && self.fits(&survey).is_ok()
+        {
+            self.pool.end_window();
+            return self.survey();
+        }
+        survey
+    }
+
+    /// Is this host's file the one that the pool's records speak of?
+    pub(crate) fn fits(&self, survey: &Survey) -> Result<(), Error> {
+        survey
+            .epochs()
+            .map_or(Ok(()), |seen| self.pool.stands(seen))
     }
 }
 

@@ -12,9 +12,11 @@
 //! | `mend` | founds a pool, runs passes over its nodes |
 //! | `status` | how the nodes stand, as a table or JSON |
 //! | `route` | where a key would go, and why |
+//! | `commit` | ends a step from one node list to the next |
 //! | `trust` | founds a pool though a node does not answer |
 //! | `words` | states and changes as sentences |
 
+mod commit;
 mod host;
 mod mend;
 mod route;
@@ -68,6 +70,12 @@ const COMMANDS: &[Command] = &[
         line: "which nodes an operation on a key would ask, and why",
         help: route::HELP,
         run: route::main,
+    },
+    Command {
+        word: "commit",
+        line: "ends a change of a pool's nodes: moves the keys, lets the old list go",
+        help: commit::HELP,
+        run: commit::main,
     },
     Command {
         word: "trust",

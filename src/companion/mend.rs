@@ -56,6 +56,8 @@ pub(crate) fn waits(kept: &Kept, survey: &Survey) -> Option<String> {
 /// Why a node is not trusted yet, as a sentence for the log.
 pub(crate) fn mend(kept: &Kept, host: &mut Host, say: &dyn Fn(&str)) -> Result<(), String> {
     let survey = host.survey();
+    // With another node list than the pool's own, who is said to be whole would not be.
+    host.fits(&survey).map_err(|error| error.to_string())?;
     if let Some(why) = waits(kept, &survey) {
         return Err(why);
     }

@@ -5,6 +5,7 @@ use crate::host::Host;
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::time;
 use crate::{Stop, say};
+use memring_pool::config::NodeSpec;
 use memring_pool::replica::{Standing, State, Survey};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -79,6 +80,16 @@ fn table(kept: &Kept, survey: &Survey) -> String {
             },
         ]);
     }
+    let over = is_over(kept, survey);
+    for node in &kept.topology.drained {
+        // While its epoch lasts it has a row like all others.
+        if over {
+            let dash = || "-".to_owned();
+            let row = [dash(), "drained".to_owned(), dash(), dash(), dash()];
+            let [answers, trust, life, epoch, absent] = row;
+            rows.push([node.ring_name().into(), answers, trust, life, epoch, absent]);
+        }
+    }
     let mut widths = [0; 6];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -98,7 +109,36 @@ fn table(kept: &Kept, survey: &Survey) -> String {
             let _ = write!(text, "\n      {why}");
         }
     }
+    let drained: Vec<_> = kept
+        .topology
+        .drained
+        .iter()
+        .map(NodeSpec::ring_name)
+        .collect();
+    let drained = drained.join(", ");
+    match kept.name.as_deref() {
+        Some(name) if !over => {
+            let _ = write!(
+                text,
+                "\n  epoch {} of the file is not committed, so both node lists are in use: memring commit {name}",
+                kept.topology.policy.epoch
+            );
+            if !drained.is_empty() {
+                let _ = write!(text, "\n  {drained}: draining, not safe to stop");
+            }
+        }
+        _ if !drained.is_empty() => {
+            let _ = write!(text, "\n  {drained}: safe to stop");
+        }
+        _ => {}
+    }
     text
+}
+
+/// Do the records say that the file's node list is the only one?
+fn is_over(kept: &Kept, survey: &Survey) -> bool {
+    let epoch = kept.topology.policy.epoch;
+    survey.epochs().is_none_or(|seen| seen.committed >= epoch)
 }
 
 /// What a node that is not to be used says for itself, or what can be done.
@@ -118,11 +158,25 @@ fn json(looked: &[(Kept, Survey)], safe: bool) -> String {
     let mut pools = Vec::new();
     for (kept, survey) in looked {
         let nodes: Vec<String> = (0..survey.len()).map(|place| node(survey, place)).collect();
+        let over = is_over(kept, survey);
+        let drained: Vec<String> = kept
+            .topology
+            .drained
+            .iter()
+            .map(|node| {
+                format!(
+                    "{{\"node\":{},\"drained\":{over}}}",
+                    quoted(&node.ring_name())
+                )
+            })
+            .collect();
         pools.push(format!(
-            "{{\"pool\":{},\"safe\":{},\"nodes\":[{}]}}",
+            "{{\"pool\":{},\"safe\":{},\"epoch\":{},\"committed\":{over},\"nodes\":[{}],\"drain\":[{}]}}",
             kept.name.as_deref().map_or("null".to_owned(), quoted),
             survey.is_safe(),
-            nodes.join(",")
+            kept.topology.policy.epoch,
+            nodes.join(","),
+            drained.join(",")
         ));
     }
     format!("{{\"safe\":{safe},\"pools\":[{}]}}", pools.join(","))

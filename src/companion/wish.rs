@@ -98,6 +98,11 @@ impl Asked {
         Ok(asked)
     }
 
+    /// Was a pool named?
+    pub(crate) fn names_pools(&self) -> bool {
+        !self.pools.is_empty() || !self.lists.is_empty()
+    }
+
     /// The file that is read, if one is.
     pub(crate) fn file(&self) -> Option<&Path> {
         let named = self.config.as_deref();

@@ -53,13 +53,18 @@ pub(crate) fn pools<R>(
     found
 }
 
+/// Looks at the file at `path` again, since the records of one of its pools are ahead of it.
+pub(crate) fn look_again(path: &Path) {
+    watched(path, |pools| pools.look(Instant::now(), true));
+}
+
 /// Reads the file before the first request, so that workers that are forked later, when it
 /// may be spoilt, have one to go on with. Trouble is for the first who needs a pool of it.
 pub(crate) fn read_ahead() {
     let path = ini::read(|values| values.config_file.clone());
     if !path.is_empty() {
         let path = PathBuf::from(OsString::from_vec(path));
-        watched(&path, |pools| pools.look(Instant::now()));
+        watched(&path, |pools| pools.look(Instant::now(), false));
     }
 }
 

@@ -9,11 +9,12 @@ use crate::ini;
 use crate::registry;
 use memring_pool::codec::Compression;
 use memring_pool::config::file::File;
-use memring_pool::config::{Mode, Placement, Schemes, Wish, save_path};
+use memring_pool::config::{Mode, NodeSpec, Placement, Policy, Schemes, Wish, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::lease;
 use memring_pool::pool::Pool;
 use memring_pool::session::fenced::{self, Fenced};
+use memring_pool::session::migrate::Migrating;
 use memring_pool::session::{Sessions, Store, Terms};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -36,6 +37,8 @@ pub(crate) struct Keeper {
     wish: (Handler, Vec<u8>, Vec<u8>),
     /// The data read last, until PHP has copied them.
     data: Vec<u8>,
+    /// The id made last in this request.
+    made: Option<Vec<u8>>,
 }
 
 /// The prefix of session keys in this request.
@@ -66,30 +69,44 @@ impl Keeper {
         } else {
             policy.keys.prefix.clone()
         };
+        let migrating = policy.migrating;
         let mut pool = Pool::new(policy);
+        // Where pecl keeps them: on the same nodes, placed as the settings say.
+        let mut old_pool = Pool::new(Policy {
+            placement: settings.placement,
+            hash: settings.hash,
+            ..Policy::default()
+        });
         registry::with(|nodes| {
             for mut spec in topology.nodes {
                 spec.connect_timeout = settings.connect_timeout.unwrap_or(spec.connect_timeout);
                 spec.op_timeout = settings.op_timeout.unwrap_or(spec.op_timeout);
                 spec.idle_limit = settings.persistent_idle.unwrap_or(spec.idle_limit);
+                if migrating {
+                    let id = None;
+                    let old = NodeSpec { id, ..spec.clone() };
+                    old_pool.add(old, nodes);
+                }
                 pool.add(spec, nodes);
             }
+            let mut previous = topology.previous;
+            for spec in &mut previous {
+                spec.connect_timeout = settings.connect_timeout.unwrap_or(spec.connect_timeout);
+                spec.op_timeout = settings.op_timeout.unwrap_or(spec.op_timeout);
+                spec.idle_limit = settings.persistent_idle.unwrap_or(spec.idle_limit);
+            }
+            pool.came_from(&previous, nodes);
         });
         let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
         let lock_timeout = count(settings.lock_timeout);
+        let old_terms = Terms {
+            copies: count(settings.session_copies),
+            lock_timeout,
+            attempts: count(settings.attempts),
+            compression: Compression::new(settings.compress_threshold, crate::nodes::SAVINGS)?,
+        };
         let sessions: Box<dyn Store> = match pool.policy().mode {
-            Mode::Single => {
-                let terms = Terms {
-                    copies: count(settings.session_copies),
-                    lock_timeout,
-                    attempts: count(settings.attempts),
-                    compression: Compression::new(
-                        settings.compress_threshold,
-                        crate::nodes::SAVINGS,
-                    )?,
-                };
-                Box::new(Sessions::new(pool, &prefix, terms))
-            }
+            Mode::Single => Box::new(Sessions::new(pool, &prefix, old_terms)),
             Mode::Fenced => {
                 let lock = Duration::from_secs(u64::from(lock_timeout));
                 let lease = lease::term(lock, time_limit());
@@ -99,7 +116,13 @@ impl Keeper {
                     lease,
                     life: 0,
                 };
-                Box::new(Fenced::new(pool, &prefix, terms))
+                let fenced = Fenced::new(pool, &prefix, terms);
+                if migrating {
+                    let old = Sessions::new(old_pool, &opened_for.2, old_terms);
+                    Box::new(Migrating::new(old, fenced))
+                } else {
+                    Box::new(fenced)
+                }
             }
         };
         let notices = notices.iter().map(ToString::to_string).collect();
@@ -108,6 +131,7 @@ impl Keeper {
                 sessions,
                 wish: opened_for,
                 data: Vec::new(),
+                made: None,
             },
             notices,
         ))
@@ -121,7 +145,13 @@ impl Keeper {
     /// The data of session `id`, and the turn on it when `lock`; sessions live for `life` seconds.
     pub(crate) fn read(&mut self, id: &[u8], lock: bool, life: i64) -> Result<&[u8], Error> {
         self.sessions.lives(seconds(life));
-        self.data = self.sessions.read(id, lock)?;
+        self.data = match self.sessions.read(id, lock) {
+            Err(error) if error.kind() == Kind::Epoch && self.catch_up() => {
+                self.sessions.lives(seconds(life));
+                self.sessions.read(id, lock)?
+            }
+            read => read?,
+        };
         Ok(&self.data)
     }
 
@@ -142,6 +172,7 @@ impl Keeper {
 
     /// Notes an id that was made just now.
     pub(crate) fn made(&mut self, id: &[u8]) {
+        self.made = Some(id.to_vec());
         self.sessions.made(id);
     }
 
@@ -157,7 +188,29 @@ impl Keeper {
 
     /// Is there such a session, or may there be one?
     pub(crate) fn exists(&mut self, id: &[u8], lock: bool) -> bool {
-        self.sessions.exists(id, lock)
+        let exists = self.sessions.exists(id, lock);
+        if self.sessions.is_behind() && self.catch_up() {
+            return self.sessions.exists(id, lock);
+        }
+        exists
+    }
+
+    /// Opens anew with the pool file as it is now, since the pool's records are ahead of it.
+    fn catch_up(&mut self) -> bool {
+        let file = ini::read(|values| values.config_file.clone());
+        registry::look_again(Path::new(OsStr::from_bytes(&file)));
+        let (handler, list, prefix) = self.wish.clone();
+        match Keeper::open(handler, &list, prefix) {
+            Ok((mut opened, _)) => {
+                opened.made.clone_from(&self.made);
+                if let Some(id) = &opened.made {
+                    opened.sessions.made(id);
+                }
+                *self = opened;
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 

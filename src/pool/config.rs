@@ -10,6 +10,7 @@
 //! | `?weight=2&timeout=1` behind a node | `options` |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
+//! | one node list after another | `step` |
 //! | the same while the process runs | [`watch`] |
 //!
 //! Whatever is refused says what, where, and the text to write instead. Ports that are
@@ -20,6 +21,7 @@ pub mod address;
 pub mod file;
 mod options;
 pub mod save_path;
+pub mod step;
 pub mod watch;
 
 pub use address::Schemes;
@@ -110,6 +112,12 @@ impl NodeSpec {
     pub fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+
+    /// The name that records know it by: what the ring hashes, without blanks.
+    pub fn ring_name(&self) -> Box<str> {
+        let name = self.id.clone().unwrap_or_else(|| self.name());
+        name.replace(' ', "_").into()
+    }
 }
 
 /// Nodes and what holds for all of them: a whole pool, ready to be built.
@@ -117,6 +125,10 @@ impl NodeSpec {
 pub struct Topology {
     /// The nodes in their order of addition; never empty when it comes from a parser.
     pub nodes: Vec<NodeSpec>,
+    /// The nodes of the epoch before, where they are written; empty when they are the same.
+    pub previous: Vec<NodeSpec>,
+    /// Nodes that are written and give up their keys; never among `nodes`.
+    pub drained: Vec<NodeSpec>,
     /// What holds for all of them.
     pub policy: Policy,
 }
@@ -139,7 +151,7 @@ impl Wish {
     /// `Kind::Config`: copies without a copied mode, or other than 3 (2 on two nodes); in a
     /// copied mode fewer than two nodes, or one server twice.
     pub fn check(&self) -> Result<(), Error> {
-        let Topology { nodes, policy } = &self.topology;
+        let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
             |cause: String, hint: &str| Err(Error::new(Kind::Config, cause).hint(hint.to_owned()));
         if policy.mode == Mode::Single {
@@ -258,6 +270,10 @@ pub struct Policy {
     pub copies: Option<usize>,
     /// The pool's name in the file, empty for a list.
     pub name: String,
+    /// Sessions are at pecl-memcache's place, too, while other workers keep them there.
+    pub migrating: bool,
+    /// Number of the pool's node list; each change of that list has a higher one.
+    pub epoch: u32,
     /// Prefix and long-key rule.
     pub keys: KeyRule,
     /// Two characters, like `{}`: only what stands between them is hashed for placement.

@@ -31,13 +31,15 @@ pub enum Kind {
     Client,
     /// A session is held by another request past the wait limit.
     Locked,
+    /// The pool's records and this host's file mean different node lists.
+    Epoch,
     /// Shared state (region file, state_dir) cannot be used.
     State,
 }
 
 impl Kind {
     /// Every kind, for tests that a list is whole.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Config,
         Kind::Key,
         Kind::Value,
@@ -49,6 +51,7 @@ impl Kind {
         Kind::Server,
         Kind::Client,
         Kind::Locked,
+        Kind::Epoch,
         Kind::State,
     ];
 
@@ -66,6 +69,7 @@ impl Kind {
             Kind::Server => "server",
             Kind::Client => "client",
             Kind::Locked => "locked",
+            Kind::Epoch => "epoch",
             Kind::State => "state",
         }
     }

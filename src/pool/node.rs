@@ -12,7 +12,7 @@ use crate::shared;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -434,6 +434,8 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 #[derive(Debug, Default)]
 pub struct Directory {
     nodes: HashMap<(Target, crate::config::Protocol), NodeRef>,
+    /// By pool: the highest epoch known to be committed.
+    committed: HashMap<String, Rc<Cell<u32>>>,
 }
 
 impl Directory {
@@ -481,6 +483,14 @@ impl Directory {
             }
             stays
         });
+    }
+
+    /// The highest epoch of pool `name` that is known to be committed.
+    pub(crate) fn committed(&mut self, name: &str) -> Rc<Cell<u32>> {
+        match self.committed.get(name) {
+            Some(epoch) => epoch.clone(),
+            None => self.committed.entry(name.to_owned()).or_default().clone(),
+        }
     }
 
     /// Number of persistent nodes known.

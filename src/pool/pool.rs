@@ -9,6 +9,7 @@
 //! `single` mode is pecl-memcache's: the owner, copies on the nodes its failover
 //! sequence names, reads from one node only.
 
+pub mod commit;
 pub mod copies;
 mod lanes;
 mod places;
@@ -19,6 +20,7 @@ pub mod route;
 mod settle;
 pub mod status;
 mod swift;
+pub mod window;
 
 use crate::call::{Call, Event, Limits, Verb};
 use crate::config::{NodeSpec, Policy, Protocol};
@@ -29,6 +31,7 @@ use crate::request::{Meta, Words, refusal, refused};
 use crate::ring::{Ring, RingNode};
 use crate::shared;
 use crate::wire::{Expect, Reply, classic};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use swift::Swift;
@@ -41,6 +44,10 @@ pub struct Pool {
     ring: Option<Ring>,
     /// Nodes passed over for somebody else's mark, to be told of.
     skipped: Vec<usize>,
+    /// The node list before this one, while both are used.
+    window: Option<Box<window::Window>>,
+    /// The highest epoch of this pool that this thread knows to be committed.
+    committed: Rc<Cell<u32>>,
 }
 
 /// What the caller said of a node's state: it holds for his object alone.
@@ -80,6 +87,8 @@ impl Pool {
             members: Vec::new(),
             ring: None,
             skipped: Vec::new(),
+            window: None,
+            committed: Rc::default(),
         }
     }
 

@@ -29,9 +29,11 @@
 //! | `close` | a write, a touch, a destroy |
 //! | `found` | the first records of a pool |
 //! | `resync` | a node that came back, key by key |
+//! | `commit` | one node list after another |
 //! | `survey` | what all records say together |
 
 mod close;
+mod commit;
 mod found;
 mod open;
 mod record;
@@ -42,9 +44,10 @@ mod view;
 pub mod words;
 
 pub use close::{Close, Closed, Ending};
+pub use commit::{Commit, Committing};
 pub use found::{Founded, Founding};
 pub use open::{Found, Neighbour, Open, Opened, Turn, Wish};
-pub use record::{Absent, Record, Trust, record_key};
+pub use record::{Absent, Epochs, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
 pub use survey::{Listing, Standing, State, Survey};
 pub use version::{Stamp, Version};

@@ -30,8 +30,9 @@ use crate::wire::{Expect, Reply, classic};
 use std::time::{Duration, Instant};
 
 pub mod fenced;
+pub mod migrate;
 mod words;
-use words::{expiry, inflated, store, turn, unlock, value_of};
+use words::{MARK, advised, expiry, inflated, store, turn, unlock, value_of};
 
 /// First pause while somebody else has the turn (pecl: usleep(5000)).
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -98,6 +99,11 @@ pub trait Store {
 
     /// Lines for a log since the last look: nodes that went down or came up.
     fn take_log(&mut self) -> Vec<String>;
+
+    /// Did the last validation end because this host's file is behind the pool?
+    fn is_behind(&self) -> bool {
+        false
+    }
 }
 
 /// The sessions of one save_path, from open to close.
@@ -113,6 +119,12 @@ pub struct Sessions {
     /// Why a validation could not tell, for the read of the same id that follows.
     unsure: Option<(Vec<u8>, Error)>,
     log: Vec<String>,
+    /// Flags of our own on what is written.
+    mark: u32,
+    /// What was found last has the mark.
+    marked: bool,
+    /// Every node of the session said that there is nothing.
+    proven: bool,
 }
 
 /// The turn on one session.
@@ -157,6 +169,9 @@ impl Sessions {
             made: None,
             unsure: None,
             log: Vec::new(),
+            mark: 0,
+            marked: false,
+            proven: false,
         }
     }
 
@@ -201,14 +216,17 @@ impl Sessions {
         let (since, mut pause) = (Instant::now(), PAUSE_FIRST);
         let mut silent = None;
         let mut asked = false;
+        (self.marked, self.proven) = (false, true);
         for node in self.places(&keys) {
             loop {
                 if !self.pool.allows(node, Instant::now()) {
+                    self.proven = false;
                     break;
                 }
                 match self.ask(node, &keys) {
                     Said::Ours(found) => {
                         asked = true;
+                        self.marked = found.as_ref().is_some_and(|(flags, _)| flags.0 & MARK != 0);
                         self.holds(id, node).lacking |= found.is_none();
                         match found.map(|(flags, data)| inflated(flags, data)).transpose() {
                             // An id of our own making is on no other node either.
@@ -235,6 +253,7 @@ impl Sessions {
                         pause = (pause * 2).min(PAUSE_MAX);
                     }
                     Said::Nothing(error) => {
+                        self.proven = false;
                         silent = Some(error);
                         break;
                     }
@@ -265,8 +284,10 @@ impl Sessions {
         let keys = self.keys(id)?;
         let mut silent = None;
         let mut asked = false;
+        (self.marked, self.proven) = (false, true);
         for node in self.places(&keys) {
             if !self.pool.allows(node, Instant::now()) {
+                self.proven = false;
                 continue;
             }
             self.fresh();
@@ -274,12 +295,14 @@ impl Sessions {
                 words::get(out, asks, &keys.data);
             });
             let Some(lane) = lane else {
+                self.proven = false;
                 silent = self.last_error();
                 continue;
             };
             asked = true;
             let (answers, bytes) = self.call.answers(lane);
             if let Some((flags, data)) = value_of(answers, bytes, &keys.data)? {
+                self.marked = flags.0 & MARK != 0;
                 return inflated(flags, data).map(Some);
             }
         }
@@ -466,7 +489,7 @@ impl Store for Sessions {
 
     fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
         let keys = self.keys(id)?;
-        let mut flags = Flags(0);
+        let mut flags = Flags(self.mark);
         let mut packed = Vec::new();
         let value = if self.terms.compression.apply(data, &mut flags, &mut packed) {
             &packed
@@ -554,14 +577,5 @@ impl Store for Sessions {
     fn take_log(&mut self) -> Vec<String> {
         self.fresh();
         std::mem::take(&mut self.log)
-    }
-}
-
-/// A failure that ended a read, with what it meant and what to do.
-fn advised(error: Error) -> Error {
-    if error.kind().is_node_fault() {
-        error.hint("The session was not started, so nothing is overwritten. Is memcached running there, and reachable?")
-    } else {
-        error.hint("The session was not started, so nothing is overwritten")
     }
 }

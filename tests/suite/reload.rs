@@ -67,7 +67,10 @@ fn workers_take_a_changed_file_without_a_restart_and_keep_the_sockets_of_nodes_t
     // Whoever went out of the file is let go of; a server without clients counts the same, its own question in it.
     let nobody = Memcached::start();
     let idle = nobody.stat("curr_connections");
-    assert!(wait_until(KNOWN, || a.stat("curr_connections") == idle));
+    assert!(wait_until(KNOWN, || {
+        ask(&fpm, "k");
+        a.stat("curr_connections") == idle
+    }));
 }
 
 #[test]

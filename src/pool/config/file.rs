@@ -14,7 +14,7 @@
 
 use super::address::{Schemes, clean, shown};
 use super::{
-    HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path,
+    HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path, step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
@@ -147,10 +147,25 @@ impl File {
         })
     }
 
+    /// May this file follow `before` in a running process?
+    ///
+    /// # Errors
+    /// `Kind::Config`: a copied pool's epoch goes back, or its nodes changed without a step.
+    pub(super) fn follows(&self, before: &File) -> Result<(), Error> {
+        for (name, wish) in &self.pools {
+            if let Some(before) = before.pools.get(name) {
+                step::follows(&wish.topology, &before.topology)
+                    .map_err(|error| error.at(&format!("{}: [pool.{}]", self.name, clean(name))))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The servers of this file that no pool of `other` names.
     pub(super) fn without(&self, other: &File) -> Vec<Target> {
         let targets = |file: &File| -> HashSet<Target> {
-            let nodes = file.pools.values().flat_map(|wish| &wish.topology.nodes);
+            let pools = file.pools.values().map(|wish| &wish.topology);
+            let nodes = pools.flat_map(|pool| pool.nodes.iter().chain(&pool.previous));
             nodes.map(|node| node.target.clone()).collect()
         };
         targets(self).difference(&targets(other)).cloned().collect()
@@ -183,11 +198,13 @@ struct RawPool {
     long_keys: Option<Spanned<String>>,
     tag: Option<Spanned<String>>,
     copies: Option<Spanned<i64>>,
+    migrate_from: Option<Spanned<String>>,
+    epoch: Option<Spanned<i64>>,
+    previous_nodes: Option<Spanned<Vec<Spanned<String>>>>,
     // Known by name only.
     backup: Option<Spanned<toml::Value>>,
     prefix: Option<Spanned<toml::Value>>,
     previous: Option<Spanned<toml::Value>>,
-    migrate_from: Option<Spanned<toml::Value>>,
 }
 
 impl RawPool {
@@ -197,7 +214,6 @@ impl RawPool {
             ("backup", &self.backup),
             ("prefix", &self.prefix),
             ("previous", &self.previous),
-            ("migrate_from", &self.migrate_from),
         ];
         for (name, value) in later {
             if let Some(value) = value {
@@ -222,27 +238,46 @@ impl RawPool {
         if self.placement.is_none() {
             wish.topology.policy.placement = save_path::placement(wish.topology.policy.mode);
         }
-        for node in &self.nodes {
-            let place = |error: Error| {
-                error.at(&format!(
-                    "{} (\"{}\")",
-                    at(node.span().start),
-                    shown(node.get_ref())
-                ))
-            };
-            let before = wish.notices.len();
-            // allow_schemes bounds what PHP code may open; the file is the administrator's.
-            save_path::one(node.get_ref(), &Schemes::default(), &mut wish, true).map_err(place)?;
-            for notice in wish.notices.get_mut(before..).unwrap_or_default() {
-                *notice = place(notice.clone());
-            }
-        }
+        read_nodes(&self.nodes, at, &mut wish)?;
         if wish.topology.nodes.is_empty() {
             return Err(Error::new(Kind::Config, "nodes is empty")
                 .hint("Write nodes = [\"tcp://127.0.0.1:11211\"]"));
         }
         wish.check()?;
+        self.read_step(at, &mut wish)?;
+        if let Some(from) = &self.migrate_from {
+            step::migrate(from.get_ref(), &mut wish.topology)
+                .map_err(|error| error.at(&at(from.span().start)))?;
+        }
         Ok(wish)
+    }
+
+    /// The epoch, and which nodes there were before it.
+    fn read_step(&self, at: &dyn Fn(usize) -> String, wish: &mut Wish) -> Result<(), Error> {
+        if let Some(epoch) = &self.epoch {
+            let number = u32::try_from(*epoch.get_ref()).map_err(|_| {
+                Error::new(Kind::Config, "epoch is a number from 0 to 4294967295")
+                    .at(&at(epoch.span().start))
+                    .hint("Write one more than the last one, or leave it out")
+            })?;
+            wish.topology.policy.epoch = number;
+        }
+        let mut place = None;
+        if let Some(previous) = &self.previous_nodes {
+            place = Some(at(previous.span().start));
+            let mut before = Wish::default();
+            read_nodes(previous.get_ref(), at, &mut before)?;
+            wish.notices.append(&mut before.notices);
+            wish.topology.previous = before.topology.nodes;
+            wish.topology.previous.append(&mut before.topology.drained);
+        } else if !wish.topology.drained.is_empty() {
+            let Topology { nodes, drained, .. } = &wish.topology;
+            wish.topology.previous = nodes.iter().chain(drained).cloned().collect();
+        }
+        step::check(&wish.topology).map_err(|error| match place {
+            Some(place) => error.at(&place),
+            None => error,
+        })
     }
 
     fn policy(&self, at: &dyn Fn(usize) -> String) -> Result<Policy, Error> {
@@ -303,6 +338,30 @@ impl RawPool {
             ..Policy::default()
         })
     }
+}
+
+/// Adds the nodes of one list to `wish`.
+fn read_nodes(
+    nodes: &[Spanned<String>],
+    at: &dyn Fn(usize) -> String,
+    wish: &mut Wish,
+) -> Result<(), Error> {
+    for node in nodes {
+        let place = |error: Error| {
+            error.at(&format!(
+                "{} (\"{}\")",
+                at(node.span().start),
+                shown(node.get_ref())
+            ))
+        };
+        let before = wish.notices.len();
+        // allow_schemes bounds what PHP code may open; the file is the administrator's.
+        save_path::one(node.get_ref(), &Schemes::default(), wish, true).map_err(place)?;
+        for notice in wish.notices.get_mut(before..).unwrap_or_default() {
+            *notice = place(notice.clone());
+        }
+    }
+    Ok(())
 }
 
 /// The placements by name; `None` is known and not yet there.

@@ -36,7 +36,7 @@ fn a_good_file_gives_its_pools_with_everything_they_say() {
     assert_eq!(file.names().collect::<Vec<_>>(), ["cache", "sessions"]);
     let sessions = file.wish("sessions").unwrap();
     assert!(sessions.mode_written && sessions.notices.is_empty());
-    let Topology { nodes, policy } = sessions.topology;
+    let Topology { nodes, policy, .. } = sessions.topology;
     assert_eq!(
         nodes.iter().map(|node| node.name()).collect::<Vec<_>>(),
         ["10.0.0.1:11211", "10.0.0.2:11212", "unix:///run/mc.sock:0"]
@@ -336,4 +336,75 @@ fn a_file_cut_or_damaged_anywhere_never_brings_the_reader_down() {
             );
         }
     }
+}
+
+#[test]
+fn a_step_names_its_epoch_and_where_it_comes_from_and_is_small() {
+    let good = "[pool.p]\nmode = \"fenced\"\nepoch = 4\nnodes = [\"a:1\", \"b:1\", \"c:1\"]\n";
+    let pool = File::parse("f", &format!("{good}previous_nodes = [\"a:1\", \"b:1\"]"))
+        .unwrap()
+        .pool("p")
+        .unwrap();
+    assert_eq!(
+        (pool.policy.epoch, pool.nodes.len(), pool.previous.len()),
+        (4, 3, 2)
+    );
+    let drained = good.replace("c:1", "c:1?drain=1");
+    let pool = File::parse("f", &drained).unwrap().pool("p").unwrap();
+    let numbers = (pool.nodes.len(), pool.drained.len(), pool.previous.len());
+    assert_eq!(numbers, (2, 1, 3));
+    for (text, line, what, write) in [
+        (
+            good.replace("epoch = 4", "epoch = -1"),
+            "line 3",
+            "epoch is a number",
+            "one more",
+        ),
+        (
+            format!("{good}previous_nodes = [\"a:1\", \"d:1\", \"e:1\"]"),
+            "line 5",
+            "2 nodes added, 2 removed",
+            "one node per epoch",
+        ),
+        (
+            format!("{good}previous_nodes = [\"a:1\", \"b:1\", \"d:1?id=c:1\"]"),
+            "line 5",
+            "c:1 stands for another server",
+            "id of its own",
+        ),
+        (
+            drained.replace("epoch = 4\n", ""),
+            "line 1",
+            "needs a higher epoch",
+            "epoch = 1",
+        ),
+        (
+            drained.replace("fenced", "single"),
+            "line 1",
+            "for pools that keep copies",
+            "mode = \"fenced\"",
+        ),
+    ] {
+        let said = refused(&text);
+        assert!(
+            said.contains(line) && said.contains(what) && said.contains(write),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_fingerprint_tells_lists_apart_by_names_weights_and_placement_alone() {
+    let of = |nodes: &str, more: &str| {
+        let text = format!("[pool.p]\nmode = \"fenced\"\nnodes = [{nodes}]\n{more}");
+        let pool = File::parse("f", &text).unwrap().pool("p").unwrap();
+        step::fingerprint(&pool.nodes, &pool.policy)
+    };
+    let one = of("\"a:1\", \"b:1\"", "");
+    assert_eq!(one, of("\"b:1?timeout=2\", \"a:1\"", ""));
+    assert_eq!(one, of("\"b:1\", \"x:9?id=a:1\"", ""));
+    assert_ne!(one, of("\"a:1\", \"b:1?weight=2\"", ""));
+    assert_ne!(one, of("\"a:1\", \"c:1\"", ""));
+    assert_ne!(one, of("\"a:1\", \"b:1\"", "tag = \"{}\""));
+    assert_ne!(one, of("\"a:1\", \"b:1\"", "key_prefix = \"x\""));
 }

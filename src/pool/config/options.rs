@@ -11,13 +11,15 @@ use std::time::Duration;
 
 /// What may stand there, for messages.
 pub(super) const KNOWN: &str =
-    "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies";
+    "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, drain";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ForAll {
     pub(super) mode: Option<Mode>,
     pub(super) copies: Option<usize>,
+    /// Of this node alone: it gives up its keys.
+    pub(super) drain: bool,
 }
 
 /// Sets what `query` ("a=1&b=2") says on `node`; returns what it says of the list.
@@ -62,6 +64,7 @@ pub(super) fn apply(
                 return Err(refuse("id is empty", "Write id=NAME, or leave it out"));
             }
             "id" => node.id = Some(value),
+            "drain" => all.drain = !matches!(value.as_str(), "" | "0" | "false"),
             "mode" => all.mode = Some(read_mode(&value)?),
             "copies" => all.copies = Some(usize::try_from(number() as i64).unwrap_or(0)),
             "auth" | "user" | "password" | "database" | "prefix" | "placement" | "read_timeout"

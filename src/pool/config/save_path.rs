@@ -62,6 +62,12 @@ pub fn parse(
         };
         let before = wish.notices.len();
         one(item, allowed, &mut wish, false).map_err(place)?;
+        if !wish.topology.drained.is_empty() {
+            let error = Error::new(Kind::Config, "a list has no epochs, which drain needs");
+            return Err(place(error.hint(
+                "Write the pool into the file of memring.config_file, and its name here as pool:NAME",
+            )));
+        }
         for notice in wish.notices.get_mut(before..).unwrap_or_default() {
             *notice = place(notice.clone());
         }
@@ -142,7 +148,11 @@ pub(super) fn one(
     if all.copies.is_some() {
         wish.topology.policy.copies = all.copies;
     }
-    wish.topology.nodes.push(node);
+    if all.drain {
+        wish.topology.drained.push(node);
+    } else {
+        wish.topology.nodes.push(node);
+    }
     Ok(())
 }
 

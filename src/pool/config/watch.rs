@@ -62,7 +62,7 @@ impl Watched {
     pub fn file(&mut self, now: Instant) -> Result<&File, Error> {
         let fresh = |looked: Instant| now.saturating_duration_since(looked) < LOOK;
         if !self.looked.is_some_and(fresh) {
-            self.look(now);
+            self.look(now, false);
         }
         match (&self.file, &self.refused) {
             (Some(file), _) => Ok(file),
@@ -72,17 +72,24 @@ impl Watched {
         }
     }
 
-    /// Looks at the file now, however short ago the last look was.
-    pub fn look(&mut self, now: Instant) {
+    /// Looks at the file now, however short ago the last look was. With `behind` the pool's
+    /// own records say that there is a newer one: then whatever is good and in place counts,
+    /// for this process may have slept through steps in between.
+    pub fn look(&mut self, now: Instant, behind: bool) {
         self.looked = Some(now);
         let stamp = stamp_of(&self.path);
-        if stamp.is_some() && stamp == self.seen {
+        if stamp.is_some() && stamp == self.seen && !(behind && self.refused.is_some()) {
             return;
         }
         // Who writes a file in several steps may do the next one within the same tick of the
         // file system's clock: a young one is read once more.
         self.seen = stamp.filter(|stamp| !is_young(stamp));
-        match file::load(&self.path) {
+        let before = self.file.as_ref().filter(|_| !behind);
+        let loaded = file::load(&self.path).and_then(|file| match before {
+            Some(before) => file.follows(before).map(|()| file),
+            None => Ok(file),
+        });
+        match loaded {
             Ok(file) => {
                 if let Some(before) = &self.file {
                     self.gone.extend(before.without(&file));

@@ -37,8 +37,12 @@ pub fn clock() -> u64 {
 }
 
 impl Pool {
-    /// The nodes that `key` (wire form) prefers, first to last, `count` at most.
+    /// The nodes that `key` (wire form) prefers, first to last, `count` at most; those of
+    /// both lists while there are two.
     pub fn preferred(&mut self, key: &[u8], count: usize) -> Vec<usize> {
+        if self.has_window() {
+            return self.lists(key).nodes;
+        }
         let nodes = self.members.len();
         self.ring().owners(key, nodes, count)
     }

@@ -42,7 +42,7 @@ impl Pool {
     pub fn found(&mut self, record_key: &[u8], random: u64, call: &mut Call) -> Founded {
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
-        let mut founding = Founding::new(&names, random, &mut out);
+        let mut founding = Founding::new(&names, random, &mut out).at(self.epochs());
         let task = Task {
             key: b"",
             record_key,
@@ -126,7 +126,11 @@ impl Pool {
         call.reset(Verb::Get);
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
-        let mut pass = Resync::new(&names, target, Rules::ALL, random, &mut out);
+        let epoch = match self.policy.name.as_str() {
+            "" => u32::MAX,
+            _ => self.policy.epoch,
+        };
+        let mut pass = Resync::new(&names, target, Rules::ALL, random, &mut out).at(epoch);
         let records = Task {
             key: b"",
             record_key,
@@ -141,7 +145,7 @@ impl Pool {
         if done.end != Resynced::Copy {
             return done;
         }
-        let keys = match self.keys_elsewhere(target, record_key, call) {
+        let keys = match self.keys_elsewhere(&[target], record_key, call) {
             Ok(keys) => keys,
             Err(place) => {
                 done.end = Resynced::Stopped { place };
@@ -215,12 +219,16 @@ impl Pool {
         let mut sends: Vec<(usize, Send)> = Vec::new();
         let mut out = Vec::new();
         for key in keys {
-            let nodes = self.preferred(key, crate::replica::PREFERRED);
+            let lists = self.lists(key);
+            let nodes = lists.nodes;
             let Some(place) = nodes.iter().position(|node| *node == target) else {
                 continue;
             };
             let names: Vec<Box<str>> = nodes.iter().map(|node| self.ring_name(*node)).collect();
-            let mend = Mend::new(&names, place, Rules::ALL, &mut out);
+            let mut mend = Mend::new(&names, place, Rules::ALL, &mut out);
+            if let Some(before) = lists.parts.last() {
+                mend = mend.believing(before.clone());
+            }
             sends.extend(out.drain(..).map(|send| (jobs.len(), send)));
             jobs.push(Job { mend, key, nodes });
         }
@@ -253,16 +261,16 @@ impl Pool {
             .count();
     }
 
-    /// The keys that all nodes but `target` hold, each once, with the bytes of one copy; the index of a node that does
-    /// not tell.
-    fn keys_elsewhere(
+    /// The keys that all nodes but those in `without` hold, each once, with the bytes of one copy; the index of a
+    /// node that does not tell.
+    pub(super) fn keys_elsewhere(
         &mut self,
-        target: usize,
+        without: &[usize],
         record_key: &[u8],
         call: &mut Call,
     ) -> Result<HashMap<Vec<u8>, usize>, usize> {
         let mut keys = HashMap::new();
-        for index in (0..self.members.len()).filter(|index| *index != target) {
+        for index in (0..self.members.len()).filter(|index| !without.contains(index)) {
             let first = call.used;
             let limit = self.set_limit(index, |limit| limit.max(LISTING));
             let listed = self.exchange(index, call, |out, asks| {
@@ -304,11 +312,9 @@ impl Pool {
 
     /// The name a node has in records: what the ring hashes, without blanks.
     pub fn ring_name(&self, index: usize) -> Box<str> {
-        let name = self
-            .members
+        self.members
             .get(index)
-            .map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
-        name.replace(' ', "_").into()
+            .map_or_else(|| "".into(), |member| member.spec.ring_name())
     }
 }
 

@@ -10,7 +10,9 @@
 //! moment after the write, so whoever clears an entry of it later also sees the write.
 
 use super::view::{self, Contact, View};
-use super::{Absent, Command, Grips, Lost, Machine, Reply, Send, Stamp, TOMBSTONE_EXTRA, Version};
+use super::{
+    Absent, Command, Epochs, Grips, Lost, Machine, Reply, Send, Stamp, TOMBSTONE_EXTRA, Version,
+};
 use std::sync::Arc;
 
 /// How often a node is written to again that was found with an older item.
@@ -134,6 +136,11 @@ impl Close {
         };
         close.begin(out);
         close
+    }
+
+    /// What the records say of the pool's node lists, those read behind the writes included.
+    pub fn epochs(&self) -> Option<Epochs> {
+        self.grips.epochs()
     }
 
     /// The outcome, once [`Machine::is_done`].
@@ -452,7 +459,8 @@ impl Close {
                 .collect::<Vec<_>>()
         };
         let (stored, newer) = (steps(Step::Stored), steps(Step::Conflict));
-        let won = stored.len() >= view::quorum(self.nodes.len());
+        let lists = self.grips.lists.clone();
+        let won = view::is_enough(&lists, &stored);
         if self.conflict || (!newer.is_empty() && !won) {
             return self.lose(&stored, out);
         }
@@ -483,7 +491,7 @@ impl Close {
                     .get(*place)
                     .is_none_or(|view| !view::is_listed(&views, &view.name, rules))
             });
-        if counted.len() < view::quorum(self.nodes.len()) {
+        if !view::is_enough(&lists, &counted) {
             // What a node took stays: somebody may have read it by now, and found it on two.
             return self.end(Closed::Failed, out);
         }

@@ -6,8 +6,8 @@
 //! a node does not answer ([`Founding::without`]).
 
 use super::open::mix;
-use super::view::View;
-use super::{Absent, Command, Lost, Machine, Record, Reply, Send};
+use super::view::{self, View};
+use super::{Absent, Command, Epochs, Lost, Machine, Record, Reply, Send};
 
 /// What became of a pool's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Founding {
     random: u64,
     /// By a person's word: who is left out, as it stands in the others' records.
     without: Vec<Absent>,
+    /// What the first records of a new pool say of its node list.
+    epochs: Epochs,
     stage: Stage,
     result: Option<Founded>,
 }
@@ -56,6 +58,7 @@ impl Founding {
             views,
             random,
             without: Vec::new(),
+            epochs: Epochs::default(),
             stage: Stage::Reading,
             result: None,
         }
@@ -85,6 +88,13 @@ impl Founding {
         }
         founding.without = without;
         founding
+    }
+
+    /// The same, where the records of a new pool say this of its node list.
+    #[must_use]
+    pub fn at(mut self, epochs: Epochs) -> Founding {
+        self.epochs = epochs;
+        self
     }
 
     /// The outcome, once [`Machine::is_done`].
@@ -134,13 +144,18 @@ impl Founding {
             return;
         }
         self.stage = Stage::Adding { all };
+        let epochs = if all {
+            self.epochs
+        } else {
+            view::epochs(&self.views)
+        };
         for (place, view) in self.views.iter_mut().enumerate() {
             if view.record.is_none() && !self.without.iter().any(|a| a.node == view.name) {
                 let random = mix(self.random, place as u64);
                 let inc = u16::try_from(random >> 8 & 0xfff).unwrap_or(0);
                 let command = Command::AddRecord(Record {
                     absent: self.without.clone(),
-                    ..Record::new(inc, random)
+                    ..Record::new(inc, random).with(epochs)
                 });
                 view.ask(place, vec![command], out);
             }

@@ -97,6 +97,8 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Open {
     wish: Wish,
+    /// The preference lists, each as places in order; more than one while nodes change.
+    lists: Vec<Vec<usize>>,
     views: Vec<View>,
     begun: u64,
     pause: u64,
@@ -110,13 +112,31 @@ pub struct Open {
 impl Open {
     /// Begins a read at `now`.
     pub fn new(wish: Wish, now: u64, out: &mut Vec<Send>) -> Open {
+        Open::over(wish, Vec::new(), now, out)
+    }
+
+    /// Begins a read at `now` over several preference lists, a quorum in each: `lists` has the
+    /// places of their nodes, in order. None stands for one list of all nodes.
+    pub fn over(wish: Wish, lists: Vec<Vec<usize>>, now: u64, out: &mut Vec<Send>) -> Open {
+        let most = if lists.is_empty() {
+            PREFERRED
+        } else {
+            PREFERRED * lists.len()
+        };
         let views = wish
             .nodes
             .iter()
-            .take(PREFERRED)
+            .take(most)
             .map(|name| View::new(name.clone()));
+        let views: Vec<View> = views.collect();
+        let lists = if lists.is_empty() {
+            vec![(0..views.len()).collect()]
+        } else {
+            lists
+        };
         let mut open = Open {
-            views: views.collect(),
+            views,
+            lists,
             begun: now,
             pause: POLL_FIRST,
             wake_at: None,
@@ -126,7 +146,11 @@ impl Open {
             opened: None,
             wish,
         };
-        for place in 0..open.views.len().min(open.wish.copies.max(2)) {
+        let first = match open.lists.len() {
+            1 => open.wish.copies.max(2),
+            _ => open.views.len(),
+        };
+        for place in 0..open.views.len().min(first) {
             open.look(place, place == 0, out);
         }
         open
@@ -169,7 +193,7 @@ impl Open {
         }
         let rules = self.wish.rules;
         let trusted = self.places(|open, place| view::is_trusted(&open.views, place, rules));
-        let sure = trusted.len() >= view::quorum(self.views.len());
+        let sure = view::is_enough(&self.lists, &trusted);
         // A trusted node that nobody lists has all that was acknowledged: beside one, what
         // another kept from an earlier life is no more than a rest of something that failed.
         let newest = view::newest(&self.views, trusted.is_empty(), rules);
@@ -265,7 +289,7 @@ impl Open {
         let random = mix(self.wish.random, u64::from(self.rounds) << 8 | place as u64);
         // Any number will do that what was on its way to the node before does not carry.
         let inc = u16::try_from(random % u64::from(super::record::INC_MAX)).unwrap_or(0) + 1;
-        Record::new(inc, random)
+        Record::new(inc, random).with(view::epochs(&self.views))
     }
 
     /// Asks a node not asked so far, when those asked are not enough.
@@ -306,20 +330,37 @@ impl Open {
                 .filter(|place| view::is_trusted(&self.views, **place, rules))
                 .count()
         };
-        let (needed, counted) = match sure(&live) {
-            2.. => (2, sure(&held)),
-            _ => (live.len(), held.len()),
-        };
-        if counted >= needed {
+        let mut let_go = Vec::new();
+        let mut ours = true;
+        for list in &self.lists {
+            let of = |places: &[usize]| -> Vec<usize> {
+                let there = list.iter().filter(|place| places.contains(place));
+                there.copied().collect()
+            };
+            let (live, held) = (of(&live), of(&held));
+            let (needed, counted) = match sure(&live) {
+                2.. => (2, sure(&held)),
+                _ => (live.len(), held.len()),
+            };
+            if counted < needed {
+                ours = false;
+                // Who holds only later nodes lets go at once, or two would wait for each other.
+                if held.first() != live.first() {
+                    let_go.extend(list);
+                }
+            }
+        }
+        if ours {
             return true;
         }
         if now >= self.begun.saturating_add(turn.wait) {
             self.end(Found::Locked, None, out);
             return false;
         }
-        // Who holds only later nodes lets go at once, or two would wait for each other.
-        if held.first() != live.first() {
-            self.release(out);
+        for (place, view) in self.views.iter_mut().enumerate() {
+            if let_go.contains(&place) {
+                view.release(place, out);
+            }
         }
         self.wake_at = Some(now + self.pause);
         let most = if now < self.begun.saturating_add(SOON) {
@@ -445,6 +486,7 @@ impl Open {
             found,
             grips: Grips {
                 nodes: nodes.collect(),
+                lists: self.lists.clone(),
                 rules,
                 host: self.wish.host.clone(),
                 base,

@@ -4,6 +4,8 @@
 //! memring1 trusted 17 5f3a09c2d81e6b47 3 -10.0.0.2:11211 web4 1767225600
 //! ^format  ^trust  ^inc ^id of the life ^config epoch  ^absent: node, host, since (may repeat)
 //! ```
+//! The epoch of a named pool is `4/3/9be1f0a2`: the highest announced, the one whose nodes
+//! have every key, and that list's fingerprint.
 //!
 //! It is text, so that an operator can read it with any client. Names hold no blanks.
 
@@ -27,10 +29,41 @@ pub struct Record {
     pub inc: u16,
     /// Random name of this memory life.
     pub id: u64,
-    /// Highest epoch of the configuration seen.
+    /// Highest epoch of the configuration that was announced.
     pub epoch: u32,
+    /// The epoch whose nodes have every key.
+    pub committed: u32,
+    /// Fingerprint of the nodes of that epoch; 0 where nobody said it.
+    pub nodes: u32,
     /// Other nodes that missed a write which this one took.
     pub absent: Vec<Absent>,
+}
+
+/// What records say of a pool's node lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// Highest epoch announced: who has a lower one is behind.
+    pub seen: u32,
+    /// The epoch whose nodes have every key.
+    pub committed: u32,
+    /// Fingerprint of the nodes of that epoch; 0 where nobody said it.
+    pub nodes: u32,
+}
+
+impl Epochs {
+    /// What follows from two records.
+    #[must_use]
+    pub fn joined(self, other: Epochs) -> Epochs {
+        let later = if (other.committed, other.nodes) > (self.committed, self.nodes) {
+            other
+        } else {
+            self
+        };
+        Epochs {
+            seen: self.seen.max(other.seen),
+            ..later
+        }
+    }
 }
 
 /// A node that missed a write.
@@ -70,7 +103,30 @@ impl Record {
             inc: inc.clamp(1, INC_MAX),
             id,
             epoch: 0,
+            committed: 0,
+            nodes: 0,
             absent: Vec::new(),
+        }
+    }
+
+    /// What it says of the pool's node lists.
+    pub fn epochs(&self) -> Epochs {
+        Epochs {
+            seen: self.epoch,
+            committed: self.committed,
+            nodes: self.nodes,
+        }
+    }
+
+    /// The same, and of node lists what it says together with `epochs`.
+    #[must_use]
+    pub fn with(&self, epochs: Epochs) -> Record {
+        let joined = self.epochs().joined(epochs);
+        Record {
+            epoch: joined.seen,
+            committed: joined.committed,
+            nodes: joined.nodes,
+            ..self.clone()
         }
     }
 
@@ -108,6 +164,9 @@ impl Record {
             "{FORMAT} {trust} {} {:016x} {}",
             self.inc, self.id, self.epoch
         );
+        if (self.committed, self.nodes) != (self.epoch, 0) {
+            text.push_str(&format!("/{}/{:08x}", self.committed, self.nodes));
+        }
         for Absent { node, host, since } in &self.absent {
             text.push_str(&format!(" -{node} {host} {since}"));
         }
@@ -128,7 +187,18 @@ impl Record {
         };
         let inc = words.next()?.parse().ok()?;
         let id = u64::from_str_radix(words.next()?, 16).ok()?;
-        let epoch = words.next()?.parse().ok()?;
+        let mut numbers = words.next()?.split('/');
+        let epoch = numbers.next()?.parse().ok()?;
+        let (committed, nodes) = match numbers.next() {
+            Some(committed) => (
+                committed.parse().ok()?,
+                u32::from_str_radix(numbers.next()?, 16).ok()?,
+            ),
+            None => (epoch, 0),
+        };
+        if numbers.next().is_some() {
+            return None;
+        }
         let mut absent = Vec::new();
         while let Some(node) = words.next() {
             absent.push(Absent {
@@ -142,6 +212,8 @@ impl Record {
             inc,
             id,
             epoch,
+            committed,
+            nodes,
             absent,
         })
     }
@@ -157,7 +229,7 @@ mod tests {
         let mut record = Record::new(17, 0x5f3a_09c2_d81e_6b47);
         assert_eq!(Record::decode(&record.encode()), Some(record.clone()));
         record = record.trusted();
-        record.epoch = 3;
+        (record.epoch, record.committed) = (3, 3);
         record.absent.push(Absent {
             node: "10.0.0.2:11211".into(),
             host: "web4".into(),
@@ -169,7 +241,17 @@ mod tests {
             "memring1 trusted 17 5f3a09c2d81e6b47 3 -10.0.0.2:11211 web4 1767225600"
         );
         assert_eq!(Record::decode(&bytes), Some(record));
+        let epochs = Epochs {
+            seen: 4,
+            committed: 3,
+            nodes: 0x9be1_f0a2,
+        };
+        let record = Record::new(2, 1).with(epochs);
+        assert!(String::from_utf8_lossy(&record.encode()).ends_with(" 4/3/9be1f0a2"));
+        assert_eq!(Record::decode(&record.encode()), Some(record));
         for strange in [
+            "memring1 trusted 17 5f3a09c2d81e6b47 4/3",
+            "memring1 trusted 17 5f3a09c2d81e6b47 4/3/1/1",
             "memring2 trusted 17 5f3a09c2d81e6b47 3",
             "memring1 trusted 0 5f3a09c2d81e6b47 3",
             "memring1 trusted 4096 5f3a09c2d81e6b47 3",

@@ -44,6 +44,8 @@ pub struct Resync {
     target: usize,
     rules: Rules,
     random: u64,
+    /// The epoch of this host's file: with an older node list nobody is made trusted.
+    epoch: u32,
     stage: Stage,
     tries: u32,
     result: Option<Resynced>,
@@ -81,10 +83,18 @@ impl Resync {
             target,
             rules,
             random,
+            epoch: u32::MAX,
             stage: Stage::Reading,
             tries: 0,
             result: None,
         }
+    }
+
+    /// The same by a host whose file has this epoch: it stops at a record that is ahead.
+    #[must_use]
+    pub fn at(mut self, epoch: u32) -> Resync {
+        self.epoch = epoch;
+        self
     }
 
     /// How far it came, once [`Machine::is_done`].
@@ -177,6 +187,15 @@ impl Resync {
 
     /// Gives the target's record the name of this pass, and a new life if it missed something.
     fn name(&mut self, out: &mut Vec<Send>) {
+        let epochs = view::epochs(&self.views);
+        let ahead = self.views.iter().position(|view| {
+            let record = view.record.as_ref();
+            record.is_some_and(|(record, _)| record.epoch > self.epoch)
+        });
+        if let Some(place) = ahead {
+            self.result = Some(Resynced::Stopped { place });
+            return;
+        }
         let mut added = false;
         let id = mix(self.random, u64::from(self.tries));
         for (place, view) in self.views.iter_mut().enumerate() {
@@ -186,7 +205,7 @@ impl Resync {
                     Command::ReadRecord
                 } else {
                     let inc = u16::try_from(id >> 8 & 0xfff).unwrap_or(0);
-                    Command::AddRecord(Record::new(inc, id))
+                    Command::AddRecord(Record::new(inc, id).with(epochs))
                 };
                 view.ask(place, vec![command], out);
             }
@@ -219,7 +238,7 @@ impl Resync {
                 Record {
                     id,
                     trust: Trust::Joining,
-                    ..born
+                    ..born.with(epochs)
                 }
             },
             out,
@@ -301,6 +320,8 @@ pub struct Mend {
     views: Vec<View>,
     target: usize,
     rules: Rules,
+    /// Places whose nodes have all that was acknowledged once they are trusted.
+    whole: Vec<usize>,
     tries: u32,
     result: Option<bool>,
 }
@@ -312,6 +333,7 @@ impl Mend {
             views: nodes.iter().map(|name| View::new(name.clone())).collect(),
             target,
             rules,
+            whole: (0..nodes.len()).collect(),
             tries: 0,
             result: None,
         };
@@ -319,6 +341,13 @@ impl Mend {
             mend.look(place, out);
         }
         mend
+    }
+
+    /// The same while nodes change: only those at `whole` have got every write so far.
+    #[must_use]
+    pub fn believing(mut self, whole: Vec<usize>) -> Mend {
+        self.whole = whole;
+        self
     }
 
     /// True when the target has the newest value, once [`Machine::is_done`].
@@ -345,11 +374,11 @@ impl Mend {
         if self.views.get(self.target).is_some_and(|view| view.stale) {
             return self.look(self.target, out);
         }
-        let others = (0..self.views.len()).filter(|place| *place != self.target);
+        let others = self.whole.iter().filter(|place| **place != self.target);
         // One trusted node that nobody lists has all that was acknowledged.
         let sure = others
             .into_iter()
-            .any(|place| view::is_trusted(&self.views, place, self.rules));
+            .any(|place| view::is_trusted(&self.views, *place, self.rules));
         let Some((place, newest)) = view::newest(&self.views, !sure, self.rules) else {
             return self.end(true, out);
         };

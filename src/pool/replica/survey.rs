@@ -3,7 +3,7 @@
 //! Each node is looked at once, and nothing is decided here but from what it answered. It
 //! changes nothing: founding is `found`, mending is `resync`.
 
-use super::{Record, Trust};
+use super::{Epochs, Record, Trust};
 use crate::error::Error;
 
 /// What one node answered to the question for its record.
@@ -99,6 +99,19 @@ impl Survey {
             Some(Standing::Known(record)) => Some(record),
             _ => None,
         }
+    }
+
+    /// Did node `place` answer?
+    pub fn answers(&self, place: usize) -> bool {
+        !matches!(self.standing(place), None | Some(Standing::Silent(_)))
+    }
+
+    /// What all records say of the pool's node lists; `None` when there is none.
+    pub fn epochs(&self) -> Option<Epochs> {
+        (0..self.len())
+            .filter_map(|place| self.record(place))
+            .map(Record::epochs)
+            .reduce(Epochs::joined)
     }
 
     /// What follows for node `place`.

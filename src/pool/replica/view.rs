@@ -4,7 +4,9 @@
 //! says that it missed a write. A trusted node that nobody lists has every acknowledged
 //! write of its keys; that is what all decisions here rest on.
 
-use super::{Command, Item, Lost, PREFERRED, Record, Reply, Rules, Send, Stamp, Token, Trust};
+use super::{
+    Command, Epochs, Item, Lost, PREFERRED, Record, Reply, Rules, Send, Stamp, Token, Trust,
+};
 use std::sync::Arc;
 
 /// One node, as far as known.
@@ -275,6 +277,22 @@ pub(super) fn quorum(preferred: usize) -> usize {
     if preferred >= PREFERRED { 2 } else { 1 }
 }
 
+/// Are these places a quorum of every preference list?
+pub(super) fn is_enough(lists: &[Vec<usize>], places: &[usize]) -> bool {
+    lists.iter().all(|list| {
+        let there = list.iter().filter(|place| places.contains(place));
+        there.count() >= quorum(list.len())
+    })
+}
+
+/// What all records that were seen say of the pool's node lists.
+pub(super) fn epochs(views: &[View]) -> Epochs {
+    let records = views.iter().filter_map(|view| view.record.as_ref());
+    records.fold(Epochs::default(), |all, (record, _)| {
+        all.joined(record.epochs())
+    })
+}
+
 /// What a write needs to know of one node.
 #[derive(Clone, Debug)]
 pub struct Grip {
@@ -285,6 +303,8 @@ pub struct Grip {
 #[derive(Clone, Debug)]
 pub struct Grips {
     pub(super) nodes: Vec<Grip>,
+    /// The preference lists, each as places in order.
+    pub(super) lists: Vec<Vec<usize>>,
     pub(super) rules: Rules,
     pub(super) host: Box<str>,
     /// The newest version that was read.
@@ -305,6 +325,29 @@ impl Grips {
         [(); 2].map(|()| {
             let view = held.next().map(|grip| &grip.view);
             view.and_then(View::mark).unwrap_or(0)
+        })
+    }
+
+    /// What the records that were seen say of the pool's node lists; `None` when none was seen.
+    pub fn epochs(&self) -> Option<Epochs> {
+        let mut records = self.nodes.iter().filter_map(|grip| {
+            let (record, _) = grip.view.record.as_ref()?;
+            Some(record.epochs())
+        });
+        let first = records.next()?;
+        Some(records.fold(first, Epochs::joined))
+    }
+
+    /// Has every one of these places answered, and what was found?
+    pub fn is_whole(&self, places: &[usize]) -> bool {
+        places.iter().all(|place| {
+            let view = self.nodes.get(*place).map(|grip| &grip.view);
+            view.is_some_and(|view| {
+                let has = view.stamp().is_some_and(|stamp| {
+                    stamp.version == self.base && Some(stamp.inc) == view.inc()
+                });
+                view.is_known() && (has || self.base == super::Version::default())
+            })
         })
     }
 }

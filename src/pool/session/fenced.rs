@@ -18,6 +18,7 @@ use crate::item::{KeyRule, LongKeys};
 use crate::lease::{self, Lease, Queue};
 use crate::pool::Pool;
 use crate::pool::copies::{Task, clock};
+use crate::pool::window::Lists;
 use crate::replica::{
     Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn, Wish,
     record_key,
@@ -25,6 +26,18 @@ use crate::replica::{
 use crate::shared;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+/// Stands behind the data of a session that pecl's place has, too (see `migrate`); PHP's own
+/// formats never end so.
+pub(super) const NOTE: &[u8] = b"\0memring:pecl";
+
+/// What was stored without the note, and whether it had one.
+pub(super) fn plain(stored: &[u8]) -> (&[u8], bool) {
+    match stored.strip_suffix(NOTE) {
+        Some(data) => (data, true),
+        None => (stored, false),
+    }
+}
 
 /// How copied sessions are kept.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +66,8 @@ pub struct Fenced {
     unsure: Option<(Vec<u8>, Error)>,
     log: Vec<String>,
     dice: u64,
+    /// Somebody above keeps pecl's place, too: notes are his.
+    noting: bool,
 }
 
 /// The turn on one session.
@@ -90,7 +105,14 @@ impl Fenced {
             unsure: None,
             log: Vec::new(),
             dice,
+            noting: false,
         }
+    }
+
+    /// The same for who keeps pecl's place, too.
+    pub(super) fn noting(mut self) -> Fenced {
+        self.noting = true;
+        self
     }
 
     /// Random bits, other ones each time (splitmix64, Steele and others 2014).
@@ -103,18 +125,35 @@ impl Fenced {
     }
 
     /// Reads session `id`, with the turn when `turn`. What is held afterwards must be ended.
-    fn open(&mut self, id: &[u8], turn: bool) -> Result<Option<Arc<[u8]>>, Error> {
+    pub(super) fn open(&mut self, id: &[u8], turn: bool) -> Result<Option<Arc<[u8]>>, Error> {
         let mut key = Vec::new();
         self.rule.append(id, &mut key)?;
-        let nodes = self.pool.preferred(&key, PREFERRED);
-        let mut opened = self.ask(id, &key, &nodes, turn)?;
+        let lists = self.pool.lists(&key);
+        let mut opened = self.ask(id, &key, &lists, turn)?;
         if opened.found == Found::Doubt {
             // Nobody was trusted: perhaps the pool is new, and then it is for us to say so.
             let random = self.throw();
             let founded = self.pool.found(&self.record_key, random, &mut self.call);
             if matches!(founded, Founded::New | Founded::Again) {
-                opened = self.ask(id, &key, &nodes, turn)?;
+                opened = self.ask(id, &key, &lists, turn)?;
             }
+        }
+        let seen = opened.grips.epochs();
+        let nodes = lists.nodes;
+        if let Err(error) = seen.map_or(Ok(()), |seen| self.pool.stands(seen)) {
+            if turn {
+                let place = self.place(&key, &nodes);
+                self.held = Some(Held {
+                    id: id.to_vec(),
+                    key,
+                    nodes,
+                    lease: Lease::note(place, opened.grips.marks(), self.terms.lease),
+                    grips: opened.grips,
+                    data: None,
+                });
+                self.release();
+            }
+            return Err(error);
         }
         let data = match opened.found {
             Found::Value(data) => Some(data),
@@ -149,7 +188,8 @@ impl Fenced {
         Ok(data)
     }
 
-    fn ask(&mut self, id: &[u8], key: &[u8], nodes: &[usize], turn: bool) -> Result<Opened, Error> {
+    fn ask(&mut self, id: &[u8], key: &[u8], lists: &Lists, turn: bool) -> Result<Opened, Error> {
+        let nodes = &lists.nodes;
         self.fresh();
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let wish = Wish {
@@ -170,7 +210,7 @@ impl Fenced {
         // Before the nodes are asked, so that no bell is missed that rings meanwhile.
         let mut queue = Queue::new(self.place(key, nodes), self.terms.wait);
         let mut out = Vec::new();
-        let mut open = Open::new(wish, clock(), &mut out);
+        let mut open = Open::over(wish, lists.parts.clone(), clock(), &mut out);
         let task = Task {
             key,
             record_key: &self.record_key,
@@ -209,6 +249,11 @@ impl Fenced {
         };
         self.pool.drive(&mut close, out, task, &mut self.call);
         bell.ring();
+        // What a host with an older list writes is nowhere safe once that was announced.
+        let seen = close.epochs().filter(|_| !releases);
+        if let Some(seen) = seen.filter(|seen| seen.seen > self.pool.policy().epoch) {
+            self.pool.stands(seen)?;
+        }
         let closed = close.outcome();
         match closed {
             Some(Closed::Done { copies }) => {
@@ -300,12 +345,15 @@ impl Store for Fenced {
         if let Some(held) = self.held.as_ref().filter(|held| held.id == id) {
             // The validation before this read asked already; session_reset() reads again
             // what nobody else can have changed.
-            return Ok(held.data.as_deref().unwrap_or_default().to_vec());
+            return Ok(plain(held.data.as_deref().unwrap_or_default()).0.to_vec());
         }
         self.release();
         match self.unsure.take() {
             Some((asked, error)) if asked == id => Err(error),
-            _ => Ok(self.open(id, turn)?.as_deref().unwrap_or_default().to_vec()),
+            _ => {
+                let found = self.open(id, turn)?;
+                Ok(plain(found.as_deref().unwrap_or_default()).0.to_vec())
+            }
         }
     }
 
@@ -346,7 +394,9 @@ impl Store for Fenced {
             self.open(id, true)?;
         }
         // A new one is stored, though it is empty: its id was sent to the browser.
-        let is_new = self.held.as_ref().is_none_or(|held| held.data.is_none());
+        let stored = self.held.as_ref().and_then(|held| held.data.as_deref());
+        // A note says that pecl's place lives as long, which nobody sees to here.
+        let is_new = stored.is_none_or(|stored| !self.noting && plain(stored).1);
         let ending = if is_new {
             Ending::Write(Arc::from(data))
         } else {
@@ -367,6 +417,11 @@ impl Store for Fenced {
     fn release(&mut self) {
         // Whom it does not reach lets the turn go when the lease is over.
         let _ = self.end(Ending::Release, 1, "released");
+    }
+
+    fn is_behind(&self) -> bool {
+        let unsure = self.unsure.as_ref();
+        unsure.is_some_and(|(_, error)| error.kind() == Kind::Epoch)
     }
 
     fn take_log(&mut self) -> Vec<String> {

@@ -8,6 +8,10 @@ use crate::item::Flags;
 use crate::wire::{Expect, Reply, Store, classic};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The flag of an item that a worker wrote who keeps copies, too (see `migrate`): a bit that
+/// pecl-memcache leaves to callers and its sessions neither set nor look at.
+pub(super) const MARK: u32 = 1 << 16;
+
 /// Seconds since 1970, when something stored now for `lifetime` seconds ends.
 pub(super) fn expiry(lifetime: u32) -> u32 {
     let now = SystemTime::now()
@@ -89,4 +93,13 @@ pub(super) fn inflated(
     let mut plain = Vec::new();
     codec::inflate(data.as_ref(), codec::INFLATE_MAX, &mut plain)?;
     Ok(plain)
+}
+
+/// A failure that ended a read, with what it meant and what to do.
+pub(super) fn advised(error: Error) -> Error {
+    if error.kind().is_node_fault() {
+        error.hint("The session was not started, so nothing is overwritten. Is memcached running there, and reachable?")
+    } else {
+        error.hint("The session was not started, so nothing is overwritten")
+    }
 }

@@ -1,0 +1,112 @@
+//! memring commit POOL: the end of a step from one node list to the next.
+//!
+//! Every key whose nodes changed is brought to its new ones; then the records say that the
+//! list before is over. Stopped halfway it has done no harm, and is begun anew.
+
+use crate::host::{Host, name, throw};
+use crate::wish::{Asked, Kept, which_pools};
+use crate::{Stop, say, tell};
+use memring_pool::pool::commit::Committed;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What --help prints.
+pub(crate) const HELP: &str = concat!(
+    "\
+memring commit [--config FILE] POOL…
+
+Ends the step to the nodes that the file has now: brings every key whose nodes changed to its new ones, and
+says in the records of all nodes that the epoch is committed. Run it once, on any host, after the new file is
+on all hosts. A host that still has the old one opens no session from then on until it gets the new one; none is lost.
+Every node must answer; one that goes away may be silent where there were three or more.
+
+",
+    which_pools!(),
+    "
+
+Exit code 0 when the epoch is committed, 1 when not."
+);
+
+/// How often the progress is said.
+const NEWS: Duration = Duration::from_secs(1);
+/// Tries while records change or single keys cannot be brought over.
+const TRIES: u32 = 5;
+
+/// The command.
+///
+/// # Errors
+/// When it was asked wrongly.
+pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
+    let asked = Asked::read(parser, &[])?;
+    if !asked.names_pools() {
+        return Err(Stop::Usage(
+            "say which pool: memring commit POOL".to_owned(),
+        ));
+    }
+    let mut all = true;
+    for kept in asked.kept()? {
+        all &= commit(&kept);
+    }
+    Ok(ExitCode::from(u8::from(!all)))
+}
+
+fn commit(kept: &Kept) -> bool {
+    let mut host = Host::new(kept);
+    let epoch = kept.topology.policy.epoch;
+    let mut said = Instant::now();
+    let mut progress = |done: usize, all: usize| {
+        if said.elapsed() >= NEWS {
+            said = Instant::now();
+            tell(&format!("{}: {done} of {all} keys", kept.label));
+        }
+    };
+    let mut last = Committed::Again;
+    for _ in 0..TRIES {
+        let call = &mut host.call;
+        last = host
+            .pool
+            .commit(&host.record_key, &name(), throw(), call, &mut progress);
+        if !matches!(last, Committed::Again | Committed::Failed { .. }) {
+            break;
+        }
+    }
+    let text = match &last {
+        Committed::Done { keys } => {
+            say(&format!(
+                "{}: epoch {epoch} is committed; {keys} keys had moved",
+                kept.label
+            ));
+            for node in &kept.topology.drained {
+                say(&format!(
+                    "{}: {} is drained and may be stopped",
+                    kept.label,
+                    node.ring_name()
+                ));
+            }
+            return true;
+        }
+        Committed::Nothing => {
+            say(&format!(
+                "{}: epoch {epoch} was committed before",
+                kept.label
+            ));
+            return true;
+        }
+        Committed::Again => {
+            "records changed all the while. Is a node away? memring status says more".to_owned()
+        }
+        Committed::Stopped { place } => format!(
+            "{} does not answer as it should, and may have what the others lack. Run it again when that is over",
+            host.pool.ring_name(*place)
+        ),
+        Committed::Failed { keys, of } => format!(
+            "{keys} of {of} keys could not be brought to all of their new nodes. memring status says which node is not trusted; run it again then"
+        ),
+        Committed::Refused(error) => error.to_string(),
+    };
+    tell(&format!(
+        "memring commit: {}: {text}. Both node lists stay in use, and nothing is lost",
+        kept.label
+    ));
+    false
+}

@@ -1,0 +1,172 @@
+//! From one node list of a copied pool to the next: what may change in one step, and how lists
+//! are told apart.
+//!
+//! Two hosts of which one has the new list and the other the old one must find each other's
+//! sessions. They do while both lists are used, from the moment the new file is seen to
+//! `memring commit POOL`; that takes a step that is small, has a number (`epoch`) and says
+//! where it came from (`previous_nodes`, or a node with `drain=1`). The number alone does not
+//! prove that two hosts mean the same list, so records keep the list's [`fingerprint`], too.
+
+use super::{Mode, NodeSpec, Policy, Topology};
+use crate::error::{Error, Kind};
+
+/// A number for the nodes and for how keys are spread over them; never 0.
+///
+/// The order of the nodes, their addresses and their timeouts have no part in it.
+pub fn fingerprint(nodes: &[NodeSpec], policy: &Policy) -> u32 {
+    let mut lines: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("{} {}", node.ring_name(), node.weight))
+        .collect();
+    lines.sort_unstable();
+    lines.push(format!(
+        "{:?} {:?} {:?} {:?}",
+        policy.placement, policy.tag, policy.copies, policy.keys.prefix
+    ));
+    // FNV-1a, 32 bits (Fowler, Noll, Vo): known by heart to any tool that wants to compare.
+    let hash = lines
+        .join("\n")
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+    hash.max(1)
+}
+
+/// Is the step that a pool writes one that hosts can take at different times?
+pub(super) fn check(topology: &Topology) -> Result<(), Error> {
+    let Topology {
+        nodes,
+        previous,
+        policy,
+        ..
+    } = topology;
+    if previous.is_empty() {
+        return Ok(());
+    }
+    if policy.mode != Mode::Fenced {
+        return refuse(
+            "previous_nodes and drain are for pools that keep copies",
+            "Write mode = \"fenced\", or take them out: elsewhere a changed list holds at once",
+        );
+    }
+    if policy.epoch == 0 {
+        return refuse(
+            "a changed node list needs a higher epoch",
+            "Write epoch = 1 beside it, and next time one more",
+        );
+    }
+    if previous.len() < 2 {
+        return refuse(
+            "previous_nodes are fewer than two",
+            "Write the whole list as it was",
+        );
+    }
+    let has = |list: &[NodeSpec], node: &NodeSpec| {
+        let same = |other: &&NodeSpec| other.ring_name() == node.ring_name();
+        list.iter().find(same).cloned()
+    };
+    let (mut added, mut changed) = (0, 0);
+    for node in nodes {
+        match has(previous, node) {
+            None => added += 1,
+            Some(other) if other.target != node.target => {
+                return refuse(
+                    format!(
+                        "{} stands for another server than in previous_nodes",
+                        node.ring_name()
+                    ),
+                    "Give the new server an id of its own: under one name hosts with the old file and hosts with this one would take two servers for one",
+                );
+            }
+            Some(other) => changed += usize::from(other.weight != node.weight),
+        }
+    }
+    let removed = previous
+        .iter()
+        .filter(|node| has(nodes, node).is_none())
+        .count();
+    if added.max(removed) + changed > 1 {
+        return refuse(
+            format!("{added} nodes added, {removed} removed and {changed} reweighted in one epoch"),
+            "Add, remove, rename or reweight one node per epoch, and end each with memring commit POOL",
+        );
+    }
+    Ok(())
+}
+
+/// Takes pecl-memcache's place in, too.
+pub(super) fn migrate(from: &str, topology: &mut Topology) -> Result<(), Error> {
+    if from != "pecl" {
+        return refuse(
+            format!(
+                "migrate_from \"{}\" is unknown",
+                super::address::clean(from)
+            ),
+            "Write migrate_from = \"pecl\"",
+        );
+    }
+    if topology.policy.mode != Mode::Fenced {
+        return refuse(
+            "migrate_from is for a pool that keeps copies",
+            "Write mode = \"fenced\", or take it out",
+        );
+    }
+    if topology.policy.keys.prefix.is_empty() {
+        return refuse(
+            "migrate_from needs a key_prefix: the copies lie on the same nodes as pecl's sessions, and need names of their own",
+            "Write key_prefix = \"f:\"; it stays when migrate_from goes",
+        );
+    }
+    if !topology.previous.is_empty() {
+        return refuse(
+            "nodes change while sessions migrate",
+            "End one of the two first: take out previous_nodes and drain, or migrate_from",
+        );
+    }
+    topology.policy.migrating = true;
+    Ok(())
+}
+
+/// May `new` follow `old` in a running process?
+pub(super) fn follows(new: &Topology, old: &Topology) -> Result<(), Error> {
+    if old.policy.mode != Mode::Fenced {
+        return Ok(());
+    }
+    if new.policy.mode != Mode::Fenced {
+        if old.policy.migrating {
+            return Ok(());
+        }
+        return refuse(
+            "mode = \"fenced\" is gone: all sessions would be",
+            "Write it again; to go back to pecl's way write migrate_from = \"pecl\" first",
+        );
+    }
+    let (before, after) = (old.policy.epoch, new.policy.epoch);
+    if after < before {
+        return refuse(
+            format!("epoch goes back from {before} to {after}"),
+            format!(
+                "Write epoch = {} and previous_nodes to go back to nodes of before",
+                before.saturating_add(1)
+            ),
+        );
+    }
+    if fingerprint(&new.nodes, &new.policy) == fingerprint(&old.nodes, &old.policy) {
+        return Ok(());
+    }
+    if after == before || new.previous.is_empty() {
+        return refuse(
+            "the nodes changed, or how keys are spread over them, without a step that hosts can take one after another",
+            format!(
+                "Write epoch = {} and previous_nodes = [the nodes before], and change one node",
+                before.saturating_add(1)
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn refuse(cause: impl Into<Box<str>>, hint: impl Into<Box<str>>) -> Result<(), Error> {
+    Err(Error::new(Kind::Config, cause).hint(hint))
+}

@@ -1,0 +1,324 @@
+//! A copied pool's nodes change under load, while some hosts have the new file and some the
+//! old one: no session is lost, and none goes backwards.
+
+use crate::companion::run;
+use harness::{Memcached, Php, PhpFpm, TempDir, wait_until};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Long enough for a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+const PAGE: &str = r#"
+    ini_set('display_errors', 0);
+    session_id($_GET['s']);
+    if (!session_start()) die('refused');
+    $n = $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;
+    echo session_write_close() ? "$n" : "unsure $n";
+"#;
+
+/// A web host: a php-fpm with a pool file of its own.
+pub(crate) struct Host {
+    fpm: PhpFpm,
+    directory: TempDir,
+}
+
+impl Host {
+    pub(crate) fn start(file: &str) -> Host {
+        let directory = TempDir::new("epochs");
+        let path = directory.file("memring.toml", file);
+        let php = Php::new()
+            .ini("memring.config_file", path.display())
+            .ini("session.save_handler", "memring")
+            .ini("session.save_path", "pool:sessions")
+            .ini("session.use_cookies", 0)
+            .ini("session.cache_limiter", "")
+            .ini("log_errors", 1)
+            .ini("error_log", directory.path().join("php.log").display());
+        let fpm = PhpFpm::with(&php, 3, "");
+        fpm.page("count.php", PAGE);
+        Host { fpm, directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("memring.toml")
+    }
+
+    /// Puts a new file in place, as an administrator should: whole.
+    pub(crate) fn give(&self, file: &str) {
+        let new = self.directory.file("memring.toml.new", file);
+        std::fs::rename(new, self.path()).unwrap();
+    }
+
+    pub(crate) fn visit(&self, session: &str) -> String {
+        self.ask("count.php", session)
+    }
+
+    pub(crate) fn page(&self, name: &str, script: &str) {
+        self.fpm.page(name, script);
+    }
+
+    pub(crate) fn ask(&self, page: &str, session: &str) -> String {
+        let reply = self.fpm.get(page, &format!("s={session}"), "");
+        String::from_utf8_lossy(&reply.body).trim().to_owned()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("php.log")).unwrap_or_default()
+    }
+}
+
+/// A pool of these nodes; `more` is added to its table.
+pub(crate) fn file(nodes: &[String], more: &str) -> String {
+    format!("[pool.sessions]\nnodes = {nodes:?}\nmode = \"fenced\"\n{more}\n")
+}
+
+pub(crate) fn names(nodes: &[&Memcached]) -> Vec<String> {
+    let name = |node: &&Memcached| format!("127.0.0.1:{}?retry_interval=0&timeout=2", node.port());
+    nodes.iter().map(name).collect()
+}
+
+/// What is known of each session: the count acknowledged last, and the highest one that may
+/// have been stored without an acknowledgement.
+pub(crate) type Counts = Mutex<BTreeMap<String, (u64, u64)>>;
+
+/// Visits one session on the first of these hosts that lets it in, and checks its count.
+pub(crate) fn visit(hosts: &[&Host], session: &str, counts: &Counts) -> bool {
+    let (known, perhaps) = *counts.lock().unwrap().get(session).unwrap_or(&(0, 0));
+    let Some(said) = hosts
+        .iter()
+        .map(|host| host.visit(session))
+        .find(|said| said != "refused")
+    else {
+        return false;
+    };
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .unwrap_or_else(|_| panic!("{session}: {said}"))
+    };
+    let (n, sure) = match said.strip_prefix("unsure ") {
+        Some(n) => (number(n), false),
+        None => (number(&said), true),
+    };
+    assert!(
+        (known + 1..=perhaps.max(known) + 1).contains(&n),
+        "{session}: {said} after {known}, or {perhaps}"
+    );
+    let now = if sure { (n, n) } else { (known, n) };
+    counts.lock().unwrap().insert(session.to_owned(), now);
+    true
+}
+
+/// Visits all sessions again and again on both hosts in turn, while `work` is done.
+pub(crate) fn under_load(hosts: [&Host; 2], counts: &Counts, work: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let over = &over;
+            scope.spawn(move || {
+                let mut turn = thread;
+                while !over.load(Ordering::Relaxed) {
+                    for number in 0..12 {
+                        turn += 1;
+                        let mut order = hosts;
+                        if turn % 2 == 1 {
+                            order.reverse();
+                        }
+                        let session = format!("s{thread}x{number}");
+                        assert!(
+                            visit(&order, &session, counts),
+                            "{session}: refused everywhere: {}",
+                            order[0].log()
+                        );
+                    }
+                }
+            });
+        }
+        // A panic in `work` must end the threads, too.
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _end = End(&over);
+        work();
+    });
+}
+
+fn commit(host: &Host) -> (i32, String) {
+    let path = host.path().display().to_string();
+    let (code, out, err) = run(&["commit", "--config", &path, "sessions"]);
+    (code, out + &err)
+}
+
+/// Has every node of the pool brought up to date.
+pub(crate) fn tend(host: &Host) {
+    tend_file(&host.path().display().to_string());
+}
+
+/// The same with the pool file at this path.
+pub(crate) fn tend_file(path: &str) {
+    let mut said = String::new();
+    let safe = wait_until(SOON, || {
+        let (code, _, err) = run(&["tend", "--once", "--config", path]);
+        said = err;
+        code == 0
+    });
+    assert!(safe, "{said}");
+}
+
+/// A few more rounds of visits.
+pub(crate) fn a_while(counts: &Counts) {
+    let total = || counts.lock().unwrap().values().map(|(n, _)| n).sum::<u64>();
+    let before = total();
+    assert!(wait_until(SOON, || total() > before + 150), "no visits");
+}
+
+/// One step from `before` to `after` under load: first one host has it, then it is committed,
+/// then the other one has it, too.
+fn step(hosts: [&Host; 2], counts: &Counts, after: &str, meanwhile: impl FnOnce()) {
+    let [first, second] = hosts;
+    let log = second.log().len();
+    under_load(hosts, counts, || {
+        a_while(counts);
+        first.give(after);
+        a_while(counts);
+        meanwhile();
+        let (code, said) = commit(first);
+        assert_eq!(code, 0, "{said}");
+        a_while(counts);
+    });
+    // Who is behind lets nobody in, and says why.
+    assert_eq!(second.visit("s0x0"), "refused");
+    let said = second.log()[log..].to_owned();
+    assert!(
+        said.contains("epoch") && said.contains("Bring the new file"),
+        "{said}"
+    );
+    second.give(after);
+    under_load(hosts, counts, || {
+        a_while(counts);
+        tend(first);
+    });
+    for session in counts.lock().unwrap().keys() {
+        assert_ne!(second.visit(session), "refused", "{}", second.log());
+    }
+    let mut now = counts.lock().unwrap();
+    now.values_mut().for_each(|(n, perhaps)| {
+        *n += 1;
+        *perhaps = (*perhaps).max(*n);
+    });
+}
+
+#[test]
+fn nodes_are_added_removed_and_replaced_under_load_and_no_session_goes_backwards() {
+    let (a, b, c, d) = (
+        Memcached::start(),
+        Memcached::start(),
+        Memcached::start(),
+        Memcached::start(),
+    );
+    let three = names(&[&a, &b, &c]);
+    let first = file(&three, "");
+    let (one, two) = (Host::start(&first), Host::start(&first));
+    let counts = Counts::default();
+    let hosts = [&one, &two];
+    // The first visit makes the pool; that is not what is looked at here.
+    assert!(visit(&hosts, "first", &counts), "{}", one.log());
+
+    let four = names(&[&a, &b, &c, &d]);
+    let added = file(&four, &format!("epoch = 1\nprevious_nodes = {three:?}"));
+    step(hosts, &counts, &added, || {});
+    assert!(d.stat("curr_items") > 10, "{}", d.stat("curr_items"));
+
+    // A node that goes may be gone before the step ends.
+    let left = names(&[&b, &c, &d]);
+    let removed = file(&left, &format!("epoch = 2\nprevious_nodes = {four:?}"));
+    let mut a = a;
+    step(hosts, &counts, &removed, || a.kill());
+
+    // Another one in its place, drained away first.
+    let e = Memcached::start();
+    let mut drained = left.clone();
+    drained[0].push_str("&drain=1");
+    drained.push(names(&[&e]).remove(0));
+    let previous = format!("epoch = 3\nprevious_nodes = {left:?}");
+    step(hosts, &counts, &file(&drained, &previous), || {});
+    let path = one.path().display().to_string();
+    let (code, out, _) = run(&["status", "--config", &path]);
+    let b_name = format!("127.0.0.1:{}", b.port());
+    assert!(
+        code == 0 && out.contains(&format!("{b_name}: safe to stop")),
+        "{out}"
+    );
+    let mut b = b;
+    b.kill();
+    let asked = counts.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    for session in asked {
+        assert!(visit(&hosts, &session, &counts));
+    }
+}
+
+#[test]
+fn a_changed_node_list_without_a_step_is_refused_and_the_old_one_serves_on() {
+    let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let of = |places: &[usize]| names(&places.iter().map(|n| &nodes[*n]).collect::<Vec<_>>());
+    let host = Host::start(&file(&of(&[0, 1, 2]), "epoch = 3"));
+    assert_eq!(host.visit("s"), "1");
+    let mut count = 1;
+    for (text, word) in [
+        (file(&of(&[0, 1, 3]), "epoch = 3"), "epoch = 4"),
+        (file(&of(&[0, 1, 2]), "epoch = 2"), "goes back from 3 to 2"),
+        (file(&of(&[0, 1, 3]), "epoch = 4"), "previous_nodes = ["),
+        (
+            file(
+                &of(&[3, 1]),
+                &format!("epoch = 4\nprevious_nodes = {:?}", of(&[0, 1, 2])),
+            ),
+            "one node per epoch",
+        ),
+        (
+            file(
+                &of(&[0, 1, 2])
+                    .iter()
+                    .chain(&of(&[2]))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+                "epoch = 4",
+            ),
+            "are one node",
+        ),
+    ] {
+        host.give(&text);
+        assert!(
+            wait_until(SOON, || {
+                count += 1;
+                assert_eq!(host.visit("s"), count.to_string());
+                host.log().contains(word)
+            }),
+            "{word}: {}",
+            host.log()
+        );
+    }
+    assert_eq!(nodes[3].stat("curr_items"), 0);
+    // A host whose first file has other nodes at the same epoch is told by the records.
+    let other = Host::start(&file(&of(&[0, 1, 3]), "epoch = 3"));
+    assert_eq!(other.visit("s"), "refused");
+    assert!(other.log().contains("names other nodes"), "{}", other.log());
+    let stranger = Host::start(&file(&of(&[0, 1, 3]), "epoch = 4"));
+    assert_eq!(stranger.visit("s"), "refused");
+    assert!(
+        stranger.log().contains("previous_nodes"),
+        "{}",
+        stranger.log()
+    );
+    count += 1;
+    assert_eq!(host.visit("s"), count.to_string());
+    let path = other.path().display().to_string();
+    let (code, _, said) = run(&["tend", "--once", "--config", &path]);
+    assert!(code == 1 && said.contains("names other nodes"), "{said}");
+}
