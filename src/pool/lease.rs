@@ -124,7 +124,7 @@ impl Bell {
     /// Wakes one waiter of this host.
     pub fn ring(self) {
         if let Some(bench) = shared::turns().and_then(|turns| turns.bench(self.key)) {
-            bench.ring();
+            bench.ring(self.key);
         }
     }
 }
@@ -186,10 +186,10 @@ impl Queue {
             }
             let claim = until.max(now) + LATE;
             let pause = if self.polls {
-                bench.poll_on(claim);
+                bench.poll_on(self.key, claim);
                 until - now
             } else {
-                match bench.poll(now, claim) {
+                match bench.poll(self.key, now, claim) {
                     Ok(()) => {
                         self.polls = true;
                         continue;
@@ -198,7 +198,7 @@ impl Queue {
                 }
             };
             let pause = Duration::from_millis(pause.min(self.end - now));
-            let woken = bench.wait(self.bell, pause);
+            let woken = bench.wait(self.key, self.bell, pause);
             self.bell = bench.bell();
             if woken == Woken::Rung {
                 return self::neighbour(turns, self.key, shared::now());
@@ -210,7 +210,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         if let (true, Some((_, bench))) = (self.polls, self.at) {
-            bench.poll_on(0);
+            bench.poll_on(self.key, 0);
         }
     }
 }
@@ -298,7 +298,7 @@ mod tests {
     fn the_bell_ends_a_wait_even_if_it_rang_before() {
         let turns = empty();
         let mut queue = Queue::at(Some(turns), KEY, LONG);
-        turns.bench(KEY).unwrap().ring();
+        turns.bench(KEY).unwrap().ring(KEY);
         assert_eq!(queue.wait(LONG), None);
     }
 

@@ -26,4 +26,4 @@ bool(true)
 bool(true)
 bool(false)
 bool(true)
-%spool:no<such>pool%s
+pool:no<such>pool needs a file%s

@@ -74,7 +74,7 @@ impl Host {
         })
     }
 
-    fn open(&mut self, id: &str, turn: Option<Turn>, fresh: bool) -> Opened {
+    pub(crate) fn open(&mut self, id: &str, turn: Option<Turn>, fresh: bool) -> Opened {
         self.call.reset(Verb::Get);
         let nodes = self.pool.preferred(id.as_bytes(), PREFERRED);
         let wish = Wish {
@@ -100,7 +100,7 @@ impl Host {
         open.outcome().unwrap()
     }
 
-    fn close(&mut self, id: &str, grips: Grips, ending: Ending) -> Closed {
+    pub(crate) fn close(&mut self, id: &str, grips: Grips, ending: Ending) -> Closed {
         let nodes = self.pool.preferred(id.as_bytes(), PREFERRED);
         let random = self.throw() as u32;
         let mut out = Vec::new();
@@ -141,7 +141,7 @@ const TURN: Option<Turn> = Some(Turn {
     lease: 30_000,
 });
 
-fn text(value: &str) -> Ending {
+pub(crate) fn text(value: &str) -> Ending {
     Ending::Write(Arc::from(value.as_bytes()))
 }
 

@@ -1,8 +1,11 @@
 //! Memring\status() and Memring\route() as PHP sees them, and `memring route` beside it.
 
 use crate::companion::run;
-use harness::{Memcached, Php, TempDir};
+use crate::copies::{Host, text};
+use harness::{Memcached, Php, TempDir, wait_until};
+use memring_pool::replica::{Closed, Turn};
 use serde_json::Value;
+use std::time::Duration;
 
 /// The JSON that a script prints.
 fn json(php: &Php, script: &str) -> Value {
@@ -311,4 +314,72 @@ fn the_companion_tells_the_same_route_as_a_table_and_as_json() {
         assert_eq!(code, 2, "{text}");
         assert!(text.contains(wants), "{text}");
     }
+}
+
+#[test]
+fn status_counts_what_happened_to_copied_sessions() {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let list: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("127.0.0.1:{}", node.port()))
+        .collect();
+    let php = Php::new()
+        .ini("session.save_handler", "memring")
+        .ini("session.save_path", list.join(","))
+        .ini("session.use_cookies", "0")
+        .ini("session.cache_limiter", "");
+    let counted = |name: &str| {
+        let all = json(&php, "echo json_encode(memring_status());");
+        all["counters"][name].as_u64().unwrap()
+    };
+    let visit = |page: &str| {
+        php.run(&format!(
+            "ob_start(); session_id('s'); session_start(); {page}"
+        ))
+    };
+    visit("$_SESSION['n'] = 1;").ok();
+    for name in [
+        "repairs",
+        "conflicts",
+        "fences",
+        "tombstones",
+        "foreign_items",
+    ] {
+        assert_eq!(counted(name), 0, "{name}");
+    }
+
+    nodes[0].raw("delete s\r\n", "\r\n");
+    visit("").ok();
+    assert_eq!(counted("repairs"), 1);
+
+    // The turn is taken over and used by somebody of another host while the request works.
+    let directory = TempDir::new("marks");
+    let (inside, go) = (directory.path().join("inside"), directory.path().join("go"));
+    let loser = php.start(&format!(
+        "ob_start(); session_id('s'); session_start(); touch('{}'); while (!file_exists('{}')) usleep(1000);
+         $_SESSION['n'] = 'lost';",
+        inside.display(),
+        go.display()
+    ));
+    assert!(wait_until(Duration::from_secs(30), || inside.exists()));
+    let mut host = Host::of(&nodes, 9);
+    let impatient = Some(Turn {
+        wait: 20_000,
+        lease: 50,
+    });
+    let opened = host.open("s", impatient, false);
+    let closed = host.close("s", opened.grips, text("n|i:2;"));
+    assert_eq!(closed, Closed::Done { copies: 3 });
+    std::fs::write(&go, "").unwrap();
+    loser.finish();
+    assert_eq!(counted("conflicts"), 1);
+    assert!(counted("fences") > 0);
+
+    visit("session_destroy();").ok();
+    assert_eq!(counted("tombstones"), 1);
+    nodes[0].raw("set foreign 0 0 5\r\nhello\r\n", "\r\n");
+    nodes[1].raw("set foreign 0 0 5\r\nhello\r\n", "\r\n");
+    nodes[2].raw("set foreign 0 0 5\r\nhello\r\n", "\r\n");
+    php.run("session_id('foreign'); @session_start(['read_and_close' => true]);");
+    assert!(counted("foreign_items") > 0);
 }

@@ -7,10 +7,12 @@
 
 use super::Pool;
 use crate::call::Call;
+use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::fanout;
 use crate::replica::words::Words;
-use crate::replica::{Command, Lost, Machine, Neighbour, Reply, Send};
+use crate::replica::{Command, Lost, Machine, Neighbour, Over, Reply, Send};
+use crate::shared;
 use crate::wire::{self, Expect, classic};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -228,7 +230,10 @@ impl Pool {
             })
             .collect();
         match replies {
-            Ok(replies) if replies.len() == send.commands.len() => Ok(replies),
+            Ok(replies) if replies.len() == send.commands.len() => {
+                count(&send.commands, &replies);
+                Ok(replies)
+            }
             short_or_wrong => {
                 *well = false;
                 let what = short_or_wrong
@@ -319,6 +324,28 @@ fn words<'a>(task: Task<'a>, has_e: bool) -> Words<'a> {
         key: task.key,
         record_key: task.record_key,
         has_e,
+    }
+}
+
+/// Counts what only the nodes' answers tell.
+fn count(commands: &[Command], replies: &[Reply]) {
+    for pair in commands.iter().zip(replies) {
+        match pair {
+            (
+                Command::Write {
+                    over: Over::Cas(_), ..
+                },
+                Reply::Exists,
+            ) => shared::count(Counter::Fences),
+            // A placeholder has no stamp either, but no bytes.
+            (Command::Read { .. }, Reply::Item(item))
+                if item.stamp.is_none()
+                    && item.data.as_ref().is_some_and(|data| !data.is_empty()) =>
+            {
+                shared::count(Counter::ForeignItems);
+            }
+            _ => {}
+        }
     }
 }
 

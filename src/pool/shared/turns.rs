@@ -14,6 +14,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 use rustix::thread::futex;
+use rustix::time::{ClockId, clock_gettime};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -40,7 +42,8 @@ pub struct Turns {
 pub struct Bench {
     bell: AtomicU32,
     waiting: AtomicU32,
-    /// Until when somebody polls for all, milliseconds as `shared::now`.
+    /// For which key somebody polls for all, and until when: 24 bits of the key's hash, 40
+    /// bits of milliseconds as `shared::now`.
     poller: AtomicU64,
 }
 
@@ -182,23 +185,33 @@ impl Bench {
         self.bell.load(SeqCst)
     }
 
-    /// Wakes one waiter.
-    pub fn ring(&self) {
+    /// Wakes one waiter for `key`.
+    pub fn ring(&self, key: u64) {
         self.bell.fetch_add(1, SeqCst);
         // Most sessions are waited for by nobody, and need no system call.
         if self.waiting.load(SeqCst) != 0 {
-            let _ = futex::wake(&self.bell, futex::Flags::empty(), 1);
+            let _ = futex::wake_bitset(&self.bell, futex::Flags::empty(), 1, class(key));
         }
     }
 
-    /// Waits for a ring since `bell` was read, `limit` at most.
-    pub fn wait(&self, bell: u32, limit: Duration) -> Woken {
+    /// Waits for a ring since `bell` was read, `limit` at most; of other keys' rings hardly
+    /// any is heard.
+    pub fn wait(&self, key: u64, bell: u32, limit: Duration) -> Woken {
+        // This kind of wait takes the end and not the length of it.
+        let now = clock_gettime(ClockId::Monotonic);
         let limit = futex::Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(0),
             tv_nsec: limit.subsec_nanos().into(),
         };
+        let end = now.checked_add(limit);
         self.waiting.fetch_add(1, SeqCst);
-        let waited = futex::wait(&self.bell, futex::Flags::empty(), bell, Some(&limit));
+        let waited = futex::wait_bitset(
+            &self.bell,
+            futex::Flags::empty(),
+            bell,
+            Some(&end.unwrap_or(now)),
+            class(key),
+        );
         // A count of waiters that were killed only costs later rings a system call.
         self.waiting.fetch_sub(1, SeqCst);
         match waited {
@@ -207,23 +220,59 @@ impl Bench {
         }
     }
 
-    /// Becomes the one who asks the nodes for all waiters of this host, from `now` to `until`;
-    /// false, and when to try again, when somebody else is.
-    pub fn poll(&self, now: u64, until: u64) -> Result<(), u64> {
+    /// Becomes the one who asks the nodes about `key` for all waiters of this host, from
+    /// `now` to `until`. Where the bench is taken for another key, everybody asks.
+    ///
+    /// # Errors
+    /// Until when somebody else is the one.
+    pub fn poll(&self, key: u64, now: u64, until: u64) -> Result<(), u64> {
         let current = self.poller.load(SeqCst);
-        // A time far ahead is from before a reboot.
-        if current > now && current < now + 60_000 {
-            return Err(current);
+        if is_active(current, now) {
+            return match is_of(current, key) {
+                true => Err(current & UNTIL),
+                false => Ok(()),
+            };
         }
         self.poller
-            .compare_exchange(current, until, SeqCst, Relaxed)
-            .map(|_| ())
+            .compare_exchange(current, claim(key, until), SeqCst, Relaxed)
+            .map_or_else(
+                |other| match is_of(other, key) {
+                    true => Err(other & UNTIL),
+                    false => Ok(()),
+                },
+                |_| Ok(()),
+            )
     }
 
-    /// Goes on being that one, or stops it with `until` 0.
-    pub fn poll_on(&self, until: u64) {
-        self.poller.store(until, SeqCst);
+    /// Goes on being that one until `until`; 0 ends it.
+    pub fn poll_on(&self, key: u64, until: u64) {
+        let current = self.poller.load(SeqCst);
+        if is_of(current, key) {
+            self.poller.store(claim(key, until), SeqCst);
+        }
     }
+}
+
+/// The part of a poller's word that says until when.
+const UNTIL: u64 = (1 << 40) - 1;
+
+fn claim(key: u64, until: u64) -> u64 {
+    key & !UNTIL | until & UNTIL
+}
+
+fn is_of(poller: u64, key: u64) -> bool {
+    poller & !UNTIL == key & !UNTIL
+}
+
+fn is_active(poller: u64, now: u64) -> bool {
+    let until = poller & UNTIL;
+    // A time far ahead is from before a reboot.
+    until > now && until < now + 60_000
+}
+
+/// Which rings wake a waiter for `key`: one of 32 classes.
+fn class(key: u64) -> NonZeroU32 {
+    NonZeroU32::new(1 << (key >> 16 & 31)).unwrap_or(NonZeroU32::MIN)
 }
 
 impl Process {
@@ -380,17 +429,18 @@ mod tests {
         let turns = empty();
         let bench = turns.bench(3).unwrap();
         let before = bench.bell();
-        bench.ring();
-        assert_eq!(bench.wait(before, Duration::from_secs(60)), Woken::Rung);
-        let late = bench.wait(bench.bell(), Duration::from_millis(1));
+        bench.ring(3);
+        assert_eq!(bench.wait(3, before, Duration::from_secs(60)), Woken::Rung);
+        let late = bench.wait(3, bench.bell(), Duration::from_millis(1));
         assert_eq!(late, Woken::Late);
-        let waiter = std::thread::spawn(move || bench.wait(bench.bell(), Duration::from_secs(60)));
+        let waiter =
+            std::thread::spawn(move || bench.wait(3, bench.bell(), Duration::from_secs(60)));
         while bench.waiting.load(SeqCst) == 0 {
             std::thread::yield_now();
         }
         // It counts itself before it sleeps, so one ring may come too early.
         while !waiter.is_finished() {
-            bench.ring();
+            bench.ring(3);
             std::thread::yield_now();
         }
         assert_eq!(waiter.join().unwrap(), Woken::Rung);
@@ -401,10 +451,14 @@ mod tests {
         let turns = empty();
         let bench = turns.bench(1).unwrap();
         let now = now();
-        assert_eq!(bench.poll(now, now + 50), Ok(()));
-        assert_eq!(bench.poll(now + 49, now + 99), Err(now + 50));
-        assert_eq!(bench.poll(now + 50, now + 99), Ok(()), "it stopped");
-        bench.poll_on(0);
-        assert_eq!(bench.poll(now + 51, now + 60), Ok(()));
+        assert_eq!(bench.poll(1, now, now + 50), Ok(()));
+        assert_eq!(bench.poll(1, now + 49, now + 99), Err(now + 50));
+        // Who waits for another key on the same bench is not held up, and holds nobody up.
+        assert_eq!(bench.poll(1 << 50, now + 49, now + 99), Ok(()));
+        bench.poll_on(1 << 50, 0);
+        assert_eq!(bench.poll(1, now + 49, now + 99), Err(now + 50));
+        assert_eq!(bench.poll(1, now + 50, now + 99), Ok(()), "it stopped");
+        bench.poll_on(1, 0);
+        assert_eq!(bench.poll(1, now + 51, now + 60), Ok(()));
     }
 }
