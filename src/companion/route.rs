@@ -153,10 +153,11 @@ fn explain(wish: Wish, op: Op, key: &[u8], copies: Option<u32>) -> Result<Fact, 
         attempts: ATTEMPTS,
     };
     let mut pool = Pool::new(policy);
-    let directory = Directory::new();
+    let mut directory = Directory::new();
     for spec in wish.topology.nodes {
         pool.add_to_look(spec, &directory);
     }
+    pool.came_from(&wish.topology.previous, &mut directory);
     pool.route(op, key, &rule, &limits)
 }
 

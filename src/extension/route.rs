@@ -101,6 +101,7 @@ fn of_pool(pool: &[u8], op: &[u8], key: &[u8], prefixes: Prefixes) -> Result<Fac
         for spec in wish.topology.nodes {
             pool.add_to_look(spec, nodes);
         }
+        pool.came_from(&wish.topology.previous, nodes);
     });
     pool.route(op, key, &rule, &limits(op))
 }

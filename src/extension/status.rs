@@ -89,6 +89,7 @@ fn named(name: &[u8]) -> Result<Fact, Error> {
         for spec in wish.topology.nodes {
             pool.add(spec, nodes);
         }
+        pool.came_from(&wish.topology.previous, nodes);
     });
     let told = if copied {
         let name = &pool.policy().name;
@@ -169,6 +170,7 @@ fn look(wish: Wish) -> Pool {
         for spec in wish.topology.nodes {
             pool.add_to_look(spec, directory);
         }
+        pool.came_from(&wish.topology.previous, directory);
     });
     pool
 }

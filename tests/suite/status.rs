@@ -383,3 +383,32 @@ fn status_counts_what_happened_to_copied_sessions() {
     php.run("session_id('foreign'); @session_start(['read_and_close' => true]);");
     assert!(counted("foreign_items") > 0);
 }
+
+#[test]
+fn while_a_node_list_changes_a_route_names_the_nodes_of_both() {
+    // Nothing is sent, so nobody need listen there.
+    let directory = TempDir::new("lists");
+    let file = directory.file(
+        "memring.toml",
+        "[pool.sessions]\nmode = \"fenced\"\nepoch = 1\n\
+         nodes = [\"memcached://127.0.0.1:1\", \"memcached://127.0.0.1:2\", \"memcached://127.0.0.1:4\"]\n\
+         previous_nodes = [\"memcached://127.0.0.1:1\", \"memcached://127.0.0.1:2\", \"memcached://127.0.0.1:3\"]\n",
+    );
+    let php = Php::new().ini("memring.config_file", file.display());
+    let told = json(
+        &php,
+        "echo json_encode([Memring\\route('sessions', 'session', 'abc'), Memring\\status()]);",
+    );
+    let (route, status) = (&told[0], &told[1]);
+    let places = route["nodes"].as_array().unwrap();
+    assert_eq!(places.len(), 4, "{route}");
+    assert_eq!(places[3]["node"], "127.0.0.1:3");
+    assert_eq!(places[3]["role"], "previous");
+    assert_eq!(names(&route["writes"]).len(), 4);
+    assert_eq!(names(&route["reads"]).len(), 4);
+    let pool = &status["pools"][0];
+    assert_eq!(
+        (&pool["epoch"], &pool["two_node_lists"]),
+        (&1.into(), &true.into())
+    );
+}

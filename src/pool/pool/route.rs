@@ -6,6 +6,7 @@
 
 use super::Pool;
 use super::status::open_name;
+use super::window::Lists;
 use crate::call::Limits;
 use crate::config::Mode;
 use crate::error::Error;
@@ -85,7 +86,6 @@ impl Pool {
                 "the pool has no nodes, so no key has a place in it",
             ));
         }
-        let owner = self.ring().owner(&wire);
         let placed_by = shown(self.ring().hashed(&wire));
         let plan = match (self.policy.mode, op) {
             (Mode::Single, Op::Session) => self.session_plan(&wire, limits),
@@ -116,7 +116,13 @@ impl Pool {
             ("long_key", long_key.into()),
             ("placed_by", placed_by.into()),
             ("placement", policy.placement.word().into()),
-            ("owner", self.shown_name(owner).into()),
+            (
+                "owner",
+                plan.places
+                    .first()
+                    .map(|place| self.shown_name(place.node))
+                    .into(),
+            ),
             ("reads", named(|place| place.reads)),
             ("writes", named(|place| place.writes)),
             (
@@ -268,8 +274,15 @@ impl Pool {
 
     /// A key in a copied mode: its preferred nodes.
     fn copied_plan(&mut self, op: Op, key: &[u8]) -> Plan {
-        let nodes = self.preferred(key, PREFERRED);
-        let asked_first = self.copies_kept().unwrap_or(PREFERRED).clamp(2, PREFERRED);
+        let Lists { nodes, parts } = self.lists(key);
+        // While two node lists are used, what the new one has stands first, and all are asked.
+        let (current, asked_first) = match parts.first() {
+            Some(new) => (new.len(), nodes.len()),
+            None => {
+                let copies = self.copies_kept().unwrap_or(PREFERRED);
+                (nodes.len(), copies.clamp(2, PREFERRED))
+            }
+        };
         let (reads, writes) = match op {
             Op::Get => (true, false),
             Op::Set | Op::Delete => (false, true),
@@ -286,19 +299,29 @@ impl Pool {
             .map(|((number, node), usable)| {
                 let asked = *usable && wanted > 0;
                 wanted -= usize::from(asked);
+                let (role, why) = if number > current {
+                    let epoch = self.policy.epoch;
+                    (
+                        "previous",
+                        format!("preferred by the node list before epoch {epoch}, which counts until memring commit"),
+                    )
+                } else {
+                    let placement = self.policy.placement.word();
+                    (
+                        if number == 1 { "owner" } else { "copy" },
+                        format!("preferred node {number} of {current} by {placement}"),
+                    )
+                };
                 Place {
                     node: *node,
-                    role: if number == 1 { "owner" } else { "copy" },
+                    role,
                     reads: reads && asked,
                     writes: writes && *usable,
-                    why: format!(
-                        "preferred node {number} of {count} by {}",
-                        self.policy.placement.word()
-                    ),
+                    why,
                 }
             })
             .collect();
-        let needed = if count >= PREFERRED { 2 } else { 1 };
+        let needed = if current >= PREFERRED { 2 } else { 1 };
         let mode = self.policy.mode.word();
         let reason = if live < needed {
             format!(

@@ -15,7 +15,7 @@ type Pair = (&'static str, Fact);
 
 impl Pool {
     /// Name, mode and nodes as this process knows them, nobody asked:
-    /// `{pool, mode, copies, placement, safe_to_touch_next, nodes}`.
+    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, nodes}`.
     pub fn status(&self) -> Fact {
         self.told(None)
     }
@@ -40,6 +40,8 @@ impl Pool {
             ("mode", policy.mode.word().into()),
             ("copies", self.copies_kept().into()),
             ("placement", policy.placement.word().into()),
+            ("epoch", policy.epoch.into()),
+            ("two_node_lists", self.has_window().into()),
             ("safe_to_touch_next", survey.map(Survey::is_safe).into()),
             ("nodes", nodes.collect()),
         ])
