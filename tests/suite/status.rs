@@ -48,8 +48,9 @@ fn status_names_pools_and_nodes_and_shows_records_when_a_pool_is_named() {
         .ini("session.cache_limiter", "");
     let all = json(
         &php,
-        "session_id('one'); session_start(); $_SESSION['a'] = 1; session_write_close(); \
-         echo json_encode(Memring\\status(), JSON_THROW_ON_ERROR);",
+        "session_id('one'); session_start(); $_SESSION['a'] = 1; \
+         if (memring_status()['host']['turns_held'] !== 1) echo 'not held'; session_write_close(); \
+         if (memring_status()['host']['turns_held'] !== 0) echo 'still held'; echo json_encode(Memring\\status(), JSON_THROW_ON_ERROR);",
     );
     assert_eq!(all["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(all["host"]["shared"], "user");

@@ -115,6 +115,17 @@ fn hand_overs_on_one_host_and_between_hosts() {
         let here = memring(&nodes);
         here.run("session_id('s'); session_start(); session_destroy();")
             .ok();
+        // The same two trips where nobody waits: what the machine itself takes at this moment.
+        let alone = here
+            .run(&format!(
+                "ob_start(); session_id('alone');
+                 for ($i = 0; $i < {rounds}; $i++) {{
+                     session_start(); $times[] = hrtime(true) - ($left ?? hrtime(true));
+                     usleep({HOLD}000); $_SESSION['n'] = $i; $left = hrtime(true); session_write_close();
+                 }}
+                 array_shift($times); sort($times); echo round($times[intdiv(count($times), 2)] / 1e6, 1);"
+            ))
+            .ok();
         let before = reads(&nodes);
         let states: Vec<TempDir> = (0..WORKERS).map(|_| TempDir::new("host")).collect();
         let running: Vec<_> = states
@@ -160,7 +171,7 @@ fn hand_overs_on_one_host_and_between_hosts() {
                 .map_or(0.0, |t| *t as f64 / 1e6)
         };
         println!(
-            "hand-over {}: {} of them, median {:.1} ms, p99 {:.1} ms, {:.1} reads per session (6 without a wait)",
+            "hand-over {}: {} of them, median {:.1} ms ({alone} ms where nobody waits), p99 {:.1} ms, {:.1} reads per session (6 without a wait)",
             if between_hosts {
                 "between hosts"
             } else {
