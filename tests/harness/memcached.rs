@@ -42,18 +42,14 @@ impl Memcached {
     /// Starts one of another version, which `MEMRING_MEMCACHED_NEW` names: a path, or a command
     /// that ends with one (`chroot /srv/newer /usr/bin/memcached`). `None` where it is unset.
     pub fn newer(extra: &[&str]) -> Option<Memcached> {
-        let command = std::env::var("MEMRING_MEMCACHED_NEW").ok()?;
-        let words: Vec<String> = command
-            .split_ascii_whitespace()
-            .map(str::to_string)
-            .collect();
-        if words.is_empty() {
-            return None;
-        }
+        let words = newer_program()?;
         let server =
             (0..5).find_map(|_| Memcached::try_program(Some(words.clone()), free_port(), extra));
         Some(server.unwrap_or_else(|| {
-            panic!("MEMRING_MEMCACHED_NEW ({command}) did not start on five free ports")
+            panic!(
+                "MEMRING_MEMCACHED_NEW ({}) did not start on five free ports",
+                words.join(" ")
+            )
         }))
     }
 
@@ -154,6 +150,17 @@ impl Memcached {
     /// Lets a frozen one go on with the data it had.
     pub fn resume(&self) {
         self.process.signal(Signal::CONT);
+    }
+
+    /// Starts it again on the same port as the version `MEMRING_MEMCACHED_NEW` names, with empty memory: an
+    /// upgrade. False, and nothing happens, where that is unset.
+    pub fn upgrade(&mut self) -> bool {
+        let Some(words) = newer_program() else {
+            return false;
+        };
+        self.program = Some(words);
+        self.restart();
+        true
     }
 
     /// Starts it again on the same port with empty memory.
@@ -277,6 +284,16 @@ impl Memcached {
         });
         ours
     }
+}
+
+/// The words of `MEMRING_MEMCACHED_NEW`, where it is set.
+fn newer_program() -> Option<Vec<String>> {
+    let command = std::env::var("MEMRING_MEMCACHED_NEW").ok()?;
+    let words: Vec<String> = command
+        .split_ascii_whitespace()
+        .map(str::to_string)
+        .collect();
+    (!words.is_empty()).then_some(words)
 }
 
 /// A byte stream of either kind of socket.

@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,6 +28,16 @@ pub enum Fault {
     Twice,
     /// Swallow replies; connections stay open.
     Swallow,
+    /// Accept connections and let nothing through in either direction, as a firewall does that drops packets.
+    BlackHole,
+    /// Hold every piece of a reply back for a while of its own: so long at least, and up to so much longer.
+    Jitter(Duration, Duration),
+    /// A line that means nothing in place of every piece of a reply.
+    Garbage,
+    /// These bytes before every piece of a reply: an answer nobody asked for.
+    Before(&'static [u8]),
+    /// Values announced this much longer (or shorter) than they are.
+    Length(i64),
     /// Accept connections and close them at once.
     Refuse,
 }
@@ -66,10 +76,21 @@ pub struct Proxy {
 struct Shared {
     upstream: u16,
     events: Mutex<Vec<Event>>,
-    fault: Mutex<(Fault, u64)>, // the number changes with every set, so that counters start again
+    fault: Mutex<Disturbance>,
     streams: Mutex<Vec<TcpStream>>,
     accepted: Mutex<usize>,
+    recording: AtomicBool,
+    pieces: AtomicU64,
     ending: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+struct Disturbance {
+    fault: Fault,
+    /// Only every so many pieces of replies are disturbed.
+    every: u64,
+    /// Changes with every set, so that counters start again.
+    epoch: u64,
 }
 
 impl Proxy {
@@ -89,9 +110,15 @@ impl Proxy {
         let shared = Arc::new(Shared {
             upstream,
             events: Mutex::default(),
-            fault: Mutex::new((Fault::None, 0)),
+            fault: Mutex::new(Disturbance {
+                fault: Fault::None,
+                every: 1,
+                epoch: 0,
+            }),
             streams: Mutex::default(),
             accepted: Mutex::default(),
+            recording: AtomicBool::new(true),
+            pieces: AtomicU64::new(0),
             ending: AtomicBool::new(false),
         });
         let inside = Arc::clone(&shared);
@@ -110,8 +137,24 @@ impl Proxy {
 
     /// Disturbs replies from now on, on open connections too.
     pub fn fault(&self, fault: Fault) {
+        self.fault_every(1, fault);
+    }
+
+    /// Disturbs one in so many pieces of replies from now on; what concerns connections (refusals, black holes)
+    /// holds for all.
+    pub fn fault_every(&self, every: u64, fault: Fault) {
         let mut current = self.shared.fault.lock().unwrap();
-        *current = (fault, current.1 + 1);
+        *current = Disturbance {
+            fault,
+            every: every.max(1),
+            epoch: current.epoch + 1,
+        };
+    }
+
+    /// Records nothing from now on: a long run would fill the memory.
+    pub fn unrecorded(self) -> Proxy {
+        self.shared.recording.store(false, Ordering::Relaxed);
+        self
     }
 
     /// Everything recorded so far.
@@ -200,7 +243,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             *accepted += 1;
             *accepted - 1
         };
-        if shared.fault.lock().unwrap().0 == Fault::Refuse {
+        if shared.fault.lock().unwrap().fault == Fault::Refuse {
             continue;
         }
         // A server that is down shows as a connection that ends at once.
@@ -218,11 +261,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let (Ok(client_in), Ok(server_in), Ok(client_kept), Ok(server_kept)) = copies else {
             continue;
         };
-        shared
-            .streams
-            .lock()
-            .unwrap()
-            .extend([client_kept, server_kept]);
+        let mut streams = shared.streams.lock().unwrap();
+        // Of those that ended only the descriptors are left.
+        streams.retain(|stream| stream.peer_addr().is_ok());
+        streams.extend([client_kept, server_kept]);
+        drop(streams);
         let requests = Arc::clone(shared);
         std::thread::spawn(move || forward_requests(&requests, connection, client_in, server));
         let replies = Arc::clone(shared);
@@ -231,6 +274,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn record(shared: &Shared, connection: usize, from: From, bytes: &[u8]) {
+    if !shared.recording.load(Ordering::Relaxed) {
+        return;
+    }
     shared.events.lock().unwrap().push(Event {
         connection,
         from,
@@ -251,6 +297,9 @@ fn forward_requests(
             break;
         }
         record(shared, connection, From::Client, &buffer[..n]);
+        if shared.fault.lock().unwrap().fault == Fault::BlackHole {
+            continue;
+        }
         if server.write_all(&buffer[..n]).is_err() {
             break;
         }
@@ -271,10 +320,13 @@ fn forward_replies(
             break;
         }
         record(shared, connection, From::Server, &buffer[..n]);
-        let (fault, now) = shared.fault.lock().unwrap().clone();
-        if now != epoch {
-            (sent, epoch) = (0, now);
+        let current = shared.fault.lock().unwrap().clone();
+        if current.epoch != epoch {
+            (sent, epoch) = (0, current.epoch);
         }
+        let number = shared.pieces.fetch_add(1, Ordering::Relaxed);
+        let spared = !number.is_multiple_of(current.every) && current.fault != Fault::BlackHole;
+        let fault = if spared { Fault::None } else { current.fault };
         let piece = &buffer[..n];
         let written = match fault {
             Fault::None | Fault::Refuse => client.write_all(piece),
@@ -290,7 +342,16 @@ fn forward_replies(
             Fault::Twice => client
                 .write_all(piece)
                 .and_then(|()| client.write_all(piece)),
-            Fault::Swallow => Ok(()),
+            Fault::Swallow | Fault::BlackHole => Ok(()),
+            Fault::Jitter(least, more) => {
+                // Any numbers do that do not repeat soon.
+                let share = number.wrapping_mul(0x9e37_79b9) % 1000;
+                std::thread::sleep(least + more * share as u32 / 1000);
+                client.write_all(piece)
+            }
+            Fault::Garbage => client.write_all(b"\x00\xffnothing a client knows\r\n"),
+            Fault::Before(bytes) => client.write_all(&[bytes, piece].concat()),
+            Fault::Length(more) => client.write_all(&announced(piece, more)),
             Fault::CloseAfter(limit) | Fault::ResetAfter(limit) => {
                 let rest = limit.saturating_sub(sent).min(n);
                 let written = client.write_all(&piece[..rest]);
@@ -311,6 +372,30 @@ fn forward_replies(
         }
     }
     let _ = client.shutdown(Shutdown::Both);
+}
+
+/// The same bytes with another length in each `VA` and `VALUE` line.
+fn announced(piece: &[u8], more: i64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(piece.len() + 8);
+    for line in piece.split_inclusive(|byte| *byte == b'\n') {
+        let text = String::from_utf8_lossy(line);
+        let mut words: Vec<&str> = text.trim_end().split(' ').collect();
+        let place = match words.first() {
+            Some(&"VA") => 1,
+            Some(&"VALUE") => 3,
+            _ => usize::MAX,
+        };
+        match words.get(place).and_then(|word| word.parse::<i64>().ok()) {
+            Some(length) => {
+                let other = (length + more).max(0).to_string();
+                words[place] = &other;
+                out.extend_from_slice(words.join(" ").as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            None => out.extend_from_slice(line),
+        }
+    }
+    out
 }
 
 /// Ends the connection with a reset: the peer sees ECONNRESET instead of an end of file.

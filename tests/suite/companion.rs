@@ -15,7 +15,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 
 /// The program, built current once per test run.
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     Command::new(PROGRAM.get_or_init(|| {
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

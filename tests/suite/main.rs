@@ -11,6 +11,7 @@ mod bailout;
 mod companion;
 mod copies;
 mod epochs;
+mod faults;
 mod fenced;
 mod fenced_words;
 mod fork;

@@ -1,0 +1,338 @@
+//! Where the visits take place: nodes, a proxy before each where a fault needs one, and web hosts, each a php-fpm
+//! with `memring tend` beside it and a state directory of its own.
+
+use super::visits::{Sessions, Tally};
+use crate::companion;
+use harness::process::Process;
+use harness::{Memcached, Php, PhpFpm, Proxy, TempDir, wait_until};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Pages at a time, on all hosts together.
+const CLIENTS: usize = 6;
+
+/// How many sessions a run visits: `MEMRING_FAULT_SESSIONS`, else few enough for every build.
+pub(super) fn sessions() -> usize {
+    let asked = std::env::var("MEMRING_FAULT_SESSIONS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(60)
+}
+
+/// Which servers a pool is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Servers {
+    /// This machine's memcached.
+    Own,
+    /// The one `MEMRING_MEMCACHED_NEW` names.
+    Newer,
+    /// One newer, the others this machine's.
+    Mixed,
+}
+
+impl Servers {
+    /// This machine's, and the newer ones where they are named; `MEMRING_FAULT_SERVERS` picks `own` or `newer`.
+    pub(super) fn all() -> Vec<Servers> {
+        let named = std::env::var_os("MEMRING_MEMCACHED_NEW").is_some();
+        let picked = std::env::var("MEMRING_FAULT_SERVERS").unwrap_or_default();
+        let mut all = Vec::new();
+        if picked != "newer" {
+            all.push(Servers::Own);
+        }
+        if named && picked != "own" {
+            all.push(Servers::Newer);
+        }
+        all
+    }
+
+    fn start(self, place: usize, extra: &[&str]) -> Memcached {
+        let newer = match self {
+            Servers::Own => false,
+            Servers::Newer => true,
+            Servers::Mixed => place == 1,
+        };
+        if newer {
+            Memcached::newer(extra).expect("MEMRING_MEMCACHED_NEW names a memcached")
+        } else {
+            Memcached::with(extra)
+        }
+    }
+}
+
+/// Whose session handler is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handler {
+    Memring,
+    /// php-memcached with one replica, as its documentation sets it up.
+    PhpMemcached,
+}
+
+/// What a stage is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) servers: Servers,
+    pub(super) nodes: usize,
+    pub(super) hosts: usize,
+    /// Whether a proxy stands before each node, one for each host.
+    pub(super) proxies: bool,
+    pub(super) handler: Handler,
+    /// Arguments of each memcached.
+    pub(super) extra: &'static [&'static str],
+    /// Bytes in each session.
+    pub(super) pad: usize,
+    pub(super) sessions: usize,
+    /// Environment of each host's PHP.
+    pub(super) environment: Vec<Vec<(String, String)>>,
+    /// A state directory in which no file can be made.
+    pub(super) no_state: bool,
+}
+
+impl Plan {
+    /// Three nodes, one host.
+    pub(super) fn new(name: &'static str, servers: Servers) -> Plan {
+        Plan {
+            name,
+            servers,
+            nodes: 3,
+            hosts: 1,
+            proxies: false,
+            handler: Handler::Memring,
+            extra: &[],
+            pad: 100,
+            sessions: sessions(),
+            environment: Vec::new(),
+            no_state: false,
+        }
+    }
+
+    /// The same with proxies.
+    pub(super) fn proxied(name: &'static str, servers: Servers) -> Plan {
+        Plan {
+            proxies: true,
+            ..Plan::new(name, servers)
+        }
+    }
+
+    /// Visits every session while `script` runs, looks at all of them at the end, and tells what came out.
+    pub(super) fn play(self, script: impl FnOnce(&mut Scene<'_>)) -> Tally {
+        let mut nodes: Vec<Memcached> = (0..self.nodes)
+            .map(|place| self.servers.start(place, self.extra))
+            .collect();
+        let hosts: Vec<Web> = (0..self.hosts)
+            .map(|host| Web::start(&self, host, &nodes))
+            .collect();
+        let sessions = Sessions::new(self.sessions, self.pad);
+        let tally = std::thread::scope(|scope| {
+            // A script that fails must end the visits, too, or the scope waits for ever.
+            let guard = Ends(&sessions);
+            let mut scene = Scene {
+                nodes: &mut nodes,
+                hosts: &hosts,
+                sessions: &sessions,
+            };
+            scene.trusted();
+            for client in 0..CLIENTS {
+                let (sessions, host) = (&sessions, &hosts[client % hosts.len()]);
+                scope.spawn(move || sessions.visit_until_the_end(host));
+            }
+            scene.lap();
+            script(&mut scene);
+            sessions.look_at_all();
+            drop(guard);
+            sessions.tally()
+        });
+        println!(
+            "{} · {:?} · {} nodes · {} sessions · {tally}",
+            self.name, self.servers, self.nodes, self.sessions
+        );
+        for (said, times) in &tally.said {
+            println!("   {times} x {said}");
+        }
+        for story in &tally.evidence {
+            println!("   {story}");
+        }
+        for story in &tally.slow {
+            println!("   waited:\n      {story}");
+        }
+        if tally.wrong() > 0 || tally.mended > Duration::from_secs(5) {
+            for host in &hosts {
+                println!("   tend:\n{}", host.tend_log());
+            }
+        }
+        tally
+    }
+}
+
+struct Ends<'run>(&'run Sessions);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// What a script acts on while the visits go on.
+pub(super) struct Scene<'run> {
+    pub(super) nodes: &'run mut Vec<Memcached>,
+    pub(super) hosts: &'run [Web],
+    pub(super) sessions: &'run Sessions,
+}
+
+impl Scene<'_> {
+    /// Waits until every session was visited once more.
+    pub(super) fn lap(&self) {
+        self.sessions.lap();
+    }
+
+    /// Laps, until so much time has passed.
+    pub(super) fn laps_for(&self, time: Duration) {
+        let begin = Instant::now();
+        self.lap();
+        while begin.elapsed() < time {
+            self.lap();
+        }
+    }
+
+    /// Waits until every host says that the next node may be touched.
+    pub(super) fn trusted(&self) {
+        let begin = Instant::now();
+        for host in self.hosts {
+            host.wait_until_all_are_trusted(self.nodes.len());
+        }
+        self.sessions.mended(begin.elapsed());
+    }
+
+    /// The proxies before node `place`, one of each host.
+    pub(super) fn proxies(&self, place: usize) -> impl Iterator<Item = &Proxy> {
+        self.hosts.iter().map(move |host| &host.proxies[place])
+    }
+}
+
+/// One web host.
+pub(super) struct Web {
+    fpm: PhpFpm,
+    pub(super) proxies: Vec<Proxy>,
+    list: String,
+    tend: Option<Process>,
+    directory: TempDir,
+}
+
+impl Web {
+    fn start(plan: &Plan, number: usize, nodes: &[Memcached]) -> Web {
+        let directory = TempDir::new("host");
+        let proxies: Vec<Proxy> = nodes
+            .iter()
+            .filter(|_| plan.proxies)
+            .map(|node| Proxy::start(node.port()).unrecorded())
+            .collect();
+        let port = |place: usize| proxies.get(place).map_or(nodes[place].port(), Proxy::port);
+        // The ports differ from host to host, the nodes' names do not.
+        let list: Vec<String> = (0..nodes.len())
+            .map(|place| format!("tcp://127.0.0.1:{}?id=node{place}", port(place)))
+            .collect();
+        let list = list.join(", ");
+        let state = if plan.no_state {
+            directory.file("full", "a file, where a directory should be")
+        } else {
+            directory.path().to_path_buf()
+        };
+        let mut php = match plan.handler {
+            Handler::Memring => Php::bare()
+                .extension(harness::php::extension())
+                .ini("memring.state_dir", state.display())
+                .ini("session.save_handler", "memring")
+                .ini("session.save_path", &list),
+            Handler::PhpMemcached => php_memcached((0..nodes.len()).map(port)),
+        };
+        for (name, value) in plan.environment.get(number).into_iter().flatten() {
+            php = php.env(name, value);
+        }
+        let php = php
+            .ini("session.use_cookies", 0)
+            .ini("session.cache_limiter", "");
+        let fpm = PhpFpm::with(&php, CLIENTS, "");
+        fpm.page(
+            "visit.php",
+            include_str!("visit.php").trim_start_matches("<?php"),
+        );
+        let tend = (plan.handler == Handler::Memring).then(|| {
+            let log = std::fs::File::create(directory.path().join("log")).expect("a log file");
+            Process::start(
+                companion::program()
+                    .args(["tend", "--interval", "0.1", "--list", &list, "--state-dir"])
+                    .arg(&state)
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(log),
+            )
+            .expect("start memring tend")
+        });
+        Web {
+            fpm,
+            proxies,
+            list,
+            tend,
+            directory,
+        }
+    }
+
+    /// One page's answer.
+    pub(super) fn ask(&self, query: &str) -> Result<String, String> {
+        match self.fpm.try_get("visit.php", query, "") {
+            Ok(reply) => Ok(reply.text()),
+            Err(why) => Err(why.to_string()),
+        }
+    }
+
+    /// The processes that serve pages.
+    pub(super) fn workers(&self) -> Vec<u32> {
+        let master = self.fpm.pid();
+        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+        let words = children.unwrap_or_default();
+        words
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect()
+    }
+
+    fn wait_until_all_are_trusted(&self, nodes: usize) {
+        if self.tend.is_none() {
+            return;
+        }
+        let safe = || {
+            let status = companion::program()
+                .args(["status", "--list", &self.list])
+                .stdin(Stdio::null())
+                .output()
+                .expect("run memring status");
+            status.status.success()
+        };
+        assert!(
+            wait_until(Duration::from_secs(120), || {
+                std::thread::sleep(Duration::from_millis(30));
+                safe()
+            }),
+            "not all {nodes} nodes are trusted:\n{}",
+            self.tend_log()
+        );
+    }
+
+    pub(super) fn tend_log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// php-memcached set up for two copies of each session: one replica, as its README has it.
+fn php_memcached(ports: impl Iterator<Item = u16>) -> Php {
+    let list: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    Php::bare()
+        .extension("igbinary")
+        .extension("msgpack")
+        .extension("memcached")
+        .ini("session.save_handler", "memcached")
+        .ini("session.save_path", list.join(","))
+        .ini("memcached.sess_binary_protocol", 1)
+        .ini("memcached.sess_consistent_hash", 1)
+        .ini("memcached.sess_number_of_replicas", 1)
+        .ini("memcached.sess_remove_failed_servers", 1)
+        .ini("memcached.sess_connect_timeout", 1000)
+}
