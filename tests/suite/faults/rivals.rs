@@ -1,7 +1,7 @@
 //! The same scripts with php-memcached and one replica: what is lost there stands beside ours in the README.
 
 use super::stage::{Handler, Plan, Servers};
-use super::{back_empty, hangs, killed, nothing_is_lost, resumes_with_old_data};
+use super::{back_empty, killed, nothing_is_lost};
 
 /// What each fault costs either handler. It takes minutes, and what a rival loses is no failure of ours:
 /// `cargo test --release -p memring-tests --test suite -- faults::rivals --ignored --nocapture`.
@@ -14,8 +14,6 @@ fn the_same_faults_with_php_memcached() {
     for nodes in [2, 3] {
         for (name, script) in [
             ("F1 killed", killed as fn(&mut super::Scene<'_>)),
-            ("F2 hangs", hangs),
-            ("F3 resumes with old data", resumes_with_old_data),
             ("F4 back empty", back_empty),
         ] {
             for handler in [Handler::PhpMemcached, Handler::Memring] {
