@@ -16,7 +16,7 @@ use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    DEFAULT_RETRY, DEFAULT_TIMEOUT, Mode, NodeSpec, Policy, Topology, WEIGHT_MAX,
+    DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Topology, WEIGHT_MAX,
 };
 use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::pool::Pool;
@@ -454,11 +454,6 @@ fn found(host: &str, wish: &Wish<'_>) -> Result<Found, String> {
     });
     if let Some(name) = host.strip_prefix("pool:") {
         let wish = session::named(&file, name).map_err(|error| error.to_string())?;
-        if wish.topology.policy.mode != Mode::Single {
-            return Err(format!(
-                "pool:{name} keeps copies (mode = \"fenced\"), which so far only the session handler can. Name a pool with mode = \"single\" here"
-            ));
-        }
         return Ok(Found::Pool(wish.topology));
     }
     let schemes = session::schemes(&schemes).map_err(|error| error.to_string())?;

@@ -55,6 +55,11 @@ pub(crate) fn cannot_connect(host: &str, port: u16, desk: &Desk) {
 }
 
 fn tell(object: Object<'_>, event: &Event) -> Result<(), Thrown> {
+    if event.error.kind() == Kind::Config {
+        // No node did anything: it is the pool that does not do such a thing.
+        errors::warning_of(event.error.to_string());
+        return Ok(());
+    }
     if event.fault {
         if event.error.kind() == Kind::Resolve {
             // PHP's own resolver warns on its own, and so do we.

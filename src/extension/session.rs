@@ -107,6 +107,14 @@ impl Keeper {
         };
         let sessions: Box<dyn Store> = match pool.policy().mode {
             Mode::Single => Box::new(Sessions::new(pool, &prefix, old_terms)),
+            Mode::Sync => {
+                return Err(Error::new(
+                    Kind::Config,
+                    "mode sync is for caches: it has no turns, so that two requests of one session would overwrite each other",
+                )
+                .at("session.save_path")
+                .hint("Write mode = \"fenced\" in a pool of its own for sessions, or mode = \"single\""));
+            }
             Mode::Fenced => {
                 let lock = Duration::from_secs(u64::from(lock_timeout));
                 let lease = lease::term(lock, time_limit());

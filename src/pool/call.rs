@@ -79,6 +79,20 @@ pub struct ValueRef {
     span: Span,
 }
 
+impl ValueRef {
+    /// The last `len` bytes of it: without what stands before a value.
+    pub(crate) fn without_head(self, len: usize) -> ValueRef {
+        let head = self.span.len.saturating_sub(len);
+        ValueRef {
+            span: Span {
+                at: self.span.at + head,
+                len: self.span.len - head,
+            },
+            ..self
+        }
+    }
+}
+
 /// One key of a call: a cache line of it, since a get has hundreds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entry {
@@ -341,10 +355,22 @@ impl Call {
     /// The bytes of a hit.
     #[inline]
     pub fn value(&self, value: ValueRef) -> &[u8] {
-        self.lanes
-            .get(value.lane as usize)
-            .map(|lane| value.span.of(lane.received()))
-            .unwrap_or_default()
+        self.lanes.get(value.lane as usize).map_or_else(
+            || value.span.of(&self.arena),
+            |lane| value.span.of(lane.received()),
+        )
+    }
+
+    /// Keeps a value in the call itself, that lies in no answer.
+    pub(crate) fn keep_value(&mut self, bytes: &[u8]) -> ValueRef {
+        let at = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        let len = bytes.len();
+        // There is no lane of that number, see `value`.
+        ValueRef {
+            lane: u32::MAX,
+            span: Span { at, len },
+        }
     }
 
     /// Key number `index` as it goes over the wire.
@@ -394,6 +420,13 @@ impl Call {
         // More lanes than nodes there are not; the number is kept short for `Entry`'s sake.
         let lane = u32::try_from(lane).unwrap_or(u32::MAX);
         ValueRef { lane, span }
+    }
+
+    /// Sets a key's outcome, whatever it was.
+    pub(crate) fn settle_anew(&mut self, index: usize, outcome: Outcome) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.outcome = Some(outcome);
+        }
     }
 
     /// Merges one answer into a key's outcome: with several copies any refusal makes the

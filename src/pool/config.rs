@@ -148,8 +148,9 @@ impl Wish {
     /// Checks what only the whole pool can tell.
     ///
     /// # Errors
-    /// `Kind::Config`: copies without a copied mode, or other than 3 (2 on two nodes); in a
-    /// copied mode fewer than two nodes, or one server twice.
+    /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
+    /// fenced other than 3 (2 on two nodes); in a copied mode fewer than two nodes, or one
+    /// server twice.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
@@ -158,27 +159,43 @@ impl Wish {
             return match policy.copies {
                 Some(_) => refuse(
                     "copies needs a mode that keeps them".to_owned(),
-                    "Write mode = \"fenced\" beside it (mode=fenced in a list); in mode single memcache.session_redundancy says how many",
+                    "Write mode = \"sync\" or mode = \"fenced\" beside it (mode=fenced in a list); in mode single memcache.redundancy and memcache.session_redundancy say how many",
                 ),
                 None => Ok(()),
             };
         }
+        let mode = policy.mode.word();
         if nodes.len() < 2 {
             return refuse(
-                "mode fenced needs two nodes or more".to_owned(),
+                format!("mode {mode} needs two nodes or more"),
                 "Add a node, best two, or write mode = \"single\"",
             );
         }
-        if let Some(copies) = policy.copies
-            && copies != nodes.len().min(3)
-        {
-            return refuse(
-                format!(
-                    "copies = {copies} is not supported on {} nodes by this version",
-                    nodes.len()
-                ),
-                "Leave it out: each session is on three nodes, and on two where there are no more",
-            );
+        match policy.copies {
+            Some(copies) if policy.mode == Mode::Fenced => {
+                if copies.min(nodes.len()) != nodes.len().min(3) || (copies > 3 && copies != ALL) {
+                    return refuse(
+                        format!(
+                            "copies = {copies} is not supported on {} nodes by this version",
+                            nodes.len()
+                        ),
+                        "Leave it out: each session is on three nodes, and on two where there are no more",
+                    );
+                }
+            }
+            Some(copies) if copies != ALL && copies > nodes.len() => {
+                return refuse(
+                    format!("copies = {copies} is more than the {} nodes", nodes.len()),
+                    "Write copies = 2, or copies = \"all\" for one on every node",
+                );
+            }
+            Some(copies) if copies < 2 => {
+                return refuse(
+                    format!("copies = {copies} keeps no copy"),
+                    "Write copies = 2, or mode = \"single\"",
+                );
+            }
+            _ => {}
         }
         for (place, node) in nodes.iter().enumerate() {
             let before = nodes.get(..place).unwrap_or_default();
@@ -241,6 +258,8 @@ pub enum Mode {
     /// Exactly what pecl-memcache does, its redundancy included.
     #[default]
     Single,
+    /// Each value on several nodes before it is acknowledged (see `pool::cache`).
+    Sync,
     /// Each session on several nodes, with versions, trust and repair (see `replica`).
     Fenced,
 }
@@ -250,10 +269,14 @@ impl Mode {
     pub const fn word(self) -> &'static str {
         match self {
             Mode::Single => "single",
+            Mode::Sync => "sync",
             Mode::Fenced => "fenced",
         }
     }
 }
+
+/// As many copies as there are nodes (`copies = "all"`).
+pub const ALL: usize = usize::MAX;
 
 /// What holds for a whole pool.
 #[derive(Clone, Debug, Default)]
@@ -266,7 +289,8 @@ pub struct Policy {
     pub hash: HashFunction,
     /// Copies and their safety.
     pub mode: Mode,
-    /// Copies of each item in a copied mode; `None` for as many as there are nodes, up to 3.
+    /// Copies of each item in a copied mode, [`ALL`] for one on every node; `None` for 2, and in
+    /// mode fenced for as many as there are nodes, up to 3.
     pub copies: Option<usize>,
     /// The pool's name in the file, empty for a list.
     pub name: String,

@@ -10,20 +10,25 @@
 //! sequence names, reads from one node only.
 
 pub mod commit;
+mod cache;
+mod change;
 pub mod copies;
+mod fenced;
+mod hints;
 mod lanes;
 mod places;
 mod reads;
 pub mod records;
 pub mod resync;
 pub mod route;
+mod round;
 mod settle;
 pub mod status;
 mod swift;
 pub mod window;
 
 use crate::call::{Call, Event, Limits, Verb};
-use crate::config::{NodeSpec, Policy, Protocol};
+use crate::config::{Mode, NodeSpec, Policy, Protocol};
 use crate::error::Error;
 use crate::fanout;
 use crate::node::{Directory, NodeRef};
@@ -48,6 +53,24 @@ pub struct Pool {
     window: Option<Box<window::Window>>,
     /// The highest epoch of this pool that this thread knows to be committed.
     committed: Rc<Cell<u32>>,
+    /// The state of this pool's dice; 0 before the first throw.
+    dice: u64,
+    counts: Counts,
+}
+
+/// What a pool that keeps copies of values did beside answering.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Copies that a read stored again.
+    pub repairs: u64,
+    /// Writes acknowledged with one copy only.
+    pub alone: u64,
+    /// Keys kept for a node that missed them.
+    pub missed: u64,
+    /// Missed keys that a node gave up when it was back.
+    pub handed_over: u64,
+    /// Nodes emptied because they missed more than could be kept, or a flush.
+    pub emptied: u64,
 }
 
 /// What the caller said of a node's state: it holds for his object alone.
@@ -89,6 +112,8 @@ impl Pool {
             skipped: Vec::new(),
             window: None,
             committed: Rc::default(),
+            dice: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -137,6 +162,11 @@ impl Pool {
         });
         self.ring = None;
         self.members.len() - 1
+    }
+
+    /// What it did beside answering, since it was made.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Number of nodes.
@@ -222,6 +252,15 @@ impl Pool {
             return;
         }
         let now = Instant::now();
+        match self.policy.mode {
+            Mode::Single => self.run_plain(call, verb, now),
+            Mode::Sync => self.run_copied(call, verb, now),
+            Mode::Fenced => self.run_fenced(call, verb),
+        }
+    }
+
+    /// Runs a call on the owner of each key, and on pecl's copies.
+    fn run_plain(&mut self, call: &mut Call, verb: Verb, now: Instant) {
         match self.swift(call, verb, now) {
             Swift::Done => {}
             Swift::Odd => self.settle_round(call, 0, verb, now),
@@ -285,11 +324,19 @@ impl Pool {
     /// its retry interval is left alone here, too.
     pub fn flush(&mut self, delay: u32, call: &mut Call) -> bool {
         call.reset(Verb::Delete);
+        if self.policy.mode == Mode::Fenced {
+            self.refuse_call(call, "flush() would log everybody out");
+            return false;
+        }
         let (first, now) = (call.used, Instant::now());
         let mut done = true;
         for index in 0..self.members.len() {
             if !self.allows(index, now) {
                 done = false;
+                if self.is_copied() {
+                    // Else it would bring back what was flushed.
+                    self.miss_all(index);
+                }
             } else if let Some(lane) = self.lane(call, first, index)
                 // A server listed twice is emptied once.
                 && lane.asks.is_empty()
@@ -306,10 +353,15 @@ impl Pool {
         self.tell_skipped(call);
         for lane in first..call.used {
             self.note(call, lane);
-            done &= call
+            let emptied = call
                 .lanes
                 .get(lane)
                 .is_some_and(|l| l.answers.contains(&Reply::Done));
+            done &= emptied;
+            let member = call.lanes.get(lane).map(|lane| lane.member);
+            if let (false, true, Some(member)) = (emptied, self.is_copied(), member) {
+                self.miss_all(member);
+            }
         }
         done
     }

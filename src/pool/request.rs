@@ -11,7 +11,7 @@ use crate::item::Span;
 use crate::wire::{Expect, Reply, Store, classic, meta};
 
 /// Flag bits of a counter made by a default, as pecl-memcache marks an integer (see `codec`).
-const FLAGS_INTEGER: u32 = 0x300;
+pub(crate) const FLAGS_INTEGER: u32 = 0x300;
 
 /// May a node be spoken to in meta commands?
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! so nothing is copied.
 
 pub mod classic;
+pub mod copied;
 pub mod fenced;
 pub mod meta;
 

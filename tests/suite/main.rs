@@ -8,6 +8,8 @@
 mod ketama;
 
 mod bailout;
+mod cache_copies;
+mod cache_php;
 mod companion;
 mod copies;
 mod epochs;

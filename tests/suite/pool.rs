@@ -88,7 +88,11 @@ impl Bench {
 /// Every command with its outcome, the same in classic words and in meta commands.
 fn the_contract(protocol: Protocol) {
     let (a, b) = (Memcached::start(), Memcached::start());
-    let mut bench = Bench::over(protocol, &[a.port(), b.port()]);
+    contract(&mut Bench::over(protocol, &[a.port(), b.port()]));
+}
+
+/// The same for a pool of two nodes or more.
+pub(crate) fn contract(bench: &mut Bench) {
     // The first exchange carries the version probe where there is one; both nodes get it.
     for key in ["p1", "p2", "p3", "p4"] {
         assert_eq!(bench.store(Store::Set, key, b"v", 0), Outcome::Done);

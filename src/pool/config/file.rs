@@ -14,7 +14,7 @@
 
 use super::address::{Schemes, clean, shown};
 use super::{
-    HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path, step,
+    ALL, HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path, step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
@@ -197,10 +197,10 @@ struct RawPool {
     key_prefix: Option<Spanned<String>>,
     long_keys: Option<Spanned<String>>,
     tag: Option<Spanned<String>>,
-    copies: Option<Spanned<i64>>,
     migrate_from: Option<Spanned<String>>,
     epoch: Option<Spanned<i64>>,
     previous_nodes: Option<Spanned<Vec<Spanned<String>>>>,
+    copies: Option<Spanned<toml::Value>>,
     // Known by name only.
     backup: Option<Spanned<toml::Value>>,
     prefix: Option<Spanned<toml::Value>>,
@@ -233,7 +233,7 @@ impl RawPool {
             wish.mode_written = true;
         }
         if let Some(copies) = &self.copies {
-            wish.topology.policy.copies = Some(usize::try_from(*copies.get_ref()).unwrap_or(0));
+            wish.topology.policy.copies = Some(read_copies(copies, at)?);
         }
         if self.placement.is_none() {
             wish.topology.policy.placement = save_path::placement(wish.topology.policy.mode);
@@ -362,6 +362,22 @@ fn read_nodes(
         }
     }
     Ok(())
+}
+
+/// A number of copies, or "all".
+fn read_copies(
+    copies: &Spanned<toml::Value>,
+    at: &dyn Fn(usize) -> String,
+) -> Result<usize, Error> {
+    match copies.get_ref() {
+        toml::Value::Integer(number) => Ok(usize::try_from(*number).unwrap_or(0)),
+        toml::Value::String(word) if word == "all" => Ok(ALL),
+        _ => Err(
+            Error::new(Kind::Config, "copies is neither a number nor \"all\"")
+                .at(&at(copies.span().start))
+                .hint("Write copies = 2, or copies = \"all\""),
+        ),
+    }
 }
 
 /// The placements by name; `None` is known and not yet there.

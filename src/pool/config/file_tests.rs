@@ -94,6 +94,7 @@ fn every_placement_this_version_has_can_be_written() {
 #[test]
 fn bad_files_are_refused_naming_file_line_and_remedy() {
     let pool = |line: &str| format!("[pool.p]\nnodes = [\"a:1\"]\n{line}\n");
+    let two = |line: &str| format!("[pool.p]\nnodes = [\"a:1\", \"b:1\"]\n{line}\n");
     for (text, line, what, write) in [
         (
             String::new(),
@@ -181,6 +182,36 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "mode = \"fenced\"",
         ),
         (
+            two("mode = \"sync\"\ncopies = 3"),
+            "line 1: [pool.p]",
+            "copies = 3 is more than the 2 nodes",
+            "copies = \"all\"",
+        ),
+        (
+            two("mode = \"sync\"\ncopies = 1"),
+            "line 1: [pool.p]",
+            "copies = 1 keeps no copy",
+            "mode = \"single\"",
+        ),
+        (
+            two("mode = \"sync\"\ncopies = \"two\""),
+            "line 4",
+            "neither a number nor \"all\"",
+            "copies = 2",
+        ),
+        (
+            pool("mode = \"sync\""),
+            "line 1: [pool.p]",
+            "mode sync needs two nodes",
+            "Add a node",
+        ),
+        (
+            "[pool.p]\nnodes = [\"a:1\", \"a:1\"]\nmode = \"sync\"\n".into(),
+            "line 1: [pool.p]",
+            "are one node",
+            "Name each node once",
+        ),
+        (
             pool("copies = 2"),
             "line 1",
             "copies needs a mode",
@@ -263,6 +294,30 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
                 "{text:?}: {error:?} does not say {part:?}"
             );
         }
+    }
+}
+
+#[test]
+fn a_pool_with_copies_says_its_mode_and_how_many() {
+    let text = |copies: &str| {
+        format!("[pool.p]\nnodes = [\"a:1\", \"b:1\", \"c:1\"]\nmode = \"sync\"\n{copies}")
+    };
+    for (line, copies) in [
+        ("", None),
+        ("copies = 2", Some(2)),
+        ("copies = 3", Some(3)),
+        ("copies = \"all\"", Some(super::super::ALL)),
+    ] {
+        let policy = File::parse("f", &text(line))
+            .unwrap()
+            .pool("p")
+            .unwrap()
+            .policy;
+        assert_eq!(
+            (policy.mode, policy.copies, policy.placement),
+            (Mode::Sync, copies, Placement::Rendezvous),
+            "{line}"
+        );
     }
 }
 

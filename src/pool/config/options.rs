@@ -4,7 +4,7 @@
 //! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
 
 use super::address::clean;
-use super::{Mode, NodeSpec, TIMEOUT_MAX, WEIGHT_MAX};
+use super::{ALL, Mode, NodeSpec, TIMEOUT_MAX, WEIGHT_MAX};
 use crate::codec;
 use crate::error::{Error, Kind};
 use std::time::Duration;
@@ -66,6 +66,7 @@ pub(super) fn apply(
             "id" => node.id = Some(value),
             "drain" => all.drain = !matches!(value.as_str(), "" | "0" | "false"),
             "mode" => all.mode = Some(read_mode(&value)?),
+            "copies" if value == "all" => all.copies = Some(ALL),
             "copies" => all.copies = Some(usize::try_from(number() as i64).unwrap_or(0)),
             "auth" | "user" | "password" | "database" | "prefix" | "placement" | "read_timeout"
             | "stream" => {
@@ -85,6 +86,9 @@ pub(super) fn apply(
     Ok(all)
 }
 
+/// What to write for a mode.
+const MODES: &str = "Write mode = \"fenced\" for sessions, \"sync\" for a cache with copies, or \"single\" (mode=fenced in a list)";
+
 /// The mode of that name.
 ///
 /// # Errors
@@ -92,14 +96,15 @@ pub(super) fn apply(
 pub(super) fn read_mode(name: &str) -> Result<Mode, Error> {
     match name {
         "single" => Ok(Mode::Single),
+        "sync" => Ok(Mode::Sync),
         "fenced" => Ok(Mode::Fenced),
-        "async" | "sync" => Err(refuse(
+        "async" => Err(refuse(
             format!("mode \"{name}\" is not supported by this version"),
-            "Write mode = \"fenced\" or \"single\" (mode=fenced in a list)",
+            MODES,
         )),
         other => Err(refuse(
             format!("mode \"{}\" is unknown", clean(other)),
-            "Write mode = \"fenced\" or \"single\" (mode=fenced in a list)",
+            MODES,
         )),
     }
 }

@@ -14,6 +14,7 @@ use crate::replica::words::Words;
 use crate::replica::{Command, Lost, Machine, Neighbour, Over, Reply, Send};
 use crate::shared;
 use crate::wire::{self, Expect, classic};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The first memcached whose meta commands take a version to store (`E`).
@@ -36,6 +37,17 @@ pub fn clock() -> u64 {
     since.map_or(0, |time| {
         u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+/// This host's name, for records; without blanks, which part the words of one. Read once
+/// in a process: four system calls less in each request.
+pub fn host_name() -> Box<str> {
+    static NAME: OnceLock<Box<str>> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        name.split_whitespace().next().unwrap_or("unnamed").into()
+    })
+    .clone()
 }
 
 impl Pool {
@@ -259,7 +271,7 @@ impl Pool {
     }
 
     /// Notes from a server's version text whether it takes versions.
-    fn note_version(&self, index: usize, call: &Call, lane: usize) {
+    pub(super) fn note_version(&self, index: usize, call: &Call, lane: usize) {
         let Some(lane) = call.lanes.get(lane) else {
             return;
         };

@@ -44,7 +44,7 @@ impl Pool {
     }
 
     /// Gives a node up whose answers cannot belong to the questions.
-    fn disbelieve(&mut self, call: &mut Call, lane: usize, what: &str) {
+    pub(super) fn disbelieve(&mut self, call: &mut Call, lane: usize, what: &str) {
         let Some(lane) = call.lanes.get_mut(lane) else {
             return;
         };

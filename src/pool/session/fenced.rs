@@ -17,14 +17,14 @@ use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
 use crate::lease::{self, Lease, Queue};
 use crate::pool::Pool;
-use crate::pool::copies::{Task, clock};
+use crate::pool::copies::{Task, clock, host_name};
 use crate::pool::window::Lists;
 use crate::replica::{
     Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn, Wish,
     record_key,
 };
 use crate::shared;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Stands behind the data of a session that pecl's place has, too (see `migrate`); PHP's own
@@ -428,15 +428,4 @@ impl Store for Fenced {
         self.fresh();
         std::mem::take(&mut self.log)
     }
-}
-
-/// This host's name, for records; without blanks, which part the words of one. Read once
-/// in a process: four system calls less in each request.
-fn host_name() -> Box<str> {
-    static NAME: OnceLock<Box<str>> = OnceLock::new();
-    NAME.get_or_init(|| {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        name.split_whitespace().next().unwrap_or("unnamed").into()
-    })
-    .clone()
 }

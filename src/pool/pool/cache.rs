@@ -1,0 +1,400 @@
+//! Copies of a cache (modes sync and async): which nodes have a key, reads, blind writes, deletes.
+//!
+//! ```text
+//!   get       the owner                                       one trip
+//!             a miss or a silent owner: the copies            one more; what is found there
+//!                                                             is added to the owner again
+//!   set       all live copies at once                         one trip
+//!   delete    all live copies: look, and leave a tombstone    one trip
+//!   others    see `change`
+//! ```
+//!
+//! Each value has a version, by which copies that differ are told apart: the newest is the
+//! value. It is the cas value where the server takes versions, else it stands in a header
+//! before the value. What another client stored has none, and is older than anything that has.
+//!
+//! A delete leaves a tombstone, so that no read that began before it can add the value again.
+//! A node that missed a write is remembered, and gives up what it missed before it is asked
+//! for anything (`hints`). There is no quorum here, no turn and no record: what must never be
+//! lost or late is a session's business (`replica`).
+
+use super::Pool;
+use super::copies::clock;
+use super::round::{Answer, Copy, Line, Put, Value, What};
+use crate::call::{Call, Limits, Outcome, Verb};
+use crate::config::Mode;
+use crate::replica::{TOMBSTONE_EXTRA, Version};
+use crate::wire::Store;
+use crate::wire::copied::{HEADED, Life, Over, TOMBSTONE};
+use crate::wire::fenced::Header;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Copies of each value where nothing is said of them.
+pub(super) const COPIES: usize = 2;
+
+/// Seconds a tombstone lives that all copies have: longer than any read may take.
+const TOMBSTONE_LIFE: u32 = TOMBSTONE_EXTRA;
+/// Seconds it lives where a copy is away: that one may come back with the value.
+const TOMBSTONE_LIFE_AWAY: u32 = 24 * 60 * 60;
+
+/// Where a key's copies are, as this call sees it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    /// Nodes that are asked, the owner first.
+    pub(super) live: Vec<usize>,
+    /// Nodes that would be, were they not left alone.
+    pub(super) away: Vec<usize>,
+}
+
+impl Pool {
+    /// Runs a call on a pool that keeps copies of its values.
+    pub(super) fn run_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        self.settle_hints(call, now);
+        match verb {
+            Verb::Get | Verb::Gets => self.read_copied(call, verb, now),
+            Verb::Store(Store::Set) => self.set_copied(call, now),
+            Verb::Delete => self.delete_copied(call, now),
+            _ => self.change_copied(call, verb, now),
+        }
+        self.tell_skipped(call);
+    }
+
+    /// The nodes of key number `entry`, owner first.
+    pub(super) fn plan(&mut self, call: &Call, entry: usize, now: Instant) -> Plan {
+        let copies = self.policy.copies.unwrap_or(COPIES);
+        let mut plan = Plan::default();
+        for member in self.preferred(call.wire_key(entry), copies) {
+            if self.allows(member, now) {
+                plan.live.push(member);
+            } else {
+                plan.away.push(member);
+            }
+        }
+        plan
+    }
+
+    /// Reads: the owner as any pool does it, then the copies for what it did not have.
+    fn read_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        let said = call.limits;
+        call.limits = Limits {
+            copies: 1,
+            failover: false,
+            attempts: 1,
+        };
+        self.run_plain(call, verb, now);
+        call.limits = said;
+        let missing: Vec<usize> = (0..call.entries.len())
+            .filter(|entry| self.is_missing(call, *entry))
+            .collect();
+        if !missing.is_empty() {
+            self.read_copies(call, &missing, now);
+        }
+    }
+
+    /// Makes an owner's answer the caller's; true when the copies have to be asked.
+    fn is_missing(&self, call: &mut Call, entry: usize) -> bool {
+        let Outcome::Hit { flags, cas, value } = call.outcome(entry) else {
+            return true;
+        };
+        if flags & (TOMBSTONE | HEADED) == 0 {
+            return false;
+        }
+        let header = Header::split(call.value(value));
+        let outcome = match header {
+            _ if flags & TOMBSTONE != 0 => Outcome::NotFound,
+            Some((header, rest)) => Outcome::Hit {
+                flags: flags & !HEADED,
+                // Who asked for a cas value brings it back to any copy.
+                cas: if cas == 0 { 0 } else { header.version },
+                value: value.without_head(rest.len()),
+            },
+            None => Outcome::NotFound,
+        };
+        if let Some(entry) = call.entries.get_mut(entry) {
+            entry.outcome = Some(outcome);
+        }
+        false
+    }
+
+    /// Asks the copies of these keys, whose owner had nothing or did not answer, and gives
+    /// the owner back what they have.
+    fn read_copies(&mut self, call: &mut Call, missing: &[usize], now: Instant) {
+        let mut lines = Vec::new();
+        let mut plans = Vec::with_capacity(missing.len());
+        for entry in missing {
+            let plan = self.plan(call, *entry, now);
+            let owner = self.owner_of(call, *entry);
+            let others = plan.live.iter().filter(|member| **member != owner);
+            lines.extend(others.map(|member| look(*entry, *member, true)));
+            plans.push((*entry, owner, plan));
+        }
+        if lines.is_empty() {
+            return;
+        }
+        let answers = self.round(call, &lines, now);
+        let mut found = by_entry(&lines, &answers, call.entries.len());
+        let mut repairs = Vec::new();
+        for (entry, owner, plan) in plans {
+            let mut seen = found.get_mut(entry).map(std::mem::take).unwrap_or_default();
+            if call.outcome(entry) == Outcome::NotFound && plan.live.contains(&owner) {
+                seen.insert(0, (owner, Answer::Miss));
+            }
+            let outcome = match newest(&seen) {
+                Some((_, copy)) => {
+                    repairs.extend(self.repairs(call, entry, &seen, copy));
+                    hit(copy)
+                }
+                None if seen.iter().all(|(_, answer)| *answer == Answer::Lost) => Outcome::Lost,
+                None => Outcome::NotFound,
+            };
+            call.settle_anew(entry, outcome);
+        }
+        self.repair(call, repairs, now);
+    }
+
+    /// The lines that give every node of `seen` that has less than `copy` the same.
+    pub(super) fn repairs(
+        &mut self,
+        call: &Call,
+        entry: usize,
+        seen: &[(usize, Answer)],
+        copy: Copy,
+    ) -> Vec<Line> {
+        let bytes: Rc<[u8]> = call.value(copy.value).into();
+        let dice = self.throw();
+        let over = |answer: &Answer| match answer {
+            Answer::Miss => Some(Over::Nothing),
+            Answer::Found(other) if other.version < copy.version => Some(Over::Cas(other.cas)),
+            _ => None,
+        };
+        seen.iter()
+            .filter_map(|(member, answer)| Some((*member, over(answer)?)))
+            .map(|(member, over)| Line {
+                entry,
+                member,
+                what: What::Put(Put {
+                    over,
+                    version: copy.version,
+                    flags: copy.flags,
+                    life: copy.life(dice),
+                    value: if copy.gone {
+                        Value::Tombstone
+                    } else {
+                        Value::Bytes(Rc::clone(&bytes))
+                    },
+                }),
+            })
+            .collect()
+    }
+
+    /// Says repairs. Whoever changed the item meanwhile was right.
+    pub(super) fn repair(&mut self, call: &mut Call, repairs: Vec<Line>, now: Instant) {
+        if repairs.is_empty() {
+            return;
+        }
+        let stored = self.round(call, &repairs, now);
+        let stored = stored.iter().filter(|answer| **answer == Answer::Done);
+        self.counts.repairs += stored.count() as u64;
+    }
+
+    /// set(): to all live copies, whatever they have.
+    fn set_copied(&mut self, call: &mut Call, now: Instant) {
+        let mut lines = Vec::with_capacity(call.entries.len() * COPIES);
+        let mut plans = Vec::with_capacity(call.entries.len());
+        for entry in 0..call.entries.len() {
+            let plan = self.plan(call, entry, now);
+            let version = self.next_version(clock(), Version(0));
+            let details = call.details(entry);
+            lines.extend(plan.live.iter().map(|member| Line {
+                entry,
+                member: *member,
+                what: What::Put(Put {
+                    over: Over::Anything,
+                    version,
+                    flags: details.flags,
+                    life: Life::Said(details.ttl),
+                    value: Value::Said,
+                }),
+            }));
+            self.miss(call, entry, &plan.away);
+            plans.push(plan);
+        }
+        let answers = self.round(call, &lines, now);
+        let found = by_entry(&lines, &answers, call.entries.len());
+        for (entry, (plan, seen)) in plans.iter().zip(found).enumerate() {
+            self.acknowledge(call, entry, &seen, plan);
+        }
+    }
+
+    /// delete(): a tombstone wherever something was, found out in the same trip.
+    fn delete_copied(&mut self, call: &mut Call, now: Instant) {
+        let mut lines = Vec::with_capacity(call.entries.len() * 2 * COPIES);
+        let mut plans = Vec::with_capacity(call.entries.len());
+        for entry in 0..call.entries.len() {
+            let plan = self.plan(call, entry, now);
+            let tombstone = self.tombstone(!plan.away.is_empty());
+            for member in &plan.live {
+                lines.push(look(entry, *member, false));
+                lines.push(Line {
+                    entry,
+                    member: *member,
+                    what: What::Put(tombstone.clone()),
+                });
+            }
+            self.miss(call, entry, &plan.away);
+            plans.push(plan);
+        }
+        let answers = self.round(call, &lines, now);
+        let found = by_entry(&lines, &answers, call.entries.len());
+        let mut late = Vec::new();
+        for (entry, (plan, seen)) in plans.into_iter().zip(found).enumerate() {
+            // Each node answered to a look and to a store.
+            let looks = seen.iter().step_by(2);
+            let puts: Vec<(usize, Answer)> = seen.iter().skip(1).step_by(2).copied().collect();
+            let was_there = looks
+                .map(|(_, answer)| answer)
+                .any(|answer| matches!(answer, Answer::Found(copy) if !copy.gone));
+            let lost = silent(&puts);
+            self.miss(call, entry, &lost);
+            let outcome = if lost.len() == puts.len() {
+                Outcome::Lost
+            } else if puts.iter().any(|(_, a)| *a == Answer::Refused) {
+                Outcome::Refused
+            } else if was_there {
+                Outcome::Done
+            } else {
+                Outcome::NotFound
+            };
+            if !lost.is_empty() && plan.away.is_empty() {
+                // It may come back with the value: the others must remember for longer.
+                let tombstone = self.tombstone(true);
+                let rest = plan.live.iter().filter(|member| !lost.contains(member));
+                late.extend(rest.map(|member| Line {
+                    entry,
+                    member: *member,
+                    what: What::Put(tombstone.clone()),
+                }));
+            }
+            call.settle_anew(entry, outcome);
+        }
+        if !late.is_empty() {
+            self.round(call, &late, now);
+        }
+    }
+
+    /// A remembered delete; `away` when a copy may come back that does not know of it. It is
+    /// left where something is, or everywhere in that case.
+    fn tombstone(&mut self, away: bool) -> Put {
+        Put {
+            over: if away {
+                Over::Anything
+            } else {
+                Over::Something
+            },
+            version: self.next_version(clock(), Version(0)),
+            flags: 0,
+            life: Life::Said(if away {
+                TOMBSTONE_LIFE_AWAY
+            } else {
+                TOMBSTONE_LIFE
+            }),
+            value: Value::Tombstone,
+        }
+    }
+
+    /// Turns the answers to a write into the key's outcome: stored by all that answered.
+    pub(super) fn acknowledge(
+        &mut self,
+        call: &mut Call,
+        entry: usize,
+        seen: &[(usize, Answer)],
+        plan: &Plan,
+    ) {
+        let count = |wanted: Answer| seen.iter().filter(|(_, a)| *a == wanted).count();
+        let (stored, refused) = (count(Answer::Done), count(Answer::Refused));
+        let lost = silent(seen);
+        // Who may have it and did not say so is told when it is back.
+        self.miss(call, entry, &lost);
+        if stored == 1 && plan.live.len() + plan.away.len() > 1 {
+            self.counts.alone += 1;
+        }
+        call.settle_anew(
+            entry,
+            if refused > 0 {
+                Outcome::Refused
+            } else if stored > 0 {
+                Outcome::Done
+            } else {
+                Outcome::Lost
+            },
+        );
+    }
+
+    pub(super) fn owner_of(&mut self, call: &Call, entry: usize) -> usize {
+        self.preferred(call.wire_key(entry), 1)
+            .first()
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// True when this pool's values have copies with versions.
+    pub(super) fn is_copied(&self) -> bool {
+        self.policy.mode == Mode::Sync
+    }
+}
+
+/// A line that looks for key number `entry` at a node.
+pub(super) fn look(entry: usize, member: usize, value: bool) -> Line {
+    Line {
+        entry,
+        member,
+        what: What::Look { value },
+    }
+}
+
+/// The answers of a round by the number of their key, each with the node that gave it.
+pub(super) fn by_entry(
+    lines: &[Line],
+    answers: &[Answer],
+    entries: usize,
+) -> Vec<Vec<(usize, Answer)>> {
+    let mut found = vec![Vec::new(); entries];
+    for (line, answer) in lines.iter().zip(answers) {
+        if let Some(own) = found.get_mut(line.entry) {
+            own.push((line.member, *answer));
+        }
+    }
+    found
+}
+
+/// The nodes that did not answer.
+pub(super) fn silent(seen: &[(usize, Answer)]) -> Vec<usize> {
+    let lost = seen.iter().filter(|(_, answer)| *answer == Answer::Lost);
+    lost.map(|(member, _)| *member).collect()
+}
+
+/// The newest of the copies found, which may be a tombstone; the first of equals.
+pub(super) fn newest(seen: &[(usize, Answer)]) -> Option<(usize, Copy)> {
+    let mut best: Option<(usize, Copy)> = None;
+    for (member, answer) in seen {
+        if let Answer::Found(copy) = answer
+            && best.is_none_or(|(_, best)| best.version < copy.version)
+        {
+            best = Some((*member, *copy));
+        }
+    }
+    best
+}
+
+/// What a caller sees of a copy.
+pub(super) fn hit(copy: Copy) -> Outcome {
+    if copy.gone {
+        return Outcome::NotFound;
+    }
+    Outcome::Hit {
+        flags: copy.flags,
+        cas: copy.token(),
+        value: copy.value,
+    }
+}

@@ -1,0 +1,74 @@
+//! What the Memcache class may do on a pool of copied sessions: read.
+//!
+//! A session is read as any request reads it, but without its turn: newest trusted version,
+//! repaired where a node has less, a destroyed one not there. Written it is by whoever has
+//! its turn, which is the session handler; anything else would overwrite a request that does.
+
+use super::Pool;
+use super::copies::{Task, clock, host_name};
+use crate::call::{Call, Outcome, Verb};
+use crate::error::{Error, Kind};
+use crate::replica::{Found, Open, PREFERRED, Rules, Wish, record_key};
+
+impl Pool {
+    /// Runs a call on a pool of copied sessions.
+    pub(super) fn run_fenced(&mut self, call: &mut Call, verb: Verb) {
+        if !verb.is_read() {
+            self.refuse_call(call, "only get() works on it");
+            return;
+        }
+        for entry in 0..call.entries.len() {
+            let outcome = self.read_session(call, entry);
+            call.settle_anew(entry, outcome);
+        }
+    }
+
+    fn read_session(&mut self, call: &mut Call, entry: usize) -> Outcome {
+        let key = call.wire_key(entry).to_vec();
+        let nodes = self.preferred(&key, PREFERRED);
+        let wish = Wish {
+            nodes: nodes.iter().map(|node| self.ring_name(*node)).collect(),
+            copies: self.policy.copies.unwrap_or(PREFERRED),
+            rules: Rules::ALL,
+            turn: None,
+            fresh: false,
+            host: host_name(),
+            random: self.throw(),
+        };
+        let name = &self.policy.name;
+        let record_key = record_key((!name.is_empty()).then_some(name.as_str()));
+        let mut out = Vec::new();
+        let mut open = Open::new(wish, clock(), &mut out);
+        let task = Task {
+            key: &key,
+            record_key: &record_key,
+            nodes: &nodes,
+        };
+        self.drive(&mut open, out, task, call);
+        match open.outcome().map(|opened| opened.found) {
+            Some(Found::Value(data)) => Outcome::Hit {
+                flags: 0,
+                cas: 0,
+                value: call.keep_value(&data),
+            },
+            Some(Found::Nothing) => Outcome::NotFound,
+            _ => Outcome::Lost,
+        }
+    }
+
+    /// Makes an event of what this pool does not do.
+    pub(super) fn refuse_call(&self, call: &mut Call, why: &str) {
+        if let Some(member) = self.members.first() {
+            let name = match self.policy.name.as_str() {
+                "" => "this pool".to_owned(),
+                name => format!("pool:{name}"),
+            };
+            let error = Error::new(
+                Kind::Config,
+                format!("{name} keeps sessions (mode = \"fenced\"), and {why}"),
+            )
+            .hint("Use a pool of mode \"sync\" or \"single\" for a cache");
+            call.events.push(super::event(0, member, error));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What a node missed: the keys written while it was away, given up by it before it is asked again.
+//!
+//! ```text
+//!   write   a copy is away, or did not answer   ─► its key is kept for that node
+//!   later   the node may be asked again         ─► the first thing it is told is to drop the
+//!                                                  keys it missed, in one pipeline; then they
+//!                                                  are looked for on the others and added
+//! ```
+//!
+//! So a node that hung and comes back with what it had shows nothing that was changed
+//! meanwhile. Dropping comes first and needs no look: whatever it has of such a key is older,
+//! or on another node, too. A node that missed a flush, or more keys than can be kept, is
+//! emptied.
+
+use super::Pool;
+use super::cache::{by_entry, look, newest};
+use super::round::{Answer, Line, What};
+use crate::call::{Call, Verb};
+use crate::counters::Counter;
+use crate::item::KeyRule;
+use crate::shared::{self, missed::Miss};
+use crate::wire::{Expect, classic};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+/// Keys kept for one node of one pool by a process that shares no memory.
+const KEYS: usize = 65_536;
+/// Keys of one exchange when they are handed over.
+const AT_ONCE: usize = 500;
+/// How often a process looks for what others of its host keep, milliseconds: the look goes
+/// through all places.
+const LOOK: u64 = 20;
+/// Kept in place of a key by who missed everything. No key of the wire has a zero byte.
+const ALL: &[u8] = b"\0all";
+
+/// What this process knows of what one node of one pool missed.
+#[derive(Debug, Default)]
+struct Known {
+    /// Keys that the host's memory has no room for.
+    keys: HashSet<Box<[u8]>>,
+    /// Everything, or more than can be kept.
+    all: bool,
+    /// The host's memory has some of ours.
+    shared: bool,
+    /// When the host's memory was looked through, milliseconds.
+    looked: u64,
+}
+
+thread_local! {
+    /// Pools come and go with the objects of a request; what was missed stays.
+    static KNOWN: RefCell<HashMap<u64, Known>> = RefCell::default();
+}
+
+impl Pool {
+    /// Keeps the key of `entry` for nodes that missed a write of it.
+    pub(super) fn miss(&mut self, call: &Call, entry: usize, members: &[usize]) {
+        for member in members {
+            self.counts.missed += 1;
+            shared::count(Counter::MissedKeys);
+            self.keep(*member, call.wire_key(entry));
+        }
+    }
+
+    /// Keeps for a node that it missed a flush.
+    pub(super) fn miss_all(&mut self, member: usize) {
+        self.keep(member, ALL);
+    }
+
+    fn keep(&self, member: usize, key: &[u8]) {
+        let whose = self.whose(member);
+        let shared = shared::missed().is_some_and(|missed| missed.keep(whose, key, shared::now()));
+        KNOWN.with_borrow_mut(|known| {
+            let known = known.entry(whose).or_default();
+            known.shared |= shared;
+            if shared {
+                return;
+            }
+            if key == ALL || known.keys.len() >= KEYS {
+                shared::count(Counter::MissedOverflow);
+                known.all = true;
+                known.keys.clear();
+            } else if !known.all {
+                known.keys.insert(key.into());
+            }
+        });
+    }
+
+    /// Hands over what nodes missed that may be asked again.
+    pub(super) fn settle_hints(&mut self, call: &mut Call, now: Instant) {
+        for member in 0..self.members.len() {
+            let whose = self.whose(member);
+            if owes(whose) && self.allows(member, now) {
+                let mut own = Call::new();
+                self.hand_over(member, whose, &mut own, now);
+                call.events.append(&mut own.events);
+                call.changes.append(&mut own.changes);
+            }
+        }
+        self.tell_skipped(call);
+    }
+
+    fn hand_over(&mut self, member: usize, whose: u64, call: &mut Call, now: Instant) {
+        let known = KNOWN.with_borrow_mut(|known| known.remove(&whose).unwrap_or_default());
+        let region = shared::missed();
+        let kept: Vec<Miss> = region
+            .and_then(|missed| missed.keys(whose, KEYS, shared::now()))
+            .unwrap_or_default();
+        if known.all || kept.iter().any(|miss| miss.key == ALL) {
+            call.reset(Verb::Delete);
+            let emptied = self.exchange(member, call, |out, asks| {
+                classic::flush_all(out, 0);
+                asks.push(Expect::Flushed);
+            });
+            if emptied.is_none() {
+                self.miss_all(member);
+                return;
+            }
+            self.counts.emptied += 1;
+            if let Some(region) = region {
+                kept.iter()
+                    .for_each(|miss| region.mended(whose, miss, shared::now()));
+            }
+            return;
+        }
+        for some in kept.chunks(AT_ONCE) {
+            let keys: Vec<&[u8]> = some.iter().map(|miss| miss.key.as_slice()).collect();
+            if !self.drop_keys(member, &keys, call, now) {
+                break;
+            }
+            if let Some(region) = region {
+                some.iter()
+                    .for_each(|miss| region.mended(whose, miss, shared::now()));
+            }
+        }
+        let own: Vec<&[u8]> = known.keys.iter().map(AsRef::as_ref).collect();
+        let mut done = 0;
+        for some in own.chunks(AT_ONCE) {
+            if !self.drop_keys(member, some, call, now) {
+                break;
+            }
+            done += some.len();
+        }
+        let rest = own.get(done..).unwrap_or_default();
+        rest.iter().for_each(|key| self.keep(member, key));
+    }
+
+    /// Drops these keys on a node and adds what the others have of them; false when it
+    /// does not answer.
+    fn drop_keys(
+        &mut self,
+        member: usize,
+        keys: &[&[u8]],
+        call: &mut Call,
+        now: Instant,
+    ) -> bool {
+        call.reset(Verb::Delete);
+        let rule = KeyRule::default();
+        for key in keys {
+            // A key of the wire is never empty.
+            let _ = call.push(&rule, key);
+        }
+        let all = || 0..call.entries.len();
+        let drops: Vec<Line> = all()
+            .map(|entry| Line {
+                entry,
+                member,
+                what: What::Remove,
+            })
+            .collect();
+        let mut looks = Vec::new();
+        for entry in all() {
+            let nodes = self.plan(call, entry, now).live;
+            let others = nodes.iter().filter(|node| **node != member);
+            looks.extend(others.map(|node| look(entry, *node, true)));
+        }
+        let dropped = self.round(call, &drops, now);
+        if dropped.contains(&Answer::Lost) {
+            return false;
+        }
+        let answers = self.round(call, &looks, now);
+        let mut repairs = Vec::new();
+        for (entry, seen) in by_entry(&looks, &answers, call.entries.len())
+            .iter()
+            .enumerate()
+        {
+            if let Some((_, copy)) = newest(seen) {
+                repairs.extend(self.repairs(call, entry, &[(member, Answer::Miss)], copy));
+            }
+        }
+        self.repair(call, repairs, now);
+        self.counts.handed_over += keys.len() as u64;
+        true
+    }
+
+    /// Pool and node as one word: what the processes of a host agree on.
+    fn whose(&self, member: usize) -> u64 {
+        let node = self.members.get(member).map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
+        shared::name_of(&[self.policy.name.as_bytes(), b"\0", node.as_bytes()].concat())
+    }
+}
+
+/// Did the node miss something, as far as is known here?
+fn owes(whose: u64) -> bool {
+    let now = shared::now();
+    KNOWN.with_borrow_mut(|known| {
+        let known = known.entry(whose).or_default();
+        if known.shared || known.all || !known.keys.is_empty() {
+            return true;
+        }
+        let due = now.saturating_sub(known.looked) >= LOOK;
+        if due {
+            known.looked = now;
+        }
+        due && shared::missed().is_some_and(|missed| missed.count(whose) > 0)
+    })
+}

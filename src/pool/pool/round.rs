@@ -1,0 +1,405 @@
+//! One parallel round of lines about copies of values: said to all nodes at once, waited for once.
+//!
+//! A [`Line`] is one command about one key at one node. Lines to the same node share its
+//! pipeline, so a hundred keys on three nodes are three exchanges. What a server said is held
+//! against key and opaque; what it means for the key is decided elsewhere (`cache`, `change`).
+
+use super::Pool;
+use super::copies::clock;
+use crate::call::{Call, ValueRef};
+use crate::fanout;
+use crate::item::Span;
+use crate::replica::Version;
+use crate::wire::copied::{self, HEADED, Life, Over, TOMBSTONE, VERSION_LEAST};
+use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, Shown};
+use crate::wire::meta::{Answer as MetaAnswer, Status};
+use crate::wire::{Expect, Reply, classic};
+use std::rc::Rc;
+use std::time::Instant;
+
+/// A value up to this size is copied behind its line, bytes; a longer one that goes alone is
+/// sent from where it lies.
+const COPY_MAX: usize = 2048;
+
+/// One command about one key of the call at one node.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    /// Number of the key in its call.
+    pub(super) entry: usize,
+    /// Which node.
+    pub(super) member: usize,
+    pub(super) what: What,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    /// Is it there, which version, until when; and its value, if asked for.
+    Look { value: bool },
+    /// Store.
+    Put(Put),
+    /// Set a new end.
+    Touch(Life),
+    /// Take it away, whatever it is.
+    Remove,
+}
+
+/// A store of one copy.
+#[derive(Clone, Debug)]
+pub(super) struct Put {
+    pub(super) over: Over,
+    /// 0 for a value without one, as another client stored it.
+    pub(super) version: Version,
+    pub(super) flags: u32,
+    pub(super) life: Life,
+    pub(super) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// The one that the call has for this key.
+    Said,
+    /// Another one.
+    Bytes(Rc<[u8]>),
+    /// None: a remembered delete.
+    Tombstone,
+}
+
+/// What one line came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Answer {
+    /// The node did not answer; the line may have been carried out.
+    Lost,
+    /// The node answered with an error, of which the call has an event.
+    Refused,
+    /// Looked for, and not there.
+    Miss,
+    /// Looked for, and found.
+    Found(Copy),
+    /// Stored, touched or taken away.
+    Done,
+    /// There is something, or nothing, where the other was wanted.
+    NotStored,
+    /// There is another one than was seen.
+    Exists,
+    /// There is none to change.
+    NotFound,
+}
+
+/// A copy as a node showed it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Copy {
+    /// Which write it is of; 0 for another client's.
+    pub(super) version: Version,
+    /// The server's cas value.
+    pub(super) cas: u64,
+    /// Flag bits of its value, without those that are ours.
+    pub(super) flags: u32,
+    /// A remembered delete, or bytes that nobody can read.
+    pub(super) gone: bool,
+    /// Seconds left; `FOR_EVER` without an end.
+    pub(super) left: u32,
+    /// Where its value lies, when it was asked for.
+    pub(super) value: ValueRef,
+    /// When it was seen.
+    seen: Instant,
+}
+
+impl Copy {
+    /// What a caller is given as cas value, and has to bring back.
+    pub(super) fn token(&self) -> u64 {
+        match self.version.0 {
+            0 => self.cas,
+            version => version,
+        }
+    }
+
+    /// The life to store it again with. `dice` are random bits.
+    ///
+    /// A server's clock ticks once per second. Storing "what is left" again and again would
+    /// make a counter that is counted fast live for ever, since each tick between look and
+    /// store gives a second away: so one is taken back as often as a tick must have happened.
+    pub(super) fn life(&self, dice: u64) -> Life {
+        let ticked = self.seen.elapsed().as_micros() as u64 > dice % 1_000_000;
+        let seconds = match self.left {
+            FOR_EVER => FOR_EVER,
+            left => left.saturating_sub(u32::from(ticked)),
+        };
+        Life::Left {
+            seconds,
+            now: clock() / 1000,
+        }
+    }
+}
+
+impl Pool {
+    /// Says all `lines` at once; their answers, in the same order.
+    pub(super) fn round(&mut self, call: &mut Call, lines: &[Line], now: Instant) -> Vec<Answer> {
+        self.meet(call, lines, now);
+        let first = call.used;
+        let mut places: Vec<Option<(usize, usize)>> = Vec::with_capacity(lines.len());
+        for line in lines {
+            // Who did not say what it takes did not answer just now.
+            let silent = needs_versions(line) && self.sure_of_versions(line.member, now).is_none();
+            let place = (!silent)
+                .then(|| self.lane_index(call, first, line.member))
+                .flatten();
+            places.push(place.and_then(|lane| self.say_line(call, lane, line)));
+        }
+        self.send_long_value(call, first, lines, &places);
+        let (lanes, arena) = (&mut call.lanes, &call.arena);
+        fanout::run(lanes.get_mut(first..call.used).unwrap_or_default(), arena);
+        self.know_failed(call, first);
+        for lane in first..call.used {
+            let wrong = self.check(call, lane, lines, &places);
+            if let Some(what) = wrong {
+                self.disbelieve(call, lane, what);
+            }
+        }
+        let answered: Vec<bool> = (first..call.used)
+            .map(|lane| self.note(call, lane))
+            .collect();
+        let seen = Instant::now();
+        places
+            .iter()
+            .map(|place| match place {
+                Some((lane, at)) if answered.get(lane - first) == Some(&true) => {
+                    read(call, *lane, *at, seen)
+                }
+                _ => Answer::Lost,
+            })
+            .collect()
+    }
+
+    /// A version above `seen`, by this host's clock when `now` is that, or just above for 0.
+    pub(super) fn next_version(&mut self, now: u64, seen: Version) -> Version {
+        let random = self.throw() as u32; // 20 bits of it count
+        Version::next(now, seen, random)
+    }
+
+    /// Random bits, other ones each time (splitmix64, Steele and others 2014).
+    pub(super) fn throw(&mut self) -> u64 {
+        if self.dice == 0 {
+            let mut seed = [0u8; 8];
+            // Without the kernel's dice the clock and the process number must do.
+            let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+            self.dice =
+                u64::from_le_bytes(seed) ^ clock() << 20 ^ u64::from(std::process::id()) | 1;
+        }
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.dice;
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ bits >> 31
+    }
+
+    /// Asks the servers that a value goes to, and that nobody asked yet, what they take.
+    fn meet(&mut self, call: &mut Call, lines: &[Line], now: Instant) {
+        let mut strangers: Vec<usize> = Vec::new();
+        for line in lines {
+            if needs_versions(line)
+                && !strangers.contains(&line.member)
+                && self.sure_of_versions(line.member, now).is_none()
+            {
+                strangers.push(line.member);
+            }
+        }
+        if strangers.is_empty() {
+            return;
+        }
+        let answered = self.exchange_all(&strangers, call, |out, asks| {
+            classic::version(out);
+            asks.push(Expect::Version);
+        });
+        for (index, lane) in answered {
+            self.note_version(index, call, lane);
+        }
+    }
+
+    /// Appends a line to a lane; which lane and which answer of it is its own.
+    fn say_line(&self, call: &mut Call, lane: usize, line: &Line) -> Option<(usize, usize)> {
+        let versions = self.known_versions(line.member);
+        let key = call.entries.get(line.entry)?.key;
+        let said = call.details(line.entry).value;
+        let (lanes, arena) = (&mut call.lanes, &call.arena);
+        let key = key.of(arena);
+        let lane_at = lane;
+        let lane = lanes.get_mut(lane)?;
+        let at = lane.asks.len();
+        if at == 0 {
+            lane.repeatable = true;
+        }
+        lane.repeatable &= !matches!(line.what, What::Put(_) | What::Remove);
+        let opaque = at as u64;
+        match &line.what {
+            // Without versions in the cas value they stand before the value.
+            What::Look { value } => {
+                fenced::read(&mut lane.out, key, *value || !versions, None, opaque);
+            }
+            What::Touch(life) => copied::touch(&mut lane.out, key, *life, opaque),
+            What::Remove => copied::remove(&mut lane.out, key, None, opaque),
+            What::Put(put) => {
+                let headed = !versions && put.version != Version(0);
+                let tombstone = matches!(put.value, Value::Tombstone);
+                let bytes: &[u8] = match &put.value {
+                    Value::Said => said.of(arena),
+                    Value::Bytes(bytes) => bytes,
+                    Value::Tombstone => b"",
+                };
+                let line = copied::Put {
+                    key,
+                    len: bytes.len() + if headed { HEADER } else { 0 },
+                    over: put.over,
+                    version: Some(put.version.0).filter(|_| versions && put.version != Version(0)),
+                    flags: put.flags
+                        | if headed { HEADED } else { 0 }
+                        | if tombstone { TOMBSTONE } else { 0 },
+                    life: put.life,
+                };
+                copied::store(&mut lane.out, line, opaque);
+                if headed {
+                    Header {
+                        version: put.version.0,
+                        inc: 0,
+                        tombstone,
+                    }
+                    .append(&mut lane.out);
+                }
+                lane.stores = true;
+                lane.out.extend_from_slice(bytes);
+                lane.out.extend_from_slice(b"\r\n");
+            }
+        }
+        lane.asks.push(Expect::Meta);
+        Some((lane_at, at))
+    }
+
+    /// A long value that goes alone is sent from where it lies, to every node.
+    fn send_long_value(
+        &self,
+        call: &mut Call,
+        first: usize,
+        lines: &[Line],
+        places: &[Option<(usize, usize)>],
+    ) {
+        for (line, place) in lines.iter().zip(places) {
+            let (Some((lane, _)), What::Put(put)) = (place, &line.what) else {
+                continue;
+            };
+            let value = call.details(line.entry).value;
+            if !matches!(put.value, Value::Said) || value.len <= COPY_MAX || *lane < first {
+                continue;
+            }
+            if let Some(lane) = call.lanes.get_mut(*lane).filter(|l| l.asks.len() == 1) {
+                lane.out
+                    .truncate(lane.out.len().saturating_sub(value.len + 2));
+                lane.tail = value;
+            }
+        }
+    }
+
+    /// What is wrong with the answers of a lane, if anything.
+    fn check(
+        &self,
+        call: &Call,
+        lane: usize,
+        lines: &[Line],
+        places: &[Option<(usize, usize)>],
+    ) -> Option<&'static str> {
+        let (answers, received) = call.answers(lane);
+        let asked = call.lanes.get(lane).filter(|l| l.error.is_none())?;
+        if answers.len() != asked.asks.len() {
+            return Some("fewer answers than questions");
+        }
+        let mine = lines.iter().zip(places).filter_map(|(line, place)| {
+            let (its, at) = (*place)?;
+            (its == lane).then_some((line, at))
+        });
+        for (line, at) in mine {
+            let Some(Reply::Meta(answer)) = answers.get(at) else {
+                // An error line has no opaque.
+                continue;
+            };
+            let own_key = answer
+                .key
+                .is_none_or(|key| key.of(received) == call.wire_key(line.entry));
+            // memcached leaves the opaque out of a plain miss (EN).
+            let own = answer
+                .opaque
+                .map_or(answer.status == Status::Miss, |o| o == at as u64);
+            if !own_key || !own {
+                return Some("the answer to another question");
+            }
+            let shows = matches!(line.what, What::Look { .. })
+                && matches!(answer.status, Status::Value | Status::Done);
+            if shows && Shown::of(*answer, received).is_none() {
+                return Some("an item without its particulars");
+            }
+        }
+        None
+    }
+
+    /// Does the connected server take versions? None where nobody asked on this connection.
+    fn sure_of_versions(&self, index: usize, now: Instant) -> Option<bool> {
+        let mut node = self.members.get(index)?.node.borrow_mut();
+        node.takes_versions.filter(|_| node.is_open(now))
+    }
+
+    fn known_versions(&self, index: usize) -> bool {
+        let node = self.members.get(index).map(|m| m.node.borrow());
+        node.is_some_and(|node| node.takes_versions == Some(true) && node.is_connected())
+    }
+}
+
+/// Is the line another one for a server that takes versions?
+fn needs_versions(line: &Line) -> bool {
+    matches!(line.what, What::Put(_) | What::Look { value: false })
+}
+
+/// What answer number `at` of a checked lane means.
+fn read(call: &Call, lane: usize, at: usize, seen: Instant) -> Answer {
+    let (answers, received) = call.answers(lane);
+    match answers.get(at) {
+        Some(Reply::Meta(answer)) => match answer.status {
+            Status::Miss => Answer::Miss,
+            Status::NotStored => Answer::NotStored,
+            Status::Exists => Answer::Exists,
+            Status::NotFound => Answer::NotFound,
+            Status::Value | Status::Done => match Shown::of(*answer, received) {
+                Some(shown) => Answer::Found(copy(*answer, shown, lane, received, seen)),
+                None => Answer::Done,
+            },
+            Status::NoOp => Answer::Lost,
+        },
+        _ => Answer::Refused,
+    }
+}
+
+fn copy(answer: MetaAnswer, shown: Shown, lane: usize, received: &[u8], seen: Instant) -> Copy {
+    let mut span = answer.data;
+    let (mut version, mut gone) = (0, answer.flags & TOMBSTONE != 0);
+    if answer.flags & HEADED != 0 {
+        match Header::split(span.of(received)) {
+            Some((header, value)) => {
+                version = header.version;
+                gone |= header.tombstone;
+                span = Span {
+                    at: span.at + HEADER,
+                    len: value.len(),
+                };
+            }
+            // Somebody prepended to it, who does not know what stands there.
+            None => gone = true,
+        }
+    } else if answer.cas >= VERSION_LEAST {
+        version = answer.cas;
+    }
+    Copy {
+        version: Version(version),
+        cas: answer.cas,
+        flags: answer.flags & !(HEADED | TOMBSTONE),
+        gone,
+        left: shown.ttl,
+        value: Call::hit(lane, span),
+        seen,
+    }
+}

@@ -1,0 +1,202 @@
+//! The meta lines of copied values of a cache: versioned where the server has `E`, else with a header.
+//!
+//! Bytes only; what they are for is `pool::cache`'s to know. Reads are said by
+//! [`super::fenced::read`], and their answers read by [`super::fenced::Shown`].
+//!
+//! ```text
+//! store   ms KEY len [C<cas>|ME|MR] [E<version>] F<flags> T<life> O
+//! touch   mg KEY T<life> O
+//! remove  md KEY [C<cas>] O
+//! ```
+//!
+//! What servers did when tried (1.6.18 and 1.6.38): `flush_all` takes items with a version of
+//! ours, too; `T-1` is gone at once; `mg … T` and `ms … MR` leave an absent item absent.
+
+use super::fenced::LIFE_MAX;
+use super::meta::token;
+
+/// The flag bit of a remembered delete, as in copied sessions.
+pub const TOMBSTONE: u32 = 1 << 12;
+/// The flag bit of a value that begins with a [`super::fenced::Header`].
+pub const HEADED: u32 = 1 << 13;
+
+/// Versions are above this and a server's own cas values below: the one counts microseconds
+/// since 1970, roughly, the other changes since it was started.
+pub const VERSION_LEAST: u64 = 1 << 50;
+
+/// Over what a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Whatever there is.
+    Anything,
+    /// An item, whichever.
+    Something,
+    /// Nothing.
+    Nothing,
+    /// The item with this cas value.
+    Cas(u64),
+}
+
+/// One store, as [`store`] says it.
+#[derive(Clone, Copy, Debug)]
+pub struct Put<'a> {
+    /// The wire key.
+    pub key: &'a [u8],
+    /// Bytes of the value, its header included.
+    pub len: usize,
+    /// Over what.
+    pub over: Over,
+    /// The cas value it gets, where the server has `E` and the value a version.
+    pub version: Option<u64>,
+    /// Its flag bits.
+    pub flags: u32,
+    /// When it ends.
+    pub life: Life,
+}
+
+/// When an item ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// As a caller of the Memcache class says it: 0 never, up to 30 days in seconds, else a date.
+    Said(u32),
+    /// After this many seconds, however many; [`super::fenced::FOR_EVER`] never. `now` is this
+    /// host's clock in seconds since 1970, for lives a server takes as a date only.
+    Left {
+        /// Seconds.
+        seconds: u32,
+        /// Seconds since 1970.
+        now: u64,
+    },
+}
+
+/// Appends the line of a store; the value and CR LF follow it.
+pub fn store(out: &mut Vec<u8>, put: Put<'_>, opaque: u64) {
+    out.extend_from_slice(b"ms ");
+    out.extend_from_slice(put.key);
+    out.push(b' ');
+    out.extend_from_slice(itoa::Buffer::new().format(put.len).as_bytes());
+    match put.over {
+        Over::Anything => {}
+        Over::Something => out.extend_from_slice(b" MR"),
+        Over::Nothing => out.extend_from_slice(b" ME"),
+        Over::Cas(cas) => token(out, b'C', cas),
+    }
+    if let Some(version) = put.version {
+        token(out, b'E', version);
+    }
+    token(out, b'F', u64::from(put.flags));
+    end_of(out, put.life);
+    token(out, b'O', opaque);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a new end for an item, whose version stays.
+pub fn touch(out: &mut Vec<u8>, key: &[u8], life: Life, opaque: u64) {
+    out.extend_from_slice(b"mg ");
+    out.extend_from_slice(key);
+    end_of(out, life);
+    token(out, b'O', opaque);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a delete, of any item or of the one with this cas value.
+pub fn remove(out: &mut Vec<u8>, key: &[u8], cas: Option<u64>, opaque: u64) {
+    out.extend_from_slice(b"md ");
+    out.extend_from_slice(key);
+    if let Some(cas) = cas {
+        token(out, b'C', cas);
+    }
+    token(out, b'O', opaque);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn end_of(out: &mut Vec<u8>, life: Life) {
+    let seconds = match life {
+        Life::Said(said) if i32::try_from(said).is_err() => {
+            // Gone at once, as the classic commands have it.
+            out.extend_from_slice(b" T-1");
+            return;
+        }
+        Life::Said(said) => u64::from(said),
+        Life::Left {
+            seconds: super::fenced::FOR_EVER,
+            ..
+        } => 0,
+        // 0 would be for ever.
+        Life::Left { seconds, .. } if seconds <= LIFE_MAX => u64::from(seconds.max(1)),
+        Life::Left { seconds, now } => (now + u64::from(seconds)).min(i32::MAX as u64),
+    };
+    token(out, b'T', seconds);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::wire::fenced::FOR_EVER;
+
+    fn said(build: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        build(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn put(over: Over, version: Option<u64>, life: Life) -> String {
+        let put = Put {
+            key: b"a",
+            len: 2,
+            over,
+            version,
+            flags: 768,
+            life,
+        };
+        said(|out| store(out, put, 7))
+    }
+
+    #[test]
+    fn a_store_says_over_what_which_version_and_how_long() {
+        for (over, words) in [
+            (Over::Anything, ""),
+            (Over::Something, " MR"),
+            (Over::Nothing, " ME"),
+            (Over::Cas(9), " C9"),
+        ] {
+            assert_eq!(
+                put(over, Some(12), Life::Said(60)),
+                format!("ms a 2{words} E12 F768 T60 O7\r\n")
+            );
+        }
+        assert_eq!(
+            put(Over::Anything, None, Life::Said(0)),
+            "ms a 2 F768 T0 O7\r\n"
+        );
+    }
+
+    #[test]
+    fn a_life_is_said_so_that_every_server_takes_it() {
+        let now = 1_700_000_000;
+        let left = |seconds| Life::Left { seconds, now };
+        for (life, word) in [
+            (Life::Said(u32::MAX), "T-1"),
+            (Life::Said(2_000_000_000), "T2000000000"),
+            (left(0), "T1"),
+            (left(60), "T60"),
+            (left(LIFE_MAX), "T2592000"),
+            (left(LIFE_MAX + 1), "T1702592001"),
+            (left(FOR_EVER), "T0"),
+        ] {
+            let line = put(Over::Anything, None, life);
+            assert!(line.contains(&format!(" {word} ")), "{life:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn touch_and_remove_are_one_line_each() {
+        assert_eq!(
+            said(|out| touch(out, b"a", Life::Said(5), 1)),
+            "mg a T5 O1\r\n"
+        );
+        assert_eq!(said(|out| remove(out, b"a", None, 1)), "md a O1\r\n");
+        assert_eq!(said(|out| remove(out, b"a", Some(4), 1)), "md a C4 O1\r\n");
+    }
+}

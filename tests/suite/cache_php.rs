@@ -1,0 +1,139 @@
+//! Copies of a cache and copied sessions as class Memcache sees them.
+
+use harness::{Memcached, Php, TempDir};
+
+/// PHP with a pool file over these nodes.
+fn php(directory: &TempDir, nodes: &[Memcached], body: &str) -> Php {
+    let list: Vec<String> = nodes
+        .iter()
+        .map(|node| {
+            format!(
+                "\"memcached://127.0.0.1:{}?timeout=0.4&retry_interval=0\"",
+                node.port()
+            )
+        })
+        .collect();
+    let text = format!("[pool.p]\nnodes = [{}]\n{body}\n", list.join(", "));
+    let path = directory.file("memring.toml", &text);
+    Php::new()
+        .ini("memring.config_file", path.display())
+        .ini("html_errors", 0)
+}
+
+#[test]
+fn every_method_works_on_copies_and_goes_on_when_a_node_dies() {
+    let mut nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("sync");
+    let php = php(&directory, &nodes, "mode = \"sync\"");
+    let text = php
+        .run(
+            r#"
+            $m = new Memring\Memcache; $m->addServer('pool:p');
+            $say = fn(...$all) => print(json_encode($all) . "\n");
+            $say($m->set('text', 'value'), $m->set('list', ['a' => 1]), $m->set('no', false), $m->set('n', 41));
+            $say($m->get('text'), $m->get('list'), $m->get('no'), $m->get('missing'));
+            $say($m->increment('n'), $m->decrement('n', 2), $m->increment('fresh', 1, 10), $m->get('n'));
+            $say($m->add('text', 'x'), $m->add('new', str_repeat('z', 30000)), $m->replace('none', 1), $m->replace('new', 'short'));
+            $m->get('text', $flags, $cas);
+            $say($m->cas('text', 'two', 0, 0, $cas), $m->cas('text', 'three', 0, 0, $cas), $m->get('text'));
+            $say($m->append('text', '!'), $m->prepend('text', '<'), $m->get('text'));
+            $say($m->touch('text', 100), $m->getAndTouch('text', 200), $m->touch('none', 1));
+            $say($m->delete('text'), $m->delete('text'), $m->get('text'), $m->add('text', 'anew'), $m->get('text'));
+            $all = []; for ($i = 0; $i < 100; $i++) $all["k$i"] = "v$i";
+            $say($m->set($all), count($m->get(array_keys($all))), count($m->getExtendedStats()));
+            "#,
+        )
+        .ok();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "[true,true,true,true]",
+            r#"["value",{"a":1},false,false]"#,
+            "[42,40,10,40]",
+            "[false,true,false,true]",
+            r#"[true,false,"two"]"#,
+            r#"[true,true,"<two!"]"#,
+            r#"[true,"<two!",false]"#,
+            r#"[true,false,false,true,"anew"]"#,
+            "[true,100,3]",
+        ]
+    );
+    let copies: usize = (0..100)
+        .map(|n| {
+            nodes
+                .iter()
+                .filter(|node| node.stored(&format!("k{n}")).is_some())
+                .count()
+        })
+        .sum();
+    assert_eq!(copies, 200, "each value is on two nodes");
+    nodes[0].kill();
+    let text = php
+        .run(
+            r#"
+            $m = new Memcache; $m->addServer('pool:p');
+            echo count(@$m->get(array_map(fn($i) => "k$i", range(0, 99)))), "\n";
+            echo @$m->set('k0', 'again') ? 'stored' : 'lost', ' ', @$m->get('k0'), "\n";
+            echo $m->flush() ? 'all' : 'not all', "\n";
+            "#,
+        )
+        .ok();
+    assert_eq!(text, "100\nstored again\nnot all");
+}
+
+#[test]
+fn a_copied_session_is_read_plainly_and_nothing_else_is_done_to_it() {
+    for nodes in crate::copies::pools() {
+        let directory = TempDir::new("fenced");
+        let php = php(&directory, &nodes, "mode = \"fenced\"");
+        let text = php
+            .ini("session.save_handler", "memring")
+            .ini("session.save_path", "pool:p")
+            .ini("session.use_cookies", 0)
+            .ini("session.cache_limiter", "")
+            .run(
+                r#"
+                session_id('abcdefghijklmnop'); session_start(); $_SESSION['who'] = 'me'; session_write_close();
+                $m = new Memcache; $m->addServer('pool:p');
+                var_dump($m->get('abcdefghijklmnop'), $m->get(['abcdefghijklmnop', 'nobody']));
+                var_dump(@$m->set('abcdefghijklmnop', 'x'), error_get_last()['message']);
+                var_dump(@$m->delete('abcdefghijklmnop'), @$m->flush());
+                session_start(); session_destroy();
+                var_dump($m->get('abcdefghijklmnop'));
+                "#,
+            )
+            .ok();
+        let data = "who|s:2:\"me\";";
+        assert!(
+            text.starts_with(&format!("string(13) \"{data}\"\narray(1) {{")),
+            "{text}"
+        );
+        assert!(
+            text.contains("pool:p keeps sessions (mode = \"fenced\")"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("bool(false)\nbool(false)\nbool(false)"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn sessions_do_not_take_a_mode_without_turns() {
+    let nodes: Vec<Memcached> = (0..2).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("refused");
+    let text = php(&directory, &nodes, "mode = \"sync\"")
+        .ini("session.save_handler", "memring")
+        .ini("session.save_path", "pool:p")
+        .ini("session.use_cookies", 0)
+        .ini("session.cache_limiter", "")
+        .run("var_dump(@session_start()); session_start();")
+        .text();
+    assert!(text.contains("bool(false)"), "{text}");
+    assert!(
+        text.contains("mode sync is for caches") && text.contains("mode = \"fenced\""),
+        "{text}"
+    );
+}
