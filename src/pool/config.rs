@@ -172,17 +172,24 @@ impl Wish {
             );
         }
         match policy.copies {
-            Some(copies) if policy.mode == Mode::Fenced => {
-                if copies.min(nodes.len()) != nodes.len().min(3) || (copies > 3 && copies != ALL) {
-                    return refuse(
-                        format!(
-                            "copies = {copies} is not supported on {} nodes by this version",
-                            nodes.len()
-                        ),
-                        "Leave it out: each session is on three nodes, and on two where there are no more",
-                    );
-                }
+            Some(copies)
+                if policy.mode == Mode::Fenced
+                    && copies != nodes.len().min(3)
+                    && (copies != ALL || nodes.len() > 3) =>
+            {
+                let said = match copies {
+                    ALL => "\"all\"".to_owned(),
+                    copies => copies.to_string(),
+                };
+                return refuse(
+                    format!(
+                        "copies = {said} is not supported on {} nodes by this version",
+                        nodes.len()
+                    ),
+                    "Leave it out: each session is on three nodes, and on two where there are no more",
+                );
             }
+            Some(_) if policy.mode == Mode::Fenced => {}
             Some(copies) if copies != ALL && copies > nodes.len() => {
                 return refuse(
                     format!("copies = {copies} is more than the {} nodes", nodes.len()),

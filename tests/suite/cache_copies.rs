@@ -2,7 +2,7 @@
 
 use crate::copies::pools;
 use crate::pool::{Bench, contract};
-use harness::{Memcached, Proxy};
+use harness::{Memcached, Proxy, wait_until};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{Mode, NodeSpec, Placement, Policy};
 use memring_pool::item::KeyRule;
@@ -32,7 +32,7 @@ pub(crate) fn copied(name: &str, mode: Mode, ports: &[u16]) -> Bench {
         let mut spec = NodeSpec::tcp("127.0.0.1", *port);
         spec.op_timeout = Duration::from_millis(400);
         spec.connect_timeout = Duration::from_millis(400);
-        spec.retry_interval = 0;
+        spec.retry_interval = 1;
         bench.pool.add(spec, &mut bench.directory);
     }
     bench
@@ -158,6 +158,10 @@ fn a_killed_node_loses_no_acknowledged_set_also_when_it_is_back_empty() {
             }
             assert!(bench.pool.counts().alone > 0);
             nodes[turn].restart();
+            assert!(wait_until(Duration::from_secs(10), || {
+                bench.get("k0");
+                bench.pool.is_up(turn)
+            }));
             for (n, key) in keys.iter().enumerate() {
                 let now = turn + usize::from(n % 2 == 0);
                 assert_eq!(
@@ -182,7 +186,7 @@ fn a_killed_node_loses_no_acknowledged_set_also_when_it_is_back_empty() {
 fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
     for nodes in pools() {
         let mut bench = synced("hung", &ports(&nodes));
-        let keys: Vec<String> = (0..60).map(|n| format!("k{n}")).collect();
+        let keys: Vec<String> = (0..30).map(|n| format!("k{n}")).collect();
         for key in &keys {
             assert_eq!(bench.store(Store::Set, key, b"old", 0), Outcome::Done);
         }
@@ -196,6 +200,8 @@ fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
                 }
             }
             nodes[frozen].resume();
+            let before = bench.pool.counts().handed_over;
+            // While it is left alone, and when it is back.
             for (n, key) in keys.iter().enumerate() {
                 let now = match n % 3 {
                     0 => text("new"),
@@ -204,7 +210,13 @@ fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
                 };
                 assert_eq!(bench.get(key), now, "{key}, {frozen} is back");
             }
-            assert!(bench.pool.counts().handed_over > 0);
+            assert!(wait_until(Duration::from_secs(10), || {
+                bench.get("k0");
+                bench.pool.counts().handed_over > before
+            }));
+            for key in &keys {
+                bench.get(key);
+            }
             // Nor does it on the node itself, once the others are asked no more.
             for (n, key) in keys.iter().enumerate() {
                 let raw = nodes[frozen].raw(format!("get {key}\r\n"), "END\r\n");
@@ -347,7 +359,13 @@ fn after_a_flush_no_copy_brings_a_value_back() {
         for key in &keys {
             assert_eq!(bench.get(key), None, "{key}");
         }
-        assert_eq!(bench.pool.counts().emptied, 1);
+        assert!(wait_until(Duration::from_secs(10), || {
+            assert_eq!(bench.get(&keys[0]), None);
+            bench.pool.counts().emptied == 1
+        }));
+        for key in &keys {
+            assert_eq!(bench.get(key), None, "{key}");
+        }
         assert_eq!(nodes[1].stored(&keys[0]), None);
     }
 }

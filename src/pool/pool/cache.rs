@@ -23,7 +23,9 @@ use super::copies::clock;
 use super::round::{Answer, Copy, Line, Put, Value, What};
 use crate::call::{Call, Limits, Outcome, Verb};
 use crate::config::Mode;
+use crate::counters::Counter;
 use crate::replica::{TOMBSTONE_EXTRA, Version};
+use crate::shared;
 use crate::wire::Store;
 use crate::wire::copied::{HEADED, Life, Over, TOMBSTONE};
 use crate::wire::fenced::Header;
@@ -195,7 +197,9 @@ impl Pool {
         }
         let stored = self.round(call, &repairs, now);
         let stored = stored.iter().filter(|answer| **answer == Answer::Done);
-        self.counts.repairs += stored.count() as u64;
+        let stored = stored.count() as u64;
+        self.counts.repairs += stored;
+        shared::count_many(Counter::Repairs, stored);
     }
 
     /// set(): to all live copies, whatever they have.
@@ -317,7 +321,7 @@ impl Pool {
         // Who may have it and did not say so is told when it is back.
         self.miss(call, entry, &lost);
         if stored == 1 && plan.live.len() + plan.away.len() > 1 {
-            self.counts.alone += 1;
+            self.count_alone();
         }
         call.settle_anew(
             entry,
@@ -329,6 +333,12 @@ impl Pool {
                 Outcome::Lost
             },
         );
+    }
+
+    /// Counts a write that one node alone took.
+    pub(super) fn count_alone(&mut self) {
+        self.counts.alone += 1;
+        shared::count(Counter::OneCopyWrites);
     }
 
     pub(super) fn owner_of(&mut self, call: &Call, entry: usize) -> usize {

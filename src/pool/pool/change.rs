@@ -58,16 +58,24 @@ struct Chosen {
     decider: usize,
 }
 
+/// What the looks of a call lead to.
+#[derive(Default)]
+struct Decided {
+    chosen: Vec<Chosen>,
+    touched: Vec<(Way, Copy, Outcome)>,
+    repairs: Vec<Line>,
+}
+
 impl Pool {
     /// Runs a call whose verb depends on what is stored.
     pub(super) fn change_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
         let mut open: Vec<usize> = (0..call.entries.len()).collect();
         for turn in 0..TURNS {
             let ways = self.look_all(call, &open, now);
-            let (chosen, touched, repairs) = self.decide_all(call, verb, ways);
-            self.repair(call, repairs, now);
-            self.touch_all(call, &touched, now);
-            open = self.store_all(call, verb, chosen, now);
+            let decided = self.decide_all(call, verb, ways);
+            self.repair(call, decided.repairs, now);
+            self.touch_all(call, &decided.touched, now);
+            open = self.store_all(call, verb, decided.chosen, now);
             if open.is_empty() {
                 return;
             }
@@ -98,13 +106,8 @@ impl Pool {
             .collect()
     }
 
-    fn decide_all(
-        &mut self,
-        call: &mut Call,
-        verb: Verb,
-        ways: Vec<Way>,
-    ) -> (Vec<Chosen>, Vec<(Way, Copy, Outcome)>, Vec<Line>) {
-        let (mut chosen, mut touched, mut repairs) = (Vec::new(), Vec::new(), Vec::new());
+    fn decide_all(&mut self, call: &mut Call, verb: Verb, ways: Vec<Way>) -> Decided {
+        let mut decided = Decided::default();
         for way in ways {
             let Some(decider) = way.plan.live.first().copied() else {
                 call.settle_anew(way.entry, Outcome::Lost);
@@ -115,12 +118,13 @@ impl Pool {
             match decision {
                 Decision::Settle(outcome) => {
                     if let Some(copy) = stored {
-                        repairs.extend(self.repairs(call, way.entry, &way.seen, copy));
+                        let repairs = self.repairs(call, way.entry, &way.seen, copy);
+                        decided.repairs.extend(repairs);
                     }
                     call.settle_anew(way.entry, outcome);
                 }
-                Decision::Touch(copy, outcome) => touched.push((way, copy, outcome)),
-                Decision::Store(put, outcome) => chosen.push(Chosen {
+                Decision::Touch(copy, outcome) => decided.touched.push((way, copy, outcome)),
+                Decision::Store(put, outcome) => decided.chosen.push(Chosen {
                     way,
                     put,
                     outcome,
@@ -128,7 +132,7 @@ impl Pool {
                 }),
             }
         }
-        (chosen, touched, repairs)
+        decided
     }
 
     /// What becomes of one key, of which `stored` is the newest copy.
@@ -284,7 +288,7 @@ impl Pool {
         for one in won {
             let copies = stored.get(one.way.entry).copied().unwrap_or(1);
             if copies == 1 && one.way.plan.live.len() + one.way.plan.away.len() > 1 {
-                self.counts.alone += 1;
+                self.count_alone();
             }
             call.settle_anew(one.way.entry, one.outcome);
         }

@@ -18,7 +18,7 @@ use super::round::{Answer, Line, What};
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
 use crate::item::KeyRule;
-use crate::shared::{self, missed::Miss};
+use crate::shared::{self, Miss};
 use crate::wire::{Expect, classic};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -147,13 +147,7 @@ impl Pool {
 
     /// Drops these keys on a node and adds what the others have of them; false when it
     /// does not answer.
-    fn drop_keys(
-        &mut self,
-        member: usize,
-        keys: &[&[u8]],
-        call: &mut Call,
-        now: Instant,
-    ) -> bool {
+    fn drop_keys(&mut self, member: usize, keys: &[&[u8]], call: &mut Call, now: Instant) -> bool {
         call.reset(Verb::Delete);
         let rule = KeyRule::default();
         for key in keys {
@@ -195,7 +189,10 @@ impl Pool {
 
     /// Pool and node as one word: what the processes of a host agree on.
     fn whose(&self, member: usize) -> u64 {
-        let node = self.members.get(member).map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
+        let node = self
+            .members
+            .get(member)
+            .map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
         shared::name_of(&[self.policy.name.as_bytes(), b"\0", node.as_bytes()].concat())
     }
 }

@@ -134,7 +134,7 @@ impl Copy {
 impl Pool {
     /// Says all `lines` at once; their answers, in the same order.
     pub(super) fn round(&mut self, call: &mut Call, lines: &[Line], now: Instant) -> Vec<Answer> {
-        self.meet(call, lines, now);
+        self.ask_versions(call, lines, now);
         let first = call.used;
         let mut places: Vec<Option<(usize, usize)>> = Vec::with_capacity(lines.len());
         for line in lines {
@@ -193,7 +193,7 @@ impl Pool {
     }
 
     /// Asks the servers that a value goes to, and that nobody asked yet, what they take.
-    fn meet(&mut self, call: &mut Call, lines: &[Line], now: Instant) {
+    fn ask_versions(&mut self, call: &mut Call, lines: &[Line], now: Instant) {
         let mut strangers: Vec<usize> = Vec::new();
         for line in lines {
             if needs_versions(line)
