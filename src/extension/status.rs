@@ -83,7 +83,8 @@ pub(crate) fn whole() -> Fact {
 /// One pool, with what its nodes say of themselves now.
 fn named(name: &[u8]) -> Result<Fact, Error> {
     let wish = session_wish(name)?;
-    let copied = wish.topology.policy.mode != Mode::Single;
+    // Only pools of sessions have records.
+    let copied = wish.topology.policy.mode == Mode::Fenced;
     let mut pool = Pool::new(wish.topology.policy);
     registry::with(|nodes| {
         for spec in wish.topology.nodes {

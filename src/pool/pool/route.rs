@@ -90,7 +90,8 @@ impl Pool {
         let plan = match (self.policy.mode, op) {
             (Mode::Single, Op::Session) => self.session_plan(&wire, limits),
             (Mode::Single, _) => self.single_plan(op, &wire, limits),
-            (_, _) => self.copied_plan(op, &wire),
+            (Mode::Sync, _) => self.cache_plan(op, &wire),
+            (Mode::Fenced, _) => self.copied_plan(op, &wire),
         };
         let long = rule.prefix.len() + key.len() > KEY_MAX;
         let long_key = long.then_some(match rule.long {
@@ -344,6 +345,41 @@ impl Pool {
                 away => format!("; {away} not asked now: listed as absent, and mended when back"),
             };
             format!("mode {mode}: {}{away}", parts.join("; "))
+        };
+        Plan { places, reason }
+    }
+
+    /// A value in mode sync: all copies are written, the owner is read.
+    fn cache_plan(&mut self, op: Op, key: &[u8]) -> Plan {
+        let copies = self.copies_kept().unwrap_or_default();
+        let nodes = self.preferred(key, copies);
+        let (reads, writes) = (op == Op::Get, op != Op::Get);
+        let mut read = false;
+        let mut places = Vec::with_capacity(nodes.len());
+        for (number, node) in (1..).zip(&nodes) {
+            let usable = self.seems_usable(*node);
+            places.push(Place {
+                node: *node,
+                role: if number == 1 { "owner" } else { "copy" },
+                reads: reads && usable && !read,
+                writes: writes && usable,
+                why: format!(
+                    "copy {number} of {} by {}",
+                    nodes.len(),
+                    self.policy.placement.word()
+                ),
+            });
+            read |= usable;
+        }
+        let mode = self.policy.mode.word();
+        let reason = if !read {
+            format!("none of its {} nodes can be asked", nodes.len())
+        } else if reads {
+            format!("mode {mode}: the owner is read, a copy on an error or a miss")
+        } else {
+            format!(
+                "mode {mode}: every copy that can be asked is written before the caller is told"
+            )
         };
         Plan { places, reason }
     }

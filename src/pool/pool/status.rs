@@ -50,10 +50,13 @@ impl Pool {
     /// Copies of each session in a copied mode; in mode single the settings say how many.
     pub(crate) fn copies_kept(&self) -> Option<usize> {
         let policy = self.policy();
-        (policy.mode != Mode::Single).then(|| {
-            let most = self.len().min(crate::replica::PREFERRED);
-            policy.copies.unwrap_or(most)
-        })
+        let nodes = self.len();
+        let usual = match policy.mode {
+            Mode::Single => return None,
+            Mode::Sync => super::cache::COPIES,
+            Mode::Fenced => crate::replica::PREFERRED,
+        };
+        Some(policy.copies.unwrap_or(usual).min(nodes))
     }
 
     fn node_facts(&self, index: usize) -> Vec<Pair> {
