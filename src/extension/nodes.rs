@@ -479,11 +479,13 @@ fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thr
         }
         state.pool = Pool::new(policy);
         registry::with(|nodes| {
-            topology
+            let last = topology
                 .nodes
                 .into_iter()
                 .map(|spec| state.pool.add(spec, nodes))
-                .last()
+                .last();
+            state.pool.came_from(&topology.previous, nodes);
+            last
         })
     });
     match index.flatten() {

@@ -9,9 +9,9 @@
 //! `single` mode is pecl-memcache's: the owner, copies on the nodes its failover
 //! sequence names, reads from one node only.
 
-pub mod commit;
 mod cache;
 mod change;
+pub mod commit;
 pub mod copies;
 mod fenced;
 mod hints;
@@ -26,6 +26,8 @@ mod settle;
 pub mod status;
 mod swift;
 pub mod window;
+
+pub(crate) use fenced::NOTE;
 
 use crate::call::{Call, Event, Limits, Verb};
 use crate::config::{Mode, NodeSpec, Policy, Protocol};

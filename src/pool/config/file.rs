@@ -14,7 +14,8 @@
 
 use super::address::{Schemes, clean, shown};
 use super::{
-    ALL, HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path, step,
+    ALL, HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path,
+    step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};

@@ -10,6 +10,10 @@ use crate::call::{Call, Outcome, Verb};
 use crate::error::{Error, Kind};
 use crate::replica::{Found, Open, PREFERRED, Rules, Wish, record_key};
 
+/// Stands behind the data of a session that pecl's place has, too (`session::migrate`); PHP's
+/// own formats never end so.
+pub(crate) const NOTE: &[u8] = b"\0memring:pecl";
+
 impl Pool {
     /// Runs a call on a pool of copied sessions.
     pub(super) fn run_fenced(&mut self, call: &mut Call, verb: Verb) {
@@ -25,7 +29,8 @@ impl Pool {
 
     fn read_session(&mut self, call: &mut Call, entry: usize) -> Outcome {
         let key = call.wire_key(entry).to_vec();
-        let nodes = self.preferred(&key, PREFERRED);
+        let lists = self.lists(&key);
+        let nodes = &lists.nodes;
         let wish = Wish {
             nodes: nodes.iter().map(|node| self.ring_name(*node)).collect(),
             copies: self.policy.copies.unwrap_or(PREFERRED),
@@ -38,18 +43,18 @@ impl Pool {
         let name = &self.policy.name;
         let record_key = record_key((!name.is_empty()).then_some(name.as_str()));
         let mut out = Vec::new();
-        let mut open = Open::new(wish, clock(), &mut out);
+        let mut open = Open::over(wish, lists.parts.clone(), clock(), &mut out);
         let task = Task {
             key: &key,
             record_key: &record_key,
-            nodes: &nodes,
+            nodes,
         };
         self.drive(&mut open, out, task, call);
         match open.outcome().map(|opened| opened.found) {
             Some(Found::Value(data)) => Outcome::Hit {
                 flags: 0,
                 cas: 0,
-                value: call.keep_value(&data),
+                value: call.keep_value(data.strip_suffix(NOTE).unwrap_or(&data)),
             },
             Some(Found::Nothing) => Outcome::NotFound,
             _ => Outcome::Lost,

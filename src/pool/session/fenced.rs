@@ -16,6 +16,7 @@ use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
 use crate::lease::{self, Lease, Queue};
+pub(super) use crate::pool::NOTE;
 use crate::pool::Pool;
 use crate::pool::copies::{Task, clock, host_name};
 use crate::pool::window::Lists;
@@ -26,10 +27,6 @@ use crate::replica::{
 use crate::shared;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Stands behind the data of a session that pecl's place has, too (see `migrate`); PHP's own
-/// formats never end so.
-pub(super) const NOTE: &[u8] = b"\0memring:pecl";
 
 /// What was stored without the note, and whether it had one.
 pub(super) fn plain(stored: &[u8]) -> (&[u8], bool) {
