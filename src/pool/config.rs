@@ -165,7 +165,9 @@ impl Wish {
             };
         }
         let mode = policy.mode.word();
-        if nodes.len() < 2 {
+        // Of a backup it counts only that there is one: its nodes come later.
+        let count = nodes.len() + policy.backup.min(1);
+        if count < 2 {
             return refuse(
                 format!("mode {mode} needs two nodes or more"),
                 "Add a node, best two, or write mode = \"single\"",
@@ -190,9 +192,9 @@ impl Wish {
                 );
             }
             Some(_) if policy.mode == Mode::Fenced => {}
-            Some(copies) if copies != ALL && copies > nodes.len() => {
+            Some(copies) if copies != ALL && copies > count => {
                 return refuse(
-                    format!("copies = {copies} is more than the {} nodes", nodes.len()),
+                    format!("copies = {copies} is more than the {count} nodes"),
                     "Write copies = 2, or copies = \"all\" for one on every node",
                 );
             }
@@ -309,4 +311,22 @@ pub struct Policy {
     pub keys: KeyRule,
     /// Two characters, like `{}`: only what stands between them is hashed for placement.
     pub tag: Option<[u8; 2]>,
+    /// How many of the pool's nodes, the last ones, are its backup's: they have the last copy
+    /// of each value, on a ring of their own.
+    pub backup: usize,
+    /// What holds for keys that begin with something, the longest beginnings first.
+    pub rules: Vec<Rule>,
+}
+
+/// What holds for keys that begin with `prefix`, where it is another than for the pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The beginning, without the pool's own prefix; never empty.
+    pub prefix: Vec<u8>,
+    /// Its mode, `Single` or `Sync`; `None` for the pool's.
+    pub mode: Option<Mode>,
+    /// Copies; `None` for the pool's.
+    pub copies: Option<usize>,
+    /// Indices of the nodes it is kept on; empty for all.
+    pub nodes: Vec<usize>,
 }

@@ -20,6 +20,7 @@ mod places;
 mod reads;
 pub mod records;
 pub mod resync;
+mod rings;
 mod round;
 pub mod route;
 mod settle;
@@ -49,6 +50,8 @@ pub struct Pool {
     policy: Policy,
     members: Vec<Member>,
     ring: Option<Ring>,
+    /// Those of the policy's rules and of its backup, in that order; see `rings`.
+    rings: Vec<rings::Part>,
     /// Nodes passed over for somebody else's mark, to be told of.
     skipped: Vec<usize>,
     /// The node list before this one, while both are used.
@@ -111,6 +114,7 @@ impl Pool {
             policy,
             members: Vec::new(),
             ring: None,
+            rings: Vec::new(),
             skipped: Vec::new(),
             window: None,
             committed: Rc::default(),
@@ -163,6 +167,7 @@ impl Pool {
             spec,
         });
         self.ring = None;
+        self.rings.clear();
         self.members.len() - 1
     }
 
@@ -255,8 +260,9 @@ impl Pool {
         }
         let now = Instant::now();
         match self.policy.mode {
-            Mode::Single => self.run_plain(call, verb, now),
-            Mode::Sync => self.run_copied(call, verb, now),
+            Mode::Single if self.policy.rules.is_empty() => self.run_plain(call, verb, now),
+            Mode::Single | Mode::Sync if self.is_plain(call) => self.run_plain(call, verb, now),
+            Mode::Single | Mode::Sync => self.run_copied(call, verb, now),
             Mode::Fenced => self.run_fenced(call, verb),
         }
     }
@@ -550,8 +556,10 @@ impl Pool {
     fn ring(&mut self) -> &Ring {
         let (members, policy) = (&self.members, &self.policy);
         self.ring.get_or_insert_with(|| {
+            let own = members.len().saturating_sub(policy.backup);
             let nodes: Vec<RingNode<'_>> = members
                 .iter()
+                .take(own)
                 .map(|m| RingNode {
                     name: m.spec.id.as_deref().unwrap_or(&m.name),
                     weight: m.spec.weight,

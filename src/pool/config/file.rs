@@ -9,8 +9,10 @@
 //!
 //! Read whole or refused whole: one mistake anywhere, and no pool of it is used; the
 //! message names file, line and remedy. Connections of its pools are persistent unless a
-//! node says `persistent=0`. What the design has for later (backup, prefix rules)
-//! is known by name and refused, so that nobody believes it works.
+//! node says `persistent=0`. What is for later (previous) is known by name and refused, so
+//! that nobody believes it works.
+
+mod rules;
 
 use super::address::{Schemes, clean, shown};
 use super::{
@@ -96,7 +98,7 @@ impl File {
                 .hint(SHAPE)
         })?;
         let mut pools = BTreeMap::new();
-        for (pool, raw) in raw.pool {
+        for (pool, raw) in &raw.pool {
             let mut wish = raw
                 .get_ref()
                 .read(&at)
@@ -105,11 +107,19 @@ impl File {
                     None => error.at(&format!(
                         "{}: [pool.{}]",
                         at(raw.span().start),
-                        clean(&pool)
+                        clean(pool)
                     )),
                 })?;
-            wish.topology.policy.name.clone_from(&pool);
-            pools.insert(pool, wish);
+            wish.topology.policy.name.clone_from(pool);
+            pools.insert(pool.clone(), wish);
+        }
+        let own = pools.clone();
+        for (name, wish) in &mut pools {
+            let backup = raw.pool.get(name).and_then(|raw| raw.get_ref().backup.as_ref());
+            if let Some(backup) = backup {
+                rules::back_up(wish, backup.get_ref(), &own)
+                    .map_err(|error| error.at(&at(backup.span().start)))?;
+            }
         }
         if pools.is_empty() {
             return Err(Error::new(Kind::Config, "the file names no pool")
@@ -202,9 +212,10 @@ struct RawPool {
     epoch: Option<Spanned<i64>>,
     previous_nodes: Option<Spanned<Vec<Spanned<String>>>>,
     copies: Option<Spanned<toml::Value>>,
+    backup: Option<Spanned<String>>,
+    #[serde(default)]
+    prefix: BTreeMap<String, Spanned<rules::RawRule>>,
     // Known by name only.
-    backup: Option<Spanned<toml::Value>>,
-    prefix: Option<Spanned<toml::Value>>,
     previous: Option<Spanned<toml::Value>>,
 }
 
@@ -212,8 +223,6 @@ impl RawPool {
     /// The pool; `at` names the place of an offset. An error without a node has no line of its own.
     fn read(&self, at: &dyn Fn(usize) -> String) -> Result<Wish, Error> {
         let later = [
-            ("backup", &self.backup),
-            ("prefix", &self.prefix),
             ("previous", &self.previous),
         ];
         for (name, value) in later {
@@ -244,12 +253,14 @@ impl RawPool {
             return Err(Error::new(Kind::Config, "nodes is empty")
                 .hint("Write nodes = [\"tcp://127.0.0.1:11211\"]"));
         }
+        wish.topology.policy.backup = usize::from(self.backup.is_some());
         wish.check()?;
         self.read_step(at, &mut wish)?;
         if let Some(from) = &self.migrate_from {
             step::migrate(from.get_ref(), &mut wish.topology)
                 .map_err(|error| error.at(&at(from.span().start)))?;
         }
+        wish.topology.policy.rules = rules::read(&self.prefix, &wish.topology, at)?;
         Ok(wish)
     }
 

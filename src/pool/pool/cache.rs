@@ -20,6 +20,7 @@
 
 use super::Pool;
 use super::copies::clock;
+use super::rings::Plan;
 use super::round::{Answer, Copy, Line, Put, Value, What};
 use crate::call::{Call, Limits, Outcome, Verb};
 use crate::config::Mode;
@@ -40,15 +41,6 @@ const TOMBSTONE_LIFE: u32 = TOMBSTONE_EXTRA;
 /// Seconds it lives where a copy is away: that one may come back with the value.
 const TOMBSTONE_LIFE_AWAY: u32 = 24 * 60 * 60;
 
-/// Where a key's copies are, as this call sees it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Plan {
-    /// Nodes that are asked, the owner first.
-    pub(super) live: Vec<usize>,
-    /// Nodes that would be, were they not left alone.
-    pub(super) away: Vec<usize>,
-}
-
 impl Pool {
     /// Runs a call on a pool that keeps copies of its values.
     pub(super) fn run_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
@@ -62,35 +54,47 @@ impl Pool {
         self.tell_skipped(call);
     }
 
-    /// The nodes of key number `entry`, owner first.
-    pub(super) fn plan(&mut self, call: &Call, entry: usize, now: Instant) -> Plan {
-        let copies = self.policy.copies.unwrap_or(COPIES);
-        let mut plan = Plan::default();
-        for member in self.preferred(call.wire_key(entry), copies) {
-            if self.allows(member, now) {
-                plan.live.push(member);
-            } else {
-                plan.away.push(member);
-            }
-        }
-        plan
-    }
-
     /// Reads: the owner as any pool does it, then the copies for what it did not have.
     fn read_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
-        let said = call.limits;
-        call.limits = Limits {
-            copies: 1,
-            failover: false,
-            attempts: 1,
-        };
-        self.run_plain(call, verb, now);
-        call.limits = said;
+        if self.has_parts() {
+            // The owner is for the rules to say: all are asked, the owner first in line.
+            let all: Vec<usize> = (0..call.entries.len()).collect();
+            self.read_owners(call, &all, now);
+        } else {
+            let said = call.limits;
+            call.limits = Limits {
+                copies: 1,
+                failover: false,
+                attempts: 1,
+            };
+            self.run_plain(call, verb, now);
+            call.limits = said;
+        }
         let missing: Vec<usize> = (0..call.entries.len())
             .filter(|entry| self.is_missing(call, *entry))
             .collect();
         if !missing.is_empty() {
             self.read_copies(call, &missing, now);
+        }
+    }
+
+    /// Asks the owner of each key, where rules say which that is.
+    fn read_owners(&mut self, call: &mut Call, entries: &[usize], now: Instant) {
+        let mut lines = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let owner = self.owner_of(call, *entry);
+            if self.allows(owner, now) {
+                lines.push(look(*entry, owner, true));
+            }
+        }
+        let answers = self.round(call, &lines, now);
+        for (line, answer) in lines.iter().zip(answers) {
+            let outcome = match answer {
+                Answer::Found(copy) => hit(copy),
+                Answer::Miss => Outcome::NotFound,
+                _ => continue,
+            };
+            call.settle_anew(line.entry, outcome);
         }
     }
 
@@ -208,7 +212,10 @@ impl Pool {
         let mut plans = Vec::with_capacity(call.entries.len());
         for entry in 0..call.entries.len() {
             let plan = self.plan(call, entry, now);
-            let version = self.next_version(clock(), Version(0));
+            let version = match plan.plain {
+                true => Version(0),
+                false => self.next_version(clock(), Version(0)),
+            };
             let details = call.details(entry);
             lines.extend(plan.live.iter().map(|member| Line {
                 entry,
@@ -221,7 +228,6 @@ impl Pool {
                     value: Value::Said,
                 }),
             }));
-            self.miss(call, entry, &plan.away);
             plans.push(plan);
         }
         let answers = self.round(call, &lines, now);
@@ -237,16 +243,18 @@ impl Pool {
         let mut plans = Vec::with_capacity(call.entries.len());
         for entry in 0..call.entries.len() {
             let plan = self.plan(call, entry, now);
-            let tombstone = self.tombstone(!plan.away.is_empty());
+            let what = match plan.plain {
+                true => What::Remove,
+                false => What::Put(self.tombstone(!plan.away.is_empty())),
+            };
             for member in &plan.live {
                 lines.push(look(entry, *member, false));
                 lines.push(Line {
                     entry,
                     member: *member,
-                    what: What::Put(tombstone.clone()),
+                    what: what.clone(),
                 });
             }
-            self.miss(call, entry, &plan.away);
             plans.push(plan);
         }
         let answers = self.round(call, &lines, now);
@@ -260,7 +268,9 @@ impl Pool {
                 .map(|(_, answer)| answer)
                 .any(|answer| matches!(answer, Answer::Found(copy) if !copy.gone));
             let lost = silent(&puts);
-            self.miss(call, entry, &lost);
+            if lost.len() < puts.len() {
+                self.miss_write(call, entry, &plan, &lost);
+            }
             let outcome = if lost.len() == puts.len() {
                 Outcome::Lost
             } else if puts.iter().any(|(_, a)| *a == Answer::Refused) {
@@ -270,7 +280,7 @@ impl Pool {
             } else {
                 Outcome::NotFound
             };
-            if !lost.is_empty() && plan.away.is_empty() {
+            if !lost.is_empty() && plan.away.is_empty() && !plan.plain {
                 // It may come back with the value: the others must remember for longer.
                 let tombstone = self.tombstone(true);
                 let rest = plan.live.iter().filter(|member| !lost.contains(member));
@@ -318,9 +328,11 @@ impl Pool {
         let count = |wanted: Answer| seen.iter().filter(|(_, a)| *a == wanted).count();
         let (stored, refused) = (count(Answer::Done), count(Answer::Refused));
         let lost = silent(seen);
-        // Who may have it and did not say so is told when it is back.
-        self.miss(call, entry, &lost);
-        if stored == 1 && plan.live.len() + plan.away.len() > 1 {
+        if stored > 0 {
+            // Who may have it and did not say so is told when it is back, as who was away.
+            self.miss_write(call, entry, plan, &lost);
+        }
+        if stored == 1 && !plan.plain && plan.live.len() + plan.away.len() > 1 {
             self.count_alone();
         }
         call.settle_anew(
@@ -341,16 +353,9 @@ impl Pool {
         shared::count(Counter::OneCopyWrites);
     }
 
-    pub(super) fn owner_of(&mut self, call: &Call, entry: usize) -> usize {
-        self.preferred(call.wire_key(entry), 1)
-            .first()
-            .copied()
-            .unwrap_or(0)
-    }
-
     /// True when this pool's values have copies with versions.
     pub(super) fn is_copied(&self) -> bool {
-        self.policy.mode == Mode::Sync
+        self.policy.mode == Mode::Sync || self.policy.rules.iter().any(|rule| rule.mode == Some(Mode::Sync))
     }
 }
 

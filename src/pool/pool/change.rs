@@ -15,7 +15,8 @@
 //! a clock that is ahead does not outlive its owner.
 
 use super::Pool;
-use super::cache::{Plan, by_entry, hit, look, newest, silent};
+use super::cache::{by_entry, hit, look, newest, silent};
+use super::rings::Plan;
 use super::copies::clock;
 use super::round::{Answer, Copy, Line, Put, Value, What};
 use crate::call::{Call, Outcome, Verb};
@@ -114,7 +115,10 @@ impl Pool {
                 continue;
             };
             let stored = newest(&way.seen).map(|(_, copy)| copy);
-            let decision = self.decide(call, verb, way.entry, decider, stored);
+            let mut decision = self.decide(call, verb, way.entry, decider, stored);
+            if let (Decision::Store(put, _), true) = (&mut decision, way.plan.plain) {
+                put.version = Version(0);
+            }
             match decision {
                 Decision::Settle(outcome) => {
                     if let Some(copy) = stored {
@@ -229,7 +233,6 @@ impl Pool {
         }
         let mut lines = Vec::with_capacity(chosen.len());
         for one in &chosen {
-            self.miss(call, one.way.entry, &one.way.plan.away);
             lines.push(over_seen(&one.way, one.decider, &one.put));
         }
         let answers = self.round(call, &lines, now);
@@ -237,11 +240,16 @@ impl Pool {
         for (one, answer) in chosen.into_iter().zip(answers) {
             let entry = one.way.entry;
             match answer {
-                Answer::Done => won.push(one),
+                Answer::Done => {
+                    self.miss_write(call, entry, &one.way.plan, &[]);
+                    won.push(one);
+                }
                 Answer::Refused => call.settle_anew(entry, Outcome::Refused),
                 Answer::Lost => {
                     // It may have been stored, and said twice it would count twice.
-                    self.miss(call, entry, &[one.decider]);
+                    if one.way.plan.live.len() > 1 {
+                        self.miss(call, entry, &[one.decider]);
+                    }
                     call.settle_anew(entry, Outcome::Lost);
                 }
                 // What was looked at is not there any more.
@@ -353,7 +361,6 @@ impl Pool {
                 }
                 lines.push(line);
             }
-            self.miss(call, way.entry, &way.plan.away);
         }
         if lines.is_empty() {
             return;
@@ -363,7 +370,9 @@ impl Pool {
         for (way, _, outcome) in touched {
             let seen = found.get(way.entry).map(Vec::as_slice).unwrap_or_default();
             let lost = silent(seen);
-            self.miss(call, way.entry, &lost);
+            if lost.len() < seen.len() {
+                self.miss_write(call, way.entry, &way.plan, &lost);
+            }
             let outcome = if lost.len() == seen.len() {
                 Outcome::Lost
             } else {

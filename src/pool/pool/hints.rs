@@ -14,6 +14,7 @@
 
 use super::Pool;
 use super::cache::{by_entry, look, newest};
+use super::rings::Plan;
 use super::round::{Answer, Line, What};
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
@@ -59,6 +60,16 @@ impl Pool {
             self.counts.missed += 1;
             shared::count(Counter::MissedKeys);
             self.keep(*member, call.wire_key(entry));
+        }
+    }
+
+    /// The same after a write that some node took: for those that are left alone, and for
+    /// those that did not answer. Who took nothing loses nothing, or a value would be dropped
+    /// that nobody else has.
+    pub(super) fn miss_write(&mut self, call: &Call, entry: usize, plan: &Plan, lost: &[usize]) {
+        if !plan.plain {
+            self.miss(call, entry, &plan.away);
+            self.miss(call, entry, lost);
         }
     }
 

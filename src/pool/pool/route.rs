@@ -88,6 +88,9 @@ impl Pool {
         }
         let placed_by = shown(self.ring().hashed(&wire));
         let plan = match (self.policy.mode, op) {
+            (Mode::Single | Mode::Sync, Op::Get | Op::Set | Op::Delete) if !self.is_alone(&wire) => {
+                self.cache_plan(op, &wire)
+            }
             (Mode::Single, Op::Session) => self.session_plan(&wire, limits),
             (Mode::Single, _) => self.single_plan(op, &wire, limits),
             (Mode::Sync, _) => self.cache_plan(op, &wire),
@@ -351,8 +354,7 @@ impl Pool {
 
     /// A value in mode sync: all copies are written, the owner is read.
     fn cache_plan(&mut self, op: Op, key: &[u8]) -> Plan {
-        let copies = self.copies_kept().unwrap_or_default();
-        let nodes = self.preferred(key, copies);
+        let (nodes, _) = self.homes(key);
         let (reads, writes) = (op == Op::Get, op != Op::Get);
         let mut read = false;
         let mut places = Vec::with_capacity(nodes.len());

@@ -1,0 +1,200 @@
+//! Backups and rules for prefixes: what a pool of the file says beside its own nodes and mode.
+//!
+//! ```toml
+//! [pool.cache]
+//! nodes  = ["memcached://10.0.0.1?id=a", "memcached://10.0.0.2?id=b"]
+//! mode   = "sync"
+//! backup = "spare"                            # the last copy lies on a node of pool spare
+//! prefix."page:" = { mode = "single" }        # the longest prefix wins
+//! prefix."cfg:"  = { copies = "all", nodes = ["a", "b"] }
+//! ```
+
+use super::super::{ALL, Mode, Rule, Topology, Wish, options};
+use super::{clean, read_copies};
+use crate::error::{Error, Kind};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+/// One rule as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    mode: Option<Spanned<String>>,
+    copies: Option<Spanned<toml::Value>>,
+    nodes: Option<Vec<Spanned<String>>>,
+}
+
+/// The rules of a pool, the longest prefixes first.
+///
+/// # Errors
+/// `Kind::Config` with the line: an empty prefix, a mode that is none for a cache, a node that
+/// is not the pool's or named twice, more copies than nodes, rules in a pool of sessions.
+pub(super) fn read(
+    raw: &BTreeMap<String, Spanned<RawRule>>,
+    topology: &Topology,
+    at: &dyn Fn(usize) -> String,
+) -> Result<Vec<Rule>, Error> {
+    let mut rules = Vec::with_capacity(raw.len());
+    for (prefix, raw) in raw {
+        let place = at(raw.span().start);
+        if topology.policy.mode == Mode::Fenced {
+            return Err(refuse(
+                "prefix is for caches, and this pool keeps sessions".to_owned(),
+                "Write it in a pool with mode = \"sync\" or \"single\"",
+            )
+            .at(&place));
+        }
+        if prefix.is_empty() {
+            return Err(refuse(
+                "a prefix is empty".to_owned(),
+                "Write mode and copies of all keys beside nodes",
+            )
+            .at(&place));
+        }
+        let rule = one(prefix, raw.get_ref(), topology, at).map_err(|error| match error.node() {
+            Some(_) => error,
+            None => error.at(&place),
+        })?;
+        rules.push(rule);
+    }
+    rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
+    Ok(rules)
+}
+
+fn one(
+    prefix: &str,
+    raw: &RawRule,
+    topology: &Topology,
+    at: &dyn Fn(usize) -> String,
+) -> Result<Rule, Error> {
+    let mode = match &raw.mode {
+        None => None,
+        Some(mode) => match options::read_mode(mode.get_ref())
+            .map_err(|error| error.at(&at(mode.span().start)))?
+        {
+            Mode::Fenced => {
+                return Err(refuse(
+                    "mode fenced is for sessions, not for a prefix".to_owned(),
+                    "Write mode = \"sync\", or a pool of its own for sessions",
+                )
+                .at(&at(mode.span().start)));
+            }
+            mode => Some(mode),
+        },
+    };
+    let mut nodes = Vec::new();
+    for name in raw.nodes.iter().flatten() {
+        let known = |node: &super::super::NodeSpec| node.id.clone().unwrap_or_else(|| node.name());
+        let Some(index) = topology.nodes.iter().position(|n| known(n) == *name.get_ref()) else {
+            let names: Vec<String> = topology.nodes.iter().map(known).collect();
+            return Err(refuse(
+                format!("\"{}\" is none of the pool's nodes", clean(name.get_ref())),
+                &format!("Write one of \"{}\"", names.join("\", \"")),
+            )
+            .at(&at(name.span().start)));
+        };
+        if nodes.contains(&index) {
+            return Err(refuse(
+                format!("\"{}\" is named twice", clean(name.get_ref())),
+                "Name each node once",
+            )
+            .at(&at(name.span().start)));
+        }
+        nodes.push(index);
+    }
+    let copies = match &raw.copies {
+        Some(copies) => Some(read_copies(copies, at)?),
+        None => None,
+    };
+    let rule = Rule {
+        prefix: prefix.as_bytes().to_vec(),
+        mode,
+        copies,
+        nodes,
+    };
+    check(&rule, topology)?;
+    Ok(rule)
+}
+
+fn check(rule: &Rule, topology: &Topology) -> Result<(), Error> {
+    let count = match rule.nodes.len() {
+        0 => topology.nodes.len(),
+        count => count,
+    };
+    let mode = rule.mode.unwrap_or(topology.policy.mode);
+    match (mode, rule.copies) {
+        (Mode::Single, Some(_)) => Err(refuse(
+            "copies needs a mode that keeps them".to_owned(),
+            "Write mode = \"sync\" beside it",
+        )),
+        (Mode::Single, None) => Ok(()),
+        (_, Some(copies)) if copies < 2 => Err(refuse(
+            format!("copies = {copies} keeps no copy"),
+            "Write copies = 2, or mode = \"single\"",
+        )),
+        (_, Some(copies)) if copies != ALL && copies > count => Err(refuse(
+            format!("copies = {copies} is more than the {count} nodes"),
+            "Write copies = 2, or copies = \"all\" for one on every node",
+        )),
+        _ if count < 2 => Err(refuse(
+            "copies on one node are none".to_owned(),
+            "Name two nodes or more, or write mode = \"single\"",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Gives `wish` the nodes of pool `backup` for its last copy. What that pool has for a backup
+/// itself does not count.
+///
+/// # Errors
+/// `Kind::Config`: no such pool, the pool itself, another mode than sync, or no node that is
+/// not the pool's own.
+pub(super) fn back_up(
+    wish: &mut Wish,
+    backup: &str,
+    pools: &BTreeMap<String, Wish>,
+) -> Result<(), Error> {
+    let policy = &wish.topology.policy;
+    if policy.name == backup {
+        return Err(refuse(
+            "the pool is its own backup".to_owned(),
+            "Name another pool; copies = 2 keeps a second copy in the same one",
+        ));
+    }
+    if policy.mode != Mode::Sync {
+        return Err(refuse(
+            format!("mode {} keeps no copy for a backup", policy.mode.word()),
+            "Write mode = \"sync\" beside it",
+        ));
+    }
+    let Some(other) = pools.get(backup) else {
+        let names: Vec<&str> = pools
+            .keys()
+            .map(String::as_str)
+            .filter(|name| *name != policy.name)
+            .collect();
+        return Err(refuse(
+            format!("there is no pool \"{}\" for a backup", clean(backup)),
+            &format!("Write one of \"{}\"", names.join("\", \"")),
+        ));
+    };
+    let nodes = &other.topology.nodes;
+    let own = wish.topology.nodes.len();
+    if own < 2
+        && nodes.iter().all(|node| wish.topology.nodes.iter().any(|own| own.target == node.target))
+    {
+        return Err(refuse(
+            "the backup has no other node than the pool".to_owned(),
+            "Name a pool with a node of its own",
+        ));
+    }
+    wish.topology.policy.backup = nodes.len();
+    wish.topology.nodes.extend(nodes.iter().cloned());
+    Ok(())
+}
+
+fn refuse(cause: String, hint: &str) -> Error {
+    Error::new(Kind::Config, cause).hint(hint.to_owned())
+}
