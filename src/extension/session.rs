@@ -105,6 +105,14 @@ impl Keeper {
             attempts: count(settings.attempts),
             compression: Compression::new(settings.compress_threshold, crate::nodes::SAVINGS)?,
         };
+        if !pool.policy().rules.is_empty() || pool.policy().backup > 0 {
+            return Err(Error::new(
+                Kind::Config,
+                "a pool with prefixes or a backup is for caches",
+            )
+            .at("session.save_path")
+            .hint("Write a pool of its own for sessions, with mode = \"fenced\""));
+        }
         let sessions: Box<dyn Store> = match pool.policy().mode {
             Mode::Single => Box::new(Sessions::new(pool, &prefix, old_terms)),
             Mode::Sync => {

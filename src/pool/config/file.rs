@@ -104,18 +104,17 @@ impl File {
                 .read(&at)
                 .map_err(|error| match error.node() {
                     Some(_) => error,
-                    None => error.at(&format!(
-                        "{}: [pool.{}]",
-                        at(raw.span().start),
-                        clean(pool)
-                    )),
+                    None => error.at(&format!("{}: [pool.{}]", at(raw.span().start), clean(pool))),
                 })?;
             wish.topology.policy.name.clone_from(pool);
             pools.insert(pool.clone(), wish);
         }
         let own = pools.clone();
         for (name, wish) in &mut pools {
-            let backup = raw.pool.get(name).and_then(|raw| raw.get_ref().backup.as_ref());
+            let backup = raw
+                .pool
+                .get(name)
+                .and_then(|raw| raw.get_ref().backup.as_ref());
             if let Some(backup) = backup {
                 rules::back_up(wish, backup.get_ref(), &own)
                     .map_err(|error| error.at(&at(backup.span().start)))?;
@@ -222,9 +221,7 @@ struct RawPool {
 impl RawPool {
     /// The pool; `at` names the place of an offset. An error without a node has no line of its own.
     fn read(&self, at: &dyn Fn(usize) -> String) -> Result<Wish, Error> {
-        let later = [
-            ("previous", &self.previous),
-        ];
+        let later = [("previous", &self.previous)];
         for (name, value) in later {
             if let Some(value) = value {
                 return Err(Error::new(

@@ -218,16 +218,82 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "mode = \"fenced\"",
         ),
         (
-            pool("backup = \"b\""),
-            "line 3",
-            "backup is not supported",
-            "Take it out",
+            two("mode = \"sync\"\nbackup = \"p\""),
+            "line 4",
+            "is its own backup",
+            "Name another pool",
         ),
         (
-            pool("prefix.\"+\" = { mode = \"sync\" }"),
+            two("mode = \"sync\"\nbackup = \"q\""),
+            "line 4",
+            "there is no pool \"q\" for a backup",
+            "Write one of",
+        ),
+        (
+            two("backup = \"q\"\n[pool.q]\nnodes = [\"c:1\"]"),
             "line 3",
-            "prefix is not supported",
-            "Take it out",
+            "mode single keeps no copy for a backup",
+            "mode = \"sync\"",
+        ),
+        (
+            pool("mode = \"sync\"\nbackup = \"q\"\n[pool.q]\nnodes = [\"a:1\"]"),
+            "line 4",
+            "no other node than the pool",
+            "node of its own",
+        ),
+        (
+            two("prefix.\"+\" = { mode = \"fenced\" }"),
+            "line 3",
+            "is for sessions",
+            "mode = \"sync\"",
+        ),
+        (
+            two("prefix.\"+\" = { mode = \"sync\", copies = 3 }"),
+            "line 3",
+            "copies = 3 is more than the 2 nodes",
+            "copies = 2",
+        ),
+        (
+            two("prefix.\"+\" = { copies = 2 }"),
+            "line 3",
+            "copies needs a mode",
+            "mode = \"sync\"",
+        ),
+        (
+            two("prefix.\"+\" = { mode = \"sync\", nodes = [\"c\"] }"),
+            "line 3",
+            "\"c\" is none of the pool's nodes",
+            "\"a:1\", \"b:1\"",
+        ),
+        (
+            two("prefix.\"+\" = { mode = \"sync\", nodes = [\"a:1\", \"a:1\"] }"),
+            "line 3",
+            "named twice",
+            "each node once",
+        ),
+        (
+            two("prefix.\"+\" = { mode = \"sync\", nodes = [\"a:1\"] }"),
+            "line 3",
+            "copies on one node are none",
+            "two nodes or more",
+        ),
+        (
+            two("prefix.\"\" = { mode = \"sync\" }"),
+            "line 3",
+            "a prefix is empty",
+            "beside nodes",
+        ),
+        (
+            two("prefix.\"+\" = { mod = \"sync\" }"),
+            "line 3",
+            "unknown field `mod`",
+            "[pool.NAME]",
+        ),
+        (
+            two("mode = \"fenced\"\nprefix.\"+\" = { mode = \"sync\" }"),
+            "line 4",
+            "prefix is for caches",
+            "mode = \"sync\"",
         ),
         (
             pool("previous = \"memcached://x\""),
@@ -319,6 +385,37 @@ fn a_pool_with_copies_says_its_mode_and_how_many() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn a_backup_stands_behind_the_pools_own_nodes_and_two_may_back_each_other_up() {
+    let text = "[pool.a]\nnodes = [\"a:1\"]\nmode = \"sync\"\nbackup = \"b\"\n\
+                prefix.\"x\" = { mode = \"single\" }\nprefix.\"xy:\" = { copies = \"all\" }\n\
+                [pool.b]\nnodes = [\"b:1\", \"c:1\"]\nmode = \"sync\"\nbackup = \"a\"\n";
+    let file = File::parse(
+        "f",
+        &text.replace("prefix.\"xy:\" = { copies = \"all\" }\n", ""),
+    )
+    .unwrap();
+    let names = |pool: &str| {
+        let topology = file.pool(pool).unwrap();
+        let names: Vec<String> = topology.nodes.iter().map(|node| node.name()).collect();
+        (names, topology.policy.backup)
+    };
+    assert_eq!(
+        names("a"),
+        (vec!["a:1".into(), "b:1".into(), "c:1".into()], 2)
+    );
+    assert_eq!(
+        names("b"),
+        (vec!["b:1".into(), "c:1".into(), "a:1".into()], 1)
+    );
+    let rules = file.pool("a").unwrap().policy.rules;
+    assert_eq!((rules.len(), rules[0].mode), (1, Some(Mode::Single)));
+    assert!(
+        refused(text).contains("line 6"),
+        "one node has no room for two copies"
+    );
 }
 
 #[test]

@@ -355,7 +355,12 @@ impl Pool {
 
     /// True when this pool's values have copies with versions.
     pub(super) fn is_copied(&self) -> bool {
-        self.policy.mode == Mode::Sync || self.policy.rules.iter().any(|rule| rule.mode == Some(Mode::Sync))
+        self.policy.mode == Mode::Sync
+            || self
+                .policy
+                .rules
+                .iter()
+                .any(|rule| rule.mode == Some(Mode::Sync))
     }
 }
 

@@ -16,8 +16,8 @@
 
 use super::Pool;
 use super::cache::{by_entry, hit, look, newest, silent};
-use super::rings::Plan;
 use super::copies::clock;
+use super::rings::Plan;
 use super::round::{Answer, Copy, Line, Put, Value, What};
 use crate::call::{Call, Outcome, Verb};
 use crate::fanout;

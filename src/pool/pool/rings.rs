@@ -96,11 +96,9 @@ impl Pool {
         let mut members = self.on_part(None, key, copies.saturating_sub(1));
         let backup = self.policy.rules.len();
         let others = self.on_part(Some(backup), key, usize::MAX);
-        let other = others.into_iter().find(|other| {
-            members
-                .iter()
-                .all(|member| !self.is_same(*member, *other))
-        });
+        let other = others
+            .into_iter()
+            .find(|other| members.iter().all(|member| !self.is_same(*member, *other)));
         members.extend(other);
         (members, false)
     }
@@ -111,7 +109,9 @@ impl Pool {
             .strip_prefix(self.policy.keys.prefix.as_slice())
             .unwrap_or(key);
         let rules = self.policy.rules.iter().enumerate();
-        rules.into_iter().find(|(_, rule)| key.starts_with(&rule.prefix))
+        rules
+            .into_iter()
+            .find(|(_, rule)| key.starts_with(&rule.prefix))
     }
 
     /// The first `count` nodes of a key on a part's ring, or on the pool's own.

@@ -88,7 +88,9 @@ impl Pool {
         }
         let placed_by = shown(self.ring().hashed(&wire));
         let plan = match (self.policy.mode, op) {
-            (Mode::Single | Mode::Sync, Op::Get | Op::Set | Op::Delete) if !self.is_alone(&wire) => {
+            (Mode::Single | Mode::Sync, Op::Get | Op::Set | Op::Delete)
+                if !self.is_alone(&wire) =>
+            {
                 self.cache_plan(op, &wire)
             }
             (Mode::Single, Op::Session) => self.session_plan(&wire, limits),

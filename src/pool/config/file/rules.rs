@@ -52,10 +52,11 @@ pub(super) fn read(
             )
             .at(&place));
         }
-        let rule = one(prefix, raw.get_ref(), topology, at).map_err(|error| match error.node() {
-            Some(_) => error,
-            None => error.at(&place),
-        })?;
+        let rule =
+            one(prefix, raw.get_ref(), topology, at).map_err(|error| match error.node() {
+                Some(_) => error,
+                None => error.at(&place),
+            })?;
         rules.push(rule);
     }
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
@@ -86,7 +87,11 @@ fn one(
     let mut nodes = Vec::new();
     for name in raw.nodes.iter().flatten() {
         let known = |node: &super::super::NodeSpec| node.id.clone().unwrap_or_else(|| node.name());
-        let Some(index) = topology.nodes.iter().position(|n| known(n) == *name.get_ref()) else {
+        let Some(index) = topology
+            .nodes
+            .iter()
+            .position(|n| known(n) == *name.get_ref())
+        else {
             let names: Vec<String> = topology.nodes.iter().map(known).collect();
             return Err(refuse(
                 format!("\"{}\" is none of the pool's nodes", clean(name.get_ref())),
@@ -183,7 +188,12 @@ pub(super) fn back_up(
     let nodes = &other.topology.nodes;
     let own = wish.topology.nodes.len();
     if own < 2
-        && nodes.iter().all(|node| wish.topology.nodes.iter().any(|own| own.target == node.target))
+        && nodes.iter().all(|node| {
+            wish.topology
+                .nodes
+                .iter()
+                .any(|own| own.target == node.target)
+        })
     {
         return Err(refuse(
             "the backup has no other node than the pool".to_owned(),
