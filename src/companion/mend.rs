@@ -58,6 +58,11 @@ pub(crate) fn mend(kept: &Kept, host: &mut Host, say: &dyn Fn(&str)) -> Result<(
     let survey = host.survey();
     // With another node list than the pool's own, who is said to be whole would not be.
     host.fits(&survey).map_err(|error| error.to_string())?;
+    if let Some((one, other)) = survey.twins() {
+        return Err(format!(
+            "{one} and {other} are one server: they have the same record, so two copies there are one. Name each server once"
+        ));
+    }
     if let Some(why) = waits(kept, &survey) {
         return Err(why);
     }

@@ -44,6 +44,30 @@ pub enum Target {
     Unix(std::path::PathBuf),
 }
 
+impl Target {
+    /// Is it surely the same server? Names are not resolved, but case, a last dot, ways to
+    /// write an address and "localhost" make no difference.
+    pub fn is(&self, other: &Target) -> bool {
+        let plain = |host: &str| {
+            let host = host.trim_end_matches('.').to_ascii_lowercase();
+            let host = match host.as_str() {
+                "localhost" => "127.0.0.1",
+                other => other,
+            };
+            match host.parse::<std::net::IpAddr>() {
+                Ok(address) => address.to_canonical().to_string(),
+                Err(_) => host.to_owned(),
+            }
+        };
+        match (self, other) {
+            (Target::Tcp { host, port }, Target::Tcp { host: h, port: p }) => {
+                port == p && plain(host) == plain(h)
+            }
+            (one, two) => one == two,
+        }
+    }
+}
+
 /// One node as the caller asked for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSpec {
@@ -211,7 +235,7 @@ impl Wish {
             let name = |node: &NodeSpec| node.id.clone().unwrap_or_else(|| node.name());
             if let Some(twin) = before
                 .iter()
-                .find(|other| other.target == node.target || name(other) == name(node))
+                .find(|other| other.target.is(&node.target) || name(other) == name(node))
             {
                 return refuse(
                     format!("{} and {} are one node", name(twin), name(node)),

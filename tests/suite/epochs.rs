@@ -322,3 +322,49 @@ fn a_changed_node_list_without_a_step_is_refused_and_the_old_one_serves_on() {
     let (code, _, said) = run(&["tend", "--once", "--config", &path]);
     assert!(code == 1 && said.contains("names other nodes"), "{said}");
 }
+
+/// What a host with the old list wrote while one node was away lies on the old list's other
+/// two. With the new list alone, a node that missed it and a new one would be believed.
+#[test]
+fn what_was_written_by_the_old_list_is_found_by_who_has_the_new_one_though_nodes_fail() {
+    let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let of = |places: &[usize]| -> Vec<String> {
+        let nodes: Vec<_> = places.iter().map(|n| &nodes[*n]).collect();
+        let quick = |name: String| name.replace("timeout=2", "timeout=0.2");
+        names(&nodes).into_iter().map(quick).collect()
+    };
+    let three = of(&[0, 1, 2]);
+    let first = file(&three, "");
+    let more = format!("epoch = 1\nprevious_nodes = {three:?}");
+    let (one, two) = (Host::start(&first), Host::start(&first));
+    let sessions: Vec<String> = (0..8).map(|number| format!("s{number}")).collect();
+    for session in &sessions {
+        assert_eq!(two.visit(session), "1");
+        assert_eq!(one.visit(session), "2");
+    }
+    one.give(&file(&of(&[0, 1, 2, 3]), &more));
+    // The new node joins and is trusted, as `memring tend` on that host would have it.
+    assert!(wait_until(SOON, || {
+        one.visit("warm");
+        nodes[3].stat("curr_items") > 0
+    }));
+    tend(&one);
+    nodes[1].freeze();
+    for session in &sessions {
+        assert_eq!(two.visit(session), "3", "{}", two.log());
+    }
+    nodes[1].resume();
+    nodes[0].freeze();
+    let read =
+        "session_id($_GET['s']); session_start(['read_and_close' => true]); echo $_SESSION['n'];";
+    one.page("read.php", read);
+    for session in &sessions {
+        assert_eq!(
+            one.ask("read.php", session),
+            "3",
+            "{session}: {}",
+            one.log()
+        );
+    }
+    nodes[0].resume();
+}

@@ -560,3 +560,20 @@ fn a_fingerprint_tells_lists_apart_by_names_weights_and_placement_alone() {
     assert_ne!(one, of("\"a:1\", \"b:1\"", "tag = \"{}\""));
     assert_ne!(one, of("\"a:1\", \"b:1\"", "key_prefix = \"x\""));
 }
+
+#[test]
+fn two_ways_to_write_one_server_are_one_node() {
+    for (one, other) in [
+        ("localhost:1", "127.0.0.1:1"),
+        ("Cache.lan:1", "cache.lan.:1"),
+        ("[::1]:1", "[0:0:0:0:0:0:0:1]:1"),
+        ("10.0.0.1", "10.0.0.1:11211?id=other"),
+    ] {
+        let text = format!("[pool.p]\nmode = \"fenced\"\nnodes = [\"{one}\", \"{other}\"]");
+        let said = refused(&text);
+        assert!(
+            said.contains("are one node") && said.contains("line 1"),
+            "{said}"
+        );
+    }
+}

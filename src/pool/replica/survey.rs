@@ -149,6 +149,16 @@ impl Survey {
         (0..self.len()).filter(move |place| self.state(*place) == state)
     }
 
+    /// Two nodes that have the very same record: two names for one server, on which two
+    /// copies are one.
+    pub fn twins(&self) -> Option<(&str, &str)> {
+        let id = |place: usize| self.record(place).map(|record| record.id);
+        (0..self.len()).find_map(|place| {
+            let twin = (0..place).find(|other| id(place).is_some() && id(*other) == id(place))?;
+            Some((self.name(twin), self.name(place)))
+        })
+    }
+
     /// True when every node is trusted and nobody lists it: any one of them may be stopped.
     pub fn is_safe(&self) -> bool {
         !self.is_empty() && self.all(State::Trusted).count() == self.len()
@@ -221,5 +231,17 @@ mod tests {
         assert_eq!(looked.state(2), State::Silent);
         assert_eq!(looked.blocker(), Some(2));
         assert_eq!(looked.to_mend().count(), 0);
+    }
+
+    #[test]
+    fn two_names_for_one_server_show_by_their_record() {
+        let other = Standing::Known(Record::new(3, 8).trusted());
+        let looked = survey(vec![Standing::Known(trusted()), other.clone(), silent()]);
+        assert_eq!(looked.twins(), None);
+        let same = || Standing::Known(trusted());
+        assert_eq!(
+            survey(vec![same(), other, same()]).twins(),
+            Some(("a:1", "c:1"))
+        );
     }
 }
