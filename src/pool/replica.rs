@@ -226,6 +226,8 @@ pub struct Rules {
     pub tombstone_life: bool,
     /// A node that came back gets what it missed before it is trusted.
     pub resync: bool,
+    /// A trusted node with an older value than two others is said to have missed something.
+    pub behind: bool,
 }
 
 impl Rules {
@@ -241,6 +243,7 @@ impl Rules {
         tombstone: true,
         tombstone_life: true,
         resync: true,
+        behind: true,
     };
 }
 

@@ -72,6 +72,8 @@ struct State {
     record_tries: u32,
     /// The turn on this node was ours when the ending began, in this life of it.
     held: Option<u16>,
+    /// The life it was read in.
+    life: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +166,7 @@ impl Close {
                     .view(place)
                     .filter(|view| view.token)
                     .and_then(View::inc),
+                life: self.view(place).and_then(View::inc),
             });
             // Nodes beyond the copies asked for were not meant to have it.
             let asked = self
@@ -460,7 +463,13 @@ impl Close {
         };
         let (stored, newer) = (steps(Step::Stored), steps(Step::Conflict));
         let lists = self.grips.lists.clone();
-        let won = view::is_enough(&lists, &stored);
+        // A node that lost its memory since it was read took anything: it decides no race.
+        let same = |place: &usize| {
+            let life = self.nodes.get(*place).and_then(|node| node.life);
+            self.view(*place).and_then(View::inc) == life
+        };
+        let steady: Vec<usize> = stored.iter().copied().filter(same).collect();
+        let won = view::is_enough(&lists, &steady);
         if self.conflict || (!newer.is_empty() && !won) {
             return self.lose(&stored, out);
         }
@@ -491,8 +500,11 @@ impl Close {
                     .get(*place)
                     .is_none_or(|view| !view::is_listed(&views, &view.name, rules))
             });
-        if !view::is_enough(&lists, &counted) {
-            // What a node took stays: somebody may have read it by now, and found it on two.
+        // What a node took stays: somebody may have read it by now, and found it on two. So a
+        // failed write that is on two says who missed it, too, if one of them is believed.
+        let enough = view::is_enough(&lists, &counted);
+        let lies = [&counted[..], &listed[..]].concat();
+        if !enough && (counted.is_empty() || !view::is_enough(&lists, &lies)) {
             return self.end(Closed::Failed, out);
         }
         let absent: Vec<Box<str>> = missed
@@ -508,7 +520,11 @@ impl Close {
         }
         if out.len() == before {
             let copies = counted.len();
-            self.end(Closed::Done { copies }, out);
+            let closed = match enough {
+                true => Closed::Done { copies },
+                false => Closed::Failed,
+            };
+            self.end(closed, out);
         }
     }
 

@@ -9,11 +9,10 @@
 //! Every answer leads back to the first question, so a node that changes meanwhile is
 //! looked at again and nothing is decided on what was true a moment ago.
 
+mod mistrust;
+
 use super::view::{self, Contact, View};
-use super::{
-    Command, Grip, Grips, Lost, Machine, PREFERRED, Record, Reply, Rules, Send, Stamp, Trust,
-    Version,
-};
+use super::{Command, Grip, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Version};
 use std::sync::Arc;
 
 /// First pause between looks at a turn somebody else has, milliseconds; it doubles …
@@ -106,6 +105,11 @@ pub struct Open {
     neighbour: Option<Neighbour>,
     rounds: u32,
     repairs: u32,
+    /// Who is not believed was asked again since the last pause.
+    asked_again: bool,
+    /// A record or an older item that was seen, by place and cas value, and then looked for
+    /// again before something follows from it.
+    suspect: Option<(usize, u64)>,
     opened: Option<Opened>,
 }
 
@@ -143,6 +147,8 @@ impl Open {
             neighbour: None,
             rounds: 0,
             repairs: 0,
+            asked_again: true,
+            suspect: None,
             opened: None,
             wish,
         };
@@ -194,6 +200,9 @@ impl Open {
         let rules = self.wish.rules;
         let trusted = self.places(|open, place| view::is_trusted(&open.views, place, rules));
         let sure = view::is_enough(&self.lists, &trusted);
+        if !sure && self.ask_doubtful(out) {
+            return;
+        }
         // A trusted node that nobody lists has all that was acknowledged: beside one, what
         // another kept from an earlier life is no more than a rest of something that failed.
         let newest = view::newest(&self.views, trusted.is_empty(), rules);
@@ -210,6 +219,10 @@ impl Open {
         let Some((place, stamp)) = newest else {
             return self.end(Found::Nothing, None, out);
         };
+        self.list_behind(now, stamp.version, out);
+        if out.len() > before {
+            return;
+        }
         let data = self
             .views
             .get(place)
@@ -254,42 +267,21 @@ impl Open {
         }
     }
 
-    /// Gives a record to a node without one, and takes the trust from one that missed a write.
-    fn mend_records(&mut self, out: &mut Vec<Send>) {
+    /// Asks those that are not believed once more after each pause: a turn may take seconds to
+    /// come, and what was known of them before it is then no ground to decide on.
+    fn ask_doubtful(&mut self, out: &mut Vec<Send>) -> bool {
+        if std::mem::replace(&mut self.asked_again, true) {
+            return false;
+        }
         let rules = self.wish.rules;
-        if !self.views.iter().any(|view| view.record.is_some()) {
-            // The pool may be new, which takes all of its nodes to say (`Founding`).
-            return;
+        let doubtful = self.places(|open, place| {
+            !view::is_trusted(&open.views, place, rules)
+                && (open.views.get(place)).is_some_and(|view| view.contact != Contact::Unasked)
+        });
+        for place in &doubtful {
+            self.look(*place, false, out);
         }
-        for place in 0..self.views.len() {
-            let Some(view) = self.views.get(place).filter(|view| view.is_known()) else {
-                continue;
-            };
-            let command = match &view.record {
-                None => Command::AddRecord(self.fresh_record(place)),
-                Some((record, cas))
-                    if record.trust == Trust::Trusted
-                        && view::is_listed(&self.views, &view.name, rules) =>
-                {
-                    Command::SetRecord {
-                        cas: *cas,
-                        record: record.reborn(),
-                    }
-                }
-                Some(_) => continue,
-            };
-            if let Some(view) = self.views.get_mut(place) {
-                view.ask(place, vec![command], out);
-            }
-        }
-    }
-
-    /// A record in a life that no item and no other record knows.
-    fn fresh_record(&self, place: usize) -> Record {
-        let random = mix(self.wish.random, u64::from(self.rounds) << 8 | place as u64);
-        // Any number will do that what was on its way to the node before does not carry.
-        let inc = u16::try_from(random % u64::from(super::record::INC_MAX)).unwrap_or(0) + 1;
-        Record::new(inc, random).with(view::epochs(&self.views))
+        !doubtful.is_empty()
     }
 
     /// Asks a node not asked so far, when those asked are not enough.
@@ -392,8 +384,9 @@ impl Open {
         for place in self.places(|open, place| {
             open.views
                 .get(place)
-                .is_some_and(|view| view.is_known() && !view.token && !view.is_busy())
+                .is_some_and(|view| view.is_known() && !view.is_busy())
         }) {
+            // Also where the turn is ours: who had it before us may have written over it.
             let Some(view) = self.views.get_mut(place) else {
                 continue;
             };
@@ -404,7 +397,7 @@ impl Open {
                     .taken_since
                     .is_some_and(|since| now >= since.saturating_add(turn.lease)),
             };
-            if let (true, Some(item)) = (over, &view.item) {
+            if let (true, Some(item)) = (over && !view.token, &view.item) {
                 let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
                 commands.push(Command::Unlock {
                     cas: item.cas,
@@ -547,6 +540,7 @@ impl Machine for Open {
         self.wake_at = None;
         // Waiting has its own end; it is not what makes a read go round in circles.
         self.rounds = 0;
+        self.asked_again = false;
         if let Some(turn) = self.wish.turn {
             self.poll(now, turn, out);
         }

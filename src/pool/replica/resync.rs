@@ -47,6 +47,8 @@ pub struct Resync {
     /// The epoch of this host's file: with an older node list nobody is made trusted.
     epoch: u32,
     stage: Stage,
+    /// The target's record as it was when the keys were listed.
+    named: Option<Record>,
     tries: u32,
     result: Option<Resynced>,
 }
@@ -85,6 +87,7 @@ impl Resync {
             random,
             epoch: u32::MAX,
             stage: Stage::Reading,
+            named: None,
             tries: 0,
             result: None,
         }
@@ -103,15 +106,17 @@ impl Resync {
     }
 
     /// Goes on after all keys were copied.
+    ///
+    /// The record is read once more: a server that was started anew meanwhile counts its cas
+    /// values from the start, and the next record may have that of the one we named.
     pub fn finish(&mut self, out: &mut Vec<Send>) {
         if self.result != Some(Resynced::Copy) {
             return;
         }
         self.result = None;
         self.stage = Stage::Trusting;
-        if self.rules.cas_on_trust {
-            self.trust(out);
-        } else if let Some(view) = self.views.get_mut(self.target) {
+        if let Some(view) = self.views.get_mut(self.target) {
+            self.named = view.record.take().map(|(record, _)| record);
             view.ask(self.target, vec![Command::ReadRecord], out);
         }
     }
@@ -159,15 +164,18 @@ impl Resync {
                     self.result = Some(Resynced::Again);
                     return;
                 }
-                let trusted = self.views.get(self.target).is_some_and(|view| {
-                    view.record
-                        .as_ref()
-                        .is_some_and(|(record, _)| record.trust == Trust::Trusted)
-                });
-                if trusted {
-                    self.result = Some(Resynced::Trusted);
-                } else {
-                    self.trust(out);
+                let view = self.views.get(self.target);
+                let record = view.and_then(|view| view.record.as_ref().map(|(record, _)| record));
+                let same = record == self.named.as_ref() || !self.rules.cas_on_trust;
+                match record {
+                    Some(record)
+                        if self.named.as_ref().map(Record::trusted) == Some(record.clone()) =>
+                    {
+                        self.result = Some(Resynced::Trusted);
+                    }
+                    Some(record) if same && record.trust == Trust::Joining => self.trust(out),
+                    Some(_) if !self.rules.cas_on_trust => self.result = Some(Resynced::Trusted),
+                    _ => self.result = Some(Resynced::Again),
                 }
             }
             Stage::Copying => {}

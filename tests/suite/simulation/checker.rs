@@ -140,14 +140,10 @@ fn a_version_has_one_value_and_a_value_has_a_writer() {
     assert_eq!(story.found(), []);
     story.0.stored(0, 1, held(Arc::from([])));
     story.read(Answer::Strange);
-    story.read(Answer::Refused { newcomer: false });
-    story.read(Answer::Refused { newcomer: true });
+    story.read(Answer::Refused { needless: false });
+    story.read(Answer::Refused { needless: true });
     assert_eq!(
         story.found(),
-        [
-            Violation::TwoValues,
-            Violation::Strange,
-            Violation::RefusedNewcomer
-        ]
+        [Violation::TwoValues, Violation::Strange, Violation::Refused]
     );
 }

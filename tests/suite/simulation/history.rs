@@ -12,7 +12,7 @@
 //! | two owners | two acknowledged writes, neither of which knew of the other |
 //! | one version, two values | what it says |
 //! | a value nobody wrote | what it says |
-//! | refused newcomer | an id that was just made up was refused |
+//! | refused without need | an id that was just made up, or one for which two trusted nodes were there all the time |
 //! | stuck | a client never came to an end |
 //!
 //! Each operation can be lost once: after it was, what follows from it is not counted again.
@@ -41,8 +41,8 @@ pub(super) enum Violation {
     TwoValues,
     /// A value nobody wrote.
     Strange,
-    /// A new id, refused.
-    RefusedNewcomer,
+    /// A new id refused, or any though two trusted nodes could tell.
+    Refused,
     /// A client that waits for ever.
     Stuck,
 }
@@ -78,10 +78,11 @@ pub(super) enum Answer {
     Nothing,
     /// Bytes that no client wrote.
     Strange,
-    /// No answer was given. `newcomer`: the id was made up just now, and a node of it was there.
+    /// No answer was given. `needless`: the id was made up just now and a node of it was there,
+    /// or two nodes that are believed were there all the time, or all was healed.
     Refused {
         /// A refusal that is never allowed.
-        newcomer: bool,
+        needless: bool,
     },
 }
 
@@ -171,7 +172,7 @@ impl History {
             key,
             begin,
             end: u64::MAX,
-            answer: Answer::Refused { newcomer: false },
+            answer: Answer::Refused { needless: false },
         });
         Reading(self.reads.len() - 1)
     }
@@ -189,11 +190,11 @@ impl History {
                 let key = self.reads[reading.0].key;
                 self.report(time, Violation::Strange, format!("key {key}"));
             }
-            Answer::Refused { newcomer } => {
+            Answer::Refused { needless } => {
                 self.counts.refused += 1;
-                if newcomer {
+                if needless {
                     let key = self.reads[reading.0].key;
-                    self.report(time, Violation::RefusedNewcomer, format!("key {key}"));
+                    self.report(time, Violation::Refused, format!("key {key}"));
                 }
             }
         }
@@ -479,7 +480,7 @@ impl fmt::Display for Violation {
             Violation::TwoOwners => "two owners",
             Violation::TwoValues => "one version, two values",
             Violation::Strange => "a value nobody wrote",
-            Violation::RefusedNewcomer => "refused newcomer",
+            Violation::Refused => "refused without need",
             Violation::Stuck => "stuck",
         })
     }

@@ -6,7 +6,8 @@
 //! see, the policies of other clients are run too, and must fail.
 //!
 //! ```text
-//! MEMRING_SEEDS=100000 cargo test -p memring-tests --release --test suite simulation::
+//! MEMRING_SEEDS=100000 cargo test -p memring-tests --release --test suite simulation:: -- --nocapture
+//! MEMRING_FIRST=5000   the first seed of a sweep, so that several can share the work
 //! MEMRING_SEED=4711    cargo test … simulation::rivals::who_reads_the_owner -- --nocapture    one seed, with a trace
 //! ```
 //!
@@ -20,18 +21,25 @@
 //! | `clients` | sessions as we keep them |
 //! | `checker` | the checker itself, tried |
 //! | `rivals` | policies that lose |
+//! | `promises` | ours do not, by chance; and the limits |
+//! | `rules` | each protective rule, switched off |
+//! | `traps` | schedules that cost somebody a session once |
 
 mod checker;
 mod clients;
 mod faults;
 mod history;
 mod node;
+mod promises;
 mod random;
 mod rivals;
+mod rules;
+mod traps;
 mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use history::{Counts, History, Violation};
 
@@ -46,6 +54,7 @@ struct Tally {
     counts: Counts,
     /// One seed was asked for: nothing is to be concluded from it.
     single: bool,
+    took: Duration,
 }
 
 /// Plays seeds 1 to `count` (`MEMRING_SEEDS`), or the one of `MEMRING_SEED` with a trace.
@@ -56,14 +65,16 @@ fn sweep(count: u64, play: impl Fn(u64, bool) -> History) -> Tally {
             .and_then(|text: String| text.parse().ok())
     };
     let single: Option<u64> = asked("MEMRING_SEED");
+    let first = asked("MEMRING_FIRST").unwrap_or(1);
     let seeds = match single {
-        Some(seed) => seed..=seed,
-        None => 1..=asked("MEMRING_SEEDS").unwrap_or(count),
+        Some(seed) => seed..seed + 1,
+        None => first..first + asked("MEMRING_SEEDS").unwrap_or(count),
     };
     let mut tally = Tally {
         single: single.is_some(),
         ..Tally::default()
     };
+    let begun = Instant::now();
     for seed in seeds {
         let history = play(seed, single.is_some());
         tally.seeds += 1;
@@ -73,6 +84,10 @@ fn sweep(count: u64, play: impl Fn(u64, bool) -> History) -> Tally {
             if single.is_some() {
                 eprintln!("{time:>8} VIOLATION {kind}: {words}");
             }
+            if single.is_none() {
+                // A long sweep says at once what it found.
+                println!("seed {seed}, at {time}: {kind}: {words}");
+            }
             let entry = tally
                 .kinds
                 .entry(kind)
@@ -80,6 +95,7 @@ fn sweep(count: u64, play: impl Fn(u64, bool) -> History) -> Tally {
             entry.0 += 1;
         }
     }
+    tally.took = begun.elapsed();
     tally
 }
 
@@ -99,8 +115,10 @@ impl fmt::Display for Tally {
         } = self.counts;
         write!(
             out,
-            "{} of {} seeds; {reads} reads, {refused} refused; {changes} changes, {acked} acknowledged",
-            self.bad, self.seeds
+            "{} of {} seeds ({:.0} per second); {reads} reads, {refused} refused; {changes} changes, {acked} acknowledged",
+            self.bad,
+            self.seeds,
+            self.seeds as f64 / self.took.as_secs_f64().max(0.001),
         )?;
         for (kind, (count, seed, words)) in &self.kinds {
             let million = count * 1_000_000 / reads.max(1);

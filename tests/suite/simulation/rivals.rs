@@ -242,7 +242,7 @@ impl Client for Process {
             Doing::Reading(key, reading, held) => {
                 let got = self.machine.got();
                 let answer = match &got {
-                    None => Answer::Refused { newcomer: false },
+                    None => Answer::Refused { needless: false },
                     Some(None) => Answer::Nothing,
                     Some(Some((_, data))) => {
                         Answer::Value(Change::of(data).expect("our own value"))

@@ -17,14 +17,17 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use memring_pool::replica::{Command, Lost, Machine, Reply, Send, Stamp};
+use memring_pool::replica::{Command, Lost, Machine, Reply, Send};
 
 use super::faults::{Fault, Plan, Way};
 use super::history::{History, Violation};
 use super::node::{Key, Memory, Node};
 use super::random::Random;
 
+mod scene;
 mod trouble;
+
+pub(super) use scene::Scene;
 
 /// Virtual 0 in milliseconds since 1970.
 const EPOCH: u64 = 1_767_225_600_000;
@@ -88,45 +91,6 @@ pub(super) enum Phase {
     Settle,
     /// All is healed and calm: time for the last reads.
     Finale,
-}
-
-/// What a client sees of the world while it decides.
-pub(super) struct Scene<'a> {
-    /// Which client it is.
-    pub(super) who: usize,
-    /// True virtual time.
-    pub(super) time: u64,
-    /// The client's own clock, milliseconds since 1970.
-    pub(super) now: u64,
-    pub(super) phase: Phase,
-    pub(super) random: &'a mut Random,
-    pub(super) history: &'a mut History,
-    /// Who has the turn of a key, for clients whose own locks are not what is tried.
-    pub(super) turns: &'a mut BTreeMap<Key, usize>,
-    places: &'a [Place],
-    barred: &'a BTreeSet<(usize, usize, Way)>,
-    trace: bool,
-}
-
-impl Scene<'_> {
-    /// The node can be talked to from here.
-    pub(super) fn reaches(&self, node: usize) -> bool {
-        self.places[node].state == State::Up
-            && !self.barred.contains(&(self.who, node, Way::There))
-            && !self.barred.contains(&(self.who, node, Way::Back))
-    }
-
-    /// The keys of a node, if it can be talked to.
-    pub(super) fn list(&self, node: usize) -> Option<Vec<(Key, Option<Stamp>)>> {
-        (self.reaches(node)).then(|| self.places[node].node.keys(self.time))
-    }
-
-    /// A line of the trace.
-    pub(super) fn note(&self, words: impl FnOnce() -> String) {
-        if self.trace {
-            eprintln!("{:>8} client {}: {}", self.time, self.who, words());
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +175,8 @@ pub(super) struct World {
     faults: usize,
     /// Drawn so far.
     begun: u64,
+    /// Faults that began and faults that ended.
+    turned: u64,
     turns: BTreeMap<Key, usize>,
     history: History,
     trace: bool,
@@ -257,6 +223,7 @@ impl World {
             held: Vec::new(),
             faults: 0,
             begun: 0,
+            turned: 0,
             turns: BTreeMap::new(),
             history: History::default(),
             trace,
@@ -368,7 +335,10 @@ impl World {
             self.next_connection
         });
         let pipe = self.pipes.len();
-        self.note(|| format!("client {client} → node {node} #{pipe}: {:?}", send.commands));
+        self.note(|| {
+            let said = &send.commands;
+            format!("client {client} → node {node} #{pipe} key {key}: {said:?}")
+        });
         self.pipes.push(Pipe {
             client,
             run,
@@ -434,7 +404,8 @@ impl World {
                 self.history.stored(self.time, pipe.key, held);
             }
             if self.trace {
-                eprintln!("{:>8} node {} #{at}: {reply:?}", self.time, pipe.node);
+                let (node, key) = (pipe.node, pipe.key);
+                eprintln!("{:>8} node {node} #{at} key {key}: {reply:?}", self.time);
             }
             pipe.replies.push(reply);
         }
@@ -584,6 +555,7 @@ impl World {
             turns: &mut self.turns,
             places: &self.places,
             barred: &self.barred,
+            turned: self.turned,
             trace: self.trace,
         };
         let result = act(&mut *client, &mut scene);

@@ -1,6 +1,6 @@
 //! Whose turn is taken over when, said to a read by hand.
 
-use super::super::{Item, Token};
+use super::super::{Item, Record, Token};
 use super::*;
 
 const LEASE: u64 = 30_000;

@@ -60,6 +60,7 @@ impl World {
 
     pub(super) fn begin(&mut self, fault: Fault, lasts: u64) {
         self.note(|| format!("FAULT {fault:?} for {lasts}"));
+        self.turned += 1;
         match &fault {
             Fault::Crash { node } => self.crash(*node),
             Fault::Hang { node } => self.places[*node].state = State::Hung,
@@ -95,6 +96,17 @@ impl World {
                 self.lines.remove(&(client, node));
             }
             Fault::Kill { client } => {
+                // It told one node after the other: what had not left it never arrives.
+                let pipes = &self.pipes;
+                let unsent: Vec<usize> = (self.open.iter().copied())
+                    .filter(|&at| pipes[at].client == *client && !pipes[at].arrived)
+                    .filter(|at| !self.held.contains(at))
+                    .collect();
+                for pipe in unsent {
+                    if self.random.chance(50) {
+                        self.finish(pipe);
+                    }
+                }
                 self.with_scene(*client, |process, scene| process.killed(scene));
                 let seat = &mut self.seats[*client];
                 if !seat.over {
@@ -124,6 +136,7 @@ impl World {
 
     pub(super) fn heal(&mut self, fault: &Fault) {
         self.note(|| format!("HEALED {fault:?}"));
+        self.turned += 1;
         self.faults -= 1;
         match fault {
             Fault::Crash { node } | Fault::Old { node, .. } => {

@@ -1,0 +1,252 @@
+//! Schedules that lead straight into the traps the protocol was built around.
+//!
+//! Each is the story of one way to lose a session, and each must end well, on servers with
+//! versions, without, and mixed. What the same stories do without the rule that was made for
+//! them stands in `rules`.
+
+use std::ops::Range;
+
+use super::clients::{Act, LEASE, Pool, Role, play};
+use super::faults::{Fault, Way};
+use super::rules::{role, script, two_die, unheard};
+use super::sweep;
+
+/// Seeds of each schedule.
+const SEEDS: u64 = 6;
+
+fn ends_well(pool: &Pool, acked: Range<u64>) {
+    for nodes in [[true; 3], [false; 3], [false, true, false]] {
+        let pool = Pool {
+            nodes: nodes.to_vec(),
+            ..pool.clone()
+        };
+        let tally = sweep(SEEDS, |seed, trace| play(&pool, seed, trace));
+        println!("{nodes:?}: {tally}");
+        assert!(tally.single || tally.bad == 0, "{nodes:?}: {tally}");
+        // A schedule in which everything fails would prove nothing.
+        let changes = tally.counts.acked;
+        assert!(
+            tally.single || acked.contains(&(changes / SEEDS)),
+            "{changes} changes acknowledged in {SEEDS} seeds"
+        );
+    }
+}
+
+/// One after the other, each with its own write: keys, and the times of open and close.
+fn writes(clock: i64, turns: &[(u32, u64, u64)]) -> Role {
+    let acts = turns
+        .iter()
+        .flat_map(|(key, open, close)| [(*open, Act::Open(*key)), (*close, Act::Write)]);
+    role(clock, &acts.collect::<Vec<_>>())
+}
+
+fn looks(times: impl IntoIterator<Item = u64>) -> Role {
+    let acts: Vec<_> = times.into_iter().map(|time| (time, Act::Look(0))).collect();
+    role(0, &acts)
+}
+
+#[test]
+fn a_write_that_a_resumed_node_carries_out_late_wins_over_nothing() {
+    let mut faults = vec![(2000, Fault::Hang { node: 0 }, 1500)];
+    faults.extend(two_die(7000, [1, 2]));
+    let cast = vec![
+        writes(0, &[(0, 1000, 1010), (0, 1950, 2050)]),
+        writes(0, &[(0, 2300, 2310), (0, 2700, 2710)]),
+        looks((3450..3700).step_by(10).chain([7150, 7250, 7400])),
+    ];
+    ends_well(&script(faults, cast), 4..5);
+}
+
+#[test]
+fn a_write_that_the_network_delivers_after_a_destroy_revives_nothing() {
+    for node in 0..3 {
+        let faults = vec![(2000, unheard(node, &[0]), 1500)];
+        let cast = vec![
+            writes(0, &[(0, 1950, 2050)]),
+            role(0, &[(2400, Act::Open(0)), (2410, Act::Destroy)]),
+            looks((3450..3700).step_by(10)),
+        ];
+        ends_well(&script(faults, cast), 2..3);
+    }
+}
+
+#[test]
+fn an_old_dump_with_its_old_record_brings_back_nothing() {
+    // The second fault comes when the first is mended: in the dump, key 3 is not there at all.
+    let faults = vec![
+        (2000, Fault::Old { node: 0, age: 1500 }, 300),
+        (9000, Fault::Hang { node: 1 }, 1000),
+    ];
+    let cast = vec![
+        writes(0, &[(0, 1000, 1010), (0, 2500, 2510), (3, 2600, 2610)]),
+        role(300_000, &[(3000, Act::Open(0)), (3010, Act::Destroy)]),
+        looks((3750..4200).step_by(25).chain([9200, 9500, 9900])),
+        role(0, &[(4300, Act::Look(3)), (9300, Act::Look(3))]),
+    ];
+    ends_well(&script(faults, cast), 4..5);
+}
+
+#[test]
+fn whose_turn_was_taken_over_is_told_that_he_lost_whenever_he_closes() {
+    // Before the taker has written, while he writes, and after.
+    for close in [1100 + LEASE, 1599 + LEASE, 1600 + LEASE, 1700 + LEASE] {
+        let cast = vec![
+            writes(0, &[(0, 900, 950), (0, 1000, close)]),
+            writes(-300_000, &[(0, 1010, 1600 + LEASE)]),
+            looks([1800 + LEASE, 1900 + LEASE]),
+        ];
+        ends_well(&script(vec![], cast), 2..3);
+    }
+}
+
+#[test]
+fn a_taker_who_only_touches_fences_the_old_owner_all_the_same() {
+    let cast = vec![
+        writes(0, &[(0, 900, 950), (0, 1000, 1700 + LEASE)]),
+        role(0, &[(1010, Act::Open(0)), (1400 + LEASE, Act::Touch)]),
+        looks([1800 + LEASE, 1900 + LEASE]),
+    ];
+    // Whether or not the old owner is refused: whoever reads on reads one story.
+    ends_well(&script(vec![], cast), 1..3);
+}
+
+#[test]
+fn of_two_who_see_different_nodes_the_loser_is_never_acknowledged() {
+    // One cannot hear the first node, the other cannot reach the last.
+    let deaf = Fault::Partition {
+        node: 0,
+        clients: vec![0],
+        ways: vec![Way::Back],
+    };
+    let faults = vec![(2000, deaf, 1500), (2000, unheard(2, &[1]), 1500)];
+    let cast = vec![
+        writes(300_000, &[(0, 2100, 2300), (0, 2800, 2810)]),
+        writes(-300_000, &[(0, 2100, 2300), (0, 2800, 2810)]),
+        looks((2200..4000).step_by(50)),
+    ];
+    ends_well(&script(faults, cast), 1..5);
+}
+
+#[test]
+fn a_copy_that_comes_late_finds_the_tombstone_however_short_the_life() {
+    let faults = vec![(2000, Fault::Hang { node: 0 }, 6000)];
+    let cast = vec![
+        writes(0, &[(0, 1000, 1010), (0, 1950, 2050)]),
+        role(0, &[(2500, Act::Open(0)), (2510, Act::Destroy)]),
+        looks((7900..9500).step_by(100)),
+    ];
+    let pool = Pool {
+        life: 4,
+        ..script(faults, cast)
+    };
+    ends_well(&pool, 3..4);
+}
+
+#[test]
+fn a_hang_longer_than_a_session_lives_revives_nothing_and_loses_no_new_one() {
+    let faults = vec![(2000, Fault::Hang { node: 0 }, 9000)];
+    let cast = vec![
+        writes(0, &[(0, 1000, 1010), (3, 1000, 1030)]),
+        role(0, &[(2500, Act::Open(0)), (2510, Act::Destroy)]),
+        writes(0, &[(0, 9500, 9510), (0, 11_500, 11_510)]),
+        looks((10_900..12_000).step_by(100)),
+    ];
+    let pool = Pool {
+        life: 3,
+        ..script(faults, cast)
+    };
+    ends_well(&pool, 5..6);
+}
+
+#[test]
+fn clocks_five_minutes_apart_keep_the_order_of_turns() {
+    let cast = vec![
+        writes(300_000, &[(0, 1000, 1010), (0, 1300, 1310)]),
+        writes(-300_000, &[(0, 1100, 1110), (0, 1400, 1410)]),
+        role(0, &[(1500, Act::Open(0)), (1510, Act::Destroy)]),
+        role(-300_000, &[(1600, Act::New(0)), (1610, Act::Write)]),
+        looks((1000..1800).step_by(20)),
+    ];
+    let clock = Fault::Clock {
+        client: 0,
+        by: -600_000,
+    };
+    ends_well(&script(vec![(1200, clock, 0)], cast), 6..7);
+}
+
+#[test]
+fn a_new_visitor_is_served_though_two_nodes_do_not_answer() {
+    let faults = vec![
+        (2000, Fault::Hang { node: 0 }, 1500),
+        (2000, Fault::Crash { node: 1 }, 1500),
+    ];
+    let cast = vec![
+        role(0, &[(1000, Act::New(0)), (1010, Act::Write)]),
+        role(0, &[(2500, Act::New(9)), (2900, Act::Write)]),
+        role(0, &[(2600, Act::New(6)), (2700, Act::Touch)]),
+    ];
+    ends_well(&script(faults, cast), 1..2);
+}
+
+#[test]
+fn a_flush_by_an_operator_costs_nothing_even_when_the_others_die_later() {
+    let mut faults = vec![(2000, Fault::Flush { node: 1 }, 0)];
+    faults.extend(two_die(7000, [0, 2]));
+    let cast = vec![
+        writes(0, &[(0, 900, 910), (1, 1000, 1010), (0, 1995, 2005)]),
+        role(0, &[(1990, Act::Open(1)), (2010, Act::Destroy)]),
+        looks((1990..2300).step_by(10).chain([7250, 7400])),
+        role(0, &[(2050, Act::Look(1)), (7250, Act::Look(1))]),
+    ];
+    ends_well(&script(faults, cast), 4..5);
+}
+
+#[test]
+fn a_node_full_of_tombstones_refuses_and_nothing_is_lost_or_revived() {
+    for node in 0..3 {
+        let faults = vec![
+            (2000, Fault::Full { node }, 2000),
+            (7000, Fault::Hang { node }, 1000),
+        ];
+        let cast = vec![
+            writes(0, &[(0, 900, 910), (1, 1000, 1010), (0, 2500, 2510)]),
+            role(0, &[(2200, Act::Open(1)), (2210, Act::Destroy)]),
+            role(0, &[(2700, Act::Open(0)), (2710, Act::Touch)]),
+            looks((2000..4000).step_by(100).chain([7500])),
+            role(0, &[(2300, Act::Look(1)), (7500, Act::Look(1))]),
+        ];
+        ends_well(&script(faults, cast), 4..5);
+    }
+}
+
+#[test]
+fn many_who_open_at_once_all_get_their_turn() {
+    let cast = (0..6).map(|_| writes(0, &[(0, 1000, 1001), (0, 1001, 1002)]));
+    ends_well(&script(vec![], cast.collect()), 12..13);
+}
+
+#[test]
+fn an_empty_node_is_not_believed_while_another_hangs() {
+    let faults = vec![
+        (2000, Fault::Crash { node: 0 }, 10),
+        (2012, Fault::Hang { node: 1 }, 1500),
+    ];
+    let cast = vec![
+        writes(0, &[(0, 1000, 1010)]),
+        looks((2000..3600).step_by(50)),
+    ];
+    ends_well(&script(faults, cast), 1..2);
+}
+
+#[test]
+fn a_process_killed_between_its_writes_leaves_one_story() {
+    let kills = (0..4).map(|step| (1010 + step, Fault::Kill { client: 0 }, 0));
+    let mut faults: Vec<_> = kills.collect();
+    faults.push((1300, Fault::Hang { node: 0 }, 1500));
+    let cast = vec![
+        writes(300_000, &[(0, 900, 910), (0, 1000, 1010)]),
+        looks([1050, 1100, 1150, 1500, 2000, 3000]),
+        writes(-300_000, &[(0, 1400, 1600 + LEASE)]),
+    ];
+    ends_well(&script(faults, cast), 2..4);
+}

@@ -1,0 +1,66 @@
+//! What a client sees of the world, and may ask it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use memring_pool::replica::{Stamp, Trust};
+
+use super::super::faults::Way;
+use super::super::history::History;
+use super::super::node::Key;
+use super::super::random::Random;
+use super::{Phase, Place, State};
+
+/// What a client sees of the world while it decides.
+pub(in super::super) struct Scene<'a> {
+    /// Which client it is.
+    pub(in super::super) who: usize,
+    /// True virtual time.
+    pub(in super::super) time: u64,
+    /// The client's own clock, milliseconds since 1970.
+    pub(in super::super) now: u64,
+    pub(in super::super) phase: Phase,
+    pub(in super::super) random: &'a mut Random,
+    pub(in super::super) history: &'a mut History,
+    /// Who has the turn of a key, for clients whose own locks are not what is tried.
+    pub(in super::super) turns: &'a mut BTreeMap<Key, usize>,
+    pub(super) places: &'a [Place],
+    pub(super) barred: &'a BTreeSet<(usize, usize, Way)>,
+    /// Faults that began and faults that ended: who finds it unchanged was disturbed by none.
+    pub(in super::super) turned: u64,
+    pub(super) trace: bool,
+}
+
+impl Scene<'_> {
+    /// The node can be talked to from here.
+    pub(in super::super) fn reaches(&self, node: usize) -> bool {
+        self.places[node].state == State::Up
+            && !self.barred.contains(&(self.who, node, Way::There))
+            && !self.barred.contains(&(self.who, node, Way::Back))
+    }
+
+    /// Two of these nodes can be talked to, answer in time, and are believed.
+    pub(in super::super) fn has_two(&self, nodes: &[usize]) -> bool {
+        let records = || self.places.iter().filter_map(|place| place.node.record());
+        let fit = nodes.iter().filter(|&&node| {
+            let name = format!("n{node}");
+            let place = &self.places[node];
+            self.reaches(node)
+                && place.slow == 0
+                && (place.node.record()).is_some_and(|record| record.trust == Trust::Trusted)
+                && !records().any(|record| record.lists(&name))
+        });
+        fit.count() >= 2
+    }
+
+    /// The keys of a node, if it can be talked to.
+    pub(in super::super) fn list(&self, node: usize) -> Option<Vec<(Key, Option<Stamp>)>> {
+        (self.reaches(node)).then(|| self.places[node].node.keys(self.time))
+    }
+
+    /// A line of the trace.
+    pub(in super::super) fn note(&self, words: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>8} client {}: {}", self.time, self.who, words());
+        }
+    }
+}
