@@ -2,6 +2,7 @@
 
 use crate::wish::Kept;
 use memring_pool::call::Call;
+use memring_pool::config::Care;
 use memring_pool::error::Error;
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
@@ -28,11 +29,13 @@ impl Host {
             let mut spec = spec.clone();
             // Who looks every second decides when to try again; workers wait for that.
             spec.retry_interval = 0;
+            spec.care = Care::Prober;
             pool.add(spec, &mut directory);
         }
         let mut previous = kept.topology.previous.clone();
         for spec in &mut previous {
             spec.retry_interval = 0;
+            spec.care = Care::Prober;
         }
         pool.came_from(&previous, &mut directory);
         Host {

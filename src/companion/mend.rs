@@ -3,8 +3,139 @@
 
 use crate::host::{Host, name, throw};
 use crate::wish::Kept;
+use memring_pool::handoff::{self, Handed};
 use memring_pool::replica::{Founded, Resynced, State, Survey};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// A node that was trusted: in which life, and which process it was then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// The name of its memory life.
+    pub(crate) id: u64,
+    /// Its process, as `handoff::process` tells.
+    process: u64,
+    /// Since when it answers and another host's word about kept keys stands.
+    waits: Option<Instant>,
+}
+
+/// What this process knows of a pool's nodes, by place.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory(Arc<Mutex<Vec<Option<Known>>>>);
+
+/// How long another host may take to hand over the keys it keeps.
+const OTHERS: Duration = Duration::from_secs(10);
+
+impl Memory {
+    /// Node `place`, if it was trusted since this process began.
+    pub(crate) fn of(&self, place: usize) -> Option<Known> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(place).copied().flatten()
+    }
+
+    fn set(&self, place: usize, known: Option<Known>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() <= place {
+            all.resize(place + 1, None);
+        }
+        if let Some(slot) = all.get_mut(place) {
+            *slot = known;
+        }
+    }
+
+    /// Notes who the trusted nodes are. Asked of each once in a life: a process that is another
+    /// one in the same life has somebody's copy of it, and is not what was trusted.
+    pub(crate) fn learn(&self, survey: &Survey, host: &mut Host) {
+        for place in survey.all(State::Trusted) {
+            let id = survey.record(place).map(|record| record.id);
+            let Some(id) = id.filter(|id| self.of(place).is_none_or(|known| known.id != *id))
+            else {
+                continue;
+            };
+            let process = handoff::process(&mut host.pool, place, &mut host.call);
+            let known = process.map(|process| Known {
+                id,
+                process,
+                waits: None,
+            });
+            self.set(place, known);
+        }
+    }
+}
+
+/// How a node gets what it missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The keys this host keeps, in the life of that name.
+    Keys(u64),
+    /// Another host keeps keys for it and will hand them over.
+    Wait,
+    /// Every key.
+    Full,
+}
+
+fn way(kept: &Kept, survey: &Survey, target: usize, memory: &Memory, host: &mut Host) -> Way {
+    if !kept.topology.previous.is_empty() {
+        // While nodes change a key has two lists, and its keeper may have seen either.
+        return Way::Full;
+    }
+    let Some(known) = memory.of(target) else {
+        return Way::Full;
+    };
+    let same_life = survey.state(target) == State::Listed
+        && survey
+            .record(target)
+            .is_some_and(|record| record.id == known.id);
+    if !same_life || survey.absences(target).any(|absent| !absent.is_kept()) {
+        return Way::Full;
+    }
+    if handoff::process(&mut host.pool, target, &mut host.call) != Some(known.process) {
+        return Way::Full;
+    }
+    let own = handoff::tag(&name());
+    if survey.absences(target).any(|absent| absent.host == own) {
+        return Way::Keys(known.id);
+    }
+    let since = known.waits.unwrap_or_else(Instant::now);
+    memory.set(
+        target,
+        Some(Known {
+            waits: Some(since),
+            ..known
+        }),
+    );
+    match since.elapsed() > OTHERS {
+        true => Way::Full,
+        false => Way::Wait,
+    }
+}
+
+/// Hands node `target` what this host kept for it; false when it takes a full pass.
+fn keys(
+    host: &mut Host,
+    memory: &Memory,
+    target: usize,
+    id: u64,
+    who: &str,
+    say: &dyn Fn(&str),
+) -> bool {
+    let own = handoff::tag(&name());
+    let (pool, call) = (&mut host.pool, &mut host.call);
+    match handoff::hand_over(pool, target, id, &host.record_key, &own, call) {
+        Handed::Done { keys } => {
+            say(&format!(
+                "{who} got the {keys} keys it missed, and goes on with what it had"
+            ));
+            true
+        }
+        Handed::Later => true,
+        Handed::Full => {
+            // Not again by keys before it was trusted again.
+            memory.set(target, None);
+            false
+        }
+    }
+}
 
 /// Passes over one node before a new look is taken at the whole pool.
 const PASSES: u32 = 10;
@@ -54,7 +185,12 @@ pub(crate) fn waits(kept: &Kept, survey: &Survey) -> Option<String> {
 ///
 /// # Errors
 /// Why a node is not trusted yet, as a sentence for the log.
-pub(crate) fn mend(kept: &Kept, host: &mut Host, say: &dyn Fn(&str)) -> Result<(), String> {
+pub(crate) fn mend(
+    kept: &Kept,
+    host: &mut Host,
+    memory: &Memory,
+    say: &dyn Fn(&str),
+) -> Result<(), String> {
     let survey = host.survey();
     // With another node list than the pool's own, who is said to be whole would not be.
     host.fits(&survey).map_err(|error| error.to_string())?;
@@ -76,6 +212,12 @@ pub(crate) fn mend(kept: &Kept, host: &mut Host, say: &dyn Fn(&str)) -> Result<(
     }
     let survey = host.survey();
     for target in survey.to_mend() {
+        let who = survey.name(target);
+        match way(kept, &survey, target, memory, host) {
+            Way::Keys(id) if keys(host, memory, target, id, who, say) => continue,
+            Way::Wait => continue,
+            Way::Keys(_) | Way::Full => {}
+        }
         // The same for this process if it begins anew in between.
         let runner = format!("{}/{}", name(), std::process::id());
         if let Err(other) = host
@@ -91,6 +233,7 @@ pub(crate) fn mend(kept: &Kept, host: &mut Host, say: &dyn Fn(&str)) -> Result<(
         host.pool
             .give_turn(target, &host.record_key, &mut host.call);
         mended?;
+        handoff::forget(&host.record_key, who);
     }
     Ok(())
 }

@@ -4,22 +4,26 @@
 use crate::host::Host;
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::time;
-use crate::{Stop, say};
+use crate::{Stop, say, tell};
 use memring_pool::config::NodeSpec;
+use memring_pool::handoff;
 use memring_pool::replica::{Standing, State, Survey};
+use memring_pool::shared::{self, Sharing};
 use std::fmt::Write;
 use std::process::ExitCode;
 
 /// What --help prints.
 pub(crate) const HELP: &str = concat!(
     "\
-memring status [--config FILE] [--list SAVE_PATH] [--json] [POOL…]
+memring status [--config FILE] [--list SAVE_PATH] [--state-dir DIR] [--json] [POOL…]
 
 Asks every node of copied pools for its record, and says whether the next node may be stopped.
 
 ",
     which_pools!(),
     "
+  --state-dir DIR   memring.state_dir of PHP, where it is not /dev/shm: which keys this host keeps for nodes
+                    that missed them
   --json            the same for machines
 
   trust   trusted: has all that was acknowledged · joining: is being mended · absent: another node says that
@@ -34,7 +38,7 @@ Exit code 0 when every node is trusted, 1 when not."
 /// # Errors
 /// When it was asked wrongly.
 pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
-    let asked = Asked::read(parser, &["json"])?;
+    let asked = Asked::read(parser, &["json", "state-dir"])?;
     let looked: Vec<(Kept, Survey)> = asked
         .kept()?
         .into_iter()
@@ -43,6 +47,10 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
             (kept, survey)
         })
         .collect();
+    // Only now: what was just seen of the nodes is nobody else's.
+    if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
+        tell(&format!("memring status: {error}"));
+    }
     let safe = looked.iter().all(|(_, survey)| survey.is_safe());
     if asked.json {
         say(&json(&looked, safe));
@@ -108,6 +116,13 @@ fn table(kept: &Kept, survey: &Survey) -> String {
         if let Some(why) = place.and_then(|place| trouble(survey, place)) {
             let _ = write!(text, "\n      {why}");
         }
+        let left = place.map_or(0, |place| left(kept, survey, place));
+        if left > 0 {
+            let _ = write!(
+                text,
+                "\n      {left} keys that it missed are kept on this host"
+            );
+        }
     }
     let drained: Vec<_> = kept
         .topology
@@ -141,6 +156,11 @@ fn is_over(kept: &Kept, survey: &Survey) -> bool {
     survey.epochs().is_none_or(|seen| seen.committed >= epoch)
 }
 
+/// How many keys this host keeps for a node.
+fn left(kept: &Kept, survey: &Survey, place: usize) -> usize {
+    handoff::left(&kept.record_key, survey.name(place))
+}
+
 /// What a node that is not to be used says for itself, or what can be done.
 fn trouble(survey: &Survey, place: usize) -> Option<String> {
     match survey.standing(place)? {
@@ -157,7 +177,9 @@ fn trouble(survey: &Survey, place: usize) -> Option<String> {
 fn json(looked: &[(Kept, Survey)], safe: bool) -> String {
     let mut pools = Vec::new();
     for (kept, survey) in looked {
-        let nodes: Vec<String> = (0..survey.len()).map(|place| node(survey, place)).collect();
+        let nodes: Vec<String> = (0..survey.len())
+            .map(|place| node(kept, survey, place))
+            .collect();
         let over = is_over(kept, survey);
         let drained: Vec<String> = kept
             .topology
@@ -182,7 +204,7 @@ fn json(looked: &[(Kept, Survey)], safe: bool) -> String {
     format!("{{\"safe\":{safe},\"pools\":[{}]}}", pools.join(","))
 }
 
-fn node(survey: &Survey, place: usize) -> String {
+fn node(kept: &Kept, survey: &Survey, place: usize) -> String {
     let state = survey.state(place);
     let record = match survey.record(place) {
         Some(record) => format!(
@@ -207,11 +229,12 @@ fn node(survey: &Survey, place: usize) -> String {
         _ => "null".to_owned(),
     };
     format!(
-        "{{\"node\":{},\"answers\":{},\"trust\":\"{}\",{record},\"absent_by\":[{}],\"error\":{error}}}",
+        "{{\"node\":{},\"answers\":{},\"trust\":\"{}\",{record},\"absent_by\":[{}],\"missed_keys\":{},\"error\":{error}}}",
         quoted(survey.name(place)),
         state != State::Silent,
         state.word(),
-        by.join(",")
+        by.join(","),
+        left(kept, survey, place)
     )
 }
 

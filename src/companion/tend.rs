@@ -11,7 +11,7 @@
 //! moment; what a pass left undone, the next one does.
 
 use crate::host::Host;
-use crate::mend;
+use crate::mend::{self, Memory};
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::{self, Seen};
 use crate::{Stop, tell};
@@ -79,7 +79,7 @@ fn once(mut watch: Watch) -> bool {
         }
         let label = watch.kept.label.clone();
         let say = |line: &str| tell(&format!("memring tend: {label}: {line}"));
-        if let Err(why) = mend::mend(&watch.kept, &mut watch.host, &say) {
+        if let Err(why) = mend::mend(&watch.kept, &mut watch.host, &watch.memory, &say) {
             say(&why);
             return false;
         }
@@ -142,6 +142,7 @@ struct Watch {
     kept: Kept,
     host: Host,
     seen: Option<Vec<Seen>>,
+    memory: Memory,
     mending: Option<JoinHandle<Result<(), String>>>,
     /// What was last said to stand in the way.
     trouble: Option<String>,
@@ -153,6 +154,7 @@ impl Watch {
             host: Host::new(&kept),
             kept,
             seen: None,
+            memory: Memory::default(),
             mending: None,
             trouble: None,
         }
@@ -169,7 +171,9 @@ impl Watch {
 
     /// Looks at every node and says what changed since the last look.
     fn look(&mut self) -> Survey {
+        shared::tend(shared::now());
         let survey = self.host.survey();
+        self.memory.learn(&survey, &mut self.host);
         if self.seen.is_none() {
             self.say(&words::count(&survey));
         }
@@ -204,10 +208,10 @@ impl Watch {
         if let Some(why) = mend::waits(&self.kept, survey) {
             self.complain(why);
         } else if mend::has_work(survey) {
-            let kept = self.kept.clone();
+            let (kept, memory) = (self.kept.clone(), self.memory.clone());
             self.mending = Some(std::thread::spawn(move || {
                 let say = |line: &str| tell(&format!("memring tend: {}: {line}", kept.label));
-                mend::mend(&kept, &mut Host::new(&kept), &say)
+                mend::mend(&kept, &mut Host::new(&kept), &memory, &say)
             }));
         } else {
             self.trouble = None;

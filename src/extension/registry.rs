@@ -8,12 +8,12 @@ use memring_pool::config::file::File;
 use memring_pool::config::watch::Watched;
 use memring_pool::error::Error;
 use memring_pool::node::Directory;
-use memring_pool::shared;
+use memring_pool::{probe, shared};
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 thread_local! {
     static NODES: RefCell<Directory> = RefCell::new(Directory::new());
@@ -86,6 +86,14 @@ pub(crate) fn join() {
     if let Err(error) = shared::start(sharing, &dir) {
         errors::log_of(format!("memring: {error}"));
     }
+}
+
+/// How long the end of a request may go on for the host's sake.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// What is done for the host at the end of a request: probes of nodes that failed.
+pub(crate) fn after_request() {
+    probe::carry_on(SLICE);
 }
 
 /// Number of persistent nodes known to this thread.

@@ -81,6 +81,8 @@ impl Keeper {
             for mut spec in topology.nodes {
                 spec.connect_timeout = settings.connect_timeout.unwrap_or(spec.connect_timeout);
                 spec.op_timeout = settings.op_timeout.unwrap_or(spec.op_timeout);
+                spec.written.timeout |=
+                    settings.connect_timeout.is_some() || settings.op_timeout.is_some();
                 spec.idle_limit = settings.persistent_idle.unwrap_or(spec.idle_limit);
                 if migrating {
                     let id = None;

@@ -392,19 +392,30 @@ impl Call {
         &self.events
     }
 
-    /// Nodes that went down or came up during this call, as far as a mark reaches (the
+    /// Nodes that changed during this call, as far as a mark reaches (the
     /// host, or this process): one line each for a log.
     pub fn changes(&self) -> impl Iterator<Item = String> {
         self.changes
             .iter()
             .map(|(node, change, error)| match (change, error) {
                 (Change::Up, _) => format!("node {node} answers again"),
+                (Change::Out, Some(error)) => format!(
+                    "node {node} is out: {}. It is left alone until a probe finds it well",
+                    error.cause()
+                ),
+                (Change::Out, None) => format!("node {node} is out: it answers no probe"),
                 (Change::Down, Some(error)) => format!(
                     "node {node} is down: {} ({}). It is left alone for its retry interval",
                     error.cause(),
                     error.number()
                 ),
                 (Change::Down, None) => format!("node {node} is down"),
+                (Change::Suspect, _) => format!(
+                    "node {node} fell silent. Nobody waits for it until a probe has told whether it is well"
+                ),
+                (Change::Flaps, _) => format!(
+                    "node {node} failed again soon after it came back; it is probed less often until it stays"
+                ),
             })
     }
 

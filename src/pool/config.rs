@@ -95,10 +95,37 @@ pub struct NodeSpec {
     pub persistent: bool,
     /// False: the node is in the ring but never asked (pecl's `status` argument).
     pub status: bool,
+    /// Who tries a failed node again.
+    pub care: Care,
+    /// What was written for this node, and so stays where a copied pool has its own defaults.
+    pub written: Written,
+}
+
+/// Who tries a failed node again, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Care {
+    /// The next request after `retry_interval`, as in pecl-memcache.
+    #[default]
+    Interval,
+    /// A prober, off the path of requests: copied pools.
+    Probed,
+    /// This process is the prober, and always asks.
+    Prober,
+}
+
+/// Limits that were written rather than taken by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// A timeout.
+    pub timeout: bool,
+    /// A retry interval.
+    pub retry: bool,
 }
 
 /// pecl-memcache's default timeout, 1 s (memcache_pool.h MMC_DEFAULT_TIMEOUT).
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout in a copied pool where none is written: a hung node costs this much once.
+pub const COPIED_TIMEOUT: Duration = Duration::from_millis(100);
 /// pecl-memcache's default retry interval, 15 s (memcache_pool.h MMC_DEFAULT_RETRY).
 pub const DEFAULT_RETRY: i64 = 15;
 
@@ -129,7 +156,23 @@ impl NodeSpec {
             retry_interval: DEFAULT_RETRY,
             persistent: true,
             status: true,
+            care: Care::default(),
+            written: Written::default(),
         }
+    }
+
+    /// The same node in a copied pool: what was not written has other defaults there, since
+    /// another copy answers at once and a prober sees the node return.
+    #[must_use]
+    pub fn copied(mut self) -> NodeSpec {
+        if !self.written.timeout {
+            self.connect_timeout = self.connect_timeout.min(COPIED_TIMEOUT);
+            self.op_timeout = self.op_timeout.min(COPIED_TIMEOUT);
+        }
+        if !self.written.retry && self.care == Care::Interval {
+            self.care = Care::Probed;
+        }
+        self
     }
 
     /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket).

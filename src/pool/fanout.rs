@@ -470,8 +470,12 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
     let mut nearest: Option<Instant> = None;
     for lane in lanes.iter_mut().filter(|l| l.state != State::Over) {
         if lane.deadline.is_some_and(|d| d <= now) {
-            // A connect may have another address to go on with.
-            lane.expire();
+            // Whoever was kept from running so long may have been answered in time.
+            lane.advance(arena, lane.state != State::Opening, now);
+            if lane.state != State::Over {
+                // A connect may have another address to go on with.
+                lane.expire();
+            }
         }
         if lane.state != State::Over
             && let Some(deadline) = lane.deadline

@@ -4,15 +4,66 @@
 //! failure spares all others theirs; else it is this process's own. When the pause after
 //! a failure is over, one try is due: the first who claims it asks the node, and for
 //! everybody else the pause begins anew.
+//!
+//! So it is in mode single, as in pecl-memcache. A node of a copied pool is tried again by a
+//! prober, off the path of requests, since another copy answers at once:
+//!
+//! ```text
+//!        refused, closed, nonsense          probe fails: the back-off grows
+//!   up ───────────────────────────► out ◄──────────────────────────────┐
+//!    │ timeout                       │ probe answers                    │
+//!    └────────► suspect ─────────────┴──────────► up                    │
+//!                  └────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A suspect is passed over like one that is out; its probe is due at once. Who comes back
+//! for less than [`STABLE`] goes on with the back-off it had, so flapping makes it grow.
 
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::shared::{self, Slot};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// First pause between probes, milliseconds.
+const PAUSE_FIRST: u64 = 100;
+/// Longest pause while tend runs, which looks each second, milliseconds.
+const PAUSE_TENDED: u64 = 1000;
+/// Longest pause between the probes of workers, milliseconds.
+const PAUSE_MOST: u64 = 15_000;
+/// Who was up for less than this flaps, milliseconds.
+pub const STABLE: u64 = 10_000;
+/// tend is at work if it looked within this time, milliseconds.
+const TENDED: u64 = 5000;
+
+/// How a node changed, for the host or, without a shared region, for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It failed, and was up before.
+    Down,
+    /// The same, of a node that a prober looks after.
+    Out,
+    /// It fell silent once; a prober decides.
+    Suspect,
+    /// It failed again soon after it came back.
+    Flaps,
+    /// It answered, and was failed before.
+    Up,
+}
+
+/// How a node stands with those who have it probed, as `Slot::state` keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up = 0,
+    Suspect = 1,
+    Out = 2,
+}
 
 /// What is known of one node.
 #[derive(Debug, Default)]
 pub struct Health {
     slot: Option<&'static Slot>,
+    /// What a slot holds, where there is none.
+    own: Slot,
     /// When it failed this process last, milliseconds as `shared::now`; 0 when it did not.
     failed: u64,
     cause: u64,
@@ -23,6 +74,7 @@ impl Health {
     pub fn new(slot: Option<&'static Slot>) -> Health {
         Health {
             slot,
+            own: Slot::default(),
             failed: 0,
             cause: 0,
         }
@@ -79,23 +131,94 @@ impl Health {
         }
     }
 
-    /// Notes a failure; true when the node was up before, as far as the mark reaches.
-    pub fn fail(&mut self, now: u64, error: &Error) -> bool {
+    /// Notes a failure; what changed by it, as far as the mark reaches. `prober` has asked in
+    /// order to know, so that his word is the last.
+    pub fn fail(&mut self, now: u64, error: &Error, prober: bool) -> Option<Change> {
         self.cause = pack(error);
         let before = std::mem::replace(&mut self.failed, now);
         let fresh = self
             .slot
             .map_or(before == 0, |slot| slot.fail(now, self.cause));
-        if fresh {
-            shared::count(Counter::Ejections);
+        let marks = self.marks();
+        let stood = marks.state.load(Relaxed);
+        let state = match error.kind() {
+            Kind::Timeout if !prober => State::Suspect,
+            _ => State::Out,
+        };
+        if !fresh {
+            let confirmed = prober && stood == State::Suspect as u64;
+            if prober {
+                marks.state.store(State::Out as u64, Relaxed);
+                self.put_off(now);
+            }
+            return confirmed.then_some(Change::Down);
         }
-        fresh
+        shared::count(Counter::Ejections);
+        let came_back = marks.since.swap(now, Relaxed);
+        let flaps = came_back != 0 && now.saturating_sub(came_back) < STABLE;
+        if !flaps {
+            marks.pause.store(PAUSE_FIRST, Relaxed);
+        }
+        marks.state.store(state as u64, Relaxed);
+        match state {
+            State::Suspect => marks.due.store(now, Relaxed),
+            _ => self.put_off(now),
+        }
+        Some(match state {
+            _ if flaps => Change::Flaps,
+            State::Suspect => Change::Suspect,
+            _ => Change::Down,
+        })
+    }
+
+    /// Puts the next probe off by the back-off, which doubles.
+    fn put_off(&self, now: u64) {
+        let marks = self.marks();
+        let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
+        let most = if tended { PAUSE_TENDED } else { PAUSE_MOST };
+        let pause = marks.pause.load(Relaxed).clamp(PAUSE_FIRST, most);
+        // Hosts that saw a node fail at the same moment must not ask it at the same moment.
+        let jitter = shared::random() % (pause / 2 + 1);
+        marks.due.store(now + pause / 2 + jitter, Relaxed);
+        marks.pause.store((pause * 2).min(most), Relaxed);
     }
 
     /// Notes an answer; true when the node was failed before, as far as the mark reaches.
     pub fn recover(&mut self) -> bool {
         let before = std::mem::take(&mut self.failed);
-        self.slot.map_or(before != 0, Slot::recover)
+        let fresh = self.slot.map_or(before != 0, Slot::recover);
+        if fresh {
+            let marks = self.marks();
+            marks.state.store(State::Up as u64, Relaxed);
+            marks.since.store(shared::now(), Relaxed);
+        }
+        fresh
+    }
+
+    /// Takes the probe that is due at `now`: true for one caller of the host, who must make
+    /// it. Never while tend is at work.
+    pub fn claim_probe(&self, now: u64) -> bool {
+        let marks = self.marks();
+        let due = marks.due.load(Relaxed);
+        // A time far ahead is from before a reboot.
+        let is_due = due <= now || due > now + 2 * PAUSE_MOST;
+        let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
+        let next = now + marks.pause.load(Relaxed).max(PAUSE_FIRST);
+        is_due
+            && !tended
+            && marks
+                .due
+                .compare_exchange(due, next, Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    /// True when it fell silent once and nobody has asked it since.
+    pub fn is_suspect(&self) -> bool {
+        self.marks().state.load(Relaxed) == State::Suspect as u64
+    }
+
+    fn marks(&self) -> &Slot {
+        self.slot.unwrap_or(&self.own)
     }
 
     /// Why it was marked, in the words of whoever marked it.
@@ -153,9 +276,13 @@ mod tests {
         Error::new(Kind::Connect, "Connection failed: Connection refused").code(111)
     }
 
+    fn silent() -> Error {
+        Error::new(Kind::Timeout, "Network timeout")
+    }
+
     fn failed(at: u64) -> Health {
         let mut health = Health::default();
-        assert!(health.fail(at, &refused()));
+        assert_eq!(health.fail(at, &refused(), false), Some(Change::Down));
         assert!(!health.is_up(at) && !health.is_unmarked());
         health
     }
@@ -180,7 +307,7 @@ mod tests {
     #[test]
     fn only_the_first_failure_and_the_first_answer_are_changes() {
         let mut health = failed(5000);
-        assert!(!health.fail(6000, &refused()));
+        assert_eq!(health.fail(6000, &refused(), false), None);
         assert!(health.recover());
         assert!(!health.recover());
     }
@@ -193,7 +320,65 @@ mod tests {
             ("Connection failed: Connection refused", 111)
         );
         let mut health = Health::default();
-        health.fail(1, &Error::new(Kind::Timeout, "Network timeout"));
+        health.fail(1, &silent(), false);
         assert_eq!(health.cause().cause(), "Network timeout");
+    }
+
+    #[test]
+    fn the_first_timeout_makes_a_suspect_whose_probe_is_due_at_once_and_one_takes_it() {
+        let mut health = Health::default();
+        assert_eq!(health.fail(5000, &silent(), false), Some(Change::Suspect));
+        assert!(health.is_suspect());
+        assert_eq!(health.fail(5001, &silent(), false), None);
+        assert!(health.claim_probe(5001) && !health.claim_probe(5001));
+        assert_eq!(health.fail(5002, &silent(), true), Some(Change::Down));
+        assert!(!health.is_suspect() && !health.claim_probe(5002));
+        assert_eq!(health.fail(5200, &silent(), true), None);
+    }
+
+    #[test]
+    fn the_back_off_grows_with_each_probe_that_fails_and_never_past_its_most() {
+        let mut health = failed(1_000_000);
+        let mut now = 1_000_000;
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let begin = now;
+            while !health.claim_probe(now) {
+                now += 1;
+            }
+            pauses.push(now - begin);
+            health.fail(now, &refused(), true);
+        }
+        let (first, last) = (pauses.first().copied(), pauses.last().copied());
+        assert!(
+            first.is_some_and(|pause| (50..=101).contains(&pause)),
+            "{pauses:?}"
+        );
+        assert!(
+            last.is_some_and(|pause| (PAUSE_MOST / 2..=PAUSE_MOST + 1).contains(&pause)),
+            "{pauses:?}"
+        );
+    }
+
+    #[test]
+    fn who_fails_soon_after_it_came_back_goes_on_with_its_back_off_and_a_calm_time_ends_that() {
+        let now = shared::now() + STABLE;
+        let mut health = failed(now);
+        for _ in 0..5 {
+            health.fail(now, &refused(), true);
+        }
+        let grown = health.own.pause.load(Relaxed);
+        assert!(health.recover());
+        let back = health.own.since.load(Relaxed);
+        assert_eq!(
+            health.fail(back + 100, &refused(), false),
+            Some(Change::Flaps)
+        );
+        assert!(health.own.pause.load(Relaxed) > grown);
+        assert!(health.recover());
+        let back = health.own.since.load(Relaxed);
+        let later = back + STABLE;
+        assert_eq!(health.fail(later, &refused(), false), Some(Change::Down));
+        assert_eq!(health.own.pause.load(Relaxed), 2 * PAUSE_FIRST);
     }
 }

@@ -17,11 +17,13 @@
 //! | `shared` | what the workers of a host see together |
 //! | `health` | whom to leave alone, and until when |
 //! | `node` | WHO: one server and its socket |
+//! | `probe` | is it back? asked off the path of requests |
 //! | `fanout` | WAITING: many nodes, one deadline |
 //! | `call` | one call of the API: inputs, outcomes |
 //! | `request` | one job as words, its answer as an outcome |
 //! | `pool` | THE DOOR: one call of the Memcache API |
 //! | `lease` | WHOSE TURN: what this host knows of it, and waiting for it |
+//! | `handoff` | WHAT WAS MISSED while a node was away |
 //! | `session` | open, read, write, touch, destroy |
 
 pub mod call;
@@ -31,11 +33,13 @@ pub mod counters;
 pub mod error;
 pub mod fact;
 pub mod fanout;
+pub mod handoff;
 pub mod health;
 pub mod item;
 pub mod lease;
 pub mod node;
 pub mod pool;
+pub mod probe;
 pub mod replica;
 mod request;
 pub mod ring;

@@ -5,8 +5,9 @@
 //! operation costs one send and one receive. A connection is either between
 //! exchanges, with nothing unread, or busy; a busy one found later is closed.
 
-use crate::config::{NodeSpec, Target};
+use crate::config::{Care, NodeSpec, Target};
 use crate::error::{Error, Kind};
+pub use crate::health::Change;
 use crate::health::{self, Health};
 use crate::shared;
 use rustix::fd::OwnedFd;
@@ -34,6 +35,10 @@ pub struct Node {
     name: String,
     target: Target,
     idle_limit: Duration,
+    care: Care,
+    /// No mark stood when the exchange under way began, and a prober has the last word: an
+    /// answer says nothing then of a failure that came later.
+    unmarked: bool,
     socket: Option<Socket>,
     opening: Option<Opening>,
     /// What is known of it; shared by all pools that share the node.
@@ -70,15 +75,6 @@ enum Address {
     Unix(std::path::PathBuf),
 }
 
-/// A node went down or came up, for the host or, without a shared region, for this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It failed, and was up before.
-    Down,
-    /// It answered, and was failed before.
-    Up,
-}
-
 /// How far an attempt to open a connection got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
@@ -95,6 +91,8 @@ impl Node {
             name: spec.name(),
             target: spec.target.clone(),
             idle_limit: spec.idle_limit,
+            care: spec.care,
+            unmarked: false,
             socket: None,
             opening: None,
             health: Health::new(shared::slot(&address(&spec.target))),
@@ -191,6 +189,7 @@ impl Node {
 
     /// Marks the beginning of an exchange that may take `limit`.
     pub fn begin(&mut self, limit: Duration) {
+        self.unmarked = self.care == Care::Probed && self.health.is_unmarked();
         if let Some(socket) = &mut self.socket {
             socket.busy = true;
             if socket.limit != limit && set_limits(&socket.fd, limit).is_ok() {
@@ -206,6 +205,9 @@ impl Node {
             socket.exchanges += 1;
             socket.last_used = now;
         }
+        if self.unmarked && !self.health.is_unmarked() {
+            return;
+        }
         self.recover();
     }
 
@@ -213,6 +215,19 @@ impl Node {
     pub fn recover(&mut self) {
         if self.health.recover() {
             self.change = Some(Change::Up);
+        }
+    }
+
+    /// Notes what a probe on a connection of its own found.
+    pub fn probed(&mut self, found: Result<(), &Error>) {
+        match found {
+            Ok(()) => self.recover(),
+            Err(error) => {
+                self.close();
+                if let Some(change) = self.health.fail(shared::now(), error, true) {
+                    self.change = Some(change);
+                }
+            }
         }
     }
 
@@ -242,8 +257,11 @@ impl Node {
     #[cold]
     pub fn fail(&mut self, error: &Error) {
         self.close();
-        if self.health.fail(shared::now(), error) {
-            self.change = Some(Change::Down);
+        if let Some(change) = self
+            .health
+            .fail(shared::now(), error, self.care == Care::Prober)
+        {
+            self.change = Some(change);
         }
         if let Target::Tcp { host, port } = &self.target {
             NAMES.with_borrow_mut(|names| names.remove(&(host.clone(), *port)));

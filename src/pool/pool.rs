@@ -31,10 +31,10 @@ pub mod window;
 pub(crate) use fenced::NOTE;
 
 use crate::call::{Call, Event, Limits, Verb};
-use crate::config::{Mode, NodeSpec, Policy, Protocol};
+use crate::config::{Care, Mode, NodeSpec, Policy, Protocol};
 use crate::error::Error;
 use crate::fanout;
-use crate::node::{Directory, NodeRef};
+use crate::node::{Change, Directory, NodeRef};
 use crate::request::{Meta, Words, refusal, refused};
 use crate::ring::{Ring, RingNode};
 use crate::shared;
@@ -135,6 +135,10 @@ impl Pool {
 
     /// Adds a node without connecting to it; its index is the number of nodes before it.
     pub fn add(&mut self, spec: NodeSpec, directory: &mut Directory) -> usize {
+        let spec = match self.policy.mode {
+            Mode::Fenced => spec.copied(),
+            _ => spec,
+        };
         let node = directory.node(&spec, self.policy.protocol);
         self.join(spec, node)
     }
@@ -484,6 +488,12 @@ impl Pool {
             }
         }
         if let Some(change) = member.node.borrow_mut().take_change() {
+            // Who tries again after an interval knows up and down only.
+            let change = match (member.spec.care, change) {
+                (Care::Interval, Change::Suspect | Change::Flaps) => Change::Down,
+                (Care::Probed, Change::Down) => Change::Out,
+                (_, change) => change,
+            };
             call.changes
                 .push((member.name.clone(), change, lane.error.clone()));
         }

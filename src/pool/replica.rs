@@ -26,32 +26,41 @@
 //! | `record` | what a node says of itself |
 //! | `view` | what one machine knows of each node |
 //! | `open` | a read: newest, trusted, repaired, and the turn |
+//! | `ending` | how a read can end |
 //! | `close` | a write, a touch, a destroy |
 //! | `found` | the first records of a pool |
+//! | `keep` | what records say of a node that missed a write |
 //! | `resync` | a node that came back, key by key |
+//! | `withdraw` | a record's word taken back, when the keys are mended |
 //! | `commit` | one node list after another |
 //! | `survey` | what all records say together |
 
 mod close;
 mod commit;
+mod ending;
 mod found;
+mod keep;
 mod open;
 mod record;
 mod resync;
 mod survey;
 mod version;
 mod view;
+mod withdraw;
 pub mod words;
 
-pub use close::{Close, Closed, Ending};
+pub use close::Close;
 pub use commit::{Commit, Committing};
+pub use ending::{Closed, Ending};
 pub use found::{Founded, Founding};
+pub use keep::{Keep, Kept};
 pub use open::{Found, Neighbour, Open, Opened, Turn, Wish};
 pub use record::{Absent, Epochs, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
 pub use survey::{Listing, Standing, State, Survey};
 pub use version::{Stamp, Version};
 pub use view::{Grip, Grips};
+pub use withdraw::{Withdraw, Withdrawn};
 
 use std::sync::Arc;
 

@@ -47,7 +47,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"memring\0");
 const LAYOUT: u64 = 2;
 
 /// What is known of one node on this host; what the words mean is for `health` to say.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Slot {
     who: AtomicU64,
@@ -216,11 +216,15 @@ pub fn tended(now: u64) -> Option<u64> {
 /// Notes whether this host counts itself broken for the pool of that record key; true when
 /// that is new.
 pub fn set_broken(record_key: &[u8], broken: bool) -> bool {
-    let Some(region) = region() else { return true };
+    let Some(region) = region() else {
+        return broken;
+    };
     let (word, name) = (&region.host.broken, name_of(record_key));
     match broken {
         true => word.swap(name, Relaxed) != name,
-        false => word.compare_exchange(name, 0, Relaxed, Relaxed).is_ok(),
+        false => {
+            word.load(Relaxed) == name && word.compare_exchange(name, 0, Relaxed, Relaxed).is_ok()
+        }
     }
 }
 

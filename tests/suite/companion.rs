@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// A running `memring tend` that looks ten times a second and shares its marks with nobody else.
-struct Tend {
+pub(crate) struct Tend {
     process: Process,
     directory: TempDir,
 }
@@ -57,11 +57,20 @@ struct Tend {
 impl Tend {
     fn of(arguments: &[&str]) -> Tend {
         let directory = TempDir::new("tend");
+        let state = directory.path().display().to_string();
+        Tend::in_directory(directory, &state, arguments)
+    }
+
+    /// One that shares its marks with whoever has `state` for a state directory.
+    pub(crate) fn beside(state: &str, arguments: &[&str]) -> Tend {
+        Tend::in_directory(TempDir::new("tend"), state, arguments)
+    }
+
+    fn in_directory(directory: TempDir, state: &str, arguments: &[&str]) -> Tend {
         let log = std::fs::File::create(directory.path().join("log")).expect("a log file");
         let process = Process::start(
             program()
-                .args(["tend", "--interval", "0.1", "--state-dir"])
-                .arg(directory.path())
+                .args(["tend", "--interval", "0.1", "--state-dir", state])
                 .args(arguments)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -71,16 +80,16 @@ impl Tend {
         Tend { process, directory }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).expect("the log")
     }
 
     /// How often `text` was said.
-    fn said(&self, text: &str) -> usize {
+    pub(crate) fn said(&self, text: &str) -> usize {
         self.log().matches(text).count()
     }
 
-    fn says(&self, text: &str) {
+    pub(crate) fn says(&self, text: &str) {
         assert!(
             wait_until(SOON, || self.said(text) > 0),
             "tend never said \"{text}\", but:\n{}",
@@ -107,7 +116,7 @@ fn list(nodes: &[Memcached]) -> String {
     names.join(",")
 }
 
-fn is_safe(list: &str) -> bool {
+pub(crate) fn is_safe(list: &str) -> bool {
     run(&["status", "--list", list]).0 == 0
 }
 

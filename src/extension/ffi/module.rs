@@ -19,6 +19,7 @@ use super::scratch;
 use super::sys;
 use crate::info;
 use crate::ini;
+use crate::registry;
 use crate::signature;
 use ext_php_rs::ffi::{
     CONST_CS, CONST_PERSISTENT, MODULE_TEMPORARY, USING_ZTS, ZEND_DEBUG, ZEND_MODULE_API_NO,
@@ -265,6 +266,7 @@ unsafe extern "C" fn stop(_kind: c_int, number: c_int) -> zend_result {
 unsafe extern "C" fn after_request() -> zend_result {
     catch_unwind(|| {
         super::session::forgotten();
+        registry::after_request();
         scratch::clear();
         SUCCESS
     })

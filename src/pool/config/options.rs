@@ -54,11 +54,15 @@ pub(super) fn apply(
             }
             "udp_port" => node.udp_port = u16::try_from(number() as i64).unwrap_or(0),
             "weight" => node.weight = weight(number() as i64)?,
-            "retry_interval" => node.retry_interval = number() as i64,
+            "retry_interval" => {
+                node.retry_interval = number() as i64;
+                node.written.retry = true;
+            }
             "timeout" => {
                 let limit = timeout(number())?;
                 node.connect_timeout = limit;
                 node.op_timeout = limit;
+                node.written.timeout = true;
             }
             "id" if value.is_empty() => {
                 return Err(refuse("id is empty", "Write id=NAME, or leave it out"));
@@ -154,6 +158,7 @@ impl NodeSpec {
     pub fn with_timeout(mut self, seconds: f64) -> Result<NodeSpec, Error> {
         self.connect_timeout = timeout(seconds)?;
         self.op_timeout = self.connect_timeout;
+        self.written.timeout = true;
         Ok(self)
     }
 }

@@ -5,8 +5,13 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::shared;
-use std::time::Instant;
+use crate::config::{COPIED_TIMEOUT, Care};
+use crate::wire::{Expect, classic};
+use crate::{probe, shared};
+use std::time::{Duration, Instant};
+
+/// Timeout of a second try when nobody answered a first one: rather late than not at all.
+const PATIENT: Duration = Duration::from_millis(500);
 
 impl Pool {
     /// Which nodes get which keys first.
@@ -219,8 +224,7 @@ impl Pool {
             // Down by hand, long ago: whoever may try again at all may do so at once.
             return pause >= 0;
         }
-        let mut node = member.node.borrow_mut();
-        let due = node.health.is_unmarked()
+        let due = member.node.borrow().health.is_unmarked()
             || member.declared == Declared::Up
             // The try that was due is this whole call's, not its first key's.
             || claimed == Some(now);
@@ -231,8 +235,12 @@ impl Pool {
             // A pause that ends in the middle of a call ends for the next one.
             return false;
         }
-        let allowed = node.health.may_ask(pause, shared::now());
-        drop(node);
+        let allowed = if member.spec.care == Care::Probed {
+            self.allows_probed(index)
+        } else {
+            let mut node = member.node.borrow_mut();
+            node.health.may_ask(pause, shared::now())
+        };
         if let Some(twin) = self.members.get_mut(twin) {
             if allowed {
                 twin.claimed = Some(now);
@@ -245,6 +253,63 @@ impl Pool {
             }
         }
         allowed
+    }
+
+    /// May a node be asked that failed, and that a prober looks after? It may when more are
+    /// out than the pool can do without: then nobody is left out.
+    #[cold]
+    fn allows_probed(&mut self, index: usize) -> bool {
+        probe::carry_on(Duration::ZERO);
+        let Some(member) = self.members.get(index) else {
+            return false;
+        };
+        let now = shared::now();
+        let due = {
+            let node = member.node.borrow();
+            if node.health.is_unmarked() {
+                return true;
+            }
+            node.health.claim_probe(now)
+        };
+        if due {
+            probe::begin(&member.node, &member.spec);
+        }
+        self.out().len() > self.most_out()
+    }
+
+    /// The nodes that are marked as failed, each server once.
+    pub fn out(&self) -> Vec<usize> {
+        let now = shared::now();
+        let is_out = |(index, member): &(usize, &super::Member)| {
+            member.twin == *index && !member.node.borrow().health.is_up(now)
+        };
+        let members = self.members.iter().enumerate();
+        members.filter(is_out).map(|(index, _)| index).collect()
+    }
+
+    /// Asks the nodes that are marked as failed, all at the same time; who is still out.
+    pub fn ask_out(&mut self, call: &mut Call) -> Vec<usize> {
+        let out = self.out();
+        let first = call.used;
+        self.exchange_all(&out, call, |text, asks| {
+            classic::version(text);
+            asks.push(Expect::Version);
+        });
+        call.used = first;
+        self.out()
+    }
+
+    /// Gives all nodes longer to answer, where no timeout is written for them, or takes that back.
+    pub fn be_patient(&mut self, patient: bool) {
+        let limit = if patient { PATIENT } else { COPIED_TIMEOUT };
+        for member in self.members.iter_mut().filter(|m| !m.spec.written.timeout) {
+            (member.spec.connect_timeout, member.spec.op_timeout) = (limit, limit);
+        }
+    }
+
+    /// How many nodes may be left out at the same time: fewer than half, but one of two.
+    fn most_out(&self) -> usize {
+        (self.members.len().saturating_sub(1) / 2).max(1)
     }
 
     /// Makes an event of each node passed over for somebody else's mark.

@@ -304,7 +304,7 @@ impl Pool {
         })
     }
 
-    pub(super) fn everyone(&self) -> (Vec<Box<str>>, Vec<usize>) {
+    pub(crate) fn everyone(&self) -> (Vec<Box<str>>, Vec<usize>) {
         let nodes: Vec<usize> = (0..self.members.len()).collect();
         let names = nodes.iter().map(|node| self.ring_name(*node)).collect();
         (names, nodes)

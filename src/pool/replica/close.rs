@@ -9,9 +9,11 @@
 //! The record is read behind the write in the same pipeline. What it says holds for the
 //! moment after the write, so whoever clears an entry of it later also sees the write.
 
+use super::keep::Notes;
 use super::view::{self, Contact, View};
 use super::{
-    Absent, Command, Epochs, Grips, Lost, Machine, Reply, Send, Stamp, TOMBSTONE_EXTRA, Version,
+    Closed, Command, Ending, Epochs, Grips, Keep, Kept, Lost, Machine, Reply, Send, Stamp,
+    TOMBSTONE_EXTRA, Version,
 };
 use std::sync::Arc;
 
@@ -19,33 +21,6 @@ use std::sync::Arc;
 const RETRIES: u32 = 3;
 /// How often a record is changed again that somebody else changed meanwhile.
 const RECORD_RETRIES: u32 = 20;
-
-/// How a read ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With a new value.
-    Write(Arc<[u8]>),
-    /// Unchanged: it lives on, and is stored again where it is gone.
-    Touch,
-    /// With its end.
-    Destroy,
-    /// With nothing: the turn is given back.
-    Release,
-}
-
-/// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// It is on two nodes (on one, while the other of two is away), and who missed it is listed.
-    Done {
-        /// Nodes that have it.
-        copies: usize,
-    },
-    /// Somebody else wrote meanwhile; nothing of his was overwritten.
-    Conflict,
-    /// Too few nodes took it. It may be seen later all the same.
-    Failed,
-}
 
 /// An ending under way.
 #[derive(Debug)]
@@ -57,6 +32,8 @@ pub struct Close {
     /// Time in seconds since 1970, for people.
     since: u64,
     nodes: Vec<State>,
+    /// The nodes that missed the write, and whether its key was kept for them.
+    notes: Notes,
     /// Somebody else wrote meanwhile.
     conflict: bool,
     /// Those that took it were looked at again.
@@ -70,6 +47,8 @@ struct State {
     step: Step,
     tries: u32,
     record_tries: u32,
+    /// Its record was written anew in this ending.
+    said: bool,
     /// The turn on this node was ours when the ending began, in this life of it.
     held: Option<u16>,
     /// The life it was read in.
@@ -127,6 +106,7 @@ impl Close {
         };
         let mut close = Close {
             nodes: Vec::new(),
+            notes: Notes::default(),
             conflict: false,
             rechecked: false,
             closed: None,
@@ -143,6 +123,13 @@ impl Close {
     /// What the records say of the pool's node lists, those read behind the writes included.
     pub fn epochs(&self) -> Option<Epochs> {
         self.grips.epochs()
+    }
+
+    /// The same, with somebody who keeps the key for nodes that miss the write.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: Box<dyn Keep>) -> Close {
+        self.notes.keeper = Some(keeper);
+        self
     }
 
     /// The outcome, once [`Machine::is_done`].
@@ -162,6 +149,7 @@ impl Close {
                 step,
                 tries: 0,
                 record_tries: 0,
+                said: false,
                 held: self
                     .view(place)
                     .filter(|view| view.token)
@@ -277,7 +265,13 @@ impl Close {
             Step::Writing | Step::Looking => self.judge(place, out),
             Step::Removing if view.stale => self.set(place, Step::Missed),
             Step::Removing => self.set(place, Step::Stored),
-            Step::Stored if view.stale => self.look(place, out),
+            Step::Stored if view.stale => {
+                if let Some(node) = self.nodes.get_mut(place) {
+                    // Somebody else changed the record, perhaps to take back what it said.
+                    node.said = false;
+                }
+                self.look(place, out);
+            }
             Step::Out | Step::Stored | Step::Missed | Step::Conflict => {}
         }
     }
@@ -507,11 +501,7 @@ impl Close {
         if !enough && (counted.is_empty() || !view::is_enough(&lists, &lies)) {
             return self.end(Closed::Failed, out);
         }
-        let absent: Vec<Box<str>> = missed
-            .iter()
-            .chain(&listed)
-            .filter_map(|place| views.get(*place).map(|view| view.name.clone()))
-            .collect();
+        let absent = self.notes.absent(&missed, &listed, &views, rules);
         let before = out.len();
         if rules.absent && !absent.is_empty() {
             for place in &counted {
@@ -529,9 +519,11 @@ impl Close {
     }
 
     /// Has node number `place` say that these missed a write, if it does not yet.
-    fn list(&mut self, place: usize, absent: &[Box<str>], out: &mut Vec<Send>) {
+    fn list(&mut self, place: usize, absent: &[(Box<str>, Kept)], out: &mut Vec<Send>) {
         let since = self.since;
         let host = self.grips.host.clone();
+        let anew = absent.iter().any(|(_, kept)| *kept == Kept::Anew)
+            && self.nodes.get(place).is_some_and(|node| !node.said);
         let tries = self.nodes.get_mut(place).map_or(0, |node| {
             node.record_tries += 1;
             node.record_tries
@@ -543,14 +535,10 @@ impl Close {
             return self.set(place, Step::Missed);
         };
         let mut changed = record.clone();
-        for node in absent.iter().filter(|node| !record.lists(node)) {
-            changed.absent.push(Absent {
-                node: node.clone(),
-                host: host.clone(),
-                since,
-            });
+        for (node, kept) in absent {
+            changed.say(node, &host, since, *kept);
         }
-        if changed == *record {
+        if changed == *record && !anew {
             return;
         }
         if tries > RECORD_RETRIES {
@@ -561,6 +549,9 @@ impl Close {
             record: changed,
         };
         grip.view.ask(place, vec![command], out);
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.said = true;
+        }
     }
 }
 

@@ -12,7 +12,9 @@
 mod mistrust;
 
 use super::view::{self, Contact, View};
-use super::{Command, Grip, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Version};
+use super::{
+    Command, Grip, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Trust, Version,
+};
 use std::sync::Arc;
 
 /// First pause between looks at a turn somebody else has, milliseconds; it doubles …
@@ -423,7 +425,17 @@ impl Open {
             .and_then(|view| view.item.as_ref())
             .map_or(1, |item| item.left.max(1));
         for place in 0..self.views.len() {
-            let Some(view) = self.views.get_mut(place).filter(|view| view.is_known()) else {
+            // Who waits for kept keys goes on in its life: what it has may be newer than all
+            // that is believed here, and nobody would mend it again.
+            let waits = self.views.get(place).is_some_and(|view| {
+                let record = view.record.as_ref().map(|(record, _)| record.trust);
+                record == Some(Trust::Trusted) && view::is_listed(&self.views, &view.name, rules)
+            });
+            let Some(view) = self
+                .views
+                .get_mut(place)
+                .filter(|view| view.is_known() && !waits)
+            else {
                 continue;
             };
             let Some(inc) = view.inc().filter(|_| !view.full) else {

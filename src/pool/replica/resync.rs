@@ -330,6 +330,8 @@ pub struct Mend {
     rules: Rules,
     /// Places whose nodes have all that was acknowledged once they are trusted.
     whole: Vec<usize>,
+    /// The target goes on in its life, and is not believed before it is mended.
+    goes_on: bool,
     tries: u32,
     result: Option<bool>,
 }
@@ -342,6 +344,7 @@ impl Mend {
             target,
             rules,
             whole: (0..nodes.len()).collect(),
+            goes_on: false,
             tries: 0,
             result: None,
         };
@@ -355,6 +358,14 @@ impl Mend {
     #[must_use]
     pub fn believing(mut self, whole: Vec<usize>) -> Mend {
         self.whole = whole;
+        self
+    }
+
+    /// The same for a node that goes on in its life: it gets a key that it missed, and keeps
+    /// what is newer than all that the others have, which somebody is just writing.
+    #[must_use]
+    pub fn kept(mut self) -> Mend {
+        self.goes_on = true;
         self
     }
 
@@ -380,14 +391,29 @@ impl Mend {
             return self.end(false, out);
         }
         if self.views.get(self.target).is_some_and(|view| view.stale) {
-            return self.look(self.target, out);
+            let again = if self.goes_on {
+                0..self.views.len()
+            } else {
+                self.target..self.target + 1
+            };
+            return again.for_each(|place| self.look(place, out));
         }
         let others = self.whole.iter().filter(|place| **place != self.target);
         // One trusted node that nobody lists has all that was acknowledged.
         let sure = others
             .into_iter()
             .any(|place| view::is_trusted(&self.views, *place, self.rules));
-        let Some((place, newest)) = view::newest(&self.views, !sure, self.rules) else {
+        let own = self.views.get(self.target).and_then(View::stamp);
+        let found = view::newest(&self.views, !sure, self.rules);
+        if self.goes_on
+            && (!sure
+                || own.is_some()
+                    && own.map(|own| own.version) > found.map(|(_, newest)| newest.version))
+        {
+            // Nobody to believe, or a write under way, or the rest of one: not now.
+            return self.end(false, out);
+        }
+        let Some((place, newest)) = found else {
             return self.end(true, out);
         };
         let source = self.views.get(place).and_then(|view| view.item.clone());

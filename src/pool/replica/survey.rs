@@ -139,9 +139,18 @@ impl Survey {
             .filter(move |(_, absent)| *absent.node == *name)
             .map(|(by, absent)| Listing {
                 by,
-                host: &absent.host,
+                host: absent.people(),
                 since: absent.since,
             })
+    }
+
+    /// The same as it stands in the records.
+    pub fn absences(&self, place: usize) -> impl Iterator<Item = &super::Absent> {
+        let name = self.name(place);
+        let records = (0..self.len()).filter_map(|by| self.record(by));
+        records
+            .flat_map(|record| &record.absent)
+            .filter(move |absent| *absent.node == *name)
     }
 
     /// The nodes in this state.

@@ -100,9 +100,10 @@ impl View {
         let replies = match replies {
             Ok(replies) => replies,
             Err(lost) => {
-                let changes = asked.iter().any(|command| {
-                    matches!(command, Command::Write { .. } | Command::SetRecord { .. })
-                });
+                let reads = |command: &Command| {
+                    matches!(command, Command::ReadRecord | Command::Read { .. })
+                };
+                let changes = !asked.iter().all(reads);
                 self.contact = Contact::Down {
                     maybe: lost.maybe_done && changes,
                 };
@@ -224,6 +225,13 @@ pub(super) fn is_listed(views: &[View], name: &str, rules: Rules) -> bool {
             .iter()
             .filter(|view| view.is_known())
             .any(|view| view.record.as_ref().is_some_and(|(r, _)| r.lists(name)))
+}
+
+/// Does any record that was seen say that `name` needs a full pass?
+pub(super) fn is_listed_for_good(views: &[View], name: &str, rules: Rules) -> bool {
+    let known = views.iter().filter(|view| view.is_known());
+    let mut records = known.filter_map(|view| view.record.as_ref());
+    rules.absent && records.any(|(record, _)| record.lists_for_good(name))
 }
 
 /// Is the node number `place` believed when it has no item?
@@ -349,5 +357,13 @@ impl Grips {
                 view.is_known() && (has || self.base == super::Version::default())
             })
         })
+    }
+
+    /// What the records that were read say of nodes that missed writes.
+    pub fn listed(&self) -> impl Iterator<Item = &super::Absent> {
+        let known = self.nodes.iter().filter(|grip| grip.view.is_known());
+        known
+            .filter_map(|grip| grip.view.record.as_ref())
+            .flat_map(|(record, _)| &record.absent)
     }
 }

@@ -14,6 +14,7 @@ use super::Store;
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
+use crate::handoff::{self, Keeper};
 use crate::item::{KeyRule, LongKeys};
 use crate::lease::{self, Lease, Queue};
 pub(super) use crate::pool::NOTE;
@@ -21,8 +22,8 @@ use crate::pool::Pool;
 use crate::pool::copies::{Task, clock, host_name};
 use crate::pool::window::Lists;
 use crate::replica::{
-    Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn, Wish,
-    record_key,
+    Close, Closed, Ending, Epochs, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn,
+    Wish, record_key,
 };
 use crate::shared;
 use std::sync::Arc;
@@ -135,6 +136,13 @@ impl Fenced {
                 opened = self.ask(id, &key, &lists, turn)?;
             }
         }
+        if opened.found == Found::Doubt {
+            // Two nodes silent at once: more likely this host or its network has a hiccup.
+            self.pool.be_patient(true);
+            let again = self.ask(id, &key, &lists, turn);
+            self.pool.be_patient(false);
+            opened = again?;
+        }
         let seen = opened.grips.epochs();
         let nodes = lists.nodes;
         if let Err(error) = seen.map_or(Ok(()), |seen| self.pool.stands(seen)) {
@@ -201,7 +209,7 @@ impl Fenced {
                 lease: milliseconds(self.terms.lease),
             }),
             fresh: self.made.as_deref() == Some(id),
-            host: self.host.clone(),
+            host: handoff::tag(&self.host),
             random: self.throw(),
         };
         // Before the nodes are asked, so that no bell is missed that rings meanwhile.
@@ -232,26 +240,22 @@ impl Fenced {
             return Ok(());
         };
         self.fresh();
-        let random = self.throw() as u32; // 20 bits of it count
-        let (releases, destroys) = (ending == Ending::Release, ending == Ending::Destroy);
-        // Before the nodes hear of it: whoever is killed in between costs the next one a lease,
-        // and nobody a turn that is another's by then.
-        let bell = held.lease.leave();
-        let mut out = Vec::new();
-        let mut close = Close::new(held.grips, ending, life, clock(), random, &mut out);
-        let task = Task {
-            key: &held.key,
-            record_key: &self.record_key,
-            nodes: &held.nodes,
+        let ending = match self.refusal(&held, &ending, what) {
+            Some(error) => {
+                // The turn goes back; nothing else does.
+                self.close(held, Ending::Release, life);
+                return Err(error);
+            }
+            None => ending,
         };
-        self.pool.drive(&mut close, out, task, &mut self.call);
-        bell.ring();
+        let (releases, destroys) = (ending == Ending::Release, ending == Ending::Destroy);
+        let nodes = held.nodes.clone();
+        let (closed, seen) = self.close(held, ending, life);
         // What a host with an older list writes is nowhere safe once that was announced.
-        let seen = close.epochs().filter(|_| !releases);
+        let seen = seen.filter(|_| !releases);
         if let Some(seen) = seen.filter(|seen| seen.seen > self.pool.policy().epoch) {
             self.pool.stands(seen)?;
         }
-        let closed = close.outcome();
         match closed {
             Some(Closed::Done { copies }) => {
                 if copies == 1 && !releases {
@@ -270,7 +274,7 @@ impl Fenced {
                 Kind::Locked,
                 format!("the session could not be {what}: another request took it over and changed it meanwhile, and nothing of that was overwritten"),
             )
-            .at(&self.names(&held.nodes))
+            .at(&self.names(&nodes))
             .hint("Call session_write_close() earlier in slow requests, or raise memcache.lock_timeout")),
             Some(Closed::Failed) | None => {
                 let last = self.call.events().last().map(|event| event.error.clone());
@@ -286,10 +290,70 @@ impl Fenced {
                         last.as_ref().map_or("none could be asked", Error::cause)
                     ),
                 )
-                .at(&self.names(&held.nodes))
+                .at(&self.names(&nodes))
                 .hint(hint))
             }
         }
+    }
+
+    fn close(&mut self, held: Held, ending: Ending, life: u32) -> (Option<Closed>, Option<Epochs>) {
+        let random = self.throw() as u32; // 20 bits of it count
+        // Before the nodes hear of it: whoever is killed in between costs the next one a lease,
+        // and nobody a turn that is another's by then.
+        let bell = held.lease.leave();
+        let keeper = Keeper::new(&self.record_key, &held.key);
+        let mut out = Vec::new();
+        let mut close = Close::new(held.grips, ending, life, clock(), random, &mut out)
+            .kept_by(Box::new(keeper));
+        let task = Task {
+            key: &held.key,
+            record_key: &self.record_key,
+            nodes: &held.nodes,
+        };
+        self.pool.drive(&mut close, out, task, &mut self.call);
+        bell.ring();
+        let seen = close.epochs();
+        (close.outcome(), seen)
+    }
+
+    /// Why this host may not write: it alone cannot reach two nodes of the pool at once, so
+    /// it is more likely that it is cut off than that both are down. Were it to say of both
+    /// that they missed writes, nobody would be left to be trusted.
+    fn refusal(&mut self, held: &Held, ending: &Ending, what: &str) -> Option<Error> {
+        if *ending == Ending::Release {
+            return None;
+        }
+        let mut out = self.pool.out();
+        if out.len() >= 2 {
+            // Marks are a second old at times: what is refused now is asked now.
+            out = self.pool.ask_out(&mut self.call);
+        }
+        let host = &self.host;
+        let by_others = |node: &usize| {
+            let name = self.pool.ring_name(*node);
+            let listed = held.grips.listed();
+            let mut others = listed.filter(|absent| *absent.people() != **host);
+            others.any(|absent| absent.node == name)
+        };
+        let broken = out.len() >= 2 && !out.iter().all(by_others);
+        if shared::set_broken(&self.record_key, broken) {
+            self.log.push(if broken {
+                format!(
+                    "this host ({host}) alone cannot reach {}: it counts itself broken and stores no session until it can",
+                    self.names(&out)
+                )
+            } else {
+                format!("this host ({host}) reaches its nodes again")
+            });
+        }
+        broken.then(|| {
+            Error::new(
+                Kind::Connect,
+                format!("the session was not {what}: this host ({host}) cannot reach two nodes of its pool at once, and no other host says the same"),
+            )
+            .at(&self.names(&out))
+            .hint("Is this host's network as it should be? memring status on another host says who answers there")
+        })
     }
 
     fn doubt(&self, nodes: &[usize]) -> Error {

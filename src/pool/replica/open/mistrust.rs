@@ -4,7 +4,7 @@
 //! remembers of another, so a listing, or an older item, is looked for once more first.
 
 use super::super::view;
-use super::super::{Absent, Command, PREFERRED, Record, Send, Trust, Version, record};
+use super::super::{Command, Kept, PREFERRED, Record, Send, Trust, Version, record};
 use super::{Open, mix};
 
 impl Open {
@@ -51,11 +51,8 @@ impl Open {
             };
             if let Some((record, cas)) = &view.record {
                 let mut record = record.clone();
-                record.absent.push(Absent {
-                    node: name.clone(),
-                    host: self.wish.host.clone(),
-                    since: now / 1000,
-                });
+                // Which keys it lacks nobody knows.
+                record.say(&name, &self.wish.host, now / 1000, Kept::No);
                 let cas = *cas;
                 view.ask(place, vec![Command::SetRecord { cas, record }], out);
             }
@@ -77,7 +74,7 @@ impl Open {
                 None => Command::AddRecord(self.fresh_record(place)),
                 Some((record, cas))
                     if record.trust == Trust::Trusted
-                        && view::is_listed(&self.views, &view.name, rules) =>
+                        && view::is_listed_for_good(&self.views, &view.name, rules) =>
                 {
                     let (name, cas, reborn) = (view.name.clone(), *cas, record.reborn());
                     if self.suspect.replace((place, cas)) != Some((place, cas)) {

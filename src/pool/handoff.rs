@@ -1,0 +1,217 @@
+//! WHAT WAS MISSED: the keys a node missed while it was out of reach, handed over when it
+//! answers again with the memory it had.
+//!
+//! ```text
+//!   a write goes without the node ─► key kept in the region ─► the records say: absent, host
+//!   the node answers: same process, same life ─► each key mended ─► none left ─► withdrawn
+//!   anything else: a full pass, in a new life (`pool::resync`)
+//! ```
+//!
+//! Why this is sound is told where the steps are: `replica::keep` (nothing of ours is on its
+//! way to the node), `shared::missed` (no key is kept unseen while a word is withdrawn), and
+//! `replica::withdraw` (the cas value decides).
+
+use crate::call::{Call, Verb};
+use crate::counters::Counter;
+use crate::pool::Pool;
+use crate::pool::copies::Task;
+use crate::replica::{Keep, Kept, Mend, PREFERRED, Rules, Withdraw, Withdrawn};
+use crate::shared::{self, Withdrawal};
+use std::time::Duration;
+
+/// Keys that are taken from the region at a time.
+const BATCH: usize = 256;
+/// Times that all keys are mended before this is left to a later look.
+const ROUNDS: u32 = 5;
+/// How often a key is tried before a full pass takes its place, with a pause in between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a withdrawal may take, milliseconds.
+const LEASE: u64 = 10_000;
+/// How long a record's change that was not answered may still come, milliseconds.
+const LATE: u64 = 120_000;
+
+/// What a handing over came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// The node has what this host's writes left out, and the records no longer say otherwise.
+    Done {
+        /// Keys that were mended.
+        keys: usize,
+    },
+    /// Writers kept more keys all the while: later.
+    Later,
+    /// Only a full pass can say what the node lacks.
+    Full,
+}
+
+/// Keeps the key of one write for the nodes that miss it.
+#[derive(Debug)]
+pub struct Keeper {
+    record_key: Vec<u8>,
+    key: Vec<u8>,
+    before: Option<Withdrawal>,
+}
+
+impl Keeper {
+    /// For a write of `key` (wire form) that has not begun yet.
+    pub fn new(record_key: &[u8], key: &[u8]) -> Keeper {
+        Keeper {
+            record_key: record_key.to_vec(),
+            key: key.to_vec(),
+            before: shared::missed().map(|missed| missed.look(shared::now())),
+        }
+    }
+}
+
+impl Keep for Keeper {
+    fn keep(&mut self, node: &str, sent: bool) -> Kept {
+        let (Some(missed), Some(before)) = (shared::missed(), self.before) else {
+            return Kept::No;
+        };
+        let now = shared::now();
+        if sent || !missed.keep(whose(&self.record_key, node), &self.key, now) {
+            shared::count(Counter::MissedOverflow);
+            return Kept::No;
+        }
+        shared::count(Counter::MissedKeys);
+        if missed.is_calm(before, now) {
+            Kept::Yes
+        } else {
+            Kept::Anew
+        }
+    }
+}
+
+/// The name of a host that keeps keys, for records: it, and which region they are in. Without
+/// a region the name alone, and the host keeps none.
+pub fn tag(host: &str) -> Box<str> {
+    match shared::life() {
+        Some(life) => format!("{host}/{life:016x}").into(),
+        None => host.into(),
+    }
+}
+
+/// How many keys are kept on this host for node `node` (its name in records) of a pool.
+pub fn left(record_key: &[u8], node: &str) -> usize {
+    shared::missed().map_or(0, |missed| missed.count(whose(record_key, node)))
+}
+
+/// Lets the keys go that are kept for a node: it got a full pass.
+pub fn forget(record_key: &[u8], node: &str) {
+    if let Some(missed) = shared::missed() {
+        missed.forget(whose(record_key, node), shared::now());
+    }
+}
+
+/// Which process serves node `index`, as far as memcached tells: another number is another
+/// memory. `None` when it does not say.
+pub fn process(pool: &mut Pool, index: usize, call: &mut Call) -> Option<u64> {
+    call.reset(Verb::Get);
+    let text = pool.stats(index, b"", call)?;
+    let text = String::from_utf8_lossy(&text);
+    let number = |name: &str| -> Option<i64> {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    // Both come from one clock, so that their difference stays while the process lives.
+    let began = number("STAT time ")? - number("STAT uptime ")?;
+    Some(shared::name_of(
+        format!("{} {began}", number("STAT pid ")?).as_bytes(),
+    ))
+}
+
+/// Hands node `target`, in its life `id`, the keys that this host (`tag`) keeps for it, and
+/// withdraws what the records say for this host.
+pub fn hand_over(
+    pool: &mut Pool,
+    target: usize,
+    id: u64,
+    record_key: &[u8],
+    tag: &str,
+    call: &mut Call,
+) -> Handed {
+    let Some(missed) = shared::missed() else {
+        return Handed::Full;
+    };
+    let name = pool.ring_name(target);
+    let whose = whose(record_key, &name);
+    let mut done = 0;
+    for _ in 0..ROUNDS {
+        loop {
+            let Some(keys) = missed.keys(whose, BATCH, shared::now()) else {
+                return Handed::Later;
+            };
+            if keys.is_empty() {
+                break;
+            }
+            for miss in keys {
+                if !mend(pool, target, record_key, &miss.key, call) {
+                    return Handed::Full;
+                }
+                missed.mended(whose, &miss, shared::now());
+                done += 1;
+            }
+        }
+        let now = shared::now();
+        if !missed.announce(whose, now + LEASE, now) {
+            continue;
+        }
+        call.reset(Verb::Get);
+        let (names, nodes) = pool.everyone();
+        let mut out = Vec::new();
+        let mut withdraw = Withdraw::new(&names, target, id, tag, &mut out);
+        let task = Task {
+            key: b"",
+            record_key,
+            nodes: &nodes,
+        };
+        pool.drive(&mut withdraw, out, task, call);
+        let result = withdraw.result().unwrap_or(Withdrawn::Unsure);
+        let late = result == Withdrawn::Unsure || shared::now() > now + LEASE;
+        missed.withdrawn(if late { shared::now() + LATE } else { 0 });
+        match result {
+            _ if late => return Handed::Full,
+            Withdrawn::Done => return Handed::Done { keys: done },
+            Withdrawn::Again => {}
+            Withdrawn::Unsure | Withdrawn::Other => return Handed::Full,
+        }
+    }
+    Handed::Later
+}
+
+/// Mends one key on node `target`; false when that cannot be done but by a full pass.
+fn mend(pool: &mut Pool, target: usize, record_key: &[u8], key: &[u8], call: &mut Call) -> bool {
+    let nodes = pool.preferred(key, PREFERRED);
+    let Some(place) = nodes.iter().position(|node| *node == target) else {
+        // It does not prefer the node any more.
+        return true;
+    };
+    let names: Vec<Box<str>> = nodes.iter().map(|node| pool.ring_name(*node)).collect();
+    for tries in 1..=TRIES {
+        call.reset(Verb::Get);
+        let mut out = Vec::new();
+        let mut mend = Mend::new(&names, place, Rules::ALL, &mut out).kept();
+        let task = Task {
+            key,
+            record_key,
+            nodes: &nodes,
+        };
+        pool.drive(&mut mend, out, task, call);
+        if mend.result() == Some(true) {
+            return true;
+        }
+        // What was sent and not answered may come late: then only a new life helps.
+        if call.events().iter().any(|event| event.fault) {
+            return false;
+        }
+        if tries < TRIES {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    false
+}
+
+fn whose(record_key: &[u8], node: &str) -> u64 {
+    shared::name_of(&[record_key, b" ", node.as_bytes()].concat())
+}

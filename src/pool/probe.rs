@@ -1,0 +1,184 @@
+//! Who failed is asked again, off the path of requests: `version`, on a connection of its own.
+//!
+//! A probe never waits for longer than it is told to. It is carried on by whatever this
+//! process does next: another look at the node, or the end of a request. A process that does
+//! nothing more leaves it undone, and another one takes the next probe when it is due.
+
+use crate::config::NodeSpec;
+use crate::counters::Counter;
+use crate::error::{Error, Kind};
+use crate::node::{Node, NodeRef, Open};
+use crate::shared;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+/// A probe under way.
+#[derive(Debug)]
+struct Probe {
+    /// Whose health it is about.
+    of: NodeRef,
+    /// The connection it is made on.
+    node: Node,
+    stage: Stage,
+    limit: Duration,
+    end: Instant,
+    generation: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Connected,
+    Asked,
+}
+
+thread_local! {
+    static PROBES: RefCell<Vec<Probe>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Begins to ask a node that failed; the caller has claimed the probe that is due.
+pub fn begin(of: &NodeRef, spec: &NodeSpec) {
+    shared::count(Counter::Probes);
+    let mut probe = Probe {
+        of: of.clone(),
+        node: Node::new(spec),
+        stage: Stage::Connecting,
+        limit: spec.op_timeout,
+        end: Instant::now() + spec.op_timeout,
+        generation: shared::generation(),
+    };
+    let opened = probe.node.open(spec.op_timeout);
+    if probe.opened(opened).is_none() && probe.step().is_none() {
+        PROBES.with_borrow_mut(|probes| probes.push(probe));
+    }
+}
+
+/// Carries the probes of this thread on, for `wait` at most; without any it costs nothing.
+pub fn carry_on(wait: Duration) {
+    PROBES.with_borrow_mut(|probes| {
+        if probes.is_empty() {
+            return;
+        }
+        // A forked child has no business with its parent's connections.
+        probes.retain(|probe| probe.generation == shared::generation());
+        let end = Instant::now() + wait;
+        loop {
+            probes.retain_mut(|probe| probe.step().is_none());
+            let left = end.saturating_duration_since(Instant::now());
+            if probes.is_empty() || left.is_zero() {
+                return;
+            }
+            await_any(probes, left);
+        }
+    });
+}
+
+fn await_any(probes: &[Probe], limit: Duration) {
+    let mut polled: Vec<PollFd<'_>> = probes
+        .iter()
+        .filter_map(|probe| {
+            let flags = match probe.stage {
+                Stage::Connecting => PollFlags::OUT,
+                Stage::Connected | Stage::Asked => PollFlags::IN,
+            };
+            Some(PollFd::new(probe.node.fd()?, flags))
+        })
+        .collect();
+    let limit = Timespec::try_from(limit).ok();
+    // Whatever became of it, the next step looks at the sockets themselves.
+    let _ = poll(&mut polled, limit.as_ref());
+}
+
+impl Probe {
+    /// Goes as far as it can without waiting; something when it is over.
+    fn step(&mut self) -> Option<()> {
+        if self.stage == Stage::Connecting {
+            if !self.is_writable() {
+                return self.late();
+            }
+            let opened = self.node.open_further(self.limit);
+            if self.opened(opened).is_some() {
+                return Some(());
+            }
+        }
+        if self.stage == Stage::Connected {
+            let question = b"version\r\n";
+            let sent = self
+                .node
+                .fd()
+                .map(|fd| send(fd, question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT));
+            match sent {
+                Some(Ok(count)) if count == question.len() => self.stage = Stage::Asked,
+                Some(Err(Errno::AGAIN | Errno::INTR)) => return self.late(),
+                _ => return self.closed(),
+            }
+        }
+        if self.stage == Stage::Asked {
+            let mut answer = [0u8; 64];
+            let got = self
+                .node
+                .fd()
+                .map(|fd| recv(fd, &mut answer, RecvFlags::DONTWAIT));
+            return match got {
+                Some(Ok((count, _))) if count > 0 => {
+                    if answer.starts_with(b"VERSION") {
+                        self.over(Ok(()))
+                    } else {
+                        let what = "Malformed server response: no version";
+                        self.over(Err(Error::new(Kind::Protocol, what)))
+                    }
+                }
+                Some(Err(Errno::AGAIN | Errno::INTR)) => self.late(),
+                _ => self.closed(),
+            };
+        }
+        None
+    }
+
+    fn opened(&mut self, opened: Result<Open, Error>) -> Option<()> {
+        match opened {
+            Ok(Open::Ready) => {
+                self.stage = Stage::Connected;
+                None
+            }
+            Ok(Open::Waiting) => None,
+            Err(error) => self.over(Err(error)),
+        }
+    }
+
+    fn is_writable(&self) -> bool {
+        let Some(fd) = self.node.fd() else {
+            return true;
+        };
+        let mut polled = [PollFd::new(fd, PollFlags::OUT)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
+    fn late(&mut self) -> Option<()> {
+        if Instant::now() < self.end {
+            return None;
+        }
+        self.over(Err(Error::new(Kind::Timeout, "Network timeout")))
+    }
+
+    fn closed(&mut self) -> Option<()> {
+        self.over(Err(Error::new(
+            Kind::Closed,
+            "Connection closed by the server",
+        )))
+    }
+
+    fn over(&mut self, found: Result<(), Error>) -> Option<()> {
+        if let Ok(mut node) = self.of.try_borrow_mut() {
+            node.probed(found.as_ref().copied());
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,135 @@
+//! A node that was out of reach and kept its memory gets exactly the keys it missed, and one
+//! to which something may still be on its way gets a full pass.
+
+use crate::companion::{Tend, is_safe, run};
+use crate::health::Stage;
+use harness::proxy::From;
+use harness::{Proxy, wait_until};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(40);
+
+fn list(stage: &Stage) -> String {
+    let names = stage
+        .proxies
+        .iter()
+        .map(|proxy| format!("127.0.0.1:{}", proxy.port()));
+    names.collect::<Vec<_>>().join(",")
+}
+
+/// The daemon that shares what it knows with the stage's workers, when all nodes are trusted.
+fn tend(stage: &Stage) -> Tend {
+    let state = stage.state.path().display().to_string();
+    let list = list(stage);
+    let tend = Tend::beside(&state, &["--list", &list]);
+    tend.says("3 nodes, 3 trusted");
+    tend
+}
+
+/// The keys that were stored on the node behind `proxy`, but for records and turns.
+fn stored(proxy: &Proxy) -> BTreeSet<String> {
+    let said = proxy.requests_in_time();
+    let said = String::from_utf8_lossy(&said);
+    said.lines()
+        .filter_map(|line| line.strip_prefix("ms ")?.split(' ').next())
+        .filter(|key| !key.starts_with('~'))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn listed_keys(stage: &Stage) -> bool {
+    stage.proxies.iter().any(|proxy| {
+        let events = proxy.events();
+        let mut asked = events.iter().filter(|event| event.from == From::Client);
+        asked.any(|event| String::from_utf8_lossy(&event.bytes).contains("metadump"))
+    })
+}
+
+/// Counts in a session, destroys it, or counts after the test let it.
+const PAGES: [(&str, &str); 2] = [
+    (
+        "destroy.php",
+        "session_id($_GET['id']); session_start(); echo json_encode(session_destroy());",
+    ),
+    (
+        "wait.php",
+        "session_id($_GET['id']); session_start(); $_SESSION['n'] = 70; touch($_GET['in']); \
+         while (!file_exists($_GET['go'])) { usleep(2000); clearstatcache(); } \
+         echo json_encode(session_write_close());",
+    ),
+];
+
+#[test]
+fn a_node_that_was_out_of_reach_gets_exactly_what_it_missed_and_nothing_old_comes_back() {
+    let stage = Stage::of(3, 2);
+    for (name, script) in PAGES {
+        stage.fpm.page(name, script);
+    }
+    let ids = ["s1", "s2", "s3", "s4", "s5", "s6"];
+    for id in ids {
+        assert_eq!(stage.visit(id), "[true,1]");
+    }
+    let tend = tend(&stage);
+    let away = format!("127.0.0.1:{}", stage.proxies[0].port());
+    stage.nodes[0].freeze();
+    tend.says(&format!("{away} does not answer"));
+    for id in ["s1", "s2"] {
+        assert_eq!(stage.visit(id), "[true,2]");
+        assert_eq!(stage.visit(id), "[true,3]");
+    }
+    assert_eq!(stage.fpm.get("destroy.php", "id=s3", "").text(), "true");
+    let state = stage.state.path().display().to_string();
+    let list = list(&stage);
+    let (code, text, _) = run(&["status", "--state-dir", &state, "--list", &list]);
+    assert_eq!(code, 1);
+    assert!(
+        text.contains("3 keys that it missed are kept on this host"),
+        "{text}"
+    );
+
+    stage.proxies.iter().for_each(Proxy::clear);
+    stage.nodes[0].resume();
+    tend.says(&format!("{away} got the 3 keys it missed"));
+    assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());
+    assert!(!listed_keys(&stage), "a full pass was made");
+    let wanted = ["s1", "s2", "s3"].map(str::to_owned);
+    assert_eq!(stored(&stage.proxies[0]), BTreeSet::from(wanted));
+    // It counts again: beside it each of the others may be away.
+    stage.nodes[1].freeze();
+    tend.says(&format!(
+        "127.0.0.1:{} does not answer",
+        stage.proxies[1].port()
+    ));
+    for (id, count) in [("s1", 4), ("s2", 4), ("s3", 1), ("s4", 2)] {
+        assert_eq!(stage.visit(id), format!("[true,{count}]"), "{id}");
+    }
+    stage.nodes[1].resume();
+    assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());
+}
+
+#[test]
+fn a_node_to_which_a_write_may_still_be_on_its_way_gets_a_full_pass_in_a_new_life() {
+    let stage = Stage::of(3, 2);
+    for (name, script) in PAGES {
+        stage.fpm.page(name, script);
+    }
+    assert_eq!(stage.visit("s1"), "[true,1]");
+    let tend = tend(&stage);
+    let (inside, go) = (stage.state.path().join("in"), stage.state.path().join("go"));
+    let query = format!("id=s1&in={}&go={}", inside.display(), go.display());
+    std::thread::scope(|scope| {
+        let page = scope.spawn(|| stage.fpm.get("wait.php", &query, "").text());
+        assert!(wait_until(SOON, || inside.exists()));
+        // Nobody knows it yet when the page writes.
+        stage.nodes[0].freeze();
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(page.join().unwrap(), "true");
+    });
+    stage.nodes[0].resume();
+    let list = list(&stage);
+    let mended = || listed_keys(&stage) && is_safe(&list);
+    assert!(wait_until(SOON, mended), "{}", tend.log());
+    assert_eq!(tend.said("keys it missed"), 0, "{}", tend.log());
+    assert_eq!(stage.visit("s1"), "[true,71]");
+}
