@@ -11,6 +11,7 @@
 //! short slices, and the best slice of each counts, so that other work on the machine disturbs all of them or none.
 //! This is a measurement and no test: it fails when something gives wrong results, never because something was slow.
 
+mod apart;
 mod bare;
 mod contender;
 mod report;
@@ -51,7 +52,7 @@ const NODES: usize = 4;
 const SLICES: u32 = 30;
 
 /// Rows: name, passes in one slice, and the bar that memring is held to, a share of the bare loop.
-const ROWS: [(&str, u32, Option<f64>); 11] = [
+const ROWS: [(&str, u32, Option<f64>); 13] = [
     ("get", 150, Some(0.92)),
     ("set", 150, Some(0.92)),
     ("miss", 150, None),
@@ -63,6 +64,8 @@ const ROWS: [(&str, u32, Option<f64>); 11] = [
     ("session", 25, None),
     ("session-kept", 50, None),
     ("session-copied", 40, None),
+    ("set-copied", 100, Some(0.90)),
+    ("get-copied", 150, None),
 ];
 
 struct Options {
@@ -137,15 +140,26 @@ fn free_name(folder: &Path, date: &str) -> PathBuf {
 }
 
 /// Keeps this process and all it starts on one CPU, the last it may use.
-fn pin() -> Result<usize, Stop> {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+fn pin() -> Result<(), Stop> {
+    let last = cpus()?.last().copied();
+    stay_on(last.ok_or_else(|| Stop::Failed("no CPU may be used".to_owned()))?)
+}
+
+/// The CPUs this process may use.
+fn cpus() -> Result<Vec<usize>, Stop> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
     let allowed = sched_getaffinity(None).map_err(|why| failed("which CPUs may be used", why))?;
-    let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu));
-    let last = last.ok_or_else(|| Stop::Failed("no CPU may be used".to_owned()))?;
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|cpu| allowed.is_set(*cpu))
+        .collect())
+}
+
+/// Keeps this process, and what it starts from now on, on one CPU.
+fn stay_on(cpu: usize) -> Result<(), Stop> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
     let mut one = CpuSet::new();
-    one.set(last);
-    sched_setaffinity(None, &one).map_err(|why| failed("staying on one CPU", why))?;
-    Ok(last)
+    one.set(cpu);
+    sched_setaffinity(None, &one).map_err(|why| failed("staying on one CPU", why))
 }
 
 /// Servers and clients of one round.
@@ -240,6 +254,7 @@ fn measure(php: &Php, so: &Path, options: &Options) -> Result<Report, Stop> {
     let scratch = Scratch::new("bench")?;
     let file = scratch.path().join("loop.php");
     run::write(&file, include_str!("../../tests/bench/loop.php"))?;
+    let all = cpus()?;
     pin()?;
     let start = || Field::start(php, so, options, scratch.path(), &file);
     let mut field = start()?;
@@ -265,12 +280,14 @@ fn measure(php: &Php, so: &Path, options: &Options) -> Result<Report, Stop> {
     }
     let facts = facts(&field.workers, options)?;
     field.workers.clear();
+    let apart = apart::measure(php, so, &all, options.rounds, scratch.path(), &file)?;
     let contenders = &field.contenders;
     let mut report = Report {
         names: contenders.iter().map(|c| c.name).collect(),
         memory: memory(php, contenders, scratch.path(), &file)?,
         facts,
         rows,
+        apart,
     };
     count(php, contenders, scratch.path(), &file, options, &mut report);
     Ok(report)

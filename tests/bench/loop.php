@@ -75,7 +75,38 @@ function memory(string $who, array $ports, int $count, bool $use): int
 
 $one = client($who, [$ports[0]]);
 $all = client($who, $who === 'phpredis' ? [$ports[0]] : $ports);
-$fill = function () use ($one, $all, $keys, $small, $large) {
+/** A client that keeps each value on the first two nodes. */
+function copying(string $who, array $ports): object
+{
+    $two = array_slice($ports, 0, 2);
+    switch ($who) {
+        case 'memring':
+            $client = new Memcache;
+            $client->addServer('pool:bench');
+            return $client;
+        case 'php-memcached':
+            $client = client($who, $two);
+            $client->setOption(Memcached::OPT_BINARY_PROTOCOL, true);
+            $client->setOption(Memcached::OPT_NUMBER_OF_REPLICAS, 1);
+            return $client;
+        default:
+            return client($who, $two);
+    }
+}
+
+/** Runs $job as pecl-memcache keeps copies: a setting of the whole process. */
+function redundantly(string $who, callable $job): mixed
+{
+    if ($who === 'pecl-memcache') {
+        ini_set('memcache.redundancy', '2');
+    }
+    $result = $job();
+    ini_restore('memcache.redundancy');
+    return $result;
+}
+
+$copies = $who === 'phpredis' ? null : copying($who, $ports);
+$fill = function () use ($who, $one, $all, $copies, $keys, $small, $large) {
     foreach ($keys as $key) {
         $one->set($key, $small);
         $all->set($key, $small);
@@ -83,6 +114,7 @@ $fill = function () use ($one, $all, $keys, $small, $large) {
     $one->set('bench:small', $small);
     $one->set('bench:large', $large);
     $one->set('bench:number', 1);
+    redundantly($who, fn() => $copies?->set('bench:copied', $small));
 };
 
 $rows = [
@@ -123,6 +155,11 @@ $rows = [
         ini_restore('memcached.sess_persistent');
         return $good;
     },
+    'set-copied' => fn(int $n) => redundantly($who, function () use ($n, $copies, $small) {
+        for ($i = 0; $i < $n; $i++) { $r = $copies->set('bench:copied', $small); }
+        return $r;
+    }),
+    'get-copied' => function (int $n) use ($copies) { for ($i = 0; $i < $n; $i++) { $r = $copies->get('bench:copied'); } return strlen($r) === 100; },
     // On three nodes, over kept connections, each client as its documentation says.
     'session-copied' => function (int $n) use ($session, $who, $ports) {
         $three = array_slice($ports, 0, 3);

@@ -48,7 +48,7 @@ impl Contender {
     }
 
     /// The words of a PHP with this client, run by `first` where there are any (strace, valgrind).
-    fn command(&self, php: &Php, file: &Path, first: &[&str]) -> Command {
+    fn command(&self, php: &Php, file: &Path, first: &[&str]) -> Result<Command, Stop> {
         let words = first
             .iter()
             .map(Into::into)
@@ -79,10 +79,27 @@ impl Contender {
         ] {
             command.arg("-d").arg(setting);
         }
+        if self.name == "memring" {
+            let pools = file.with_file_name("bench.toml");
+            run::write(&pools, self.pools())?;
+            let setting = format!("memring.config_file={}", pools.display());
+            command.arg("-d").arg(setting);
+        }
         let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
         command.arg(file).arg(self.name).arg(ports.join(","));
         command.stdin(Stdio::null());
-        command
+        Ok(command)
+    }
+
+    /// The file with the pool of the rows with copies: the first two nodes.
+    fn pools(&self) -> String {
+        let nodes = self.ports.iter().take(2);
+        let nodes = nodes.map(|port| format!("\"memcached://{PLACE}:{port}\""));
+        let nodes: Vec<String> = nodes.collect();
+        format!(
+            "[pool.bench]\nnodes = [{}]\nmode = \"sync\"\n",
+            nodes.join(", ")
+        )
     }
 
     /// Starts a PHP that waits for rows.
@@ -95,7 +112,7 @@ impl Contender {
         let broken = |why: std::io::Error| failed(format!("PHP with {}", self.name), why);
         let listener = UnixListener::bind(&path).map_err(broken)?;
         listener.set_nonblocking(true).map_err(broken)?;
-        let mut command = self.command(php, file, &[]);
+        let mut command = self.command(php, file, &[])?;
         let mut running = Running::start(command.arg(&path))?;
         let begin = Instant::now();
         let stream = loop {
@@ -178,7 +195,7 @@ impl Contender {
         read: impl Fn() -> Option<f64>,
     ) -> Option<f64> {
         let run = |count: u32| {
-            let mut command = self.command(php, file, words);
+            let mut command = self.command(php, file, words).ok()?;
             command.args(["once", row, &count.to_string()]);
             let (status, _) = run::merged(&mut command, b"", Some(LIMIT)).ok()?;
             if status.success() { read() } else { None }

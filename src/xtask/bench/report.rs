@@ -1,5 +1,6 @@
 //! The table of a bench, as text for the terminal and for the record.
 
+use super::apart::Apart;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct Report {
     pub(crate) memory: Vec<[String; 2]>,
     /// The circumstances.
     pub(crate) facts: Facts,
+    /// Copies with the nodes on another CPU.
+    pub(crate) apart: Vec<Apart>,
 }
 
 impl Row {
@@ -116,6 +119,23 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
+impl Apart {
+    fn cells(&self) -> Vec<String> {
+        let ratios = sorted(self.ratios.iter().copied());
+        let (Some(least), Some(most), Some(middle)) =
+            (ratios.first(), ratios.last(), ratios.get(ratios.len() / 2))
+        else {
+            return vec![self.name.to_owned()];
+        };
+        let met = if *middle <= self.bar { "met" } else { "MISSED" };
+        vec![
+            self.name.to_owned(),
+            format!("{middle:.2} [{least:.2}, {most:.2}]"),
+            format!("at most {:.2} {met}", self.bar),
+        ]
+    }
+}
+
 impl Report {
     /// The whole report as Markdown.
     pub(crate) fn text(&self) -> String {
@@ -128,7 +148,7 @@ impl Report {
             text,
             "## Share of a bare write+read loop of the same shape\n\n1.00 is as fast as that loop; {}.\nphpredis stands \
              beside a bare loop of its own on redis-server. Values have 100 bytes, 10k ones 10,240; multi is a get of 100 \
-             keys on one node and on four; a session is start, two changes, close, with its lock, on a\nconnection of its own or on one that is kept, beside a bare get and set; session-copied is the same on three nodes, beside a\nbare loop that asks all three and writes to all three (php-memcached: one read, and copies written without waiting).\n",
+             keys on one node and on four; a session is start, two changes, close, with its lock, on a\nconnection of its own or on one that is kept, beside a bare get and set; session-copied is the same on three nodes, beside a\nbare loop that asks all three and writes to all three (php-memcached: one read, and copies written without\nwaiting); set-copied and get-copied are on two nodes with two copies (mode sync), beside a bare loop that writes to both, or reads one.\n",
             facts.method
         );
         let shares = self.rows.iter().map(|row| {
@@ -149,6 +169,13 @@ impl Report {
         heads.push("verdict");
         text.push_str(&table(&heads, shares.collect()));
 
+        if !self.apart.is_empty() {
+            text.push_str(
+                "\n## Copies with the nodes on another CPU, as a multiple of one set there\n\n",
+            );
+            let rows = self.apart.iter().map(Apart::cells).collect();
+            text.push_str(&table(&["row", "memring", "verdict"], rows));
+        }
         text.push_str("\n## System calls per operation (strace -f -c)\n\n");
         text.push_str(&self.counts(|row| &row.calls, 1));
         if self.rows.iter().any(|row| !row.instructions.is_empty()) {

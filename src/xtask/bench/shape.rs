@@ -55,6 +55,16 @@ pub(super) fn shape(row: &str, ports: &[u16], places: &str) -> Vec<Vec<Exchange>
         }
         "increment" => vec![vec![to(0, b"incr bench:number 1\r\n".to_vec(), b"\r\n")]],
         "session-copied" => session_copied(),
+        "set-copied" => {
+            let mut request = format!("ms bench:copy {SMALL} T0 c\r\n").into_bytes();
+            request.resize(request.len() + SMALL, b'x');
+            request.extend_from_slice(b"\r\n");
+            vec![vec![
+                to(0, request.clone(), b"\r\n"),
+                to(1, request, b"\r\n"),
+            ]]
+        }
+        "get-copied" => vec![vec![to(0, b"mg bench:copy v c f t\r\n".to_vec(), b"x\r\n")]],
         // The least there is to it: read, then write. A lock comes on top.
         _ => vec![get("bench:small"), set("bench:other", SMALL)],
     }
