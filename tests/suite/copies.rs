@@ -10,7 +10,9 @@ use memring_pool::replica::{
     Close, Closed, Ending, Found, Founded, Grips, Open, Opened, PREFERRED, Resynced, Rules, Turn,
     Wish,
 };
-use std::sync::Arc;
+use memring_pool::session::Store;
+use memring_pool::session::fenced::{Fenced, Terms};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 const RECORD: &[u8] = b"~r";
@@ -163,6 +165,37 @@ pub(crate) fn pools() -> Vec<Vec<Memcached>> {
         pools.push(mixed);
     }
     pools
+}
+
+#[test]
+fn many_first_visitors_of_a_new_pool_are_all_let_in() {
+    const VISITORS: usize = 12;
+    for _ in 0..4 {
+        let nodes = [(); 3].map(|()| Memcached::start());
+        let begin = Barrier::new(VISITORS);
+        let visit = |number: usize| {
+            let terms = Terms {
+                wait: Duration::from_secs(5),
+                lease: Duration::from_secs(30),
+                life: LIFE,
+            };
+            let mut sessions = Fenced::new(Host::of(&nodes, 1).pool, b"", terms);
+            begin.wait();
+            let id = format!("visitor{number:020}");
+            sessions
+                .read(id.as_bytes(), true)
+                .and_then(|_| sessions.write(id.as_bytes(), b"here", LIFE))
+        };
+        std::thread::scope(|scope| {
+            let visit = &visit;
+            let visits: Vec<_> = (0..VISITORS)
+                .map(|number| scope.spawn(move || visit(number)))
+                .collect();
+            for visit in visits {
+                assert_eq!(visit.join().unwrap(), Ok(()));
+            }
+        });
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use super::Pool;
 use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
+use crate::fanout;
 use crate::item::Span;
 use crate::replica::{Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
 use crate::wire::{Expect, Reply, Store, classic};
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How long the turn of a pass outlives the last sign of its runner, seconds.
 const TURN: u32 = 30;
+/// How long somebody else may need to found a pool, and how often is looked whether he has.
+const FOUNDING: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(10);
 /// How often the runner gives a sign.
 const SIGN: Duration = Duration::from_secs(10);
 /// Keys that are mended at the same time, and the bytes of their items, unless one alone has
@@ -38,11 +42,32 @@ pub struct Pass {
 impl Pool {
     /// Gives the pool's nodes their records, where they have none.
     ///
-    /// `random` is any number that nobody else has.
+    /// Where somebody else is at it, he is waited for, half a second at most. `random` is any
+    /// number that nobody else has.
     pub fn found(&mut self, record_key: &[u8], random: u64, call: &mut Call) -> Founded {
+        let begin = Instant::now();
+        loop {
+            let late = begin.elapsed() > FOUNDING;
+            match self.found_once(record_key, random, late, call) {
+                Founded::Again if !late => fanout::pause(LOOK),
+                end => return end,
+            }
+        }
+    }
+
+    fn found_once(
+        &mut self,
+        record_key: &[u8],
+        random: u64,
+        late: bool,
+        call: &mut Call,
+    ) -> Founded {
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
         let mut founding = Founding::new(&names, random, &mut out).at(self.epochs());
+        if late {
+            founding = founding.late();
+        }
         let task = Task {
             key: b"",
             record_key,

@@ -4,10 +4,14 @@
 //! can all be trusted to have missed nothing. A node without a record beside others that
 //! have one has lost its memory, and joins. Only a person can say that a pool is new though
 //! a node does not answer ([`Founding::without`]).
+//!
+//! Many requests may come to a new pool at the same time. The first by name of its nodes
+//! says who founds it: whoever stores the first record there goes on, the others wait until
+//! he is done, or for so long that he must be gone ([`Founding::late`]).
 
 use super::open::mix;
 use super::view::{self, View};
-use super::{Absent, Command, Epochs, Lost, Machine, Record, Reply, Send};
+use super::{Absent, Command, Epochs, Lost, Machine, Record, Reply, Send, Trust};
 
 /// What became of a pool's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Founding {
     without: Vec<Absent>,
     /// What the first records of a new pool say of its node list.
     epochs: Epochs,
+    /// Waited long enough for anybody else.
+    late: bool,
     stage: Stage,
     result: Option<Founded>,
 }
@@ -43,8 +49,15 @@ pub struct Founding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Reading,
-    Adding { all: bool },
+    /// The first node gets its record.
+    First,
+    Adding {
+        all: bool,
+    },
+    /// All but the first are to be trusted.
     Trusting,
+    /// The first is: who sees that, sees the others trusted, too.
+    TrustingFirst,
 }
 
 impl Founding {
@@ -59,6 +72,7 @@ impl Founding {
             random,
             without: Vec::new(),
             epochs: Epochs::default(),
+            late: false,
             stage: Stage::Reading,
             result: None,
         }
@@ -97,6 +111,14 @@ impl Founding {
         self
     }
 
+    /// The same for who has waited in vain for somebody else to finish: nodes without a
+    /// record get one, and join.
+    #[must_use]
+    pub fn late(mut self) -> Founding {
+        self.late = true;
+        self
+    }
+
     /// The outcome, once [`Machine::is_done`].
     pub fn result(&self) -> Option<Founded> {
         self.result
@@ -109,26 +131,59 @@ impl Founding {
             .position(|view| !view.is_known() && !self.leaves_out(&view.name));
         match (self.stage, unknown) {
             (_, Some(place)) => self.result = Some(Founded::Stopped { place }),
-            (Stage::Reading, None) => self.add(out),
-            (Stage::Adding { .. } | Stage::Trusting, None)
-                if self.views.iter().any(|view| view.stale) =>
-            {
+            (Stage::Reading, None) => self.begin(out),
+            (
+                Stage::First | Stage::Adding { .. } | Stage::Trusting | Stage::TrustingFirst,
+                None,
+            ) if self.views.iter().any(|view| view.stale) => {
                 self.result = Some(Founded::Again);
+            }
+            (Stage::First, None) => {
+                self.stage = Stage::Adding { all: true };
+                self.add(out);
+                if out.is_empty() {
+                    // A pool of one node: that was all.
+                    self.plan(out);
+                }
             }
             (Stage::Adding { all: false }, None) => self.result = Some(Founded::Joined),
             (Stage::Adding { all: true }, None) => {
                 self.stage = Stage::Trusting;
-                for (place, view) in self.views.iter_mut().enumerate() {
-                    if let Some((record, cas)) = &view.record {
-                        let command = Command::SetRecord {
-                            cas: *cas,
-                            record: record.trusted(),
-                        };
-                        view.ask(place, vec![command], out);
-                    }
+                let first = self.first();
+                for place in (0..self.views.len()).filter(|place| Some(*place) != first) {
+                    self.trust(place, out);
+                }
+                if out.is_empty() {
+                    self.plan(out);
                 }
             }
-            (Stage::Trusting, None) => self.result = Some(Founded::New),
+            (Stage::Trusting, None) => {
+                self.stage = Stage::TrustingFirst;
+                if let Some(first) = self.first() {
+                    self.trust(first, out);
+                }
+            }
+            (Stage::TrustingFirst, None) => self.result = Some(Founded::New),
+        }
+    }
+
+    /// Who decides between several founders: the first by name of those here.
+    fn first(&self) -> Option<usize> {
+        let here = self.views.iter().enumerate();
+        let here = here.filter(|(_, view)| !self.leaves_out(&view.name));
+        let first = here.min_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+        first.map(|(place, _)| place)
+    }
+
+    fn trust(&mut self, place: usize, out: &mut Vec<Send>) {
+        if let Some(view) = self.views.get_mut(place)
+            && let Some((record, cas)) = &view.record
+        {
+            let command = Command::SetRecord {
+                cas: *cas,
+                record: record.trusted(),
+            };
+            view.ask(place, vec![command], out);
         }
     }
 
@@ -136,33 +191,70 @@ impl Founding {
         self.without.iter().any(|absent| *absent.node == *name)
     }
 
-    fn add(&mut self, out: &mut Vec<Send>) {
-        let all = self.views.iter().all(|view| view.record.is_none());
+    fn begin(&mut self, out: &mut Vec<Send>) {
+        let has = |view: &View| view.record.is_some();
+        let all = !self.views.iter().any(has);
         if !all && !self.without.is_empty() {
             // Not new after all: then no word of a person makes anybody trusted.
             self.result = Some(Founded::Again);
             return;
         }
-        self.stage = Stage::Adding { all };
-        let epochs = if all {
-            self.epochs
-        } else {
-            view::epochs(&self.views)
+        let Some(first) = self.first() else {
+            self.result = Some(Founded::Nothing);
+            return;
         };
-        for (place, view) in self.views.iter_mut().enumerate() {
-            if view.record.is_none() && !self.without.iter().any(|a| a.node == view.name) {
-                let random = mix(self.random, place as u64);
-                let inc = u16::try_from(random >> 8 & 0xfff).unwrap_or(0);
-                let command = Command::AddRecord(Record {
-                    absent: self.without.clone(),
-                    ..Record::new(inc, random).with(epochs)
-                });
-                view.ask(place, vec![command], out);
-            }
+        if all {
+            self.stage = Stage::First;
+            self.add_at(first, self.epochs, out);
+            return;
         }
+        // It is trusted last, and records may be read in any order. A first node that came
+        // back empty looks the same for a while; then whoever asks has waited in vain, and
+        // only that.
+        let is = |view: &View, trust: Trust| {
+            let record = view.record.as_ref();
+            record.is_some_and(|(record, _)| record.trust == trust)
+        };
+        let under_way = self.views.get(first).is_some_and(|view| {
+            is(view, Trust::Joining)
+                || (!has(view) && !self.views.iter().any(|view| is(view, Trust::Trusted)))
+        });
+        if under_way && !self.late {
+            self.result = Some(Founded::Again);
+            return;
+        }
+        self.stage = Stage::Adding { all: false };
+        self.add(out);
         if out.is_empty() {
             self.result = Some(Founded::Nothing);
         }
+    }
+
+    /// Gives a record to each node without one.
+    fn add(&mut self, out: &mut Vec<Send>) {
+        let epochs = match self.stage {
+            Stage::Adding { all: false } => view::epochs(&self.views),
+            _ => self.epochs,
+        };
+        for place in 0..self.views.len() {
+            self.add_at(place, epochs, out);
+        }
+    }
+
+    fn add_at(&mut self, place: usize, epochs: Epochs, out: &mut Vec<Send>) {
+        let without = &self.without;
+        let Some(view) = self.views.get_mut(place).filter(|view| {
+            view.record.is_none() && !without.iter().any(|absent| absent.node == view.name)
+        }) else {
+            return;
+        };
+        let random = mix(self.random, place as u64);
+        let inc = u16::try_from(random >> 8 & 0xfff).unwrap_or(0);
+        let command = Command::AddRecord(Record {
+            absent: without.clone(),
+            ..Record::new(inc, random).with(epochs)
+        });
+        view.ask(place, vec![command], out);
     }
 }
 

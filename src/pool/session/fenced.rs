@@ -132,7 +132,7 @@ impl Fenced {
             // Nobody was trusted: perhaps the pool is new, and then it is for us to say so.
             let random = self.throw();
             let founded = self.pool.found(&self.record_key, random, &mut self.call);
-            if matches!(founded, Founded::New | Founded::Again) {
+            if !matches!(founded, Founded::Stopped { .. }) {
                 opened = self.ask(id, &key, &lists, turn)?;
             }
         }

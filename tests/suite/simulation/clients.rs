@@ -458,7 +458,9 @@ impl Tender {
         let random = scene.random.bits();
         let names = &self.shared.names;
         if !self.shared.founded.get() {
-            self.engine = Engine::Founding(Founding::new(names, random, &mut first));
+            // Nobody else founds here: what a fault left half done is its own.
+            let founding = Founding::new(names, random, &mut first).late();
+            self.engine = Engine::Founding(founding);
             return self.all(first);
         }
         if scene.phase == Phase::Finale || !self.shared.pool.rules.resync {

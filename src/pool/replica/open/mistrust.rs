@@ -3,7 +3,7 @@
 //! Nothing follows from one look. What a read remembers of a node may be older than what it
 //! remembers of another, so a listing, or an older item, is looked for once more first.
 
-use super::super::view;
+use super::super::view::{self, View};
 use super::super::{Command, Kept, PREFERRED, Record, Send, Trust, Version, record};
 use super::{Open, mix};
 
@@ -62,8 +62,13 @@ impl Open {
     /// Gives a record to a node without one, and takes the trust from one that missed a write.
     pub(super) fn mend_records(&mut self, out: &mut Vec<Send>) {
         let rules = self.wish.rules;
-        if !self.views.iter().any(|view| view.record.is_some()) {
-            // The pool may be new, which takes all of its nodes to say (`Founding`).
+        let trusted = |view: &View| {
+            let record = view.record.as_ref();
+            record.is_some_and(|(record, _)| record.trust == Trust::Trusted)
+        };
+        if !self.views.iter().any(trusted) {
+            // The pool may be new or about to be founded, which takes all of its nodes to say
+            // (`Founding`), and a record from here would stop whoever is at it.
             return;
         }
         for place in 0..self.views.len() {
