@@ -140,8 +140,8 @@ fn a_killed_node_loses_no_acknowledged_set_also_when_it_is_back_empty() {
         for key in &keys {
             assert_eq!(bench.store(Store::Set, key, b"0", 0), Outcome::Done);
         }
-        for turn in 0..nodes.len() {
-            nodes[turn].kill();
+        for (turn, node) in nodes.iter_mut().enumerate() {
+            node.kill();
             for (n, key) in keys.iter().enumerate() {
                 assert_eq!(
                     bench.get(key),
@@ -157,7 +157,7 @@ fn a_killed_node_loses_no_acknowledged_set_also_when_it_is_back_empty() {
                 }
             }
             assert!(bench.pool.counts().alone > 0);
-            nodes[turn].restart();
+            node.restart();
             assert!(wait_until(Duration::from_secs(10), || {
                 bench.get("k0");
                 bench.pool.is_up(turn)
@@ -190,8 +190,8 @@ fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
         for key in &keys {
             assert_eq!(bench.store(Store::Set, key, b"old", 0), Outcome::Done);
         }
-        for frozen in 0..nodes.len() {
-            nodes[frozen].freeze();
+        for (frozen, node) in nodes.iter().enumerate() {
+            node.freeze();
             for (n, key) in keys.iter().enumerate() {
                 match n % 3 {
                     0 => assert_eq!(bench.store(Store::Set, key, b"new", 0), Outcome::Done),
@@ -199,7 +199,7 @@ fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
                     _ => {}
                 }
             }
-            nodes[frozen].resume();
+            node.resume();
             let before = bench.pool.counts().handed_over;
             // While it is left alone, and when it is back.
             for (n, key) in keys.iter().enumerate() {
@@ -219,7 +219,7 @@ fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
             }
             // Nor does it on the node itself, once the others are asked no more.
             for (n, key) in keys.iter().enumerate() {
-                let raw = nodes[frozen].raw(format!("get {key}\r\n"), "END\r\n");
+                let raw = node.raw(format!("get {key}\r\n"), "END\r\n");
                 let raw = String::from_utf8_lossy(&raw);
                 match n % 3 {
                     0 => assert!(!raw.contains("old"), "{key}: {raw}"),

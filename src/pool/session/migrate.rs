@@ -7,7 +7,7 @@
 //!
 //! Pecl's lock is taken first and given back last, so old and new workers exclude each other.
 //! The mark is a bit of the item's flags that pecl neither sets nor looks at. Our own item
-//! says in a [`NOTE`] behind its data that pecl's place has it, too: where every one of
+//! says in a note behind its data that pecl's place has it, too: where every one of
 //! pecl's nodes then says that there is nothing, an old worker destroyed the session.
 //!
 //! It is no mode to stay in: when a node fails, pecl's place keeps only what pecl promises.
