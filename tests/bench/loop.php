@@ -131,9 +131,11 @@ $rows = [
         return $r > 1;
     },
     // As configured by default: a connection for each session.
-    'session' => $session = function (int $n) use ($small) {
+    'session' => $session = function (int $n, string $id = 'bench') use ($small, $who) {
+        // Of its own: the clients store it under the same key, in ways of their own.
+        $id = str_replace('-', '', "$id$who");
         for ($i = 0; $i < $n; $i++) {
-            session_id('benchbenchbenchbenchbench0');
+            session_id($id);
             if (!session_start()) {
                 return false;
             }
@@ -172,7 +174,7 @@ $rows = [
         };
         $before = array_map('ini_get', array_combine(array_keys($settings), array_keys($settings)));
         array_walk($settings, fn($value, $name) => ini_set($name, $value));
-        $good = $session($n);
+        $good = $session($n, 'copied');
         array_walk($before, fn($value, $name) => ini_set($name, $value));
         return $good;
     },

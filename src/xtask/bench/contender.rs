@@ -76,6 +76,8 @@ impl Contender {
             // The others lock a session, too.
             "redis.session.locking_enabled=1".to_owned(),
             "memory_limit=1G".to_owned(),
+            // What is printed counts as sent, and then no session setting can be changed.
+            "display_errors=stderr".to_owned(),
         ] {
             command.arg("-d").arg(setting);
         }

@@ -148,7 +148,7 @@ impl Report {
             text,
             "## Share of a bare write+read loop of the same shape\n\n1.00 is as fast as that loop; {}.\nphpredis stands \
              beside a bare loop of its own on redis-server. Values have 100 bytes, 10k ones 10,240; multi is a get of 100 \
-             keys on one node and on four; a session is start, two changes, close, with its lock, on a\nconnection of its own or on one that is kept, beside a bare get and set; session-copied is the same on three nodes, beside a\nbare loop that asks all three and writes to all three (php-memcached: one read, and copies written without\nwaiting); set-copied and get-copied are on two nodes with two copies (mode sync), beside a bare loop that writes to both, or reads one.\n",
+             keys on one node and on four; a session is start, two changes, close, with its lock, on a\nconnection of its own or on one that is kept, beside a bare get and set; session-copied is the same on three nodes, beside a\nbare loop that asks all three and writes to all three (php-memcached: one read); set-copied and get-copied are on two nodes with two copies (mode sync), beside a bare loop that writes to both, or reads one. php-memcached sends copies without waiting for an answer.\n",
             facts.method
         );
         let shares = self.rows.iter().map(|row| {
