@@ -26,6 +26,7 @@ const FUNCTIONS: &[&str] = &[
     "zend_declare_property_null",
     "zend_list_delete",
     "zend_try_assign_typed_ref",
+    "zend_get_constant_str",
     "zend_ini_boolean_displayer_cb",
     "zend_is_true",
     "zend_is_auto_global_str",

@@ -126,6 +126,7 @@ pub(crate) struct Values {
     pub(crate) state_dir: Vec<u8>,
     pub(crate) sharing: Sharing,
     pub(crate) persistent_idle: Option<Duration>,
+    pub(crate) copy_hold: i64,
     pub(crate) log: bool,
     pub(crate) trace: Vec<u8>,
 }
@@ -166,6 +167,7 @@ thread_local! {
         state_dir: Vec::new(),
         sharing: Sharing::User,
         persistent_idle: None,
+        copy_hold: -1,
         log: true,
         trace: Vec::new(),
     }) };
@@ -526,6 +528,14 @@ pub(crate) static MEMRING: &[Setting] = &[
         "seconds",
         "A connection unused for longer is replaced by a new one, as where a firewall forgets idle ones.",
         Rule::Seconds(|v| &mut v.persistent_idle),
+    ),
+    row(
+        c"memring.copy_hold",
+        Some(c"-1"),
+        "-1 and up",
+        "milliseconds",
+        "How long copies of mode async wait for further ones to go out together; -1 is 1 under a web server and 0 in scripts, which may sleep before their next call.",
+        Rule::Count(-1, |v| &mut v.copy_hold),
     ),
     Setting {
         name: c"memring.log_level",

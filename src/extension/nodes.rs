@@ -467,6 +467,7 @@ fn found(host: &str, wish: &Wish<'_>) -> Result<Found, String> {
 
 /// Makes an empty pool the pool of the file: its nodes and its placement.
 fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thrown> {
+    let hold = registry::copy_hold();
     let index = link.with(|state| {
         if !state.pool.is_empty() {
             return None;
@@ -477,6 +478,7 @@ fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thr
         if policy.keys.prefix.is_empty() {
             policy.keys.prefix = keys.prefix;
         }
+        policy.hold = hold;
         state.pool = Pool::new(policy);
         registry::with(|nodes| {
             let last = topology

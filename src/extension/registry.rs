@@ -2,13 +2,14 @@
 //!
 //! A forked child throws its parent's away: two processes must not talk over one socket.
 
-use crate::ffi::errors;
+use crate::ffi::{errors, server};
 use crate::ini;
 use memring_pool::config::file::File;
 use memring_pool::config::watch::Watched;
 use memring_pool::error::Error;
 use memring_pool::node::Directory;
-use memring_pool::{probe, shared};
+use memring_pool::pool::later;
+use memring_pool::{copier, probe, shared};
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -46,6 +47,7 @@ pub(crate) fn pools<R>(
     });
     if !gone.is_empty() {
         with(|nodes| nodes.forget(&gone));
+        copier::forget(&gone);
     }
     if let Some(news) = news {
         errors::log_of(format!("memring: {news}"));
@@ -91,9 +93,26 @@ pub(crate) fn join() {
 /// How long the end of a request may go on for the host's sake.
 const SLICE: Duration = Duration::from_millis(5);
 
-/// What is done for the host at the end of a request: probes of nodes that failed.
+/// How long copies that follow may wait for further ones.
+pub(crate) fn copy_hold() -> Duration {
+    let milliseconds = match ini::read(|values| values.copy_hold) {
+        // A script may sleep for hours before it calls again; a request ends.
+        -1 => u64::from(!server::is_script()),
+        other => u64::try_from(other).unwrap_or(0),
+    };
+    Duration::from_millis(milliseconds)
+}
+
+/// What is done at the end of a request: copies that follow the answer, probes of nodes that
+/// failed.
 pub(crate) fn after_request() {
+    later::after_request();
     probe::carry_on(SLICE);
+}
+
+/// The end of the process or thread: copies that follow the answer have followed.
+pub(crate) fn end() {
+    later::end();
 }
 
 /// Number of persistent nodes known to this thread.

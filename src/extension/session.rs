@@ -117,10 +117,10 @@ impl Keeper {
         }
         let sessions: Box<dyn Store> = match pool.policy().mode {
             Mode::Single => Box::new(Sessions::new(pool, &prefix, old_terms)),
-            Mode::Sync => {
+            mode @ (Mode::Sync | Mode::Async) => {
                 return Err(Error::new(
                     Kind::Config,
-                    "mode sync is for caches: it has no turns, so that two requests of one session would overwrite each other",
+                    format!("mode {} is for caches: it has no turns, so that two requests of one session would overwrite each other", mode.word()),
                 )
                 .at("session.save_path")
                 .hint("Write mode = \"fenced\" in a pool of its own for sessions, or mode = \"single\""));

@@ -334,6 +334,8 @@ pub enum Mode {
     /// Exactly what pecl-memcache does, its redundancy included.
     #[default]
     Single,
+    /// Each value on one node before it is acknowledged, its copies right after (see `copier`).
+    Async,
     /// Each value on several nodes before it is acknowledged (see `pool::cache`).
     Sync,
     /// Each session on several nodes, with versions, trust and repair (see `replica`).
@@ -345,6 +347,7 @@ impl Mode {
     pub const fn word(self) -> &'static str {
         match self {
             Mode::Single => "single",
+            Mode::Async => "async",
             Mode::Sync => "sync",
             Mode::Fenced => "fenced",
         }
@@ -381,6 +384,8 @@ pub struct Policy {
     /// How many of the pool's nodes, the last ones, are its backup's: they have the last copy
     /// of each value, on a ring of their own.
     pub backup: usize,
+    /// How long copies that follow the answer may wait for further ones, to go out together.
+    pub hold: Duration,
     /// What holds for keys that begin with something, the longest beginnings first.
     pub rules: Vec<Rule>,
 }
@@ -390,7 +395,7 @@ pub struct Policy {
 pub struct Rule {
     /// The beginning, without the pool's own prefix; never empty.
     pub prefix: Vec<u8>,
-    /// Its mode, `Single` or `Sync`; `None` for the pool's.
+    /// Its mode, any but `Fenced`; `None` for the pool's.
     pub mode: Option<Mode>,
     /// Copies; `None` for the pool's.
     pub copies: Option<usize>,

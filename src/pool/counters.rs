@@ -33,11 +33,15 @@ pub enum Counter {
     Probes,
     /// Times that a node was put out.
     Ejections,
+    /// Copies that followed the answer (mode async).
+    LateCopies,
+    /// Those of them that their node does not have.
+    LateMissed,
 }
 
 impl Counter {
     /// All of them, in the order they lie in.
-    pub const ALL: [Counter; 12] = [
+    pub const ALL: [Counter; 14] = [
         Counter::Repairs,
         Counter::Fences,
         Counter::Conflicts,
@@ -50,6 +54,8 @@ impl Counter {
         Counter::ForeignItems,
         Counter::Probes,
         Counter::Ejections,
+        Counter::LateCopies,
+        Counter::LateMissed,
     ];
 
     /// Its place among the region's counters.
@@ -72,6 +78,8 @@ impl Counter {
             Counter::ForeignItems => "foreign_items",
             Counter::Probes => "probes",
             Counter::Ejections => "ejections",
+            Counter::LateCopies => "late_copies",
+            Counter::LateMissed => "late_copies_missed",
         }
     }
 }

@@ -19,6 +19,7 @@
 //! A suspect is passed over like one that is out; its probe is due at once. Who comes back
 //! for less than [`STABLE`] goes on with the back-off it had, so flapping makes it grow.
 
+use crate::config::Care;
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::shared::{self, Slot};
@@ -48,6 +49,18 @@ pub enum Change {
     Flaps,
     /// It answered, and was failed before.
     Up,
+}
+
+impl Change {
+    /// The change as those are told of it whose pool has this care.
+    pub fn told(self, care: Care) -> Change {
+        match (care, self) {
+            // Who tries again after an interval knows up and down only.
+            (Care::Interval, Change::Suspect | Change::Flaps) => Change::Down,
+            (Care::Probed, Change::Down) => Change::Out,
+            (_, change) => change,
+        }
+    }
 }
 
 /// How a node stands with those who have it probed, as `Slot::state` keeps it.

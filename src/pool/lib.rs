@@ -18,6 +18,7 @@
 //! | `health` | whom to leave alone, and until when |
 //! | `node` | WHO: one server and its socket |
 //! | `probe` | is it back? asked off the path of requests |
+//! | `copier` | LATER: copies that follow the answer |
 //! | `fanout` | WAITING: many nodes, one deadline |
 //! | `call` | one call of the API: inputs, outcomes |
 //! | `request` | one job as words, its answer as an outcome |
@@ -29,6 +30,7 @@
 pub mod call;
 pub mod codec;
 pub mod config;
+pub mod copier;
 pub mod counters;
 pub mod error;
 pub mod fact;

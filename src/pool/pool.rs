@@ -16,6 +16,7 @@ pub mod copies;
 mod fenced;
 mod hints;
 mod lanes;
+pub mod later;
 mod places;
 mod reads;
 pub mod records;
@@ -31,10 +32,10 @@ pub mod window;
 pub(crate) use fenced::NOTE;
 
 use crate::call::{Call, Event, Limits, Verb};
-use crate::config::{Care, Mode, NodeSpec, Policy, Protocol};
+use crate::config::{Mode, NodeSpec, Policy, Protocol};
 use crate::error::Error;
 use crate::fanout;
-use crate::node::{Change, Directory, NodeRef};
+use crate::node::{Directory, NodeRef};
 use crate::request::{Meta, Words, refusal, refused};
 use crate::ring::{Ring, RingNode};
 use crate::shared;
@@ -265,9 +266,9 @@ impl Pool {
         let now = Instant::now();
         match self.policy.mode {
             Mode::Single if self.policy.rules.is_empty() => self.run_plain(call, verb, now),
-            Mode::Single | Mode::Sync if self.is_plain(call) => self.run_plain(call, verb, now),
-            Mode::Single | Mode::Sync => self.run_copied(call, verb, now),
             Mode::Fenced => self.run_fenced(call, verb),
+            _ if self.is_plain(call) => self.run_plain(call, verb, now),
+            _ => self.run_copied(call, verb, now),
         }
     }
 
@@ -343,6 +344,8 @@ impl Pool {
         let (first, now) = (call.used, Instant::now());
         let mut done = true;
         for index in 0..self.members.len() {
+            // Else it could come after the flush.
+            self.catch_up_with(call, index);
             if !self.allows(index, now) {
                 done = false;
                 if self.is_copied() {
@@ -488,12 +491,7 @@ impl Pool {
             }
         }
         if let Some(change) = member.node.borrow_mut().take_change() {
-            // Who tries again after an interval knows up and down only.
-            let change = match (member.spec.care, change) {
-                (Care::Interval, Change::Suspect | Change::Flaps) => Change::Down,
-                (Care::Probed, Change::Down) => Change::Out,
-                (_, change) => change,
-            };
+            let change = change.told(member.spec.care);
             call.changes
                 .push((member.name.clone(), change, lane.error.clone()));
         }

@@ -76,13 +76,13 @@ function memory(string $who, array $ports, int $count, bool $use): int
 $one = client($who, [$ports[0]]);
 $all = client($who, $who === 'phpredis' ? [$ports[0]] : $ports);
 /** A client that keeps each value on the first two nodes. */
-function copying(string $who, array $ports): object
+function copying(string $who, array $ports, string $pool = 'bench'): object
 {
     $two = array_slice($ports, 0, 2);
     switch ($who) {
         case 'memring':
             $client = new Memcache;
-            $client->addServer('pool:bench');
+            $client->addServer("pool:$pool");
             return $client;
         case 'php-memcached':
             $client = client($who, $two);
@@ -161,6 +161,12 @@ $rows = [
         for ($i = 0; $i < $n; $i++) { $r = $copies->set('bench:copied', $small); }
         return $r;
     }),
+    'set-async' => function (int $n) use ($who, $ports, $small) {
+        static $later;
+        $later ??= copying($who, $ports, 'later');
+        for ($i = 0; $i < $n; $i++) { $r = $later->set('bench:later', $small); }
+        return $r;
+    },
     'get-copied' => function (int $n) use ($copies) { for ($i = 0; $i < $n; $i++) { $r = $copies->get('bench:copied'); } return strlen($r) === 100; },
     // On three nodes, over kept connections, each client as its documentation says.
     'session-copied' => function (int $n) use ($session, $who, $ports) {

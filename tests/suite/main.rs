@@ -27,6 +27,7 @@ mod handoff;
 mod harness_itself;
 mod health;
 mod hostile;
+mod late_copies;
 mod leaks;
 mod licences;
 mod lies;

@@ -259,6 +259,7 @@ fn register_memring() -> bool {
 /// MSHUTDOWN of both.
 unsafe extern "C" fn stop(_kind: c_int, number: c_int) -> zend_result {
     super::ini::unregister(number);
+    let _ = catch_unwind(registry::end);
     SUCCESS
 }
 

@@ -1,4 +1,4 @@
-//! The request's `$_SERVER`, as PHP's own symbol table has it.
+//! What serves PHP: the request's `$_SERVER` as PHP's own symbol table has it, and PHP_SAPI.
 
 use super::array::Array;
 use super::string::OwnedText;
@@ -26,5 +26,21 @@ pub(crate) fn server_name() -> Option<OwnedText> {
     match table.find(b"SERVER_NAME")?.deref().kind() {
         Kind::Text(text) => Some(text.keep()),
         _ => None,
+    }
+}
+
+/// Does a script run by itself, and not for a web server (`PHP_SAPI` is "cli" or "phpdbg")?
+pub(crate) fn is_script() -> bool {
+    const NAME: &str = "PHP_SAPI";
+    // SAFETY: inside a request; the name is read before the call returns. The constant is PHP's own and lasts.
+    let found = unsafe { sys::zend_get_constant_str(NAME.as_ptr().cast(), NAME.len()) };
+    if found.is_null() {
+        return true;
+    }
+    // SAFETY: it is a value, as was just seen.
+    let sapi = unsafe { Value::new(found) };
+    match sapi.deref().kind() {
+        Kind::Text(text) => matches!(text.bytes(), b"cli" | b"phpdbg"),
+        _ => true,
     }
 }

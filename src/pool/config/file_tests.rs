@@ -170,12 +170,6 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "[pool.NAME]",
         ),
         (
-            pool("mode = \"async\""),
-            "line 3",
-            "mode \"async\" is not supported",
-            "mode = \"fenced\"",
-        ),
-        (
             pool("mode = \"twice\""),
             "line 3",
             "mode \"twice\" is unknown",

@@ -91,7 +91,7 @@ pub(super) fn apply(
 }
 
 /// What to write for a mode.
-const MODES: &str = "Write mode = \"fenced\" for sessions, \"sync\" for a cache with copies, or \"single\" (mode=fenced in a list)";
+const MODES: &str = "Write mode = \"fenced\" for sessions, \"sync\" or \"async\" for a cache with copies, or \"single\" (mode=fenced in a list)";
 
 /// The mode of that name.
 ///
@@ -102,10 +102,7 @@ pub(super) fn read_mode(name: &str) -> Result<Mode, Error> {
         "single" => Ok(Mode::Single),
         "sync" => Ok(Mode::Sync),
         "fenced" => Ok(Mode::Fenced),
-        "async" => Err(refuse(
-            format!("mode \"{name}\" is not supported by this version"),
-            MODES,
-        )),
+        "async" => Ok(Mode::Async),
         other => Err(refuse(
             format!("mode \"{}\" is unknown", clean(other)),
             MODES,

@@ -82,7 +82,7 @@ pub fn parse(
 pub(super) fn placement(mode: Mode) -> Placement {
     match mode {
         Mode::Single => Placement::default(),
-        Mode::Sync | Mode::Fenced => Placement::Rendezvous,
+        Mode::Async | Mode::Sync | Mode::Fenced => Placement::Rendezvous,
     }
 }
 

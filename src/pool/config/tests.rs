@@ -214,11 +214,6 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "Take it out",
         ),
         ("a:1?id=", "id is empty", "id=NAME"),
-        (
-            "a:1?mode=async",
-            "mode \"async\" is not supported by this version",
-            "mode=fenced",
-        ),
         ("a:1?mode=x", "mode \"x\" is unknown", "mode=fenced"),
         (
             "a:1?mode=fenced",

@@ -4,8 +4,9 @@
 //!   get       the owner                                       one trip
 //!             a miss or a silent owner: the copies            one more; what is found there
 //!                                                             is added to the owner again
-//!   set       all live copies at once                         one trip
-//!   delete    all live copies: look, and leave a tombstone    one trip
+//!   set       all live copies at once; in mode async the      one trip
+//!             first, and the others follow the answer (`later`)
+//!   delete    the same: look, and leave a tombstone           one trip
 //!   others    see `change`
 //! ```
 //!
@@ -19,7 +20,6 @@
 //! lost or late is a session's business (`replica`).
 
 use super::Pool;
-use super::copies::clock;
 use super::rings::Plan;
 use super::round::{Answer, Copy, Line, Put, Value, What};
 use crate::call::{Call, Limits, Outcome, Verb};
@@ -44,6 +44,7 @@ const TOMBSTONE_LIFE_AWAY: u32 = 24 * 60 * 60;
 impl Pool {
     /// Runs a call on a pool that keeps copies of its values.
     pub(super) fn run_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        self.settle_later(call);
         self.settle_hints(call, now);
         match verb {
             Verb::Get | Verb::Gets => self.read_copied(call, verb, now),
@@ -131,8 +132,9 @@ impl Pool {
         for entry in missing {
             let plan = self.plan(call, *entry, now);
             let owner = self.owner_of(call, *entry);
-            let others = plan.live.iter().filter(|member| **member != owner);
-            lines.extend(others.map(|member| look(*entry, *member, true)));
+            let others: Vec<usize> = plan.usable().filter(|member| *member != owner).collect();
+            self.catch_up(call, *entry, &others);
+            lines.extend(others.iter().map(|member| look(*entry, *member, true)));
             plans.push((*entry, owner, plan));
         }
         if lines.is_empty() {
@@ -206,61 +208,98 @@ impl Pool {
         shared::count_many(Counter::Repairs, stored);
     }
 
-    /// set(): to all live copies, whatever they have.
+    /// set(): to all live copies, whatever they have; those that are told later follow.
     fn set_copied(&mut self, call: &mut Call, now: Instant) {
-        let mut lines = Vec::with_capacity(call.entries.len() * COPIES);
-        let mut plans = Vec::with_capacity(call.entries.len());
+        let mut open = Vec::with_capacity(call.entries.len());
         for entry in 0..call.entries.len() {
             let plan = self.plan(call, entry, now);
-            let version = match plan.plain {
-                true => Version(0),
-                false => self.next_version(clock(), Version(0)),
-            };
+            self.catch_up(call, entry, &plan.live);
             let details = call.details(entry);
-            lines.extend(plan.live.iter().map(|member| Line {
-                entry,
-                member: *member,
-                what: What::Put(Put {
-                    over: Over::Anything,
-                    version,
-                    flags: details.flags,
-                    life: Life::Said(details.ttl),
-                    value: Value::Said,
-                }),
-            }));
-            plans.push(plan);
+            let put = Put {
+                over: Over::Anything,
+                version: match plan.plain {
+                    true => Version(0),
+                    false => self.blind_version(),
+                },
+                flags: details.flags,
+                life: Life::Said(details.ttl),
+                value: Value::Said,
+            };
+            open.push((entry, plan, put));
         }
-        let answers = self.round(call, &lines, now);
-        let found = by_entry(&lines, &answers, call.entries.len());
-        for (entry, (plan, seen)) in plans.iter().zip(found).enumerate() {
-            self.acknowledge(call, entry, &seen, plan);
+        while !open.is_empty() {
+            let mut lines = Vec::with_capacity(open.len() * COPIES);
+            for (entry, plan, put) in &open {
+                lines.extend(plan.live.iter().map(|member| Line {
+                    entry: *entry,
+                    member: *member,
+                    what: What::Put(put.clone()),
+                }));
+            }
+            let answers = self.round(call, &lines, now);
+            let found = by_entry(&lines, &answers, call.entries.len());
+            let mut again = Vec::new();
+            for (entry, mut plan, put) in open {
+                let seen = found.get(entry).map(Vec::as_slice).unwrap_or_default();
+                if plan.turn_over(seen) {
+                    self.catch_up(call, entry, &plan.live);
+                    again.push((entry, plan, put));
+                    continue;
+                }
+                self.acknowledge(call, entry, seen, &plan);
+                if call.outcome(entry) == Outcome::Done {
+                    self.follow(call, entry, &plan, &put);
+                }
+            }
+            open = again;
         }
     }
 
     /// delete(): a tombstone wherever something was, found out in the same trip.
     fn delete_copied(&mut self, call: &mut Call, now: Instant) {
-        let mut lines = Vec::with_capacity(call.entries.len() * 2 * COPIES);
-        let mut plans = Vec::with_capacity(call.entries.len());
+        let mut open = Vec::with_capacity(call.entries.len());
         for entry in 0..call.entries.len() {
             let plan = self.plan(call, entry, now);
+            self.catch_up(call, entry, &plan.live);
+            open.push((entry, plan));
+        }
+        while !open.is_empty() {
+            open = self.delete_round(call, open, now);
+        }
+    }
+
+    /// One round of deletes; the keys for which others have to be asked, since nobody answered.
+    fn delete_round(
+        &mut self,
+        call: &mut Call,
+        open: Vec<(usize, Plan)>,
+        now: Instant,
+    ) -> Vec<(usize, Plan)> {
+        let mut lines = Vec::with_capacity(open.len() * 2 * COPIES);
+        for (entry, plan) in &open {
             let what = match plan.plain {
                 true => What::Remove,
                 false => What::Put(self.tombstone(!plan.away.is_empty())),
             };
             for member in &plan.live {
-                lines.push(look(entry, *member, false));
+                lines.push(look(*entry, *member, false));
                 lines.push(Line {
-                    entry,
+                    entry: *entry,
                     member: *member,
                     what: what.clone(),
                 });
             }
-            plans.push(plan);
         }
         let answers = self.round(call, &lines, now);
         let found = by_entry(&lines, &answers, call.entries.len());
-        let mut late = Vec::new();
-        for (entry, (plan, seen)) in plans.into_iter().zip(found).enumerate() {
+        let (mut again, mut late, mut followed) = (Vec::new(), Vec::new(), Vec::new());
+        for (entry, mut plan) in open {
+            let seen = found.get(entry).map(Vec::as_slice).unwrap_or_default();
+            if plan.turn_over(seen) {
+                self.catch_up(call, entry, &plan.live);
+                again.push((entry, plan));
+                continue;
+            }
             // Each node answered to a look and to a store.
             let looks = seen.iter().step_by(2);
             let puts: Vec<(usize, Answer)> = seen.iter().skip(1).step_by(2).copied().collect();
@@ -291,9 +330,45 @@ impl Pool {
                 }));
             }
             call.settle_anew(entry, outcome);
+            if !plan.later.is_empty() && matches!(outcome, Outcome::Done | Outcome::NotFound) {
+                followed.push((entry, plan, outcome));
+            }
         }
         if !late.is_empty() {
             self.round(call, &late, now);
+        }
+        self.delete_later(call, followed, now);
+        again
+    }
+
+    /// Deletes on the nodes that are told later. Where the first node had nothing, they say
+    /// whether there was something: it may have been evicted there.
+    fn delete_later(
+        &mut self,
+        call: &mut Call,
+        followed: Vec<(usize, Plan, Outcome)>,
+        now: Instant,
+    ) {
+        let mut looks = Vec::new();
+        for (entry, plan, outcome) in &followed {
+            if *outcome == Outcome::NotFound {
+                self.catch_up(call, *entry, &plan.later);
+                looks.extend(plan.later.iter().map(|member| look(*entry, *member, false)));
+            }
+        }
+        let answers = if looks.is_empty() {
+            Vec::new()
+        } else {
+            self.round(call, &looks, now)
+        };
+        for (line, answer) in looks.iter().zip(answers) {
+            if matches!(answer, Answer::Found(copy) if !copy.gone) {
+                call.settle_anew(line.entry, Outcome::Done);
+            }
+        }
+        for (entry, plan, _) in followed {
+            let tombstone = self.tombstone(!plan.away.is_empty());
+            self.follow(call, entry, &plan, &tombstone);
         }
     }
 
@@ -306,7 +381,7 @@ impl Pool {
             } else {
                 Over::Something
             },
-            version: self.next_version(clock(), Version(0)),
+            version: self.blind_version(),
             flags: 0,
             life: Life::Said(if away {
                 TOMBSTONE_LIFE_AWAY
@@ -332,7 +407,7 @@ impl Pool {
             // Who may have it and did not say so is told when it is back, as who was away.
             self.miss_write(call, entry, plan, &lost);
         }
-        if stored == 1 && !plan.plain && plan.live.len() + plan.away.len() > 1 {
+        if stored == 1 && !plan.plain && plan.later.is_empty() && plan.has_others() {
             self.count_alone();
         }
         call.settle_anew(
@@ -355,12 +430,9 @@ impl Pool {
 
     /// True when this pool's values have copies with versions.
     pub(super) fn is_copied(&self) -> bool {
-        self.policy.mode == Mode::Sync
-            || self
-                .policy
-                .rules
-                .iter()
-                .any(|rule| rule.mode == Some(Mode::Sync))
+        let copied = |mode: Mode| matches!(mode, Mode::Sync | Mode::Async);
+        let mut rules = self.policy.rules.iter();
+        copied(self.policy.mode) || rules.any(|rule| rule.mode.is_some_and(copied))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Operations that depend on what is stored, on copies: cas, add, replace, append, count, touch.
 //!
 //! ```text
-//!   look      all live copies; the newest is what is stored       one trip
+//!   look      all live copies, in mode async the first that has   one trip
+//!             it; the newest is what is stored
 //!   decide    store over it on the first live node, and on no     one trip
 //!             other item (cas value): who comes second begins
 //!             again, or is told
 //!   follow    the other copies, over what was seen there or       one trip
-//!             over what is older, never over what is newer
+//!             over what is older, never over what is newer;
+//!             in mode async after the answer (`later`)
 //! ```
 //!
 //! One node decides, so of two who add or cas at the same time one wins, and no increment is
@@ -87,24 +89,51 @@ impl Pool {
     }
 
     fn look_all(&mut self, call: &mut Call, open: &[usize], now: Instant) -> Vec<Way> {
-        let mut lines = Vec::with_capacity(open.len() * 2);
         let mut ways = Vec::with_capacity(open.len());
         for entry in open {
             let plan = self.plan(call, *entry, now);
-            lines.extend(plan.live.iter().map(|member| look(*entry, *member, true)));
-            ways.push((*entry, plan));
+            ways.push(Way {
+                entry: *entry,
+                plan,
+                seen: Vec::new(),
+            });
+        }
+        self.look_at(call, &mut ways, now);
+        // Who is told later has to say now what the first has not or did not say.
+        let (mut unsure, mut sure): (Vec<Way>, Vec<Way>) = ways.into_iter().partition(|way| {
+            let found = |(_, answer): &(usize, Answer)| matches!(answer, Answer::Found(_));
+            !way.plan.later.is_empty() && !way.seen.iter().any(found)
+        });
+        if !unsure.is_empty() {
+            for way in &mut unsure {
+                let later = std::mem::take(&mut way.plan.later);
+                way.plan.live.extend(later);
+            }
+            self.look_at(call, &mut unsure, now);
+            sure.append(&mut unsure);
+        }
+        sure
+    }
+
+    /// Looks at the live nodes of each way that were not looked at.
+    fn look_at(&mut self, call: &mut Call, ways: &mut [Way], now: Instant) {
+        let mut lines = Vec::with_capacity(ways.len() * 2);
+        for way in ways.iter() {
+            let is_new = |member: &usize| way.seen.iter().all(|(node, _)| node != member);
+            let new: Vec<usize> = way.plan.live.iter().copied().filter(is_new).collect();
+            self.catch_up(call, way.entry, &new);
+            lines.extend(new.iter().map(|member| look(way.entry, *member, true)));
         }
         let answers = self.round(call, &lines, now);
         let mut found = by_entry(&lines, &answers, call.entries.len());
-        ways.into_iter()
-            .map(|(entry, mut plan)| {
-                let mut seen = found.get_mut(entry).map(std::mem::take).unwrap_or_default();
-                plan.away.extend(silent(&seen));
-                seen.retain(|(_, answer)| *answer != Answer::Lost);
-                plan.live.retain(|member| !plan.away.contains(member));
-                Way { entry, plan, seen }
-            })
-            .collect()
+        for way in ways {
+            let seen = found.get_mut(way.entry).map(std::mem::take);
+            way.seen.append(&mut seen.unwrap_or_default());
+            way.plan.away.extend(silent(&way.seen));
+            way.seen.retain(|(_, answer)| *answer != Answer::Lost);
+            let away = &way.plan.away;
+            way.plan.live.retain(|member| !away.contains(member));
+        }
     }
 
     fn decide_all(&mut self, call: &mut Call, verb: Verb, ways: Vec<Way>) -> Decided {
@@ -247,7 +276,7 @@ impl Pool {
                 Answer::Refused => call.settle_anew(entry, Outcome::Refused),
                 Answer::Lost => {
                     // It may have been stored, and said twice it would count twice.
-                    if one.way.plan.live.len() > 1 {
+                    if one.way.plan.usable().count() > 1 {
                         self.miss(call, entry, &[one.decider]);
                     }
                     call.settle_anew(entry, Outcome::Lost);
@@ -295,10 +324,17 @@ impl Pool {
         }
         for one in won {
             let copies = stored.get(one.way.entry).copied().unwrap_or(1);
-            if copies == 1 && one.way.plan.live.len() + one.way.plan.away.len() > 1 {
+            let plan = &one.way.plan;
+            if copies == 1 && plan.later.is_empty() && plan.has_others() {
                 self.count_alone();
             }
             call.settle_anew(one.way.entry, one.outcome);
+            // What they have is not known here: whatever it is, unless it is newer.
+            let put = Put {
+                over: Over::Anything,
+                ..one.put
+            };
+            self.follow(call, one.way.entry, plan, &put);
         }
     }
 
@@ -379,6 +415,10 @@ impl Pool {
                 *outcome
             };
             call.settle_anew(way.entry, outcome);
+            if outcome != Outcome::Lost {
+                let life = Life::Said(call.details(way.entry).ttl);
+                self.touch_later(call, way.entry, &way.plan, life);
+            }
         }
     }
 

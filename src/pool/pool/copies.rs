@@ -13,12 +13,10 @@ use crate::fanout;
 use crate::replica::words::Words;
 use crate::replica::{Command, Lost, Machine, Neighbour, Over, Reply, Send};
 use crate::shared;
+use crate::wire::copied::takes_versions;
 use crate::wire::{self, Expect, classic};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
-
-/// The first memcached whose meta commands take a version to store (`E`).
-const VERSIONS_SINCE: [u32; 3] = [1, 6, 27];
 
 /// What a machine works on.
 #[derive(Clone, Copy, Debug)]
@@ -280,13 +278,8 @@ impl Pool {
             _ => None,
         });
         let Some(text) = text else { return };
-        let mut numbers = text
-            .split(|byte| !byte.is_ascii_digit())
-            .map(|part| std::str::from_utf8(part).ok()?.parse::<u32>().ok())
-            .map(Option::unwrap_or_default);
-        let version = [(); 3].map(|()| numbers.next().unwrap_or_default());
         if let Some(member) = self.members.get(index) {
-            member.node.borrow_mut().takes_versions = Some(version >= VERSIONS_SINCE);
+            member.node.borrow_mut().takes_versions = Some(takes_versions(text));
         }
     }
 }

@@ -79,22 +79,7 @@ impl Pool {
     }
 
     fn keep(&self, member: usize, key: &[u8]) {
-        let whose = self.whose(member);
-        let shared = shared::missed().is_some_and(|missed| missed.keep(whose, key, shared::now()));
-        KNOWN.with_borrow_mut(|known| {
-            let known = known.entry(whose).or_default();
-            known.shared |= shared;
-            if shared {
-                return;
-            }
-            if key == ALL || known.keys.len() >= KEYS {
-                shared::count(Counter::MissedOverflow);
-                known.all = true;
-                known.keys.clear();
-            } else if !known.all {
-                known.keys.insert(key.into());
-            }
-        });
+        keep(self.whose(member), key);
     }
 
     /// Hands over what nodes missed that may be asked again.
@@ -112,6 +97,8 @@ impl Pool {
     }
 
     fn hand_over(&mut self, member: usize, whose: u64, call: &mut Call, now: Instant) {
+        // A copy that comes after its key was dropped would be taken for a new one.
+        self.catch_up_with(call, member);
         let known = KNOWN.with_borrow_mut(|known| known.remove(&whose).unwrap_or_default());
         let region = shared::missed();
         let kept: Vec<Miss> = region
@@ -175,9 +162,9 @@ impl Pool {
             .collect();
         let mut looks = Vec::new();
         for entry in all() {
-            let nodes = self.plan(call, entry, now).live;
-            let others = nodes.iter().filter(|node| **node != member);
-            looks.extend(others.map(|node| look(entry, *node, true)));
+            let plan = self.plan(call, entry, now);
+            let others = plan.usable().filter(|node| *node != member);
+            looks.extend(others.map(|node| look(entry, node, true)));
         }
         let dropped = self.round(call, &drops, now);
         if dropped.contains(&Answer::Lost) {
@@ -199,13 +186,32 @@ impl Pool {
     }
 
     /// Pool and node as one word: what the processes of a host agree on.
-    fn whose(&self, member: usize) -> u64 {
+    pub(super) fn whose(&self, member: usize) -> u64 {
         let node = self
             .members
             .get(member)
             .map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
         shared::name_of(&[self.policy.name.as_bytes(), b"\0", node.as_bytes()].concat())
     }
+}
+
+/// Keeps a key for `whose`, a pool's node ([`Pool::whose`]).
+pub(super) fn keep(whose: u64, key: &[u8]) {
+    let shared = shared::missed().is_some_and(|missed| missed.keep(whose, key, shared::now()));
+    KNOWN.with_borrow_mut(|known| {
+        let known = known.entry(whose).or_default();
+        known.shared |= shared;
+        if shared {
+            return;
+        }
+        if key == ALL || known.keys.len() >= KEYS {
+            shared::count(Counter::MissedOverflow);
+            known.all = true;
+            known.keys.clear();
+        } else if !known.all {
+            known.keys.insert(key.into());
+        }
+    });
 }
 
 /// Did the node miss something, as far as is known here?

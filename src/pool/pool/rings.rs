@@ -7,6 +7,7 @@
 
 use super::Pool;
 use super::cache::COPIES;
+use super::round::Answer;
 use crate::call::Call;
 use crate::config::{Mode, Rule};
 use crate::ring::{Ring, RingNode};
@@ -25,18 +26,52 @@ pub(super) struct Part {
 pub(super) struct Plan {
     /// Nodes that are asked, the owner first.
     pub(super) live: Vec<usize>,
+    /// Nodes that are told of writes after the answer.
+    pub(super) later: Vec<usize>,
     /// Nodes that would be, were they not left alone.
     pub(super) away: Vec<usize>,
     /// One copy without a version, as any pool of mode single has it.
     pub(super) plain: bool,
 }
 
+impl Plan {
+    /// All nodes that may be asked, the owner first.
+    pub(super) fn usable(&self) -> impl Iterator<Item = usize> {
+        self.live.iter().chain(&self.later).copied()
+    }
+
+    /// Does the key have other nodes than those asked now?
+    pub(super) fn has_others(&self) -> bool {
+        self.live.len() + self.later.len() + self.away.len() > 1
+    }
+
+    /// Lets those answer who would have been told later, after nobody else did; false when
+    /// there are none.
+    pub(super) fn turn_over(&mut self, seen: &[(usize, Answer)]) -> bool {
+        let silent = seen.iter().all(|(_, answer)| *answer == Answer::Lost);
+        if !silent || self.later.is_empty() {
+            return false;
+        }
+        self.away.append(&mut self.live);
+        self.live = std::mem::take(&mut self.later);
+        true
+    }
+}
+
+/// The nodes of a key and how it is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Homes {
+    /// The nodes, owner first.
+    pub(super) members: Vec<usize>,
+    pub(super) mode: Mode,
+}
+
 impl Pool {
     /// The nodes of key number `entry`, owner first.
     pub(super) fn plan(&mut self, call: &Call, entry: usize, now: Instant) -> Plan {
-        let (members, plain) = self.homes(call.wire_key(entry));
+        let Homes { members, mode } = self.homes(call.wire_key(entry));
         let mut plan = Plan {
-            plain,
+            plain: mode == Mode::Single,
             ..Plan::default()
         };
         for member in members {
@@ -46,13 +81,16 @@ impl Pool {
                 plan.away.push(member);
             }
         }
+        if mode == Mode::Async && plan.live.len() > 1 {
+            plan.later = plan.live.split_off(1);
+        }
         plan
     }
 
     /// The owner of key number `entry`.
     pub(super) fn owner_of(&mut self, call: &Call, entry: usize) -> usize {
-        let (members, _) = self.homes(call.wire_key(entry));
-        members.first().copied().unwrap_or(0)
+        let homes = self.homes(call.wire_key(entry));
+        homes.members.first().copied().unwrap_or(0)
     }
 
     /// True when every key of the call is kept as in mode single, and on the pool's own ring.
@@ -79,19 +117,22 @@ impl Pool {
         self.policy.rules.iter().any(|rule| !rule.nodes.is_empty())
     }
 
-    /// The nodes of a key (wire form), owner first, and whether it is kept as in mode single.
-    pub(super) fn homes(&mut self, key: &[u8]) -> (Vec<usize>, bool) {
+    /// The nodes of a key (wire form), owner first, and its mode.
+    pub(super) fn homes(&mut self, key: &[u8]) -> Homes {
         let found = self.rule(key);
         let mode = found.and_then(|(_, rule)| rule.mode);
         let copies = found.and_then(|(_, rule)| rule.copies);
         let part = found.filter(|(_, rule)| !rule.nodes.is_empty());
         let part = part.map(|(place, _)| place);
-        if mode.unwrap_or(self.policy.mode) == Mode::Single {
-            return (self.on_part(part, key, 1), true);
+        let mode = mode.unwrap_or(self.policy.mode);
+        if mode == Mode::Single {
+            let members = self.on_part(part, key, 1);
+            return Homes { members, mode };
         }
         let copies = copies.or(self.policy.copies).unwrap_or(COPIES);
         if self.policy.backup == 0 || part.is_some() {
-            return (self.on_part(part, key, copies), false);
+            let members = self.on_part(part, key, copies);
+            return Homes { members, mode };
         }
         let mut members = self.on_part(None, key, copies.saturating_sub(1));
         let backup = self.policy.rules.len();
@@ -100,7 +141,7 @@ impl Pool {
             .into_iter()
             .find(|other| members.iter().all(|member| !self.is_same(*member, *other)));
         members.extend(other);
-        (members, false)
+        Homes { members, mode }
     }
 
     /// The rule for a key and its place.

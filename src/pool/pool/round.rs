@@ -14,12 +14,18 @@ use crate::wire::copied::{self, HEADED, Life, Over, TOMBSTONE, VERSION_LEAST};
 use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, Shown};
 use crate::wire::meta::{Answer as MetaAnswer, Status};
 use crate::wire::{Expect, Reply, classic};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
 /// A value up to this size is copied behind its line, bytes; a longer one that goes alone is
 /// sent from where it lies.
 const COPY_MAX: usize = 2048;
+
+thread_local! {
+    /// The last version of a blind write; pools come and go with the objects of a request.
+    static LAST: Cell<Version> = const { Cell::new(Version(0)) };
+}
 
 /// One command about one key of the call at one node.
 #[derive(Clone, Debug)]
@@ -174,6 +180,14 @@ impl Pool {
     pub(super) fn next_version(&mut self, now: u64, seen: Version) -> Version {
         let random = self.throw() as u32; // 20 bits of it count
         Version::next(now, seen, random)
+    }
+
+    /// A version for a write that looked at nothing, above those of this thread before it.
+    pub(super) fn blind_version(&mut self) -> Version {
+        let random = self.throw() as u32; // 20 bits of it count
+        let version = Version::blind(clock(), LAST.get(), random);
+        LAST.set(version);
+        version
     }
 
     /// Random bits, other ones each time (splitmix64, Steele and others 2014).

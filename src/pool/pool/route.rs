@@ -5,6 +5,7 @@
 //! tells what the next call would do as long as no node changes.
 
 use super::Pool;
+use super::rings::Homes;
 use super::status::open_name;
 use super::window::Lists;
 use crate::call::Limits;
@@ -88,15 +89,13 @@ impl Pool {
         }
         let placed_by = shown(self.ring().hashed(&wire));
         let plan = match (self.policy.mode, op) {
-            (Mode::Single | Mode::Sync, Op::Get | Op::Set | Op::Delete)
-                if !self.is_alone(&wire) =>
-            {
+            (Mode::Fenced, _) => self.copied_plan(op, &wire),
+            (_, Op::Get | Op::Set | Op::Delete) if !self.is_alone(&wire) => {
                 self.cache_plan(op, &wire)
             }
             (Mode::Single, Op::Session) => self.session_plan(&wire, limits),
             (Mode::Single, _) => self.single_plan(op, &wire, limits),
-            (Mode::Sync, _) => self.cache_plan(op, &wire),
-            (Mode::Fenced, _) => self.copied_plan(op, &wire),
+            (Mode::Async | Mode::Sync, _) => self.cache_plan(op, &wire),
         };
         let long = rule.prefix.len() + key.len() > KEY_MAX;
         let long_key = long.then_some(match rule.long {
@@ -356,7 +355,10 @@ impl Pool {
 
     /// A value in mode sync: all copies are written, the owner is read.
     fn cache_plan(&mut self, op: Op, key: &[u8]) -> Plan {
-        let (nodes, _) = self.homes(key);
+        let Homes {
+            members: nodes,
+            mode,
+        } = self.homes(key);
         let (reads, writes) = (op == Op::Get, op != Op::Get);
         let mut read = false;
         let mut places = Vec::with_capacity(nodes.len());
@@ -375,14 +377,18 @@ impl Pool {
             });
             read |= usable;
         }
-        let mode = self.policy.mode.word();
+        let word = mode.word();
         let reason = if !read {
             format!("none of its {} nodes can be asked", nodes.len())
+        } else if mode == Mode::Single {
+            format!("mode {word}: one node has it")
         } else if reads {
-            format!("mode {mode}: the owner is read, a copy on an error or a miss")
+            format!("mode {word}: the owner is read, a copy on an error or a miss")
+        } else if mode == Mode::Async {
+            format!("mode {word}: the first node that can be asked answers, the copies follow")
         } else {
             format!(
-                "mode {mode}: every copy that can be asked is written before the caller is told"
+                "mode {word}: every copy that can be asked is written before the caller is told"
             )
         };
         Plan { places, reason }

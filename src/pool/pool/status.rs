@@ -53,7 +53,7 @@ impl Pool {
         let nodes = self.len();
         let usual = match policy.mode {
             Mode::Single => return None,
-            Mode::Sync => super::cache::COPIES,
+            Mode::Async | Mode::Sync => super::cache::COPIES,
             Mode::Fenced => crate::replica::PREFERRED,
         };
         Some(policy.copies.unwrap_or(usual).min(nodes))

@@ -22,6 +22,20 @@ impl Version {
         Version(clock << TAG_BITS | u64::from(random) & ((1 << TAG_BITS) - 1))
     }
 
+    /// A version for a write that looked at nothing first, where `last` was this process's one
+    /// before: of two writes within a millisecond the later has the higher. A clock that was set
+    /// back by a second or more is followed.
+    #[must_use]
+    pub fn blind(now: u64, last: Version, random: u32) -> Version {
+        let fresh = Version::next(now, Version(0), random);
+        let ahead = last.milliseconds().saturating_sub(fresh.milliseconds());
+        if fresh > last || ahead >= 1000 {
+            return fresh;
+        }
+        // Still by chance, so that another process's row of writes does not meet this one.
+        Version(last.0.saturating_add(1 + u64::from(random % 1024)))
+    }
+
     /// The smallest version above this one: of the same value, after its turn was taken over.
     #[must_use]
     pub fn tick(self) -> Version {
@@ -56,6 +70,19 @@ mod tests {
         assert!(next > seen);
         assert_eq!(next.milliseconds(), 1_000_001);
         assert!(seen.tick() > seen && seen.tick() < next);
+    }
+
+    #[test]
+    fn blind_writes_of_one_process_go_up_until_its_clock_is_set_back() {
+        let mut last = Version::next(5000, Version(0), u32::MAX);
+        for random in [0, 1023, 1024, u32::MAX, 5] {
+            let next = Version::blind(5000, last, random);
+            assert!(next > last && next.0 - last.0 <= 1024);
+            last = next;
+        }
+        assert_eq!(last.milliseconds(), 5001);
+        assert_eq!(Version::blind(4001, last, 3).milliseconds(), 4001);
+        assert_eq!(Version::blind(6000, last, 3), Version::next(6000, last, 3));
     }
 
     #[test]

@@ -24,6 +24,18 @@ pub const HEADED: u32 = 1 << 13;
 /// since 1970, roughly, the other changes since it was started.
 pub const VERSION_LEAST: u64 = 1 << 50;
 
+/// The first memcached whose meta commands take a version to store (`E`).
+const VERSIONS_SINCE: [u32; 3] = [1, 6, 27];
+
+/// Does the memcached that told this version text take versions (`E`)?
+pub fn takes_versions(text: &[u8]) -> bool {
+    let mut numbers = text
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|part| std::str::from_utf8(part).ok()?.parse::<u32>().ok())
+        .map(Option::unwrap_or_default);
+    [(); 3].map(|()| numbers.next().unwrap_or_default()) >= VERSIONS_SINCE
+}
+
 /// Over what a value is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
@@ -170,6 +182,22 @@ mod tests {
             put(Over::Anything, None, Life::Said(0)),
             "ms a 2 F768 T0 O7\r\n"
         );
+    }
+
+    #[test]
+    fn versions_are_taken_since_1_6_27() {
+        for (text, takes) in [
+            ("1.6.27", true),
+            ("1.6.38", true),
+            ("1.10.0_beta", true),
+            ("2.0.0", true),
+            ("1.6.26", false),
+            ("1.6.18-dirty", false),
+            ("1.4.39", false),
+            ("", false),
+        ] {
+            assert_eq!(takes_versions(text.as_bytes()), takes, "{text}");
+        }
     }
 
     #[test]

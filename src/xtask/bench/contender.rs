@@ -80,12 +80,16 @@ impl Contender {
             "display_errors=stderr".to_owned(),
         ] {
             command.arg("-d").arg(setting);
+            // As under a web server.
+            command.args(["-d", "memring.copy_hold=1"]);
         }
         if self.name == "memring" {
             let pools = file.with_file_name("bench.toml");
             run::write(&pools, self.pools())?;
             let setting = format!("memring.config_file={}", pools.display());
             command.arg("-d").arg(setting);
+            // As under a web server.
+            command.args(["-d", "memring.copy_hold=1"]);
         }
         let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
         command.arg(file).arg(self.name).arg(ports.join(","));
@@ -93,14 +97,14 @@ impl Contender {
         Ok(command)
     }
 
-    /// The file with the pool of the rows with copies: the first two nodes.
+    /// The file with the pools of the rows with copies: the first two nodes.
     fn pools(&self) -> String {
         let nodes = self.ports.iter().take(2);
         let nodes = nodes.map(|port| format!("\"memcached://{PLACE}:{port}\""));
         let nodes: Vec<String> = nodes.collect();
+        let nodes = nodes.join(", ");
         format!(
-            "[pool.bench]\nnodes = [{}]\nmode = \"sync\"\n",
-            nodes.join(", ")
+            "[pool.bench]\nnodes = [{nodes}]\nmode = \"sync\"\n[pool.later]\nnodes = [{nodes}]\nmode = \"async\"\n"
         )
     }
 

@@ -154,7 +154,7 @@ fn check(rule: &Rule, topology: &Topology) -> Result<(), Error> {
 /// itself does not count.
 ///
 /// # Errors
-/// `Kind::Config`: no such pool, the pool itself, another mode than sync, or no node that is
+/// `Kind::Config`: no such pool, the pool itself, another mode than sync and async, or no node that is
 /// not the pool's own.
 pub(super) fn back_up(
     wish: &mut Wish,
@@ -168,7 +168,7 @@ pub(super) fn back_up(
             "Name another pool; copies = 2 keeps a second copy in the same one",
         ));
     }
-    if policy.mode != Mode::Sync {
+    if !matches!(policy.mode, Mode::Sync | Mode::Async) {
         return Err(refuse(
             format!("mode {} keeps no copy for a backup", policy.mode.word()),
             "Write mode = \"sync\" beside it",

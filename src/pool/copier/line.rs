@@ -1,0 +1,547 @@
+//! One node's copies and the connection they go over: what was said on it, in which order, and
+//! which of it is answered. It never waits; `copier` does.
+
+use super::{Copy, What, tell_failed, tell_missed};
+use crate::config::{NodeSpec, Target};
+use crate::error::{Error, Kind};
+use crate::node::{Node, Open, connect_timeout, strerror};
+use crate::wire::copied::{self, HEADED, TOMBSTONE, VERSION_LEAST};
+use crate::wire::fenced::{self, HEADER, Header};
+use crate::wire::meta::{self, Answer, Status};
+use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// What is received at a time, bytes.
+const READ: usize = 16 << 10;
+/// So many copies go out, however short they have waited.
+const TOGETHER: usize = 64;
+/// A buffer larger than this is given back when it is empty, bytes.
+const KEEP: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Closed,
+    Connecting,
+    Open,
+}
+
+/// A copy that was said, and whose answers are awaited.
+#[derive(Debug)]
+struct Said {
+    copy: Copy,
+    at: Instant,
+    /// The node had a newer one.
+    overtaken: bool,
+}
+
+/// What the next answer is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    Version,
+    /// What the first of `said` goes over.
+    Look,
+    /// The first of `said` itself.
+    Write,
+}
+
+/// One node's copies and their connection.
+#[derive(Debug)]
+pub(super) struct Line {
+    node: Node,
+    target: Target,
+    /// Of a connect, and of an answer.
+    limits: (Duration, Duration),
+    stage: Stage,
+    /// Does the server take versions, as far as it said so last?
+    versions: Option<bool>,
+    waiting: VecDeque<Copy>,
+    said: VecDeque<Said>,
+    asks: VecDeque<Ask>,
+    /// When what waits goes out, or went.
+    due: Option<Instant>,
+    /// Bytes of the values in `waiting` and `said`.
+    held: usize,
+    out: Vec<u8>,
+    sent: usize,
+    read: Vec<u8>,
+    /// Numbers of the next command and of the next answer on this connection.
+    spoken: u64,
+    heard: u64,
+    /// When the connect, or the question for the version, began.
+    began: Instant,
+    /// A connection was lost with copies unanswered, and none was answered since.
+    again: bool,
+}
+
+impl Line {
+    pub(super) fn new(spec: &NodeSpec) -> Line {
+        Line {
+            node: Node::new(spec),
+            target: spec.target.clone(),
+            limits: (spec.connect_timeout, spec.op_timeout),
+            stage: Stage::Closed,
+            versions: None,
+            waiting: VecDeque::new(),
+            said: VecDeque::new(),
+            asks: VecDeque::new(),
+            due: None,
+            held: 0,
+            out: Vec::new(),
+            sent: 0,
+            read: Vec::new(),
+            spoken: 0,
+            heard: 0,
+            began: Instant::now(),
+            again: false,
+        }
+    }
+
+    /// Takes a copy, and the limits it is said under.
+    pub(super) fn take(&mut self, spec: &NodeSpec, copy: Copy, hold: Duration, now: Instant) {
+        self.limits = (spec.connect_timeout, spec.op_timeout);
+        if self.waiting.is_empty() {
+            // The first after a pause goes out at once.
+            let last = self.due.filter(|due| now <= *due + hold);
+            self.due = Some(last.map_or(now, |_| now + hold));
+        }
+        self.held += copy.size();
+        self.waiting.push_back(copy);
+    }
+
+    /// Is it time to go on with it?
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.waiting.len() >= TOGETHER || self.due.is_none_or(|due| due <= now)
+    }
+
+    /// Bytes of the values on their way.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Is a copy of `key` on its way?
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        let said = self.said.iter().map(|said| &said.copy);
+        said.chain(&self.waiting).any(|copy| *copy.key == *key)
+    }
+
+    /// The socket, while there is one.
+    pub(super) fn socket(&self) -> Option<&OwnedFd> {
+        self.node.fd()
+    }
+
+    /// What it waits for at the socket.
+    pub(super) fn wish(&self) -> PollFlags {
+        match self.stage {
+            Stage::Connecting => PollFlags::OUT,
+            _ if self.sent < self.out.len() => PollFlags::OUT | PollFlags::IN,
+            _ => PollFlags::IN,
+        }
+    }
+
+    /// True when nothing is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.said.is_empty()
+    }
+
+    /// Is there something that the kernel does not have yet?
+    pub(super) fn is_unsent(&self) -> bool {
+        !self.waiting.is_empty() || self.sent < self.out.len()
+    }
+
+    /// When who is awaited now is too late.
+    pub(super) fn end(&self) -> Option<Instant> {
+        let (connect, answer) = self.limits;
+        match (self.stage, self.said.front()) {
+            (Stage::Connecting, _) => Some(self.began + connect),
+            (_, Some(said)) => Some(said.at + answer),
+            (_, None) => Some(self.began + answer),
+        }
+    }
+
+    /// Goes as far as it can without waiting.
+    pub(super) fn step(&mut self, now: Instant) {
+        if self.stage == Stage::Open && self.is_idle() {
+            return;
+        }
+        loop {
+            let before = (self.stage, self.waiting.len(), self.said.len());
+            match self.stage {
+                Stage::Closed => {
+                    if self.waiting.is_empty() {
+                        return;
+                    }
+                    self.began = now;
+                    let opened = self.node.open(self.limits.1);
+                    self.opened(opened);
+                }
+                Stage::Connecting => {
+                    if self.is_writable() {
+                        let opened = self.node.open_further(self.limits.1);
+                        self.opened(opened);
+                    } else if self.began + self.limits.0 <= now {
+                        let opened = match self.node.addresses_left() {
+                            0 => Err(connect_timeout(self.node.name())),
+                            _ => self.node.open_other(self.limits.1),
+                        };
+                        self.began = now;
+                        self.opened(opened);
+                    } else {
+                        return;
+                    }
+                }
+                Stage::Open => self.talk(now),
+            }
+            if self.is_idle() || before == (self.stage, self.waiting.len(), self.said.len()) {
+                return;
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: Result<Open, Error>) {
+        match opened {
+            Ok(Open::Waiting) => self.stage = Stage::Connecting,
+            Ok(Open::Ready) => {
+                self.stage = Stage::Open;
+                (self.spoken, self.heard) = (0, 0);
+                self.began = Instant::now();
+                // Another server may stand there than last time.
+                classic::version(&mut self.out);
+                self.asks.push_back(Ask::Version);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// A socket's turn: say, send, hear.
+    fn talk(&mut self, now: Instant) {
+        if self.said.is_empty() && self.asks.is_empty() {
+            // Idle until now; the server may have closed it meanwhile.
+            if !self.node.is_open(now) {
+                self.shut();
+                return;
+            }
+            self.node.begin(self.limits.1);
+        }
+        if self.versions.is_some() {
+            while let Some(copy) = self.waiting.pop_front() {
+                self.say(&copy);
+                self.said.push_back(Said {
+                    copy,
+                    at: now,
+                    overtaken: false,
+                });
+            }
+        }
+        match self.exchange() {
+            Ok(()) => {
+                if self.asks.is_empty() {
+                    self.node.finish(now);
+                    self.rest();
+                } else if self.end().is_some_and(|end| end <= Instant::now()) {
+                    self.fail(&Error::new(Kind::Timeout, "Network timeout"));
+                }
+            }
+            Err(Lost::Cut(cause)) => {
+                // Whoever stood idle may have been cut off: once it is worth a new connection.
+                // A copy may be said twice, its version is the same.
+                if self.again {
+                    self.fail(&Error::new(Kind::Closed, cause));
+                } else {
+                    self.again = true;
+                    self.say_anew();
+                }
+            }
+            Err(Lost::Stranger) => self.say_anew(),
+            Err(Lost::Garbage(what)) => self.fail(&Error::new(
+                Kind::Protocol,
+                format!("Malformed server response: {what}"),
+            )),
+        }
+    }
+
+    fn is_writable(&self) -> bool {
+        let Some(fd) = self.node.fd() else {
+            return true;
+        };
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut [PollFd::new(fd, PollFlags::OUT)], Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Appends a copy's commands.
+    fn say(&mut self, copy: &Copy) {
+        let versions = self.versions == Some(true);
+        let out = &mut self.out;
+        match &copy.what {
+            What::Touch(life) => copied::touch(out, &copy.key, *life, self.spoken),
+            What::Put {
+                over,
+                version,
+                flags,
+                life,
+                value,
+            } => {
+                // Without versions in the cas value they stand before the value.
+                fenced::read(out, &copy.key, !versions, None, self.spoken);
+                self.asks.push_back(Ask::Look);
+                self.spoken += 1;
+                let bytes = value.as_deref().unwrap_or_default();
+                let put = copied::Put {
+                    key: &copy.key,
+                    len: bytes.len() + if versions { 0 } else { HEADER },
+                    over: *over,
+                    version: versions.then_some(*version),
+                    flags: flags
+                        | if versions { 0 } else { HEADED }
+                        | if value.is_none() { TOMBSTONE } else { 0 },
+                    life: *life,
+                };
+                copied::store(out, put, self.spoken);
+                if !versions {
+                    Header {
+                        version: *version,
+                        inc: 0,
+                        tombstone: value.is_none(),
+                    }
+                    .append(out);
+                }
+                out.extend_from_slice(bytes);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        self.asks.push_back(Ask::Write);
+        self.spoken += 1;
+    }
+
+    /// Sends and receives what is possible now.
+    fn exchange(&mut self) -> Result<(), Lost> {
+        loop {
+            let sent = self.send()?;
+            let heard = self.receive()?;
+            // Who has room for more now was stopped by answers nobody had read.
+            if !heard || sent {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands bytes to the kernel; true when it has all.
+    fn send(&mut self) -> Result<bool, Lost> {
+        while self.sent < self.out.len() {
+            let rest = self.out.get(self.sent..).unwrap_or_default();
+            let Some(fd) = self.node.fd() else {
+                return Err(Lost::Cut("Connection closed".to_owned()));
+            };
+            match send(fd, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(count) => self.sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(Lost::Cut(strerror(errno))),
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+
+    /// Reads what has arrived; true when there was something.
+    fn receive(&mut self) -> Result<bool, Lost> {
+        let mut any = false;
+        loop {
+            let filled = self.read.len();
+            self.read.resize(filled + READ, 0);
+            let Some(fd) = self.node.fd() else {
+                return Err(Lost::Cut("Connection closed".to_owned()));
+            };
+            let room = self.read.get_mut(filled..).unwrap_or_default();
+            let got = recv(fd, room, RecvFlags::DONTWAIT);
+            let count = got.map_or(0, |(count, _)| count);
+            self.read.truncate(filled + count);
+            match got {
+                Ok(_) if count == 0 => {
+                    return Err(Lost::Cut("Connection closed by the server".to_owned()));
+                }
+                Ok(_) => any = true,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(any),
+                Err(errno) => return Err(Lost::Cut(strerror(errno))),
+            }
+            self.digest()?;
+            if count < READ {
+                return Ok(any);
+            }
+        }
+    }
+
+    /// Reads every whole answer out of what arrived.
+    fn digest(&mut self) -> Result<(), Lost> {
+        let read = std::mem::take(&mut self.read);
+        let mut at = 0;
+        let mut verdict = Ok(());
+        while let Some(ask) = self.asks.front().copied() {
+            let parsed = match ask {
+                Ask::Version => classic::parse(&read, at, Expect::Version),
+                _ => meta::parse(&read, at),
+            };
+            match parsed {
+                Parsed::More(_) => break,
+                Parsed::Garbage(what) => {
+                    verdict = Err(Lost::Garbage(what));
+                    break;
+                }
+                Parsed::Reply(used, reply) => {
+                    at += used;
+                    self.asks.pop_front();
+                    verdict = self.hear(ask, reply, &read);
+                    if verdict.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        let rest = read.get(at..).unwrap_or_default();
+        if verdict.is_ok() && self.asks.is_empty() && !rest.is_empty() {
+            verdict = Err(Lost::Garbage("more answers than questions"));
+        }
+        if rest.len() > VALUE_MAX {
+            verdict = Err(Lost::Garbage("an answer longer than any value"));
+        }
+        if at == 0 {
+            self.read = read;
+        } else {
+            self.read.extend_from_slice(rest);
+        }
+        verdict
+    }
+
+    /// Takes one answer; `read` is where its spans lie.
+    fn hear(&mut self, ask: Ask, reply: Reply, read: &[u8]) -> Result<(), Lost> {
+        if ask == Ask::Version {
+            let takes = match reply {
+                Reply::Version(text) => copied::takes_versions(text.of(read)),
+                _ => return Err(Lost::Garbage("no version")),
+            };
+            let before = self.versions.replace(takes);
+            // What was said in the other way is refused, or has no version where one is looked for.
+            let wrong = before.is_some_and(|before| before != takes) && !self.said.is_empty();
+            return if wrong { Err(Lost::Stranger) } else { Ok(()) };
+        }
+        let Reply::Meta(answer) = reply else {
+            return self.refused(ask);
+        };
+        // memcached leaves the opaque out of a plain miss (EN).
+        let own = answer
+            .opaque
+            .map_or(answer.status == Status::Miss, |o| o == self.heard);
+        self.heard += 1;
+        if !own {
+            return Err(Lost::Garbage("the answer to another question"));
+        }
+        self.again = false;
+        if ask == Ask::Look {
+            if let Some(said) = self.said.front_mut() {
+                said.overtaken = matches!(said.copy.what, What::Put { version, .. }
+                    if version < version_of(answer, read));
+            }
+            return Ok(());
+        }
+        let Some(said) = self.said.pop_front() else {
+            return Err(Lost::Garbage("more answers than questions"));
+        };
+        self.held -= said.copy.size();
+        if said.overtaken && answer.status == Status::Done {
+            tell_missed(said.copy);
+        }
+        Ok(())
+    }
+
+    /// The server refused a command: that copy is missed. A value it did not take may still
+    /// be in the stream, so the others are said on a new connection.
+    fn refused(&mut self, ask: Ask) -> Result<(), Lost> {
+        if let Some(said) = self.said.pop_front() {
+            self.held -= said.copy.size();
+            tell_missed(said.copy);
+        }
+        if ask == Ask::Look {
+            self.asks.pop_front();
+        }
+        Err(Lost::Stranger)
+    }
+
+    /// Closes the connection and says everything unanswered on a new one.
+    fn say_anew(&mut self) {
+        self.shut();
+        while let Some(said) = self.said.pop_back() {
+            self.waiting.push_front(said.copy);
+        }
+    }
+
+    fn shut(&mut self) {
+        self.node.close();
+        self.stage = Stage::Closed;
+        self.asks.clear();
+        self.out.clear();
+        self.read.clear();
+        self.sent = 0;
+        self.rest();
+    }
+
+    /// Gives back what a rare large value needed.
+    fn rest(&mut self) {
+        for buffer in [&mut self.out, &mut self.read] {
+            if buffer.capacity() > KEEP {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// The node failed: nothing that is on its way is believed to arrive.
+    #[cold]
+    fn fail(&mut self, error: &Error) {
+        self.node.fail(error);
+        let change = self.node.take_change();
+        tell_failed(self.node.name(), &self.target, change, error);
+        self.give_up();
+    }
+
+    pub(super) fn give_up(&mut self) {
+        self.shut();
+        self.again = false;
+        self.held = 0;
+        while let Some(said) = self.said.pop_front() {
+            tell_missed(said.copy);
+        }
+        while let Some(copy) = self.waiting.pop_front() {
+            tell_missed(copy);
+        }
+    }
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug)]
+enum Lost {
+    /// It broke.
+    Cut(String),
+    /// It is not to be used further, though nobody failed.
+    Stranger,
+    /// What came answers nothing that was asked.
+    Garbage(&'static str),
+}
+
+/// Which write an item is of that a look showed; 0 for none and for another client's.
+fn version_of(answer: Answer, read: &[u8]) -> u64 {
+    match answer.status {
+        Status::Value | Status::Done if answer.flags & HEADED != 0 => {
+            Header::split(answer.data.of(read)).map_or(0, |(header, _)| header.version)
+        }
+        Status::Value | Status::Done if answer.cas >= VERSION_LEAST => answer.cas,
+        _ => 0,
+    }
+}
