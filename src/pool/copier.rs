@@ -46,14 +46,14 @@ pub struct Copy {
     pub what: What,
 }
 
-/// What a [`Copy`] writes.
+/// What a [`struct@Copy`] writes.
 #[derive(Clone, Debug)]
 pub enum What {
     /// A value with its version, or for `None` a tombstone.
     Put {
         /// Over what.
         over: Over,
-        /// Its version, above [`VERSION_LEAST`].
+        /// Its version, above `wire::copied::VERSION_LEAST`.
         version: u64,
         /// Its flag bits.
         flags: u32,
@@ -80,7 +80,7 @@ impl Copy {
 /// A key whose copy a node does not have.
 #[derive(Clone, Debug)]
 pub struct Missed {
-    /// As in [`Copy`].
+    /// As in [`struct@Copy`].
     pub whose: u64,
     /// The wire key.
     pub key: Rc<[u8]>,
