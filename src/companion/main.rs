@@ -16,6 +16,7 @@
 //! | `trust` | founds a pool though a node does not answer |
 //! | `words` | states and changes as sentences |
 
+mod cache;
 mod commit;
 mod host;
 mod mend;

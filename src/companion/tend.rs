@@ -4,17 +4,19 @@
 //! ```text
 //!   main: is the file still the same? ── changed ─► the whole program begins anew
 //!    └─ a thread per pool: look ─► say ─► look …      the host's health follows each look
-//!        └─ a thread while there is work: found, passes
+//!        └─ a thread while there is work: found, passes; none for a cache (`cache`)
 //! ```
 //!
 //! Every key is mended in one command of the server, so the daemon may be ended at any
 //! moment; what a pass left undone, the next one does.
 
+use crate::cache::Cache;
 use crate::host::Host;
 use crate::mend::{self, Memory};
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::{self, Seen};
 use crate::{Stop, tell};
+use memring_pool::config::Mode;
 use memring_pool::replica::Survey;
 use memring_pool::shared::{self, Sharing};
 use std::os::unix::fs::MetadataExt;
@@ -30,17 +32,18 @@ pub(crate) const HELP: &str = concat!(
 memring tend [--config FILE] [--list SAVE_PATH] [--interval SECONDS] [--state-dir DIR] [--once] [POOL…]
 
 Looks after copied pools: asks every node for its record, founds a new pool, and gives nodes that came
-back what they missed, until they are trusted. Each change is one line on stderr. Run it on every host, as
-the user PHP runs as: what it knows of the nodes' health is then known to the workers, too.
+back what they missed, until they are trusted. Nodes of a cache with copies give up what they missed as soon
+as they answer. Each change is one line on stderr. Run it on every host, as the user PHP runs as: what it knows
+of the nodes' health is then known to the workers, too.
 
 ",
     which_pools!(),
-    "
+    " or a cache's with copies
   --interval SECONDS  between two looks, 1 unless said otherwise
   --state-dir DIR   memring.state_dir of PHP, where it is not /dev/shm
   --once            mend what can be mended now, then end
 
-With --once: exit code 0 when every node is trusted, 1 when not. Otherwise it runs until it is ended (TERM)."
+With --once: exit code 0 when every node is trusted (of a cache: answers, and owes nothing), 1 when not. Otherwise it runs until it is ended (TERM)."
 );
 
 /// Rounds of --once: a pool that changes all the while is left to the next call.
@@ -53,14 +56,17 @@ const ROUNDS: u32 = 20;
 pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
     let known = ["once", "interval", "state-dir"];
     let asked = Asked::read(parser, &known)?;
-    let kept = asked.kept()?;
+    let kept = asked.tended()?;
     if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
         tell(&format!("memring tend: {error}"));
     }
     if asked.once {
         let mut safe = true;
         for kept in kept {
-            safe &= once(Watch::new(kept));
+            safe &= match kept.topology.policy.mode {
+                Mode::Fenced => once(Watch::new(kept)),
+                _ => Cache::new(&kept).once(),
+            };
         }
         return Ok(ExitCode::from(u8::from(!safe)));
     }
@@ -94,7 +100,10 @@ fn stay(asked: &Asked, kept: Vec<Kept>) -> ExitCode {
         .into_iter()
         .map(|kept| {
             let interval = asked.interval;
-            std::thread::spawn(move || Watch::new(kept).run(interval))
+            std::thread::spawn(move || match kept.topology.policy.mode {
+                Mode::Fenced => Watch::new(kept).run(interval),
+                _ => Cache::new(&kept).run(interval),
+            })
         })
         .collect();
     while !threads.iter().any(JoinHandle::is_finished) {
@@ -105,7 +114,7 @@ fn stay(asked: &Asked, kept: Vec<Kept>) -> ExitCode {
             continue;
         }
         stamp = now;
-        match asked.kept() {
+        match asked.tended() {
             Ok(_) => begin_anew(path),
             Err(Stop::Wish(text) | Stop::Usage(text)) => tell(&format!(
                 "memring tend: {text}. The pools are tended as they were"

@@ -1,12 +1,13 @@
 //! The words behind a command: which pools are meant, and what they are made of.
 //!
 //! Pools come from the file that `memring.config_file` names to PHP, or from a list as it
-//! stands in `session.save_path`. Only copied pools have anything to tend.
+//! stands in `session.save_path`. Only copied pools have anything to tend, and only those of
+//! sessions have records.
 
 use crate::Stop;
 use lexopt::prelude::*;
 use memring_pool::config::file::{self, File};
-use memring_pool::config::{Mode, Placement, Schemes, Topology, Wish, save_path};
+use memring_pool::config::{Mode, Placement, Rule, Schemes, Topology, Wish, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::replica::record_key;
 use memring_pool::shared;
@@ -112,11 +113,23 @@ impl Asked {
         named.or(asks_for_one.then_some(Path::new(CONFIG)))
     }
 
-    /// The pools that are meant, each once.
+    /// The pools of sessions that are meant, each once.
+    ///
+    /// # Errors
+    /// `Wish` when the file or a list cannot be used, or a pool has no records.
+    pub(crate) fn kept(&self) -> Result<Vec<Kept>, Stop> {
+        self.copied(false)
+    }
+
+    /// The same, and the caches with copies.
     ///
     /// # Errors
     /// `Wish` when the file or a list cannot be used, or a pool keeps no copies.
-    pub(crate) fn kept(&self) -> Result<Vec<Kept>, Stop> {
+    pub(crate) fn tended(&self) -> Result<Vec<Kept>, Stop> {
+        self.copied(true)
+    }
+
+    fn copied(&self, caches: bool) -> Result<Vec<Kept>, Stop> {
         let file = match self.file() {
             Some(path) => Some(self.load(path)?),
             None => None,
@@ -126,7 +139,7 @@ impl Asked {
         let looked_up = self.lists.iter().any(|list| is_named(list));
         let whole = self.lists.is_empty() || self.config.is_some() && !looked_up;
         if let Some(file) = file.as_ref().filter(|_| whole || !self.pools.is_empty()) {
-            self.named(file, &mut kept)?;
+            self.named(file, caches, &mut kept)?;
         }
         for (number, list) in (1..).zip(&self.lists) {
             let label = match self.lists.len() {
@@ -151,7 +164,7 @@ impl Asked {
         file::load(path).map_err(refused)
     }
 
-    fn named(&self, file: &File, kept: &mut Vec<Kept>) -> Result<(), Stop> {
+    fn named(&self, file: &File, caches: bool, kept: &mut Vec<Kept>) -> Result<(), Stop> {
         let given = self.file().unwrap_or(Path::new(CONFIG)).display();
         let all = self.pools.is_empty();
         let names: BTreeSet<&str> = match all {
@@ -160,7 +173,10 @@ impl Asked {
         };
         for name in names {
             let topology = file.pool(name).map_err(refused)?;
-            if topology.policy.mode == Mode::Fenced {
+            let policy = &topology.policy;
+            let copies = |rule: &Rule| rule.mode.is_some_and(|mode| mode != Mode::Single);
+            let is_cache = policy.mode != Mode::Single || policy.rules.iter().any(copies);
+            if policy.mode == Mode::Fenced || caches && is_cache {
                 kept.push(Kept {
                     label: format!("pool {name}"),
                     written: name.to_owned(),
@@ -168,6 +184,10 @@ impl Asked {
                     topology,
                     record_key: record_key(Some(name)),
                 });
+            } else if !all && is_cache {
+                return Err(Stop::Wish(format!(
+                    "{given}: pool \"{name}\" is a cache, whose nodes have no records. memring tend looks after it; name a pool with mode = \"fenced\" here"
+                )));
             } else if !all {
                 return Err(Stop::Wish(format!(
                     "{given}: pool \"{name}\" keeps no copies, so there is nothing to do for it. Write mode = \"fenced\" there, or name another pool"

@@ -27,14 +27,23 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// First pause between probes, milliseconds.
 const PAUSE_FIRST: u64 = 100;
-/// Longest pause while tend runs, which looks each second, milliseconds.
-const PAUSE_TENDED: u64 = 1000;
 /// Longest pause between the probes of workers, milliseconds.
 const PAUSE_MOST: u64 = 15_000;
 /// Who was up for less than this flaps, milliseconds.
 pub const STABLE: u64 = 10_000;
-/// tend is at work if it looked within this time, milliseconds.
+/// A node that tend found failed is tend's for so long, milliseconds: it looks each second.
 const TENDED: u64 = 5000;
+
+/// Who found a node failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A call, which wanted something else of it.
+    Call,
+    /// A probe of a worker.
+    Probe,
+    /// tend, which asks again by itself.
+    Tend,
+}
 
 /// How a node changed, for the host or, without a shared region, for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,9 +153,10 @@ impl Health {
         }
     }
 
-    /// Notes a failure; what changed by it, as far as the mark reaches. `prober` has asked in
-    /// order to know, so that his word is the last.
-    pub fn fail(&mut self, now: u64, error: &Error, prober: bool) -> Option<Change> {
+    /// Notes a failure; what changed by it, as far as the mark reaches. Who is no call has asked
+    /// in order to know, so that his word is the last.
+    pub fn fail(&mut self, now: u64, error: &Error, asker: Asker) -> Option<Change> {
+        let prober = asker != Asker::Call;
         self.cause = pack(error);
         let before = std::mem::replace(&mut self.failed, now);
         let fresh = self
@@ -162,7 +172,7 @@ impl Health {
             let confirmed = prober && stood == State::Suspect as u64;
             if prober {
                 marks.state.store(State::Out as u64, Relaxed);
-                self.put_off(now);
+                self.put_off(now, asker);
             }
             return confirmed.then_some(Change::Down);
         }
@@ -175,7 +185,7 @@ impl Health {
         marks.state.store(state as u64, Relaxed);
         match state {
             State::Suspect => marks.due.store(now, Relaxed),
-            _ => self.put_off(now),
+            _ => self.put_off(now, asker),
         }
         Some(match state {
             _ if flaps => Change::Flaps,
@@ -184,16 +194,19 @@ impl Health {
         })
     }
 
-    /// Puts the next probe off by the back-off, which doubles.
-    fn put_off(&self, now: u64) {
+    /// Puts the next probe of a worker off by the back-off, which doubles; of a node that tend
+    /// looks at, until tend has not done so for a while.
+    fn put_off(&self, now: u64, asker: Asker) {
         let marks = self.marks();
-        let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
-        let most = if tended { PAUSE_TENDED } else { PAUSE_MOST };
-        let pause = marks.pause.load(Relaxed).clamp(PAUSE_FIRST, most);
+        if asker == Asker::Tend {
+            marks.due.store(now + TENDED, Relaxed);
+            return;
+        }
+        let pause = marks.pause.load(Relaxed).clamp(PAUSE_FIRST, PAUSE_MOST);
         // Hosts that saw a node fail at the same moment must not ask it at the same moment.
         let jitter = shared::random() % (pause / 2 + 1);
         marks.due.store(now + pause / 2 + jitter, Relaxed);
-        marks.pause.store((pause * 2).min(most), Relaxed);
+        marks.pause.store((pause * 2).min(PAUSE_MOST), Relaxed);
     }
 
     /// Notes an answer; true when the node was failed before, as far as the mark reaches.
@@ -209,16 +222,14 @@ impl Health {
     }
 
     /// Takes the probe that is due at `now`: true for one caller of the host, who must make
-    /// it. Never while tend is at work.
+    /// it. Not of a node that tend looks at.
     pub fn claim_probe(&self, now: u64) -> bool {
         let marks = self.marks();
         let due = marks.due.load(Relaxed);
         // A time far ahead is from before a reboot.
         let is_due = due <= now || due > now + 2 * PAUSE_MOST;
-        let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
         let next = now + marks.pause.load(Relaxed).max(PAUSE_FIRST);
         is_due
-            && !tended
             && marks
                 .due
                 .compare_exchange(due, next, Relaxed, Relaxed)
@@ -295,7 +306,7 @@ mod tests {
 
     fn failed(at: u64) -> Health {
         let mut health = Health::default();
-        assert_eq!(health.fail(at, &refused(), false), Some(Change::Down));
+        assert_eq!(health.fail(at, &refused(), Asker::Call), Some(Change::Down));
         assert!(!health.is_up(at) && !health.is_unmarked());
         health
     }
@@ -320,7 +331,7 @@ mod tests {
     #[test]
     fn only_the_first_failure_and_the_first_answer_are_changes() {
         let mut health = failed(5000);
-        assert_eq!(health.fail(6000, &refused(), false), None);
+        assert_eq!(health.fail(6000, &refused(), Asker::Call), None);
         assert!(health.recover());
         assert!(!health.recover());
     }
@@ -333,20 +344,36 @@ mod tests {
             ("Connection failed: Connection refused", 111)
         );
         let mut health = Health::default();
-        health.fail(1, &silent(), false);
+        health.fail(1, &silent(), Asker::Call);
         assert_eq!(health.cause().cause(), "Network timeout");
     }
 
     #[test]
     fn the_first_timeout_makes_a_suspect_whose_probe_is_due_at_once_and_one_takes_it() {
         let mut health = Health::default();
-        assert_eq!(health.fail(5000, &silent(), false), Some(Change::Suspect));
+        assert_eq!(
+            health.fail(5000, &silent(), Asker::Call),
+            Some(Change::Suspect)
+        );
         assert!(health.is_suspect());
-        assert_eq!(health.fail(5001, &silent(), false), None);
+        assert_eq!(health.fail(5001, &silent(), Asker::Call), None);
         assert!(health.claim_probe(5001) && !health.claim_probe(5001));
-        assert_eq!(health.fail(5002, &silent(), true), Some(Change::Down));
+        assert_eq!(
+            health.fail(5002, &silent(), Asker::Probe),
+            Some(Change::Down)
+        );
         assert!(!health.is_suspect() && !health.claim_probe(5002));
-        assert_eq!(health.fail(5200, &silent(), true), None);
+        assert_eq!(health.fail(5200, &silent(), Asker::Probe), None);
+    }
+
+    #[test]
+    fn a_node_that_tend_looks_at_is_tends_and_the_workers_again_when_tend_is_gone() {
+        let mut health = failed(5000);
+        for look in [6000, 7000, 8000] {
+            health.fail(look, &refused(), Asker::Tend);
+            assert!(!health.claim_probe(look + 1000));
+        }
+        assert!(health.claim_probe(8000 + TENDED));
     }
 
     #[test]
@@ -360,7 +387,7 @@ mod tests {
                 now += 1;
             }
             pauses.push(now - begin);
-            health.fail(now, &refused(), true);
+            health.fail(now, &refused(), Asker::Probe);
         }
         let (first, last) = (pauses.first().copied(), pauses.last().copied());
         assert!(
@@ -378,20 +405,23 @@ mod tests {
         let now = shared::now() + STABLE;
         let mut health = failed(now);
         for _ in 0..5 {
-            health.fail(now, &refused(), true);
+            health.fail(now, &refused(), Asker::Probe);
         }
         let grown = health.own.pause.load(Relaxed);
         assert!(health.recover());
         let back = health.own.since.load(Relaxed);
         assert_eq!(
-            health.fail(back + 100, &refused(), false),
+            health.fail(back + 100, &refused(), Asker::Call),
             Some(Change::Flaps)
         );
         assert!(health.own.pause.load(Relaxed) > grown);
         assert!(health.recover());
         let back = health.own.since.load(Relaxed);
         let later = back + STABLE;
-        assert_eq!(health.fail(later, &refused(), false), Some(Change::Down));
+        assert_eq!(
+            health.fail(later, &refused(), Asker::Call),
+            Some(Change::Down)
+        );
         assert_eq!(health.own.pause.load(Relaxed), 2 * PAUSE_FIRST);
     }
 }

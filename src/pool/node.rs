@@ -8,7 +8,7 @@
 use crate::config::{Care, NodeSpec, Target};
 use crate::error::{Error, Kind};
 pub use crate::health::Change;
-use crate::health::{self, Health};
+use crate::health::{self, Asker, Health};
 use crate::shared;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -224,7 +224,7 @@ impl Node {
             Ok(()) => self.recover(),
             Err(error) => {
                 self.close();
-                if let Some(change) = self.health.fail(shared::now(), error, true) {
+                if let Some(change) = self.health.fail(shared::now(), error, Asker::Probe) {
                     self.change = Some(change);
                 }
             }
@@ -257,10 +257,11 @@ impl Node {
     #[cold]
     pub fn fail(&mut self, error: &Error) {
         self.close();
-        if let Some(change) = self
-            .health
-            .fail(shared::now(), error, self.care == Care::Prober)
-        {
+        let asker = match self.care {
+            Care::Prober => Asker::Tend,
+            _ => Asker::Call,
+        };
+        if let Some(change) = self.health.fail(shared::now(), error, asker) {
             self.change = Some(change);
         }
         if let Target::Tcp { host, port } = &self.target {

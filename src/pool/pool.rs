@@ -137,8 +137,8 @@ impl Pool {
     /// Adds a node without connecting to it; its index is the number of nodes before it.
     pub fn add(&mut self, spec: NodeSpec, directory: &mut Directory) -> usize {
         let spec = match self.policy.mode {
-            Mode::Fenced => spec.copied(),
-            _ => spec,
+            Mode::Single => spec,
+            _ => spec.copied(),
         };
         let node = directory.node(&spec, self.policy.protocol);
         self.join(spec, node)

@@ -32,7 +32,7 @@ pub(crate) fn copied(name: &str, mode: Mode, ports: &[u16]) -> Bench {
         let mut spec = NodeSpec::tcp("127.0.0.1", *port);
         spec.op_timeout = Duration::from_millis(400);
         spec.connect_timeout = Duration::from_millis(400);
-        spec.retry_interval = 1;
+        spec.written.timeout = true;
         bench.pool.add(spec, &mut bench.directory);
     }
     bench

@@ -96,6 +96,28 @@ impl Pool {
         self.tell_skipped(call);
     }
 
+    /// Asks every node whether it answers, whatever is known of it, and gives those that do
+    /// what they missed: for who looks after a pool whose requests may be far between. By
+    /// node: does it answer?
+    pub fn look_after(&mut self, call: &mut Call) -> Vec<bool> {
+        call.reset(Verb::Get);
+        let all: Vec<usize> = (0..self.members.len()).collect();
+        let answered = self.exchange_all(&all, call, |out, asks| {
+            classic::version(out);
+            asks.push(Expect::Version);
+        });
+        self.settle_hints(call, Instant::now());
+        let of = |member: usize| self.members.get(member).map(|m| m.twin);
+        all.iter()
+            .map(|member| answered.iter().any(|(who, _)| of(*who) == of(*member)))
+            .collect()
+    }
+
+    /// True when some node missed something that it was not given yet, as far as this host knows.
+    pub fn has_debts(&self) -> bool {
+        (0..self.members.len()).any(|member| owes_now(self.whose(member)))
+    }
+
     fn hand_over(&mut self, member: usize, whose: u64, call: &mut Call, now: Instant) {
         // A copy that comes after its key was dropped would be taken for a new one.
         self.catch_up_with(call, member);
@@ -212,6 +234,12 @@ pub(super) fn keep(whose: u64, key: &[u8]) {
             known.keys.insert(key.into());
         }
     });
+}
+
+/// As [`owes`], looked up whenever it is asked.
+fn owes_now(whose: u64) -> bool {
+    KNOWN.with_borrow_mut(|known| known.entry(whose).or_default().looked = 0);
+    owes(whose)
 }
 
 /// Did the node miss something, as far as is known here?
