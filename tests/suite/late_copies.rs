@@ -429,3 +429,51 @@ fn a_forked_child_says_its_own_copies_and_not_its_parents() {
         }
     }
 }
+
+/// A figure, for a quiet machine: `cargo test --release -p memring-tests --test suite -- --ignored --nocapture far_copy`.
+#[test]
+#[ignore = "a figure, no check"]
+fn what_a_far_copy_costs_the_response() {
+    const VISITS: usize = 300;
+    let nodes = [Memcached::start(), Memcached::start()];
+    let far = Proxy::start(nodes[1].port()).unrecorded();
+    let directory = TempDir::new("far");
+    let near = nodes[0].port();
+    let text = format!(
+        "[pool.one]\nnodes = [\"memcached://127.0.0.1:{near}\"]\n\
+         [pool.two]\nmode = \"async\"\nnodes = [\"memcached://127.0.0.1:{near}?timeout=5\"]\nbackup = \"far\"\n\
+         [pool.far]\nnodes = [\"memcached://127.0.0.1:{}?timeout=5\"]\n",
+        far.port()
+    );
+    let path = directory.file("memring.toml", text);
+    let fpm = PhpFpm::with(
+        &Php::new().ini("memring.config_file", path.display()),
+        1,
+        "",
+    );
+    fpm.page(
+        "set.php",
+        "$m = new Memcache; $m->addServer('pool:' . $_GET['p']);
+        for ($i = 0; $i < 10; $i++) echo $m->set(\"k$i\", 'value') ? 'y' : 'n';",
+    );
+    let median = |pool: &str| {
+        let mut times: Vec<Duration> = (0..VISITS)
+            .map(|_| {
+                let begin = std::time::Instant::now();
+                let reply = fpm.get("set.php", &format!("p={pool}"), "");
+                assert_eq!(reply.body, b"yyyyyyyyyy");
+                begin.elapsed()
+            })
+            .collect();
+        times.sort();
+        (times[VISITS / 2], times[VISITS * 99 / 100])
+    };
+    median("two");
+    let report = |what: &str, (half, most): (Duration, Duration)| {
+        println!("{what}: median {half:?}, p99 {most:?}");
+    };
+    report("one node, 10 sets", median("one"));
+    report("copy near", median("two"));
+    far.fault(Fault::Delay(Duration::from_millis(50)));
+    report("copy 50 ms away", median("two"));
+}
