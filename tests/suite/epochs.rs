@@ -4,7 +4,7 @@
 use crate::companion::run;
 use harness::{Memcached, Php, PhpFpm, TempDir, wait_until};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,7 +33,25 @@ impl Host {
         let php = Php::new()
             .ini("memring.config_file", path.display())
             .ini("session.save_handler", "memring")
-            .ini("session.save_path", "pool:sessions")
+            .ini("session.save_path", "pool:sessions");
+        Host::with(directory, php)
+    }
+
+    /// One with pecl-memcache, the shared object `original`, on these nodes.
+    pub(crate) fn original(original: &Path, nodes: &[&Memcached]) -> Host {
+        let list: Vec<String> = nodes
+            .iter()
+            .map(|node| format!("tcp://{}", node.address()))
+            .collect();
+        let php = Php::bare()
+            .extension(original)
+            .ini("session.save_handler", "memcache")
+            .ini("session.save_path", list.join(", "));
+        Host::with(TempDir::new("original"), php)
+    }
+
+    fn with(directory: TempDir, php: Php) -> Host {
+        let php = php
             .ini("session.use_cookies", 0)
             .ini("session.cache_limiter", "")
             .ini("log_errors", 1)

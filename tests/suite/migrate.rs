@@ -70,6 +70,27 @@ fn sessions_move_to_copies_and_back_under_load_with_hosts_on_both_settings() {
 }
 
 #[test]
+fn sessions_are_shared_with_hosts_that_still_run_the_original() {
+    let Some(original) = harness::php::original() else {
+        println!("skipped: MEMRING_PECL_SO names no build of pecl-memcache");
+        return;
+    };
+    let nodes = [(); 3].map(|()| Memcached::start());
+    let nodes: Vec<&Memcached> = nodes.iter().collect();
+    let [_, both, _] = ways(&nodes);
+    let (old, new) = (Host::original(&original, &nodes), Host::start(&both));
+    let counts = Counts::default();
+    let directory = TempDir::new("migrate");
+    tend_file(&directory.file("memring.toml", &both).display().to_string());
+    for _ in 0..3 {
+        under_load([&old, &new], &counts, || a_while(&counts));
+    }
+    assert_eq!((old.log(), new.log()), (String::new(), String::new()));
+    let visits: u64 = counts.lock().unwrap().values().map(|(n, _)| n).sum();
+    assert!(visits > 300, "{visits}");
+}
+
+#[test]
 fn a_session_that_an_old_worker_destroyed_is_gone_on_copies_too_and_the_other_way_round() {
     let (a, b, c) = (Memcached::start(), Memcached::start(), Memcached::start());
     let [single, both, copies] = ways(&[&a, &b, &c]);

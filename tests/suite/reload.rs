@@ -1,9 +1,10 @@
 //! The pool file changes under running PHP: taken whole by every worker, or not at all.
 
-use harness::{Memcached, Php, PhpFpm, TempDir, wait_until};
+use harness::{Apache, Memcached, Php, PhpFpm, TempDir, wait_until};
 use memring_pool::config::file::File;
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Longer than a change takes to be known: a look a second.
@@ -71,6 +72,47 @@ fn workers_take_a_changed_file_without_a_restart_and_keep_the_sockets_of_nodes_t
         // The connection that found the new server ready may not have been closed there yet.
         a.stat("curr_connections") == nobody.stat("curr_connections")
     }));
+}
+
+#[test]
+fn every_worker_of_mod_php_takes_a_changed_file_without_a_restart() {
+    if !Apache::available() {
+        println!("skipped: no Apache with mod_php here");
+        return;
+    }
+    let (a, b) = (Memcached::start(), Memcached::start());
+    let directory = TempDir::new("reload");
+    let path = directory.file("memring.toml", cache(&[&a]));
+    let apache = Apache::start(&format!("memring.config_file={}", path.display()));
+    apache.file(
+        "owner.php",
+        "<?php $m = new Memcache; if (!$m->addServer('pool:cache')) die('refused');
+        echo getmypid(), ' ', $m->findServer('k');",
+    );
+    // Workers by their process numbers, and whom each named.
+    let ask = || -> BTreeMap<String, String> {
+        (0..24)
+            .map(|_| {
+                let body = apache.get("owner.php", "").body;
+                let text = String::from_utf8_lossy(&body).trim().to_owned();
+                let (worker, owner) = text.split_once(' ').expect(&text);
+                (worker.to_owned(), owner.to_owned())
+            })
+            .collect()
+    };
+    let all = |seen: &BTreeMap<String, String>, node: &Memcached| {
+        seen.values().all(|owner| *owner == node.address())
+    };
+    let before = ask();
+    assert!(before.len() > 1 && all(&before, &a), "{before:?}");
+    directory.file("memring.toml", cache(&[&b]));
+    let mut after = BTreeMap::new();
+    assert!(wait_until(KNOWN, || {
+        after = ask();
+        all(&after, &b)
+    }));
+    let stayed = before.keys().filter(|worker| after.contains_key(*worker));
+    assert!(stayed.count() > 1, "{before:?} {after:?}");
 }
 
 #[test]
