@@ -33,6 +33,7 @@
 //! | `resync` | a node that came back, key by key |
 //! | `withdraw` | a record's word taken back, when the keys are mended |
 //! | `commit` | one node list after another |
+//! | `lists` | both of them at once |
 //! | `survey` | what all records say together |
 
 mod close;
@@ -40,6 +41,7 @@ mod commit;
 mod ending;
 mod found;
 mod keep;
+mod lists;
 mod open;
 mod record;
 mod resync;
@@ -54,6 +56,7 @@ pub use commit::{Commit, Committing};
 pub use ending::{Closed, Ending};
 pub use found::{Founded, Founding};
 pub use keep::{Keep, Kept};
+pub use lists::{Fit, Lists};
 pub use open::{Found, Neighbour, Open, Opened, Turn, Wish};
 pub use record::{Absent, Epochs, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
@@ -117,6 +120,11 @@ pub enum Command {
         version: Version,
         /// A new life in seconds, or the old one.
         life: Option<u32>,
+    },
+    /// Give what is there a new life and leave its token with whoever has it: `mg K c f t T<life>`.
+    Touch {
+        /// Seconds.
+        life: u32,
     },
     /// Take the item away: `md K C<cas>`.
     Remove {
@@ -237,6 +245,11 @@ pub struct Rules {
     pub resync: bool,
     /// A trusted node with an older value than two others is said to have missed something.
     pub behind: bool,
+    /// A node that lost its memory since it was read is written to last, if nobody else wrote
+    /// meanwhile.
+    pub late: bool,
+    /// While a node list follows another, a key is on the nodes of both.
+    pub double_list: bool,
 }
 
 impl Rules {
@@ -253,6 +266,8 @@ impl Rules {
         tombstone_life: true,
         resync: true,
         behind: true,
+        late: true,
+        double_list: true,
     };
 }
 

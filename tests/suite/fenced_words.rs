@@ -18,8 +18,8 @@ const KEY: &str = "sess:abc";
 const RECORD: &str = "~r";
 
 /// A first version, and one above it.
-const FIRST: Version = Version(0x0123_4567_89ab_cdef);
-const SECOND: Version = Version(0x0123_4567_89ab_cff0);
+const FIRST: Version = Version(0x0123_4567_89ab_cd00);
+const SECOND: Version = Version(0x0123_4567_89ab_cf00);
 
 /// One connection to one server.
 struct Talk {
@@ -260,7 +260,7 @@ fn the_token_is_freed_by_an_unlock_that_keeps_version_value_and_life() {
         assert_eq!(talk.item(false, true).token, Token::Taken);
         let freed = talk.unlock(cas, FIRST, None);
         // Where versions stand in the header the server makes a new cas value and does not say it.
-        let expected = if talk.has_e { FIRST.0 } else { 0 };
+        let expected = if talk.has_e { cas } else { 0 };
         assert_eq!(freed, Reply::Done { cas: expected });
         let again = talk.item(true, true);
         assert_eq!((again.token, again.stamp), (Token::Won, Some(stamp(FIRST))));
@@ -273,6 +273,38 @@ fn the_token_is_freed_by_an_unlock_that_keeps_version_value_and_life() {
         let touched = talk.item(false, true);
         assert_eq!(touched.token, Token::Won);
         assert!((495..=500).contains(&touched.left), "{}", touched.left);
+    });
+}
+
+#[test]
+fn a_touch_gives_a_life_and_leaves_the_token_with_whoever_has_it() {
+    each(&[], |_, talk| {
+        assert_eq!(talk.ask(Command::Touch { life: 500 }), Reply::Miss);
+        let cas = talk.begin();
+        assert_eq!(talk.item(false, true).token, Token::Won);
+        let Reply::Item(touched) = talk.ask(Command::Touch { life: 500 }) else {
+            panic!("no item");
+        };
+        assert_eq!((touched.cas, touched.stamp), (cas, Some(stamp(FIRST))));
+        let after = talk.item(false, true);
+        assert_eq!((after.cas, after.token), (cas, Token::Taken));
+        assert!((495..=500).contains(&after.left), "{}", after.left);
+    });
+}
+
+#[test]
+fn a_value_stored_again_in_the_next_life_has_another_cas_value_and_the_same_version() {
+    each(&[], |_, talk| {
+        let cas = talk.begin();
+        let next = Stamp {
+            inc: 18,
+            ..stamp(FIRST)
+        };
+        let again = talk.store(Over::Cas(cas), next, 100, b"first");
+        assert!(matches!(again, Reply::Done { .. }), "{again:?}");
+        assert_eq!(talk.item(true, false).stamp, Some(next));
+        // Who read it in the life before writes over nothing.
+        assert_eq!(talk.write(Over::Cas(cas), SECOND, "late"), Reply::Exists);
     });
 }
 
@@ -329,7 +361,7 @@ fn a_write_goes_over_what_was_read_and_nothing_else() {
         assert_eq!((item.cas, item.stamp), (second, Some(stamp(SECOND))));
         assert_eq!(item.data.as_deref(), Some(b"second".as_slice()));
         // The version is the cas value, or stands apart from it.
-        assert_eq!(second == SECOND.0, talk.has_e);
+        assert_eq!(second == SECOND.cas(17), talk.has_e);
     });
 }
 

@@ -7,13 +7,12 @@
 use super::Pool;
 use super::rings::Homes;
 use super::status::open_name;
-use super::window::Lists;
 use crate::call::Limits;
 use crate::config::Mode;
 use crate::error::Error;
 use crate::fact::{Fact, shown};
 use crate::item::{KEY_MAX, KeyRule, LongKeys};
-use crate::replica::PREFERRED;
+use crate::replica::{Lists, PREFERRED};
 
 /// What would be done with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

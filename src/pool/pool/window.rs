@@ -14,7 +14,7 @@ use crate::config::step::fingerprint;
 use crate::config::{NodeSpec, Policy};
 use crate::error::{Error, Kind};
 use crate::node::Directory;
-use crate::replica::{Epochs, PREFERRED};
+use crate::replica::{Epochs, Fit, Lists, PREFERRED, Rules};
 use crate::ring::{Ring, RingNode};
 
 /// The old list beside the new one.
@@ -61,16 +61,6 @@ impl List {
             .filter_map(|node| self.members.get(node).copied())
             .collect()
     }
-}
-
-/// The nodes a key is on, as a machine takes them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lists {
-    /// Indices of all of them, by place.
-    pub nodes: Vec<usize>,
-    /// The new and the old list as places, in order; none where there is only one list, or
-    /// both are the same.
-    pub parts: Vec<Vec<usize>>,
 }
 
 impl Pool {
@@ -134,28 +124,11 @@ impl Pool {
     /// The nodes that `key` (wire form) is on, by both lists while there are two.
     pub fn lists(&mut self, key: &[u8]) -> Lists {
         let Some(window) = &self.window else {
-            return Lists {
-                nodes: self.preferred(key, PREFERRED),
-                parts: Vec::new(),
-            };
+            return Lists::one(self.preferred(key, PREFERRED));
         };
         let now = window.now.owners(key, PREFERRED);
         let before = window.before.owners(key, PREFERRED);
-        if now == before {
-            return Lists {
-                nodes: now,
-                parts: Vec::new(),
-            };
-        }
-        let mut nodes = now.clone();
-        nodes.extend(before.iter().filter(|node| !now.contains(node)));
-        let places = |list: &[usize]| -> Vec<usize> {
-            list.iter()
-                .filter_map(|node| nodes.iter().position(|other| other == node))
-                .collect()
-        };
-        let parts = vec![places(&now), places(&before)];
-        Lists { nodes, parts }
+        Lists::both(now, &before, Rules::ALL)
     }
 
     /// What the first records of this pool say of its node list.
@@ -188,55 +161,45 @@ impl Pool {
     /// `Kind::Epoch`: the file is behind, or says other nodes than the pool has.
     pub fn stands(&self, seen: Epochs) -> Result<(), Error> {
         let own = self.epochs();
-        if own.nodes == 0 {
-            return Ok(());
-        }
         let (mine, name) = (own.seen, self.policy.name.clone());
-        let refuse = |cause: String, hint: String| {
-            Err(Error::new(Kind::Epoch, cause)
-                .at(&format!("pool {name}"))
-                .hint(hint))
-        };
-        if seen.seen > mine {
-            return refuse(
+        // Nothing moves where the nodes are the same.
+        let before = self
+            .window
+            .as_ref()
+            .map_or(own.nodes, |window| window.before.fingerprint);
+        let (cause, hint) = match seen.fits(own, before) {
+            Fit::Window => return Ok(()),
+            Fit::Alone => {
+                // For the next pool of this name; this one may be in the middle of something.
+                self.committed.set(self.committed.get().max(mine));
+                return Ok(());
+            }
+            Fit::Behind => (
                 format!("its nodes changed: the pool is at epoch {}, and the file on this host at {mine}", seen.seen),
                 "Bring the new file to this host. Until then no session is opened or stored here, and none is lost".to_owned(),
-            );
-        }
-        let known = |nodes: u32| seen.nodes == 0 || seen.nodes == nodes;
-        if seen.committed >= mine {
-            if !known(own.nodes) {
-                return refuse(
-                    format!(
-                        "the file on this host names other nodes, or spreads keys otherwise, than the pool has at epoch {mine}"
-                    ),
-                    format!(
-                        "Bring the same file to all hosts; for a change write epoch = {} and previous_nodes",
-                        mine.saturating_add(1)
-                    ),
-                );
-            }
-            // For the next pool of this name; this one may be in the middle of something.
-            self.committed.set(self.committed.get().max(mine));
-            return Ok(());
-        }
-        let before = match &self.window {
-            Some(window) => window.before.fingerprint,
-            // Nothing moves where the nodes are the same.
-            None => own.nodes,
+            ),
+            Fit::Other => (
+                format!(
+                    "the file on this host names other nodes, or spreads keys otherwise, than the pool has at epoch {mine}"
+                ),
+                format!(
+                    "Bring the same file to all hosts; for a change write epoch = {} and previous_nodes",
+                    mine.saturating_add(1)
+                ),
+            ),
+            Fit::Elsewhere => (
+                format!(
+                    "the file on this host is at epoch {mine} and does not come from the nodes the pool has at epoch {}",
+                    seen.committed
+                ),
+                format!(
+                    "Write previous_nodes = [the nodes at epoch {}], and commit each epoch before the next one",
+                    seen.committed
+                ),
+            ),
         };
-        if known(before) {
-            return Ok(());
-        }
-        refuse(
-            format!(
-                "the file on this host is at epoch {mine} and does not come from the nodes the pool has at epoch {}",
-                seen.committed
-            ),
-            format!(
-                "Write previous_nodes = [the nodes at epoch {}], and commit each epoch before the next one",
-                seen.committed
-            ),
-        )
+        Err(Error::new(Kind::Epoch, cause)
+            .at(&format!("pool {name}"))
+            .hint(hint))
     }
 }

@@ -8,6 +8,11 @@
 //!
 //! The record is read behind the write in the same pipeline. What it says holds for the
 //! moment after the write, so whoever clears an entry of it later also sees the write.
+//!
+//! A node that lost its memory since it was read comes last, and only if nobody else was found
+//! to have written: it would take the write of one who loses, and it is mended with what it has.
+
+mod undo;
 
 use super::keep::Notes;
 use super::view::{self, Contact, View};
@@ -51,6 +56,8 @@ struct State {
     said: bool,
     /// The turn on this node was ours when the ending began, in this life of it.
     held: Option<u16>,
+    /// The others took the write: it may go to a node that lost its memory meanwhile.
+    free: bool,
     /// The life it was read in.
     life: Option<u16>,
 }
@@ -63,6 +70,8 @@ enum Step {
     Writing,
     /// A look at what is there instead.
     Looking,
+    /// It lost its memory since it was read, and gets the write when no other is against it.
+    Later,
     /// The tombstone finds no room; the item is taken away in its place.
     Removing,
     /// The new value was refused, and the old one is put back.
@@ -96,7 +105,7 @@ impl Close {
         };
         let random = if rules.tag { random } else { 0 };
         let version = match ending {
-            Ending::Write(_) | Ending::Destroy => Version::next(now, grips.seen, random),
+            Ending::Write(_) | Ending::Destroy => Version::fenced(now, grips.seen, random),
             Ending::Touch | Ending::Release => grips.base,
         };
         let life = match ending {
@@ -155,6 +164,7 @@ impl Close {
                     .filter(|view| view.token)
                     .and_then(View::inc),
                 life: self.view(place).and_then(View::inc),
+                free: false,
             });
             // Nodes beyond the copies asked for were not meant to have it.
             let asked = self
@@ -224,6 +234,11 @@ impl Close {
             .stamp()
             .is_some_and(|stamp| stamp.version == version && stamp.inc == inc);
         let command = match (&view.item, view.over()) {
+            // Who waits may have the token here. With `E` the cas value stays, so he would not
+            // see that it was given away, and who got it would have the turn beside him.
+            (Some(_), _) if touch && has && !view.token => Command::Touch {
+                life: life.saturating_add(TOMBSTONE_EXTRA),
+            },
             (Some(item), _) if touch && has => Command::Unlock {
                 cas: item.cas,
                 version,
@@ -272,7 +287,7 @@ impl Close {
                 }
                 self.look(place, out);
             }
-            Step::Out | Step::Stored | Step::Missed | Step::Conflict => {}
+            Step::Out | Step::Later | Step::Stored | Step::Missed | Step::Conflict => {}
         }
     }
 
@@ -298,106 +313,11 @@ impl Close {
         self.set(place, Step::Looking);
     }
 
-    /// A value that is refused, for its size or for want of room, takes the old one with it
-    /// (memcached unlinks before it answers). That is still the session: back with it.
-    fn restore(&mut self, place: usize, out: &mut Vec<Send>) {
-        let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
-        let had = base != Version::default() && matches!(self.ending, Ending::Write(_));
-        let inc = self.view(place).and_then(View::inc);
-        match (self.grips.nodes.get_mut(place), inc) {
-            (Some(grip), Some(inc)) if had && !self.grips.destroyed => {
-                let write = Command::Write {
-                    over: super::Over::Nothing,
-                    stamp: Stamp {
-                        version: base,
-                        inc,
-                        tombstone: false,
-                    },
-                    life,
-                    data,
-                };
-                grip.view.ask(place, vec![write, Command::ReadRecord], out);
-                self.set(place, Step::Restoring);
-            }
-            _ => self.set(place, Step::Missed),
-        }
-    }
-
-    /// Takes back what was stored: a clock that is ahead would have it win later over what
-    /// others had acknowledged.
-    fn lose(&mut self, stored: &[usize], out: &mut Vec<Send>) {
-        self.conflict = true;
-        for place in stored {
-            self.withdraw(*place, out);
-        }
-        if out.is_empty() {
-            self.end(Closed::Conflict, out);
-        }
-    }
-
-    /// Puts back on one node what was there before our write, which lost.
-    fn withdraw(&mut self, place: usize, out: &mut Vec<Send>) {
-        let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
-        let (tombstone, version) = (self.grips.destroyed, self.version);
-        let touch = self.ending == Ending::Touch;
-        self.set(place, Step::Missed);
-        let Some(view) = self
-            .grips
-            .nodes
-            .get_mut(place)
-            .map(|grip| &mut grip.view)
-            .filter(|view| view.is_known() && !touch)
-        else {
-            return;
-        };
-        let ours = view.stamp().filter(|stamp| stamp.version == version);
-        let (Some(stamp), Some(item)) = (ours, &view.item) else {
-            return;
-        };
-        let command = if base == Version::default() {
-            Command::Remove { cas: item.cas }
-        } else {
-            Command::Write {
-                over: view.over(),
-                stamp: Stamp {
-                    version: base,
-                    inc: stamp.inc,
-                    tombstone,
-                },
-                life,
-                data,
-            }
-        };
-        view.ask(place, vec![command], out);
-        self.set(place, Step::Withdrawing);
-    }
-
-    /// No room for a tombstone: taking the item away needs none, and says as much while all
-    /// nodes answer.
-    fn remove(&mut self, place: usize, out: &mut Vec<Send>) {
-        let all = self
-            .grips
-            .nodes
-            .iter()
-            .all(|grip| grip.view.is_known() || grip.view.contact == Contact::Unasked);
-        let item = self.view(place).and_then(|view| view.item.as_ref());
-        match (all, item.map(|item| item.cas)) {
-            (true, Some(cas)) => {
-                if let Some(grip) = self.grips.nodes.get_mut(place) {
-                    let commands = vec![Command::Remove { cas }, Command::ReadRecord];
-                    grip.view.ask(place, commands, out);
-                }
-                self.set(place, Step::Removing);
-            }
-            (true, None) => self.set(place, Step::Stored),
-            (false, _) => self.set(place, Step::Missed),
-        }
-    }
-
     /// What does the node have, now that it was looked at or said that it was done?
     fn judge(&mut self, place: usize, out: &mut Vec<Send>) {
         let rules = self.grips.rules;
         let Some(view) = self.view(place) else { return };
+        let inc = view.inc();
         let removed = self.ending == Ending::Destroy && !rules.tombstone && view.item.is_none();
         let state = self.nodes.get(place).copied();
         // Without `E` a turn that was taken over shows in the cas value alone. Where the turn
@@ -445,17 +365,15 @@ impl Close {
         if tries > RETRIES {
             return self.set(place, Step::Missed);
         }
+        if rules.late && state.is_some_and(|state| !state.free && state.life != inc) {
+            return self.set(place, Step::Later);
+        }
         self.write(place, out);
     }
 
     /// All nodes have answered: is it enough?
     fn settle(&mut self, out: &mut Vec<Send>) {
-        let steps = |wanted: Step| {
-            (0..self.nodes.len())
-                .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == wanted))
-                .collect::<Vec<_>>()
-        };
-        let (stored, newer) = (steps(Step::Stored), steps(Step::Conflict));
+        let (stored, newer) = (self.places(Step::Stored), self.places(Step::Conflict));
         let lists = self.grips.lists.clone();
         // A node that lost its memory since it was read took anything: it decides no race.
         let same = |place: &usize| {
@@ -476,20 +394,25 @@ impl Close {
             }
             return;
         }
+        let before = out.len();
+        self.write_late(out);
+        if out.len() > before {
+            return;
+        }
         let followed = stored.iter().any(|place| {
             self.view(*place)
                 .and_then(View::stamp)
                 .is_some_and(|stamp| stamp.version > self.version)
         });
         let (rules, views) = (self.grips.rules, self.views());
-        let mut missed = steps(Step::Missed);
+        let mut missed = self.places(Step::Missed);
         if !followed {
             // The rest of a write that lost: its node is not believed before it was mended.
             missed.extend(newer);
         }
         // Who is said to have missed something does not count, whatever it has now.
         let (counted, listed): (Vec<usize>, Vec<usize>) =
-            steps(Step::Stored).into_iter().partition(|place| {
+            self.places(Step::Stored).into_iter().partition(|place| {
                 views
                     .get(*place)
                     .is_none_or(|view| !view::is_listed(&views, &view.name, rules))
@@ -502,7 +425,6 @@ impl Close {
             return self.end(Closed::Failed, out);
         }
         let absent = self.notes.absent(&missed, &listed, &views, rules);
-        let before = out.len();
         if rules.absent && !absent.is_empty() {
             for place in &counted {
                 self.list(*place, &absent, out);
@@ -515,6 +437,27 @@ impl Close {
                 false => Closed::Failed,
             };
             self.end(closed, out);
+        }
+    }
+
+    fn places(&self, step: Step) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == step))
+            .collect()
+    }
+
+    /// Writes to nodes that lost their memory since they were read, now that nobody wrote
+    /// otherwise on those that kept it.
+    fn write_late(&mut self, out: &mut Vec<Send>) {
+        let later = self.places(Step::Later);
+        let both = [&self.places(Step::Stored)[..], &later[..]].concat();
+        let enough = view::is_enough(&self.grips.lists, &both);
+        for place in later {
+            self.set(place, Step::Missed);
+            if let Some(node) = self.nodes.get_mut(place).filter(|_| enough) {
+                node.free = true;
+                self.write(place, out);
+            }
         }
     }
 

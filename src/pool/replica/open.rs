@@ -123,18 +123,14 @@ impl Open {
 
     /// Begins a read at `now` over several preference lists, a quorum in each: `lists` has the
     /// places of their nodes, in order. None stands for one list of all nodes.
-    pub fn over(wish: Wish, lists: Vec<Vec<usize>>, now: u64, out: &mut Vec<Send>) -> Open {
+    pub fn over(mut wish: Wish, lists: Vec<Vec<usize>>, now: u64, out: &mut Vec<Send>) -> Open {
         let most = if lists.is_empty() {
             PREFERRED
         } else {
             PREFERRED * lists.len()
         };
-        let views = wish
-            .nodes
-            .iter()
-            .take(most)
-            .map(|name| View::new(name.clone()));
-        let views: Vec<View> = views.collect();
+        let names = std::mem::take(&mut wish.nodes);
+        let views: Vec<View> = names.into_iter().take(most).map(View::new).collect();
         let lists = if lists.is_empty() {
             vec![(0..views.len()).collect()]
         } else {
@@ -486,14 +482,15 @@ impl Open {
         );
         let seen = self.views.iter().filter_map(View::stamp);
         let seen = seen.map(|stamp| stamp.version).max().unwrap_or_default();
-        let nodes = self.views.iter().cloned().map(|view| Grip { view });
+        let nodes = std::mem::take(&mut self.views).into_iter();
+        let nodes = nodes.map(|view| Grip { view });
         self.opened = Some(Opened {
             found,
             grips: Grips {
                 nodes: nodes.collect(),
-                lists: self.lists.clone(),
+                lists: std::mem::take(&mut self.lists),
                 rules,
-                host: self.wish.host.clone(),
+                host: std::mem::take(&mut self.wish.host),
                 base,
                 destroyed,
                 seen,

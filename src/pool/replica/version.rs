@@ -2,6 +2,9 @@
 
 /// Bits of the random tag.
 const TAG_BITS: u32 = 20;
+/// Low bits of the tag that are 0 in a copied session's version. On a server with `E`, where
+/// the version is the cas value, they name the node's memory life there.
+const LIFE: u64 = 0xff;
 /// Bits of the milliseconds.
 const CLOCK_BITS: u32 = 42;
 
@@ -36,10 +39,37 @@ impl Version {
         Version(last.0.saturating_add(1 + u64::from(random % 1024)))
     }
 
+    /// The same for a copied session, of which every write has seen what it goes over.
+    #[must_use]
+    pub fn fenced(now: u64, seen: Version, random: u32) -> Version {
+        Version(Version::next(now, seen, random).0 & !LIFE)
+    }
+
     /// The smallest version above this one: of the same value, after its turn was taken over.
     #[must_use]
     pub fn tick(self) -> Version {
-        Version(self.0.saturating_add(1))
+        Version(self.0.saturating_add(LIFE + 1))
+    }
+
+    /// The cas value that stands for this version on a server with `E`, in the node's memory
+    /// life `inc`.
+    ///
+    /// A value is stored again when its node begins a new life with what it had. Did its cas
+    /// value stay, who read it before that could write over it, in a life that is over: what
+    /// is believed would be gone, and a hint in its place.
+    pub fn cas(self, inc: u16) -> u64 {
+        self.0 & !LIFE | u64::from(inc) & LIFE
+    }
+
+    /// The same in the life in which the cas value `other` was given.
+    pub fn cas_beside(self, other: u64) -> u64 {
+        self.0 & !LIFE | other & LIFE
+    }
+
+    /// The version that a cas value stands for.
+    #[must_use]
+    pub fn of_cas(cas: u64) -> Version {
+        Version(cas & !LIFE)
     }
 
     /// Milliseconds since 1970 of the clock that made it, or more.
@@ -83,6 +113,17 @@ mod tests {
         assert_eq!(last.milliseconds(), 5001);
         assert_eq!(Version::blind(4001, last, 3).milliseconds(), 4001);
         assert_eq!(Version::blind(6000, last, 3), Version::next(6000, last, 3));
+    }
+
+    #[test]
+    fn a_value_has_another_cas_value_in_the_next_life_of_its_node_and_one_version() {
+        let version = Version::fenced(9, Version::default(), u32::MAX);
+        let (one, next) = (version.cas(4000), version.cas(4001));
+        assert_ne!(one, next);
+        assert_eq!(Version::of_cas(one), version);
+        assert_eq!(Version::of_cas(next), version);
+        assert_eq!(version.tick().cas_beside(one), one + 256);
+        assert!(Version::of_cas(version.tick().cas(1)) > version);
     }
 
     #[test]

@@ -128,8 +128,10 @@ impl View {
                 Command::AddRecord(record) | Command::SetRecord { record, .. },
                 Reply::Done { cas },
             ) => self.record = Some((record, cas)),
-            (Command::Read { .. }, Reply::Item(item)) => self.see(now, item),
-            (Command::Read { .. }, Reply::Miss) => self.item = None,
+            (Command::Read { .. } | Command::Touch { .. }, Reply::Item(item)) => {
+                self.see(now, item);
+            }
+            (Command::Read { .. } | Command::Touch { .. }, Reply::Miss) => self.item = None,
             (
                 Command::Write {
                     stamp, life, data, ..
@@ -162,7 +164,8 @@ impl View {
     }
 
     fn see(&mut self, now: u64, mut item: Item) {
-        let same = self.item.as_ref().filter(|known| known.cas == item.cas);
+        let known = self.item.as_ref();
+        let same = known.filter(|known| known.cas == item.cas && known.stamp == item.stamp);
         if item.data.is_none() {
             item.data = same.and_then(|known| known.data.clone());
         }

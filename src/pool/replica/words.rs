@@ -7,7 +7,7 @@
 //!
 //! | | with `E` (1.6.27 and later) | without |
 //! |---|---|---|
-//! | version | the cas value | in a header before the value |
+//! | version | the cas value, whose low bits name the node's life | in a header before the value |
 //! | memory life, tombstone | flag word | flag word and header, which must agree |
 //! | a read without the value | asks for none | asks for it anyway, for the header |
 //! | unlock | sets the version | the version stays, the cas value changes |
@@ -65,9 +65,18 @@ impl Words<'_> {
                 data,
             } => self.put_item(*over, *stamp, *life, data, opaque, out),
             Command::Unlock { cas, version, life } => {
-                let version = self.has_e.then_some(version.0);
+                let version = self.has_e.then_some(version.cas_beside(*cas));
                 let life = life.map(|life| life.clamp(1, VALUE_LIFE_MAX));
                 fenced::unlock(out, self.key, *cas, version, life, opaque);
+            }
+            Command::Touch { life } => {
+                fenced::touch(
+                    out,
+                    self.key,
+                    !self.has_e,
+                    (*life).clamp(1, LIFE_MAX),
+                    opaque,
+                );
             }
             Command::Remove { cas } => fenced::remove(out, self.key, *cas, opaque),
         }
@@ -109,7 +118,7 @@ impl Words<'_> {
             key: self.key,
             len: data.len() + if self.has_e { 0 } else { HEADER },
             over: said(over),
-            version: self.has_e.then_some(version),
+            version: self.has_e.then_some(stamp.version.cas(inc)),
             flags: Some(fenced::flags(inc, tombstone)),
             life: life.clamp(1, longest),
         };
@@ -162,12 +171,17 @@ impl Words<'_> {
         match command {
             Command::ReadRecord => record(answer, buffer),
             Command::Read { value, token } => self.item(answer, *value, *token, buffer),
+            Command::Touch { .. } => self.item(answer, false, false, buffer),
             Command::AddRecord(_) => stored(answer, Over::Nothing, None),
             Command::SetRecord { cas, .. } => stored(answer, Over::Cas(*cas), None),
-            Command::Write { over, stamp, .. } => {
-                stored(answer, *over, self.has_e.then_some(stamp.version))
+            Command::Write { over, stamp, .. } => stored(
+                answer,
+                *over,
+                self.has_e.then_some(stamp.version.cas(stamp.inc)),
+            ),
+            Command::Unlock { cas, version, .. } if self.has_e => {
+                changed(answer, version.cas_beside(*cas))
             }
-            Command::Unlock { version, .. } if self.has_e => changed(answer, version.0),
             Command::Unlock { .. } | Command::Remove { .. } => changed(answer, 0),
         }
     }
@@ -239,7 +253,7 @@ impl Words<'_> {
     fn stamp(&self, answer: Answer) -> Option<Stamp> {
         let (inc, tombstone) = fenced::kind(answer.flags);
         (inc != 0).then_some(Stamp {
-            version: Version(answer.cas),
+            version: Version::of_cas(answer.cas),
             inc,
             tombstone,
         })
@@ -295,10 +309,10 @@ fn record(answer: Answer, buffer: &[u8]) -> Result<Reply, &'static str> {
     }
 }
 
-fn stored(answer: Answer, over: Over, version: Option<Version>) -> Result<Reply, &'static str> {
+fn stored(answer: Answer, over: Over, cas: Option<u64>) -> Result<Reply, &'static str> {
     match (answer.status, over) {
         (Status::Done, _) if answer.cas == 0 => Err("a store without its cas value"),
-        (Status::Done, _) if version.is_some_and(|version| version.0 != answer.cas) => {
+        (Status::Done, _) if cas.is_some_and(|cas| cas != answer.cas) => {
             Err("a store under another version than it was given")
         }
         (Status::Done, _) => Ok(Reply::Done { cas: answer.cas }),

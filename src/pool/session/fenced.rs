@@ -20,10 +20,9 @@ use crate::lease::{self, Lease, Queue};
 pub(super) use crate::pool::NOTE;
 use crate::pool::Pool;
 use crate::pool::copies::{Task, clock, host_name};
-use crate::pool::window::Lists;
 use crate::replica::{
-    Close, Closed, Ending, Epochs, Found, Founded, Grips, Open, Opened, PREFERRED, Rules, Turn,
-    Wish, record_key,
+    Close, Closed, Ending, Epochs, Found, Founded, Grips, Lists, Open, Opened, PREFERRED, Rules,
+    Turn, Wish, record_key,
 };
 use crate::shared;
 use std::sync::Arc;

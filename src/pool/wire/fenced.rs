@@ -8,6 +8,7 @@
 //! record    mg KEY v c u O k                      u: looking does not keep it in memory
 //! probe     mg KEY v c u E1 O k                   the same; is E known?
 //! read      mg KEY [v] c f s t [N30 R2147483647] O k
+//! touch     mg KEY [v] c f s t T<life> O k
 //! store     ms KEY len C<cas>|ME [E<version>] F<flags> T<life> c O k
 //! unlock    md KEY I C<cas> [E<version>] [T<life>] O k
 //! remove    md KEY C<cas> O k
@@ -92,6 +93,14 @@ pub fn read(out: &mut Vec<u8>, key: &[u8], value: bool, vivify: Option<u32>, opa
         token(out, b'N', u64::from(life));
         token(out, b'R', ALWAYS);
     }
+    end(out, opaque);
+}
+
+/// Appends a read that gives the item `life` seconds, and leaves its token where it is.
+pub fn touch(out: &mut Vec<u8>, key: &[u8], value: bool, life: u32, opaque: u64) {
+    head(out, b"mg ", key);
+    out.extend_from_slice(if value { b" v c f s t" } else { b" c f s t" });
+    token(out, b'T', u64::from(life));
     end(out, opaque);
 }
 

@@ -102,6 +102,21 @@ fn what_was_read_once_may_not_be_unread_though_nobody_acknowledged_it() {
 }
 
 #[test]
+fn what_was_read_with_a_warning_may_be_unread_unless_it_was_acknowledged() {
+    let mut story = Story::default();
+    let first = story.write(Base::Blind, true);
+    let base = story.read(Answer::Value(first));
+    let second = story.write(base, false);
+    story.read(Answer::Perhaps(second));
+    let base = story.read(Answer::Value(first));
+    assert_eq!(story.found(), []);
+    let third = story.write(base, true);
+    story.read(Answer::Perhaps(third));
+    story.read(Answer::Perhaps(first));
+    assert_eq!(story.found(), [Violation::Older]);
+}
+
+#[test]
 fn a_value_from_before_an_acknowledged_destroy_is_revived_and_a_new_one_is_not() {
     let mut story = Story::default();
     let first = story.write(Base::Blind, true);

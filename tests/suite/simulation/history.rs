@@ -15,6 +15,9 @@
 //! | refused without need | an id that was just made up, or one for which two trusted nodes were there all the time |
 //! | stuck | a client never came to an end |
 //!
+//! A value served with a warning, because fewer than two trusted nodes answered, is held
+//! against all that, too; but what nobody acknowledged does not stand by being read so.
+//!
 //! Each operation can be lost once: after it was, what follows from it is not counted again.
 //! Not checked here: how fast, and what a refused read should have found.
 
@@ -74,6 +77,8 @@ pub(super) struct Reading(usize);
 pub(super) enum Answer {
     /// This write's value.
     Value(Change),
+    /// This write's value, with a warning: too few nodes could tell.
+    Perhaps(Change),
     /// Nothing is stored.
     Nothing,
     /// Bytes that no client wrote.
@@ -184,7 +189,9 @@ impl History {
         (read.end, read.answer) = (end, answer);
         self.counts.reads += 1;
         match answer {
-            Answer::Value(change) => self.check_value(time, reading, change),
+            Answer::Value(change) | Answer::Perhaps(change) => {
+                self.check_value(time, reading, change);
+            }
             Answer::Nothing => self.check_nothing(time, reading),
             Answer::Strange => {
                 let key = self.reads[reading.0].key;
@@ -316,7 +323,10 @@ impl History {
     fn check_value(&mut self, time: u64, reading: Reading, change: Change) {
         let seen = self.at(change);
         let Read {
-            key, begin, end, ..
+            key,
+            begin,
+            end,
+            answer,
         } = self.reads[reading.0];
         assert_eq!(self.changes[seen].key, key, "a value of another key");
         assert!(self.changes[seen].begin < end, "a value before its write");
@@ -345,7 +355,7 @@ impl History {
             self.report(time, kind, words);
         }
         // What was read stands from now on, acknowledged or not, unless it should not be there.
-        if worst.is_none() {
+        if worst.is_none() && answer == Answer::Value(change) {
             self.stand(seen, end);
         }
     }
@@ -445,7 +455,7 @@ impl History {
             };
             let read = &self.reads[reading.0];
             match read.answer {
-                Answer::Value(change) => {
+                Answer::Value(change) | Answer::Perhaps(change) => {
                     at = self.at(change);
                     if at == other {
                         return true;

@@ -18,23 +18,31 @@
 //! | `faults` | what goes wrong |
 //! | `world` | time, network, clients |
 //! | `history` | what happened, and whether it may |
+//! | `files` | the node lists of hosts |
 //! | `clients` | sessions as we keep them |
+//! | `workers` | who serves requests |
+//! | `tenders` | who brings nodes back, and ends a step |
 //! | `checker` | the checker itself, tried |
 //! | `rivals` | policies that lose |
 //! | `promises` | ours do not, by chance; and the limits |
+//! | `steps` | nor while the node list changes |
 //! | `rules` | each protective rule, switched off |
 //! | `traps` | schedules that cost somebody a session once |
 
 mod checker;
 mod clients;
 mod faults;
+mod files;
 mod history;
 mod node;
 mod promises;
 mod random;
 mod rivals;
 mod rules;
+mod steps;
+mod tenders;
 mod traps;
+mod workers;
 mod world;
 
 use std::collections::BTreeMap;

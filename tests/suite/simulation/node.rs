@@ -120,7 +120,11 @@ impl Node {
                 }
                 slot.token_taken = false;
                 slot.stale = true;
-                slot.cas = if has_e { version.0 } else { fresh };
+                slot.cas = if has_e {
+                    version.cas_beside(*cas)
+                } else {
+                    fresh
+                };
                 if let (true, Some(stamp)) = (has_e, &mut slot.stamp) {
                     stamp.version = *version;
                 }
@@ -128,6 +132,12 @@ impl Node {
                     slot.expires_at = time + u64::from(*life) * 1000;
                 }
                 Reply::Done { cas: slot.cas }
+            }
+            Command::Touch { life } => {
+                if let Some(slot) = self.memory.items.get_mut(&key) {
+                    slot.expires_at = time + u64::from(*life) * 1000;
+                }
+                self.read(time, key, false, false, random)
             }
             Command::Remove { cas } => match self.memory.items.get(&key) {
                 None => Reply::NotFound,
@@ -207,7 +217,11 @@ impl Node {
             (Over::Cas(_), Some(_)) | (Over::Nothing, None) => {}
         }
         let fresh = self.fresh_cas();
-        let cas = if self.has_e { stamp.version.0 } else { fresh };
+        let cas = if self.has_e {
+            stamp.version.cas(stamp.inc)
+        } else {
+            fresh
+        };
         let slot = Slot {
             cas,
             stamp: Some(stamp),
@@ -326,17 +340,20 @@ mod tests {
             assert_eq!((placeholder.stamp, placeholder.token), (None, Token::Won));
             assert_eq!(item(say(1, &TAKE)).token, Token::Taken);
             assert_eq!(item(say(1, &READ)).token, Token::Unasked);
-            assert_eq!(say(2, &write(Over::Nothing, 9)), Reply::NotStored);
-            assert_eq!(say(2, &write(Over::Cas(99), 9)), Reply::Exists);
-            let Reply::Done { cas } = say(3, &write(Over::Cas(placeholder.cas), 9)) else {
+            assert_eq!(say(2, &write(Over::Nothing, 512)), Reply::NotStored);
+            assert_eq!(say(2, &write(Over::Cas(99), 512)), Reply::Exists);
+            let Reply::Done { cas } = say(3, &write(Over::Cas(placeholder.cas), 512)) else {
                 panic!("not written");
             };
-            assert_eq!(cas == 9, has_e);
+            // The version, and the life it was written in.
+            assert_eq!(cas == 513, has_e);
             let mine = item(say(4, &TAKE));
             assert_eq!((mine.token, mine.data.is_some()), (Token::Won, !has_e));
+            let touched = item(say(4, &Command::Touch { life: 300 }));
+            assert_eq!((touched.token, touched.left), (Token::Unasked, 300));
             let unlock = Command::Unlock {
                 cas: mine.cas,
-                version: Version(10),
+                version: Version(768),
                 life: Some(200),
             };
             assert!(matches!(say(5, &unlock), Reply::Done { .. }));
@@ -345,7 +362,7 @@ mod tests {
             assert_eq!(item(say(6, &TAKE)).token, Token::Taken);
             assert_eq!((after.token, after.left), (Token::Won, 199));
             let version = after.stamp.map(|stamp| stamp.version.0);
-            assert_eq!(version, Some(if has_e { 10 } else { 9 }));
+            assert_eq!(version, Some(if has_e { 768 } else { 512 }));
             assert_eq!(
                 say(7, &Command::Remove { cas: after.cas }),
                 Reply::Done { cas: 0 }

@@ -10,6 +10,7 @@
 //! to be perfect here (the world keeps the turn), so all that goes wrong is the copies' fault:
 //! without faults none of them violates anything, and that is tested first.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use memring_pool::replica::{
@@ -305,7 +306,7 @@ fn play(policy: Policy, plan: Plan, seed: u64, trace: bool) -> History {
         duration: 30_000,
         plan,
         settle: 5000,
-        records: false,
+        calm: Rc::default(),
     };
     let process = |last| Process {
         policy,

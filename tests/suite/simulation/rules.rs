@@ -8,8 +8,9 @@
 
 use memring_pool::replica::Rules;
 
-use super::clients::{Act, Pool, Role, play};
+use super::clients::{Act, LEASE, Pool, Role, play};
 use super::faults::{Fault, Plan, Way};
+use super::files::Step;
 use super::history::Violation;
 use super::sweep;
 
@@ -29,8 +30,11 @@ pub(super) fn script(faults: Vec<(u64, Fault, u64)>, cast: Vec<Role>) -> Pool {
 
 /// A worker whose clock is off by so many milliseconds.
 pub(super) fn role(clock: i64, acts: &[(u64, Act)]) -> Role {
-    let acts = acts.to_vec();
-    Role { clock, acts }
+    Role {
+        clock,
+        acts: acts.to_vec(),
+        file: u64::MAX,
+    }
 }
 
 /// The two nodes that are up die one after the other, with no time to mend in between.
@@ -52,9 +56,11 @@ pub(super) fn unheard(node: usize, clients: &[usize]) -> Fault {
 }
 
 fn needs(name: &str, switch: fn(&mut Rules), kinds: &[Violation], pool: &Pool) {
-    for nodes in [[true; 3], [false; 3]] {
+    let count = if pool.step.is_some() { 4 } else { 3 };
+    for has_e in [true, false] {
+        let nodes = vec![has_e; count];
         let mut pool = Pool {
-            nodes: nodes.to_vec(),
+            nodes: nodes.clone(),
             ..pool.clone()
         };
         let with = sweep(SEEDS, |seed, trace| play(&pool, seed, trace));
@@ -261,6 +267,75 @@ fn without_the_look_at_who_is_behind_an_old_dump_with_its_old_record_is_believed
     needs(
         "behind",
         |rules| rules.behind = false,
+        &[Violation::Older],
+        &pool,
+    );
+}
+
+/// A turn is taken over, and its old owner closes late, with a clock that is ahead: he loses.
+/// One node came back empty and takes what he says; before he has heard it from all nodes and
+/// takes it back, others read it.
+#[test]
+fn without_the_last_turn_for_reborn_nodes_the_loser_of_a_race_is_read_there() {
+    let taken = 1500 + LEASE;
+    let looks = (0..8).map(|look| (taken + 90 + look * 10, Act::Look(0)));
+    let pool = script(
+        vec![
+            (taken, Fault::Crash { node: 0 }, 50),
+            (taken + 75, Fault::Slow { node: 1, by: 80 }, 500),
+        ],
+        vec![
+            role(
+                300_000,
+                &[
+                    (900, Act::Open(0)),
+                    (910, Act::Write),
+                    (1000, Act::Open(0)),
+                    (taken + 80, Act::Write),
+                ],
+            ),
+            role(-300_000, &[(1010, Act::Open(0)), (taken - 50, Act::Write)]),
+            // This one gives the node its record.
+            role(0, &[(taken + 55, Act::Look(3))]),
+            role(0, &looks.collect::<Vec<_>>()),
+        ],
+    );
+    needs(
+        "late",
+        |rules| rules.late = false,
+        &[Violation::Older],
+        &pool,
+    );
+}
+
+/// A host with the old list writes while one node is away, and then another one is: of the new
+/// list are left the one that missed it, and one that nobody with the old list knows.
+#[test]
+fn without_both_lists_what_a_host_with_the_old_file_wrote_is_not_found() {
+    let with = |file, acts: &[(u64, Act)]| Role {
+        file,
+        ..role(0, acts)
+    };
+    let never = u64::MAX;
+    let faults = vec![
+        (6000, Fault::Hang { node: 1 }, 500),
+        (6500, Fault::Hang { node: 0 }, 1500),
+    ];
+    let pool = script(
+        faults,
+        vec![
+            with(never, &[(1000, Act::Open(0)), (1010, Act::Write)]),
+            with(never, &[(6100, Act::Open(0)), (6110, Act::Write)]),
+            with(2000, &[(6600, Act::Look(0)), (7000, Act::Look(0))]),
+        ],
+    );
+    let pool = Pool {
+        step: Some(Step::Replaces),
+        ..pool
+    };
+    needs(
+        "double_list",
+        |rules| rules.double_list = false,
         &[Violation::Older],
         &pool,
     );

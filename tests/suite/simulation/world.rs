@@ -11,19 +11,23 @@
 //! taken back: its commands wait in the connection the client has closed, and may be carried
 //! out when the node goes on (ghosts).
 //!
-//! Not in here: what the faults are (`faults`) and how they strike (`trouble`), what a node
+//! Not in here: what becomes of a request on its way (`network`), what the faults are
+//! (`faults`) and how they strike (`trouble`), what a node
 //! does (`node`), what is allowed (`history`).
 
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::rc::Rc;
 
-use memring_pool::replica::{Command, Lost, Machine, Reply, Send};
+use memring_pool::replica::{Command, Machine, Reply, Send};
 
 use super::faults::{Fault, Plan, Way};
 use super::history::{History, Violation};
 use super::node::{Key, Memory, Node};
 use super::random::Random;
 
+mod network;
 mod scene;
 mod trouble;
 
@@ -51,8 +55,25 @@ pub(super) struct Setup {
     pub(super) plan: Plan,
     /// After the last fault, before the last reads, at least.
     pub(super) settle: u64,
-    /// The pool has records: calm means that every node is trusted and misses nothing.
-    pub(super) records: bool,
+    /// What has to be mended before the pool counts as calm.
+    pub(super) calm: Rc<Calm>,
+}
+
+/// What has to be mended before a pool counts as calm; nothing, where there are no records.
+#[derive(Debug, Default)]
+pub(super) struct Calm {
+    /// Servers that are to be trusted, and by which names nobody may list them.
+    nodes: RefCell<Vec<(usize, Box<str>)>>,
+    /// A step from one node list to the next has to end before the last reads.
+    step: Cell<bool>,
+}
+
+impl Calm {
+    /// From now on it is these, and whether a step has to end.
+    pub(super) fn expect(&self, nodes: Vec<(usize, Box<str>)>, step: bool) {
+        self.nodes.replace(nodes);
+        self.step.set(step);
+    }
 }
 
 /// What a client does next.
@@ -124,7 +145,7 @@ struct Pipe {
     run: u64,
     place: usize,
     node: usize,
-    connection: u64,
+    connection: usize,
     key: Key,
     commands: Vec<Command>,
     replies: Vec<Reply>,
@@ -159,16 +180,20 @@ pub(super) struct World {
     phase: Phase,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
+    /// Places of events that are over.
+    vacant: Vec<usize>,
+    /// Deadlines to come, as they stand in the queue, with their request: all are equally far
+    /// away, so they are in order, and few are ever met.
+    deadlines: VecDeque<(u64, u64, usize)>,
     random: Random,
     setup: Setup,
     places: Vec<Place>,
     seats: Vec<Seat>,
     pipes: Vec<Pipe>,
-    open: BTreeSet<usize>,
     /// The connection a client has to a node.
-    lines: BTreeMap<(usize, usize), u64>,
-    connections: BTreeMap<u64, VecDeque<usize>>,
-    next_connection: u64,
+    lines: BTreeMap<(usize, usize), usize>,
+    /// Requests that are not finished, by connection, in order.
+    connections: Vec<VecDeque<usize>>,
     barred: BTreeSet<(usize, usize, Way)>,
     held: Vec<usize>,
     /// Under way.
@@ -211,14 +236,14 @@ impl World {
             phase: Phase::Work,
             queue: BinaryHeap::new(),
             events: Vec::new(),
+            vacant: Vec::new(),
+            deadlines: VecDeque::new(),
             random: Random::new(seed),
             places: places.collect(),
             seats: seats.collect(),
             pipes: Vec::new(),
-            open: BTreeSet::new(),
             lines: BTreeMap::new(),
-            connections: BTreeMap::new(),
-            next_connection: 0,
+            connections: Vec::new(),
             barred: BTreeSet::new(),
             held: Vec::new(),
             faults: 0,
@@ -245,9 +270,10 @@ impl World {
         }
         let first = self.random.between(200, 1000);
         self.after(first, Event::Next(first));
-        while let Some(Reverse((time, _, at))) = self.queue.pop() {
+        while let Some(Reverse((time, _, at))) = self.next_event() {
             self.time = time;
             if let Some(event) = self.events[at].take() {
+                self.vacant.push(at);
                 self.handle(event);
             }
             if self.seats.iter().all(|seat| seat.over) {
@@ -263,10 +289,31 @@ impl World {
         }
     }
 
+    fn next_event(&mut self) -> Option<Reverse<(u64, u64, usize)>> {
+        // A deadline takes part from its millisecond on, if it still matters.
+        while let Some(&(time, luck, pipe)) = self.deadlines.front()
+            && self.queue.peek().is_none_or(|next| time <= next.0.0)
+        {
+            self.deadlines.pop_front();
+            if !self.pipes[pipe].answered {
+                self.enter(time, luck, Event::Deadline(pipe));
+            }
+        }
+        self.queue.pop()
+    }
+
     fn after(&mut self, wait: u64, event: Event) {
-        self.events.push(Some(event));
-        let entry = (self.time + wait, self.random.bits(), self.events.len() - 1);
-        self.queue.push(Reverse(entry));
+        let luck = self.random.bits();
+        self.enter(self.time + wait, luck, event);
+    }
+
+    fn enter(&mut self, time: u64, luck: u64, event: Event) {
+        let at = self.vacant.pop().unwrap_or(self.events.len());
+        if at == self.events.len() {
+            self.events.push(None);
+        }
+        self.events[at] = Some(event);
+        self.queue.push(Reverse((time, luck, at)));
     }
 
     fn handle(&mut self, event: Event) {
@@ -307,183 +354,6 @@ impl World {
             Event::Heal(fault) => self.heal(&fault),
         }
     }
-
-    // The network.
-
-    fn delay(&mut self) -> u64 {
-        match self.random.below(32) {
-            0 => self.random.between(3, 25),
-            _ => self.random.between(0, 2),
-        }
-    }
-
-    fn slow(&mut self, node: usize) -> u64 {
-        match self.places[node].slow {
-            0 => 0,
-            by => self.random.between(by / 2, by),
-        }
-    }
-
-    fn send(&mut self, client: usize, send: Send) {
-        let (key, run) = (self.seats[client].key, self.seats[client].run);
-        let node = self.seats[client].places[send.place];
-        let there = self.barred.contains(&(client, node, Way::There));
-        let back = self.barred.contains(&(client, node, Way::Back));
-        let line = self.lines.get(&(client, node)).copied();
-        let connection = line.unwrap_or_else(|| {
-            self.next_connection += 1;
-            self.next_connection
-        });
-        let pipe = self.pipes.len();
-        self.note(|| {
-            let said = &send.commands;
-            format!("client {client} → node {node} #{pipe} key {key}: {said:?}")
-        });
-        self.pipes.push(Pipe {
-            client,
-            run,
-            place: send.place,
-            node,
-            connection,
-            key,
-            commands: send.commands,
-            replies: Vec::new(),
-            maybe_done: true,
-            arrived: false,
-            finished: false,
-            answered: false,
-        });
-        let delay = self.delay();
-        let refused = self.places[node].state == State::Down;
-        self.after(self.setup.timeout, Event::Deadline(pipe));
-        if line.is_none() && (refused || there || back) {
-            // No connection comes about: refused at once, or no answer to the first packet.
-            self.pipes[pipe].maybe_done = false;
-            self.pipes[pipe].finished = true;
-            if !there && !back {
-                self.after(delay, Event::Reset(pipe));
-            }
-            return;
-        }
-        self.lines.insert((client, node), connection);
-        self.open.insert(pipe);
-        (self.connections.entry(connection).or_default()).push_back(pipe);
-        if there {
-            self.held.push(pipe);
-        } else {
-            let slow = self.slow(node);
-            self.after(delay + slow, Event::Arrive(pipe));
-        }
-    }
-
-    /// The first request of a connection is carried out once it is there; the others wait.
-    fn step_if_first(&mut self, connection: u64) {
-        let queue = self.connections.get(&connection);
-        if let Some(&first) = queue.and_then(VecDeque::front)
-            && self.pipes[first].arrived
-        {
-            self.after(0, Event::Step(first));
-        }
-    }
-
-    fn step(&mut self, at: usize) {
-        let pipe = &mut self.pipes[at];
-        if pipe.finished {
-            return;
-        }
-        let place = &mut self.places[pipe.node];
-        if place.state == State::Hung {
-            place.parked.push(at);
-            return;
-        }
-        if let Some(command) = pipe.commands.get(pipe.replies.len()) {
-            let reply = (place.node).apply(self.time, pipe.key, command, &mut self.random);
-            if let (Command::Write { .. } | Command::Unlock { .. }, Some(held)) =
-                (command, place.node.peek(pipe.key))
-            {
-                self.history.stored(self.time, pipe.key, held);
-            }
-            if self.trace {
-                let (node, key) = (pipe.node, pipe.key);
-                eprintln!("{:>8} node {node} #{at} key {key}: {reply:?}", self.time);
-            }
-            pipe.replies.push(reply);
-        }
-        if pipe.replies.len() < pipe.commands.len() {
-            let wait = self.random.between(0, 4) / 3;
-            return self.after(wait, Event::Step(at));
-        }
-        let node = pipe.node;
-        self.finish(at);
-        let wait = self.delay() + self.slow(node) / 2;
-        self.after(wait, Event::Answer(at));
-    }
-
-    /// Nothing more of this request is carried out; the next on its connection follows.
-    fn finish(&mut self, at: usize) {
-        let pipe = &mut self.pipes[at];
-        pipe.finished = true;
-        let connection = pipe.connection;
-        self.open.remove(&at);
-        if let Some(queue) = self.connections.get_mut(&connection) {
-            let first = queue.front() == Some(&at);
-            queue.retain(|&other| other != at);
-            if queue.is_empty() {
-                self.connections.remove(&connection);
-            } else if first {
-                self.step_if_first(connection);
-            }
-        }
-    }
-
-    /// The client closes the connection, and with it all that it still waited for on it.
-    fn hang_up(&mut self, at: usize) {
-        let Pipe {
-            client,
-            node,
-            connection,
-            answered,
-            ..
-        } = self.pipes[at];
-        if answered {
-            return;
-        }
-        if self.lines.get(&(client, node)) == Some(&connection) {
-            self.lines.remove(&(client, node));
-        }
-        let queue = self.connections.get(&connection).into_iter().flatten();
-        let also: Vec<usize> = queue.copied().filter(|&other| other != at).collect();
-        for pipe in std::iter::once(at).chain(also) {
-            let maybe_done = self.pipes[pipe].maybe_done;
-            self.deliver(pipe, Err(Lost { maybe_done }));
-        }
-    }
-
-    fn deliver(&mut self, at: usize, replies: Result<Vec<Reply>, Lost>) {
-        let pipe = &mut self.pipes[at];
-        let (client, run, place) = (pipe.client, pipe.run, pipe.place);
-        if std::mem::replace(&mut pipe.answered, true) {
-            return;
-        }
-        if let Err(lost) = &replies {
-            let (node, maybe) = (pipe.node, lost.maybe_done);
-            self.note(|| format!("client {client} ⇍ node {node} #{at}: lost, maybe done: {maybe}"));
-        }
-        let seat = &mut self.seats[client];
-        if seat.run != run || !seat.running {
-            return;
-        }
-        let now = EPOCH
-            .saturating_add(self.time)
-            .saturating_add_signed(seat.offset);
-        let mut out = Vec::new();
-        if let Some(client) = &mut seat.client {
-            client.machine().heard(now, place, replies, &mut out);
-        }
-        self.go_on(client, out);
-    }
-
-    // The clients.
 
     fn now(&self, client: usize) -> u64 {
         (EPOCH + self.time).saturating_add_signed(self.seats[client].offset)

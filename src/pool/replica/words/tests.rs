@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::{Parsed, meta};
 
 const STAMP: Stamp = Stamp {
-    version: Version(1000),
+    version: Version(1024),
     inc: 17,
     tombstone: false,
 };
@@ -40,7 +40,7 @@ fn write(over: Over, stamp: Stamp, life: u32) -> Command {
 fn unlock(life: Option<u32>) -> Command {
     Command::Unlock {
         cas: 9,
-        version: Version(1001),
+        version: Version(1280),
         life,
     }
 }
@@ -78,14 +78,18 @@ fn commands_are_said_with_versions_where_the_server_has_them() {
         ),
         (
             write(Over::Cas(9), STAMP, 60),
-            "ms a 3 C9 E1000 F17825792 T60 c O7 k\r\nxyz\r\n".to_owned(),
+            "ms a 3 C9 E1041 F17825792 T60 c O7 k\r\nxyz\r\n".to_owned(),
         ),
         (
             write(Over::Nothing, grave, 60),
-            "ms a 3 ME E1000 F17829888 T60 c O7 k\r\nxyz\r\n".to_owned(),
+            "ms a 3 ME E1041 F17829888 T60 c O7 k\r\nxyz\r\n".to_owned(),
         ),
-        (unlock(Some(60)), "md a I C9 E1001 T60 O7 k\r\n".to_owned()),
-        (unlock(None), "md a I C9 E1001 O7 k\r\n".to_owned()),
+        (unlock(Some(60)), "md a I C9 E1289 T60 O7 k\r\n".to_owned()),
+        (unlock(None), "md a I C9 E1289 O7 k\r\n".to_owned()),
+        (
+            Command::Touch { life: 60 },
+            "mg a c f s t T60 O7 k\r\n".to_owned(),
+        ),
         (Command::Remove { cas: 9 }, "md a C9 O7 k\r\n".to_owned()),
     ] {
         assert_eq!(String::from_utf8_lossy(&said(true, &command)), line);
@@ -96,12 +100,16 @@ fn commands_are_said_with_versions_where_the_server_has_them() {
 fn without_versions_they_stand_before_the_value() {
     assert_eq!(said(false, &read(false, false)), b"mg a v c f s t O7 k\r\n");
     assert_eq!(said(false, &unlock(None)), b"md a I C9 O7 k\r\n");
+    assert_eq!(
+        said(false, &Command::Touch { life: 60 }),
+        b"mg a v c f s t T60 O7 k\r\n"
+    );
     let bytes = said(false, &write(Over::Cas(9), STAMP, 60));
     let (line, rest) = bytes.split_at(35);
     assert_eq!(line, b"ms a 19 C9 F17825792 T60 c O7 k\r\n\0\0");
     assert_eq!(rest.len(), 14 + 3 + 2);
     let (header, value) = Header::split(&bytes[33..52]).unwrap();
-    assert_eq!((header.version, header.inc, value), (1000, 17, &b"xyz"[..]));
+    assert_eq!((header.version, header.inc, value), (1024, 17, &b"xyz"[..]));
 }
 
 #[test]
@@ -121,7 +129,7 @@ fn a_life_is_never_none_and_never_a_date_and_a_grave_outlives_every_value() {
     assert_eq!(life(grave, u32::MAX), 30 * 86_400);
     assert_eq!(
         said(true, &unlock(Some(u32::MAX))),
-        b"md a I C9 E1001 T2591880 O7 k\r\n"
+        b"md a I C9 E1289 T2591880 O7 k\r\n"
     );
 }
 
@@ -129,7 +137,7 @@ fn a_life_is_never_none_and_never_a_date_and_a_grave_outlives_every_value() {
 fn what_an_item_says_of_itself_is_read_from_cas_value_and_flags() {
     let item = |stamp, left, token, data: Option<&[u8]>| {
         Ok(Reply::Item(Item {
-            cas: 1000,
+            cas: 1041,
             stamp,
             data: data.map(Arc::from),
             left,
@@ -145,52 +153,52 @@ fn what_an_item_says_of_itself_is_read_from_cas_value_and_flags() {
         (
             false,
             false,
-            "HD c1000 f17825792 s3 t60 O7 ka\r\n",
+            "HD c1041 f17825792 s3 t60 O7 ka\r\n",
             item(own, 60, Token::Unasked, None),
         ),
         (
             true,
             true,
-            "VA 3 c1000 f17825792 s3 t60 O7 ka W\r\nxyz\r\n",
+            "VA 3 c1041 f17825792 s3 t60 O7 ka W\r\nxyz\r\n",
             item(own, 60, Token::Won, Some(b"xyz")),
         ),
         (
             false,
             true,
-            "HD c1000 f17825792 s3 t60 O7 ka Z X\r\n",
+            "HD c1041 f17825792 s3 t60 O7 ka Z X\r\n",
             item(own, 60, Token::Taken, None),
         ),
         // Not asked for, and ours all the same.
         (
             false,
             false,
-            "HD c1000 f17825792 s3 t60 O7 ka X W\r\n",
+            "HD c1041 f17825792 s3 t60 O7 ka X W\r\n",
             item(own, 60, Token::Won, None),
         ),
         (
             true,
             false,
-            "VA 0 c1000 f17829888 s0 t60 O7 ka\r\n\r\n",
+            "VA 0 c1041 f17829888 s0 t60 O7 ka\r\n\r\n",
             item(grave, 60, Token::Unasked, Some(b"")),
         ),
         // A placeholder as it is made, and later.
         (
             false,
             true,
-            "HD c1000 f0 s0 t-1 O7 ka W\r\n",
+            "HD c1041 f0 s0 t-1 O7 ka W\r\n",
             item(None, 30, Token::Won, None),
         ),
         (
             false,
             true,
-            "HD c1000 f0 s0 t12 O7 ka Z\r\n",
+            "HD c1041 f0 s0 t12 O7 ka Z\r\n",
             item(None, 12, Token::Taken, None),
         ),
         // Somebody else's, without an end.
         (
             false,
             true,
-            "HD c1000 f768 s9 t-1 O7 ka\r\n",
+            "HD c1041 f768 s9 t-1 O7 ka\r\n",
             item(None, u32::MAX, Token::Taken, None),
         ),
     ] {
@@ -222,7 +230,7 @@ fn header_and_flags_must_agree_or_the_item_is_somebody_elses() {
         }
     };
     let header = |inc, tombstone| Header {
-        version: 1000,
+        version: 1024,
         inc,
         tombstone,
     };
@@ -253,13 +261,13 @@ fn every_status_has_its_reply_and_no_other_passes() {
     let cases = [
         (
             over(Over::Cas(9)),
-            "HD c1000 O7 ka",
-            Some(Done { cas: 1000 }),
+            "HD c1041 O7 ka",
+            Some(Done { cas: 1041 }),
         ),
         (over(Over::Cas(9)), "EX c0 O7 ka", Some(Exists)),
         (over(Over::Cas(9)), "NF c0 O7 ka", Some(NotFound)),
         (over(Over::Cas(9)), "NS c0 O7 ka", None),
-        (over(Over::Cas(9)), "HD c1001 O7 ka", None),
+        (over(Over::Cas(9)), "HD c1042 O7 ka", None),
         (over(Over::Cas(9)), "HD O7 ka", None),
         (over(Over::Nothing), "NS c0 O7 ka", Some(NotStored)),
         (over(Over::Nothing), "EX c0 O7 ka", None),
@@ -268,7 +276,7 @@ fn every_status_has_its_reply_and_no_other_passes() {
         (set.clone(), "HD c6 O7 ka", None),
         (add.clone(), "HD c6 O7 k~r", Some(Done { cas: 6 })),
         (add, "NS c0 O7 k~r", Some(NotStored)),
-        (unlock(None), "HD O7 ka", Some(Done { cas: 1001 })),
+        (unlock(None), "HD O7 ka", Some(Done { cas: 1289 })),
         (unlock(None), "EX O7 ka", Some(Exists)),
         (unlock(None), "NF O7 ka", Some(NotFound)),
         (unlock(None), "NS O7 ka", None),

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use memring_pool::replica::{Stamp, Trust};
+use memring_pool::replica::{Epochs, Record, Stamp, Trust};
 
 use super::super::faults::Way;
+use super::super::files::Spot;
 use super::super::history::History;
 use super::super::node::Key;
 use super::super::random::Random;
@@ -38,18 +39,28 @@ impl Scene<'_> {
             && !self.barred.contains(&(self.who, node, Way::Back))
     }
 
-    /// Two of these nodes can be talked to, answer in time, and are believed.
-    pub(in super::super) fn has_two(&self, nodes: &[usize]) -> bool {
+    /// Two nodes of each list can be talked to, answer in time, and are believed.
+    pub(in super::super) fn has_two_of_each(&self, spot: &Spot) -> bool {
         let records = || self.places.iter().filter_map(|place| place.node.record());
-        let fit = nodes.iter().filter(|&&node| {
-            let name = format!("n{node}");
+        let fit = |at: &&usize| {
+            let (node, name) = (spot.places[**at], &spot.names[**at]);
             let place = &self.places[node];
             self.reaches(node)
                 && place.slow == 0
                 && (place.node.record()).is_some_and(|record| record.trust == Trust::Trusted)
-                && !records().any(|record| record.lists(&name))
-        });
-        fit.count() >= 2
+                && !records().any(|record| record.lists(name))
+        };
+        let lists = spot.lists();
+        lists
+            .iter()
+            .all(|list| list.iter().filter(fit).count() >= 2)
+    }
+
+    /// What the records of these nodes say together of node lists, as far as they can be talked to.
+    pub(in super::super) fn epochs(&self, nodes: &[usize]) -> Option<Epochs> {
+        let there = nodes.iter().filter(|node| self.reaches(**node));
+        let records = there.filter_map(|node| self.places[*node].node.record());
+        records.map(Record::epochs).reduce(Epochs::joined)
     }
 
     /// The keys of a node, if it can be talked to.

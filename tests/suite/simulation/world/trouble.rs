@@ -24,7 +24,8 @@ impl World {
             let settle = self.setup.settle;
             return self.after(settle, Event::Next(self.time + settle));
         }
-        if (ended || pause > 0) && self.time < since + CALM && !self.is_calm() {
+        let waits = !self.is_calm() || ended && self.setup.calm.step.get();
+        if (ended || pause > 0) && self.time < since + CALM && waits {
             return self.after(50, Event::Next(since));
         }
         if ended {
@@ -50,12 +51,12 @@ impl World {
 
     /// Every node can be believed, and nobody remembers that one missed something.
     fn is_calm(&self) -> bool {
-        !self.setup.records
-            || self.places.iter().all(|place| {
-                (place.node.record()).is_some_and(|record| {
-                    record.trust == Trust::Trusted && record.absent.is_empty()
-                })
+        let nodes = self.setup.calm.nodes.borrow();
+        nodes.iter().all(|(at, _)| {
+            (self.places[*at].node.record()).is_some_and(|record| {
+                record.trust == Trust::Trusted && !nodes.iter().any(|(_, name)| record.lists(name))
             })
+        })
     }
 
     pub(super) fn begin(&mut self, fault: Fault, lasts: u64) {
@@ -86,7 +87,7 @@ impl World {
                 }
             }
             Fault::Cut { node, client } => {
-                let open = self.open.iter().copied();
+                let open = self.open().into_iter();
                 let (node, client) = (*node, *client);
                 let pipes = &self.pipes;
                 let cut: Vec<usize> = open
@@ -98,7 +99,9 @@ impl World {
             Fault::Kill { client } => {
                 // It told one node after the other: what had not left it never arrives.
                 let pipes = &self.pipes;
-                let unsent: Vec<usize> = (self.open.iter().copied())
+                let unsent: Vec<usize> = self
+                    .open()
+                    .into_iter()
                     .filter(|&at| pipes[at].client == *client && !pipes[at].arrived)
                     .filter(|at| !self.held.contains(at))
                     .collect();
@@ -199,7 +202,9 @@ impl World {
 
     pub(super) fn crash(&mut self, node: usize) {
         let pipes = &self.pipes;
-        let cut: Vec<usize> = (self.open.iter().copied())
+        let cut: Vec<usize> = self
+            .open()
+            .into_iter()
             .filter(|&at| pipes[at].node == node)
             .collect();
         self.reset(&cut);

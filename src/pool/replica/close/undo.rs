@@ -1,0 +1,104 @@
+//! What an ending takes back: a write that lost, a value that was refused, an item that gets
+//! no tombstone.
+
+use super::super::view::{Contact, View};
+use super::super::{Closed, Command, Ending, Over, Send, Stamp, Version};
+use super::{Close, Step};
+
+impl Close {
+    /// Takes back what was stored: a clock that is ahead would have it win later over what
+    /// others had acknowledged.
+    pub(super) fn lose(&mut self, stored: &[usize], out: &mut Vec<Send>) {
+        self.conflict = true;
+        for place in stored {
+            self.withdraw(*place, out);
+        }
+        if out.is_empty() {
+            self.end(Closed::Conflict, out);
+        }
+    }
+
+    /// Puts back on one node what was there before our write, which lost.
+    fn withdraw(&mut self, place: usize, out: &mut Vec<Send>) {
+        let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
+        let (tombstone, version) = (self.grips.destroyed, self.version);
+        let touch = self.ending == Ending::Touch;
+        self.set(place, Step::Missed);
+        let Some(view) = self
+            .grips
+            .nodes
+            .get_mut(place)
+            .map(|grip| &mut grip.view)
+            .filter(|view| view.is_known() && !touch)
+        else {
+            return;
+        };
+        let ours = view.stamp().filter(|stamp| stamp.version == version);
+        let (Some(stamp), Some(item)) = (ours, &view.item) else {
+            return;
+        };
+        let command = if base == Version::default() {
+            Command::Remove { cas: item.cas }
+        } else {
+            Command::Write {
+                over: view.over(),
+                stamp: Stamp {
+                    version: base,
+                    inc: stamp.inc,
+                    tombstone,
+                },
+                life,
+                data,
+            }
+        };
+        view.ask(place, vec![command], out);
+        self.set(place, Step::Withdrawing);
+    }
+
+    /// A value that is refused, for its size or for want of room, takes the old one with it
+    /// (memcached unlinks before it answers). That is still the session: back with it.
+    pub(super) fn restore(&mut self, place: usize, out: &mut Vec<Send>) {
+        let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
+        let had = base != Version::default() && matches!(self.ending, Ending::Write(_));
+        let inc = self.view(place).and_then(View::inc);
+        match (self.grips.nodes.get_mut(place), inc) {
+            (Some(grip), Some(inc)) if had && !self.grips.destroyed => {
+                let write = Command::Write {
+                    over: Over::Nothing,
+                    stamp: Stamp {
+                        version: base,
+                        inc,
+                        tombstone: false,
+                    },
+                    life,
+                    data,
+                };
+                grip.view.ask(place, vec![write, Command::ReadRecord], out);
+                self.set(place, Step::Restoring);
+            }
+            _ => self.set(place, Step::Missed),
+        }
+    }
+
+    /// No room for a tombstone: taking the item away needs none, and says as much while all
+    /// nodes answer.
+    pub(super) fn remove(&mut self, place: usize, out: &mut Vec<Send>) {
+        let all = self
+            .grips
+            .nodes
+            .iter()
+            .all(|grip| grip.view.is_known() || grip.view.contact == Contact::Unasked);
+        let item = self.view(place).and_then(|view| view.item.as_ref());
+        match (all, item.map(|item| item.cas)) {
+            (true, Some(cas)) => {
+                if let Some(grip) = self.grips.nodes.get_mut(place) {
+                    let commands = vec![Command::Remove { cas }, Command::ReadRecord];
+                    grip.view.ask(place, commands, out);
+                }
+                self.set(place, Step::Removing);
+            }
+            (true, None) => self.set(place, Step::Stored),
+            (false, _) => self.set(place, Step::Missed),
+        }
+    }
+}

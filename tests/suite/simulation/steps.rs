@@ -1,0 +1,34 @@
+//! One node list after another, under faults: hosts get the new file one by one, sessions go on
+//! meanwhile, and nothing is lost.
+
+use super::clients::Pool;
+use super::faults::Plan;
+use super::files::Step;
+use super::promises::{APART, keeps};
+
+fn pool(step: Step, plan: Plan) -> Pool {
+    // Old and new servers, as an upgrade leaves them.
+    let nodes = match step {
+        Step::Adds | Step::Renames => [true; 4],
+        Step::Removes | Step::Reweights => [false; 4],
+        Step::Replaces => [true, false, true, false],
+    };
+    Pool {
+        step: Some(step),
+        ..Pool::new(&nodes, 3, plan)
+    }
+}
+
+#[test]
+fn a_step_without_faults_loses_nothing() {
+    for step in Step::ALL {
+        keeps("calm step", 3, &pool(step, Plan::Calm));
+    }
+}
+
+#[test]
+fn a_step_loses_nothing_to_one_fault_at_a_time() {
+    for step in Step::ALL {
+        keeps("step", 6, &pool(step, APART));
+    }
+}
