@@ -1,5 +1,5 @@
-//! What tend does for the pool of a cache: it asks the nodes, and has those that come back give up
-//! what they missed.
+//! The pool of a cache: tend asks its nodes, and has those that come back give up what they
+//! missed; status tells how they stand.
 //!
 //! There are no records and no passes. A node is out for this host while it does not answer,
 //! and the keys written meanwhile are in the host's memory; workers would hand them over, too,
@@ -9,6 +9,7 @@ use crate::host::Host;
 use crate::tell;
 use crate::wish::Kept;
 use memring_pool::shared;
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 /// One pool, looked at again and again.
@@ -32,7 +33,7 @@ impl Cache {
     /// Looks and hands over, now and never again; true when every node answers and none owes
     /// anything.
     pub(crate) fn once(mut self) -> bool {
-        self.look() && !self.host.pool.has_debts()
+        self.look() && self.host.pool.debts().iter().all(|keys| *keys == 0)
     }
 
     /// Looks again and again.
@@ -82,5 +83,80 @@ impl Cache {
 
     fn say(&self, line: &str) {
         tell(&format!("memring tend: {}: {line}", self.label));
+    }
+}
+
+/// How the nodes of a cache stand, as status tells it.
+pub(crate) struct Standing {
+    kept: Kept,
+    host: Host,
+    /// By node: why it does not answer, or nothing.
+    silent: Vec<Option<String>>,
+}
+
+impl Standing {
+    /// Asks every node.
+    pub(crate) fn of(kept: Kept) -> Standing {
+        let mut host = Host::new(&kept);
+        let answers = host.pool.answers(&mut host.call);
+        let why = |place: usize| {
+            let mut events = host.call.events().iter();
+            let found = events.find(|event| event.node == place);
+            found.map_or("no answer", |event| event.error.cause())
+        };
+        let silent = (0..)
+            .zip(answers)
+            .map(|(place, answers)| (!answers).then(|| why(place).to_owned()))
+            .collect();
+        Standing { kept, host, silent }
+    }
+
+    /// True when every node answers, and this host keeps no key for one.
+    pub(crate) fn is_safe(&self) -> bool {
+        self.silent.iter().all(Option::is_none) && self.host.pool.debts().iter().all(|n| *n == 0)
+    }
+
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!("{}, a cache", self.kept.label);
+        let names = (0..self.silent.len()).map(|place| self.host.pool.name(place));
+        let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
+        let _ = write!(text, "\n  {:width$}  answers  missed keys", "node");
+        let debts = self.host.pool.debts();
+        for ((place, silent), keys) in (0..).zip(&self.silent).zip(debts) {
+            let (name, word) = (
+                self.host.pool.name(place),
+                if silent.is_none() { "yes" } else { "no" },
+            );
+            let _ = write!(text, "\n  {name:width$}  {word:7}  {keys}");
+            if let Some(why) = silent {
+                let _ = write!(text, "\n      {why}");
+            }
+        }
+        text
+    }
+
+    /// For machines; `quoted` makes a text one of theirs.
+    pub(crate) fn json(&self, quoted: impl Fn(&str) -> String) -> String {
+        let debts = self.host.pool.debts();
+        let nodes: Vec<String> = (0..)
+            .zip(&self.silent)
+            .zip(debts)
+            .map(|((place, silent), keys)| {
+                format!(
+                    "{{\"node\":{},\"answers\":{},\"missed_keys\":{keys},\"error\":{}}}",
+                    quoted(self.host.pool.name(place)),
+                    silent.is_none(),
+                    silent.as_deref().map_or("null".to_owned(), &quoted)
+                )
+            })
+            .collect();
+        format!(
+            "{{\"pool\":{},\"mode\":\"{}\",\"safe\":{},\"nodes\":[{}]}}",
+            self.kept.name.as_deref().map_or("null".to_owned(), &quoted),
+            self.kept.topology.policy.mode.word(),
+            self.is_safe(),
+            nodes.join(",")
+        )
     }
 }

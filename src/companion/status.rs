@@ -1,13 +1,14 @@
 //! memring status: how the nodes of copied pools stand, as a table for people or JSON for
 //! machines. It changes nothing, not even what this host knows of the nodes' health.
 
+use crate::cache::Standing;
 use crate::host::Host;
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::time;
 use crate::{Stop, say, tell};
-use memring_pool::config::NodeSpec;
+use memring_pool::config::{Mode, NodeSpec};
 use memring_pool::handoff;
-use memring_pool::replica::{Standing, State, Survey};
+use memring_pool::replica::{Standing as Record, State, Survey};
 use memring_pool::shared::{self, Sharing};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -17,11 +18,12 @@ pub(crate) const HELP: &str = concat!(
     "\
 memring status [--config FILE] [--list SAVE_PATH] [--state-dir DIR] [--json] [POOL…]
 
-Asks every node of copied pools for its record, and says whether the next node may be stopped.
+Asks every node of copied pools for its record, of a cache with copies whether it answers, and says whether
+the next node may be stopped.
 
 ",
     which_pools!(),
-    "
+    " or a cache's with copies
   --state-dir DIR   memring.state_dir of PHP, where it is not /dev/shm: which keys this host keeps for nodes
                     that missed them
   --json            the same for machines
@@ -30,7 +32,7 @@ Asks every node of copied pools for its record, and says whether the next node m
           it missed writes · bare: no record · strange: a record of an unknown format · silent: no answer
   life    number of the node's memory life · epoch  highest one of the configuration seen
 
-Exit code 0 when every node is trusted, 1 when not."
+Exit code 0 when every node is trusted (of a cache: answers, and missed nothing), 1 when not."
 );
 
 /// The command.
@@ -39,24 +41,29 @@ Exit code 0 when every node is trusted, 1 when not."
 /// When it was asked wrongly.
 pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
     let asked = Asked::read(parser, &["json", "state-dir"])?;
-    let looked: Vec<(Kept, Survey)> = asked
-        .kept()?
-        .into_iter()
-        .map(|kept| {
+    let (mut looked, mut caches): (Vec<(Kept, Survey)>, Vec<Standing>) = Default::default();
+    for kept in asked.tended()? {
+        if kept.topology.policy.mode == Mode::Fenced {
             let survey = Host::new(&kept).survey();
-            (kept, survey)
-        })
-        .collect();
+            looked.push((kept, survey));
+        } else {
+            caches.push(Standing::of(kept));
+        }
+    }
     // Only now: what was just seen of the nodes is nobody else's.
     if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
         tell(&format!("memring status: {error}"));
     }
-    let safe = looked.iter().all(|(_, survey)| survey.is_safe());
+    let safe =
+        looked.iter().all(|(_, survey)| survey.is_safe()) && caches.iter().all(Standing::is_safe);
     if asked.json {
-        say(&json(&looked, safe));
+        say(&json(&looked, &caches, safe));
     } else {
         for (kept, survey) in &looked {
             say(&table(kept, survey));
+        }
+        for cache in &caches {
+            say(&cache.table());
         }
         let word = if safe { "yes" } else { "no" };
         say(&format!("safe to touch the next node: {word}"));
@@ -164,18 +171,18 @@ fn left(kept: &Kept, survey: &Survey, place: usize) -> usize {
 /// What a node that is not to be used says for itself, or what can be done.
 fn trouble(survey: &Survey, place: usize) -> Option<String> {
     match survey.standing(place)? {
-        Standing::Silent(error) => Some(error.cause().to_owned()),
-        Standing::Strange => Some(
+        Record::Silent(error) => Some(error.cause().to_owned()),
+        Record::Strange => Some(
             "its record was written by another version of memring and is left as it is".to_owned(),
         ),
-        Standing::Bare => Some("no record; memring tend gives it one".to_owned()),
-        Standing::Known(_) => None,
+        Record::Bare => Some("no record; memring tend gives it one".to_owned()),
+        Record::Known(_) => None,
     }
 }
 
 /// The same for machines. Names of fields are only ever added.
-fn json(looked: &[(Kept, Survey)], safe: bool) -> String {
-    let mut pools = Vec::new();
+fn json(looked: &[(Kept, Survey)], caches: &[Standing], safe: bool) -> String {
+    let mut pools: Vec<String> = caches.iter().map(|cache| cache.json(quoted)).collect();
     for (kept, survey) in looked {
         let nodes: Vec<String> = (0..survey.len())
             .map(|place| node(kept, survey, place))
@@ -193,7 +200,7 @@ fn json(looked: &[(Kept, Survey)], safe: bool) -> String {
             })
             .collect();
         pools.push(format!(
-            "{{\"pool\":{},\"safe\":{},\"epoch\":{},\"committed\":{over},\"nodes\":[{}],\"drain\":[{}]}}",
+            "{{\"pool\":{},\"mode\":\"fenced\",\"safe\":{},\"epoch\":{},\"committed\":{over},\"nodes\":[{}],\"drain\":[{}]}}",
             kept.name.as_deref().map_or("null".to_owned(), quoted),
             survey.is_safe(),
             kept.topology.policy.epoch,
@@ -225,7 +232,7 @@ fn node(kept: &Kept, survey: &Survey, place: usize) -> String {
         })
         .collect();
     let error = match survey.standing(place) {
-        Some(Standing::Silent(error)) => quoted(error.cause()),
+        Some(Record::Silent(error)) => quoted(error.cause()),
         _ => "null".to_owned(),
     };
     format!(

@@ -186,7 +186,7 @@ impl Asked {
                 });
             } else if !all && is_cache {
                 return Err(Stop::Wish(format!(
-                    "{given}: pool \"{name}\" is a cache, whose nodes have no records. memring tend looks after it; name a pool with mode = \"fenced\" here"
+                    "{given}: pool \"{name}\" is a cache, whose nodes have no records. memring tend and memring status know it; name a pool with mode = \"fenced\" here"
                 )));
             } else if !all {
                 return Err(Stop::Wish(format!(

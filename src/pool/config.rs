@@ -381,6 +381,9 @@ pub struct Policy {
     pub keys: KeyRule,
     /// Two characters, like `{}`: only what stands between them is hashed for placement.
     pub tag: Option<[u8; 2]>,
+    /// How many nodes that failed are left alone at the same time, where a prober looks after
+    /// them; when more fail, all are asked. `None` for fewer than half, but one of two.
+    pub max_out: Option<usize>,
     /// How many of the pool's nodes, the last ones, are its backup's: they have the last copy
     /// of each value, on a ring of their own.
     pub backup: usize,

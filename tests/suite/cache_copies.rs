@@ -2,6 +2,7 @@
 
 use crate::copies::pools;
 use crate::pool::{Bench, contract};
+use harness::proxy::Fault;
 use harness::{Memcached, Proxy, wait_until};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{Mode, NodeSpec, Placement, Policy};
@@ -511,5 +512,29 @@ fn the_longest_prefix_decides_mode_copies_and_nodes() {
             "no tombstone"
         );
         assert_eq!((bench.get(&plain), bench.get(&other)), (None, None));
+    }
+}
+
+#[test]
+fn as_many_failed_nodes_are_left_alone_as_the_pool_says() {
+    const SETS: usize = 60;
+    let nodes = [(); 3].map(|()| Memcached::start());
+    for (most, left_alone) in [(None, false), (Some(2), true), (Some(0), false)] {
+        let proxies = nodes.each_ref().map(|node| Proxy::start(node.port()));
+        let mut bench = synced("most", &proxies.each_ref().map(Proxy::port));
+        bench.pool.policy_mut().max_out = most;
+        bench.pool.policy_mut().copies = Some(3);
+        assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Done);
+        for proxy in &proxies[1..] {
+            proxy.cut();
+            proxy.fault(Fault::Refuse);
+        }
+        let before = proxies[1].connections();
+        for _ in 0..SETS {
+            assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Done);
+        }
+        // Probes are connections, too, each later than the one before.
+        let tried = proxies[1].connections() - before;
+        assert_eq!(tried < SETS / 2, left_alone, "{most:?}: {tried}");
     }
 }

@@ -72,6 +72,30 @@ fn a_node_that_is_back_gives_up_what_it_missed_without_a_request_and_no_host_rea
             tend.says(&format!("{} is out", nodes[0].address()));
         }
         assert_eq!(writer.run(&fill("new")), "all");
+        let state = writer.state.path().display().to_string();
+        let status = |more: &[&str]| {
+            let mut words = vec!["status", "--config", &config, "--state-dir", &state];
+            words.extend(more);
+            words.push("cache");
+            run(&words)
+        };
+        let (code, text, errors) = status(&[]);
+        assert_eq!(code, 1, "{errors}");
+        assert!(
+            text.contains("pool cache, a cache") && text.contains("Network timeout"),
+            "{text}"
+        );
+        assert!(text.contains("safe to touch the next node: no"), "{text}");
+        let (_, text, _) = status(&["--json"]);
+        assert!(
+            text.contains(&format!("\"mode\":\"{mode}\",\"safe\":false")),
+            "{text}"
+        );
+        let kept = text
+            .split("\"missed_keys\":")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next());
+        assert!(kept.is_some_and(|keys| keys != "0"), "{text}");
         nodes[0].resume();
         // Whose requests end here: only tend is left on that host.
         tend.says("missed keys were given up by their nodes");
@@ -94,6 +118,8 @@ fn a_node_that_is_back_gives_up_what_it_missed_without_a_request_and_no_host_rea
             "cache",
         ]);
         assert_eq!(code, 0, "{errors}");
+        let (code, text, _) = status(&["--json"]);
+        assert!(code == 0 && text.contains("\"safe\":true"), "{text}");
     }
 }
 

@@ -212,6 +212,7 @@ struct RawPool {
     previous_nodes: Option<Spanned<Vec<Spanned<String>>>>,
     copies: Option<Spanned<toml::Value>>,
     backup: Option<Spanned<String>>,
+    max_out: Option<Spanned<i64>>,
     #[serde(default)]
     prefix: BTreeMap<String, Spanned<rules::RawRule>>,
     // Known by name only.
@@ -252,6 +253,7 @@ impl RawPool {
         }
         wish.topology.policy.backup = usize::from(self.backup.is_some());
         wish.check()?;
+        wish.topology.policy.max_out = self.read_max_out(at, &wish.topology)?;
         self.read_step(at, &mut wish)?;
         if let Some(from) = &self.migrate_from {
             step::migrate(from.get_ref(), &mut wish.topology)
@@ -259,6 +261,36 @@ impl RawPool {
         }
         wish.topology.policy.rules = rules::read(&self.prefix, &wish.topology, at)?;
         Ok(wish)
+    }
+
+    /// How many failed nodes may be left alone: never all of them.
+    fn read_max_out(
+        &self,
+        at: &dyn Fn(usize) -> String,
+        topology: &Topology,
+    ) -> Result<Option<usize>, Error> {
+        let Some(said) = &self.max_out else {
+            return Ok(None);
+        };
+        let refuse = |cause: String, hint: &str| {
+            Err(Error::new(Kind::Config, cause)
+                .at(&at(said.span().start))
+                .hint(hint.to_owned()))
+        };
+        if topology.policy.mode == super::Mode::Single {
+            return refuse(
+                "max_out needs a mode with copies".to_owned(),
+                "In mode single a failed node is left alone for its retry_interval",
+            );
+        }
+        let most = topology.nodes.len() - 1;
+        match usize::try_from(*said.get_ref()) {
+            Ok(count) if count <= most => Ok(Some(count)),
+            _ => refuse(
+                format!("max_out is a number from 0 to {most} here, so that one node is left"),
+                "Leave it out for fewer than half of the nodes",
+            ),
+        }
     }
 
     /// The epoch, and which nodes there were before it.

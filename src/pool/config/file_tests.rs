@@ -170,6 +170,18 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "[pool.NAME]",
         ),
         (
+            pool("max_out = 1"),
+            "line 3",
+            "max_out needs a mode with copies",
+            "retry_interval",
+        ),
+        (
+            "[pool.a]\nnodes = [\"a:1\", \"b:1\"]\nmode = \"sync\"\nmax_out = 2\n".to_owned(),
+            "line 4",
+            "from 0 to 1",
+            "Leave it out",
+        ),
+        (
             pool("mode = \"twice\""),
             "line 3",
             "mode \"twice\" is unknown",

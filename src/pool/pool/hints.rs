@@ -96,26 +96,32 @@ impl Pool {
         self.tell_skipped(call);
     }
 
-    /// Asks every node whether it answers, whatever is known of it, and gives those that do
-    /// what they missed: for who looks after a pool whose requests may be far between. By
-    /// node: does it answer?
-    pub fn look_after(&mut self, call: &mut Call) -> Vec<bool> {
+    /// Asks every node whether it answers, whatever is known of it; by node.
+    pub fn answers(&mut self, call: &mut Call) -> Vec<bool> {
         call.reset(Verb::Get);
         let all: Vec<usize> = (0..self.members.len()).collect();
         let answered = self.exchange_all(&all, call, |out, asks| {
             classic::version(out);
             asks.push(Expect::Version);
         });
-        self.settle_hints(call, Instant::now());
         let of = |member: usize| self.members.get(member).map(|m| m.twin);
         all.iter()
             .map(|member| answered.iter().any(|(who, _)| of(*who) == of(*member)))
             .collect()
     }
 
-    /// True when some node missed something that it was not given yet, as far as this host knows.
-    pub fn has_debts(&self) -> bool {
-        (0..self.members.len()).any(|member| owes_now(self.whose(member)))
+    /// The same, and gives those that answer what they missed: for who looks after a pool
+    /// whose requests may be far between.
+    pub fn look_after(&mut self, call: &mut Call) -> Vec<bool> {
+        let answers = self.answers(call);
+        self.settle_hints(call, Instant::now());
+        answers
+    }
+
+    /// How many keys are kept for each node, as far as this host knows; a flush is one.
+    pub fn debts(&self) -> Vec<usize> {
+        let members = 0..self.members.len();
+        members.map(|member| kept_for(self.whose(member))).collect()
     }
 
     fn hand_over(&mut self, member: usize, whose: u64, call: &mut Call, now: Instant) {
@@ -236,10 +242,13 @@ pub(super) fn keep(whose: u64, key: &[u8]) {
     });
 }
 
-/// As [`owes`], looked up whenever it is asked.
-fn owes_now(whose: u64) -> bool {
-    KNOWN.with_borrow_mut(|known| known.entry(whose).or_default().looked = 0);
-    owes(whose)
+/// Keys that are kept for `whose`, by this process and by its host.
+fn kept_for(whose: u64) -> usize {
+    let own = KNOWN.with_borrow(|known| {
+        let known = known.get(&whose);
+        known.map_or(0, |known| known.keys.len() + usize::from(known.all))
+    });
+    own + shared::missed().map_or(0, |missed| missed.count(whose))
 }
 
 /// Did the node miss something, as far as is known here?

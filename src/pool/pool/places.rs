@@ -307,9 +307,11 @@ impl Pool {
         }
     }
 
-    /// How many nodes may be left out at the same time: fewer than half, but one of two.
+    /// How many nodes may be left out at the same time: as written, or fewer than half, but one
+    /// of two.
     fn most_out(&self) -> usize {
-        (self.members.len().saturating_sub(1) / 2).max(1)
+        let usual = (self.members.len().saturating_sub(1) / 2).max(1);
+        self.policy.max_out.unwrap_or(usual)
     }
 
     /// Makes an event of each node passed over for somebody else's mark.
