@@ -88,6 +88,7 @@ impl Host {
             rules: Rules::ALL,
             turn,
             fresh,
+            epoch: 0,
             host: "web1".into(),
             random: self.throw(),
         };

@@ -136,6 +136,7 @@ impl Pool {
             rules: Rules::ALL,
             turn: None,
             fresh: false,
+            epoch: self.policy.epoch,
             host: host.into(),
             random,
         };

@@ -37,6 +37,7 @@ impl Pool {
             rules: Rules::ALL,
             turn: None,
             fresh: false,
+            epoch: self.policy.epoch,
             host: host_name(),
             random: self.throw(),
         };

@@ -42,6 +42,9 @@ pub struct Wish {
     pub turn: Option<Turn>,
     /// The key was made by ourselves just now: nothing can be stored under it.
     pub fresh: bool,
+    /// Epoch of the new list, where there are two: it counts alone once a record says that it
+    /// is committed.
+    pub epoch: u32,
     /// This host's name, for people.
     pub host: Box<str>,
     /// Random bits, for the names of memory lives.
@@ -181,6 +184,9 @@ impl Open {
         }
         self.rounds += 1;
         self.wake_at = None;
+        if self.lists.len() > 1 && view::epochs(&self.views).committed >= self.wish.epoch {
+            self.leave_old_list(out);
+        }
         if self.rounds > ROUNDS {
             return self.end(Found::Doubt, None, out);
         }
@@ -246,6 +252,18 @@ impl Open {
             };
             self.end(found, Some((stamp.version, data, !sure)), out);
         }
+    }
+
+    /// The step is over. What the nodes that went have, and say of others, nobody keeps up to
+    /// date any more.
+    fn leave_old_list(&mut self, out: &mut Vec<Send>) {
+        self.lists.truncate(1);
+        let stay = self.lists.first().map_or(0, Vec::len);
+        for (place, view) in self.views.iter_mut().enumerate().skip(stay) {
+            view.release(place, out);
+        }
+        // The new list's nodes stand first.
+        self.views.truncate(stay);
     }
 
     fn places(&self, fits: impl Fn(&Open, usize) -> bool) -> Vec<usize> {

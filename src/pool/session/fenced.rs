@@ -208,6 +208,7 @@ impl Fenced {
                 lease: milliseconds(self.terms.lease),
             }),
             fresh: self.made.as_deref() == Some(id),
+            epoch: self.pool.policy().epoch,
             host: handoff::tag(&self.host),
             random: self.throw(),
         };

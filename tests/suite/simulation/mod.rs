@@ -11,6 +11,19 @@
 //! MEMRING_SEED=4711    cargo test … simulation::rivals::who_reads_the_owner -- --nocapture    one seed, with a trace
 //! ```
 //!
+//! The long soak is the tests of `promises` and `steps`, each on its own and in blocks, from a
+//! copy of the test binary that the next build does not replace. A seed takes about 15 ms.
+//!
+//! ```text
+//! cargo test -p memring-tests --release --test suite --no-run     says where the binary is
+//! for first in $(seq 1 10000 100000); do
+//!     MEMRING_FIRST=$first MEMRING_SEEDS=10000 nice -n 19 ./suite --nocapture --exact \
+//!         simulation::promises::three_copies_lose_nothing_to_one_fault_at_a_time
+//! done
+//! ```
+//! A seed that fails is printed when it does; the sweep goes on, and the test fails at its end.
+//! A trace of one seed names each command, fault and answer with its virtual millisecond.
+//!
 //! | file | what it is |
 //! |---|---|
 //! | `random` | chance from a seed |

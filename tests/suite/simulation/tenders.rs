@@ -270,6 +270,7 @@ impl Committer {
             rules: self.shared.pool.rules,
             turn: None,
             fresh: false,
+            epoch: self.shared.files.epochs(&self.host).seen,
             host: "committer".into(),
             random: scene.random.bits(),
         };

@@ -40,6 +40,7 @@ fn begun(out: &mut Vec<Send>) -> Open {
             lease: LEASE,
         }),
         fresh: false,
+        epoch: 0,
         host: "web".into(),
         random: 5,
     };
@@ -93,4 +94,52 @@ fn a_neighbour_that_works_keeps_its_turn_beyond_what_others_believe() {
     assert!(takes_over(LEASE, None));
     assert!(!takes_over(LEASE, Some(works)));
     assert!(takes_over(LEASE, Some(stale)));
+}
+
+/// What a read does to records over an old list (b, c, d) and a new one (a, b, c), when the
+/// records say this of epochs and d still says that b missed a write.
+fn told(committed: u32) -> (Option<Found>, usize) {
+    let mut out = Vec::new();
+    let wish = Wish {
+        nodes: ["a", "b", "c", "d"].map(Box::from).to_vec(),
+        copies: 3,
+        rules: Rules::ALL,
+        turn: None,
+        fresh: false,
+        epoch: 4,
+        host: "web".into(),
+        random: 5,
+    };
+    let lists = vec![vec![0, 1, 2], vec![1, 2, 3]];
+    let mut open = Open::over(wish, lists, 0, &mut out);
+    let mut record = Record::new(3, 7).trusted();
+    (record.epoch, record.committed) = (4, committed);
+    let mut changes = 0;
+    while let Some(Send { place, commands }) = out.pop() {
+        let replies = commands.iter().map(|command| match command {
+            Command::ReadRecord if place == 3 => {
+                let mut record = record.clone();
+                record.say("b", "web", 1, super::super::Kept::No);
+                Reply::Record { record, cas: 1 }
+            }
+            Command::ReadRecord => Reply::Record {
+                record: record.clone(),
+                cas: 1,
+            },
+            Command::SetRecord { .. } => {
+                changes += 1;
+                Reply::Done { cas: 2 }
+            }
+            _ => Reply::Miss,
+        });
+        let replies = replies.collect();
+        open.heard(1, place, Ok(replies), &mut out);
+    }
+    (open.outcome().map(|opened| opened.found), changes)
+}
+
+#[test]
+fn what_a_node_says_that_left_the_pool_counts_until_the_step_is_committed() {
+    assert_eq!(told(3).1, 1);
+    assert_eq!(told(4), (Some(Found::Nothing), 0));
 }
