@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// What is received at a time, bytes.
@@ -66,6 +67,8 @@ pub(super) struct Line {
     due: Option<Instant>,
     /// Bytes of the values in `waiting` and `said`.
     held: usize,
+    /// How many of those copies each key has: far nodes have thousands on their way.
+    keys: HashMap<Rc<[u8]>, u32>,
     out: Vec<u8>,
     sent: usize,
     read: Vec<u8>,
@@ -91,6 +94,7 @@ impl Line {
             asks: VecDeque::new(),
             due: None,
             held: 0,
+            keys: HashMap::new(),
             out: Vec::new(),
             sent: 0,
             read: Vec::new(),
@@ -110,6 +114,7 @@ impl Line {
             self.due = Some(last.map_or(now, |_| now + hold));
         }
         self.held += copy.size();
+        *self.keys.entry(Rc::clone(&copy.key)).or_default() += 1;
         self.waiting.push_back(copy);
     }
 
@@ -125,8 +130,7 @@ impl Line {
 
     /// Is a copy of `key` on its way?
     pub(super) fn has(&self, key: &[u8]) -> bool {
-        let said = self.said.iter().map(|said| &said.copy);
-        said.chain(&self.waiting).any(|copy| *copy.key == *key)
+        self.keys.contains_key(key)
     }
 
     /// The socket, while there is one.
@@ -455,18 +459,29 @@ impl Line {
         let Some(said) = self.said.pop_front() else {
             return Err(Lost::Garbage("more answers than questions"));
         };
-        self.held -= said.copy.size();
+        self.over(&said.copy);
         if said.overtaken && answer.status == Status::Done {
             tell_missed(said.copy);
         }
         Ok(())
     }
 
+    /// A copy is on its way no longer.
+    fn over(&mut self, copy: &Copy) {
+        self.held -= copy.size();
+        if let Some(count) = self.keys.get_mut(&copy.key) {
+            *count -= 1;
+            if *count == 0 {
+                self.keys.remove(&copy.key);
+            }
+        }
+    }
+
     /// The server refused a command: that copy is missed. A value it did not take may still
     /// be in the stream, so the others are said on a new connection.
     fn refused(&mut self, ask: Ask) -> Result<(), Lost> {
         if let Some(said) = self.said.pop_front() {
-            self.held -= said.copy.size();
+            self.over(&said.copy);
             tell_missed(said.copy);
         }
         if ask == Ask::Look {
@@ -515,6 +530,7 @@ impl Line {
         self.shut();
         self.again = false;
         self.held = 0;
+        self.keys.clear();
         while let Some(said) = self.said.pop_front() {
             tell_missed(said.copy);
         }
