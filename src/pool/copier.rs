@@ -122,7 +122,7 @@ pub fn push(spec: &NodeSpec, copy: Copy, hold: Duration) {
         };
         let now = Instant::now();
         line.take(spec, copy, hold, now);
-        if line.is_due(now) {
+        if line.is_due(now) || line.held() > HOLD {
             line.step(now);
         }
         while line.held() > HOLD {
@@ -239,6 +239,8 @@ fn await_any(open: &[&Line], end: Option<Instant>) {
     let limit = Timespec::try_from(left.unwrap_or_default()).ok();
     // Whatever became of it, the next step looks at the sockets themselves.
     let _ = poll(&mut polled, limit.as_ref());
+    let now = Instant::now();
+    open.iter().for_each(|line| line.seen.set(now));
 }
 
 /// Keeps what a failed connection says of its node.

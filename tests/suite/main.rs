@@ -29,6 +29,7 @@ mod harness_itself;
 mod health;
 mod hostile;
 mod late_copies;
+mod late_faults;
 mod leaks;
 mod licences;
 mod lies;

@@ -5,14 +5,15 @@ use super::{Copy, What, tell_failed, tell_missed};
 use crate::config::{NodeSpec, Target};
 use crate::error::{Error, Kind};
 use crate::node::{Node, Open, connect_timeout, strerror};
-use crate::wire::copied::{self, HEADED, TOMBSTONE, VERSION_LEAST};
+use crate::wire::copied::{self, HEADED, TOMBSTONE};
 use crate::wire::fenced::{self, HEADER, Header};
-use crate::wire::meta::{self, Answer, Status};
+use crate::wire::meta::{self, Status};
 use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 const READ: usize = 16 << 10;
 /// So many copies go out, however short they have waited.
 const TOGETHER: usize = 64;
+/// After so many refusals in a row those that are left count as refused: each costs a connection.
+const REFUSALS: u32 = 8;
 /// A buffer larger than this is given back when it is empty, bytes.
 const KEEP: usize = 1 << 20;
 
@@ -36,7 +39,9 @@ enum Stage {
 struct Said {
     copy: Copy,
     at: Instant,
-    /// The node had a newer one.
+    /// It was said on a connection before this one.
+    twice: bool,
+    /// The node had a newer one, or may have had.
     overtaken: bool,
 }
 
@@ -79,6 +84,14 @@ pub(super) struct Line {
     began: Instant,
     /// A connection was lost with copies unanswered, and none was answered since.
     again: bool,
+    /// Copies that were refused since one was taken.
+    refusals: u32,
+    /// Copies at the head of `waiting` that were said before.
+    twice: usize,
+    /// When somebody was here last; was there more to send, and has the node waited for it?
+    pub(super) seen: Cell<Instant>,
+    stalled: bool,
+    moved: bool,
 }
 
 impl Line {
@@ -102,6 +115,11 @@ impl Line {
             heard: 0,
             began: Instant::now(),
             again: false,
+            refusals: 0,
+            twice: 0,
+            seen: Cell::new(Instant::now()),
+            stalled: false,
+            moved: false,
         }
     }
 
@@ -173,7 +191,7 @@ impl Line {
             return;
         }
         loop {
-            let before = (self.stage, self.waiting.len(), self.said.len());
+            let before = self.state();
             match self.stage {
                 Stage::Closed => {
                     if self.waiting.is_empty() {
@@ -200,10 +218,16 @@ impl Line {
                 }
                 Stage::Open => self.talk(now),
             }
-            if self.is_idle() || before == (self.stage, self.waiting.len(), self.said.len()) {
+            if self.is_idle() || before == self.state() {
                 return;
             }
         }
+    }
+
+    /// Who finds it as it was has to wait. A version that was heard lets the first copies be said.
+    fn state(&self) -> (Stage, [usize; 3]) {
+        let (waiting, said) = (self.waiting.len(), self.said.len());
+        (self.stage, [waiting, said, self.asks.len()])
     }
 
     fn opened(&mut self, opened: Result<Open, Error>) {
@@ -223,6 +247,8 @@ impl Line {
 
     /// A socket's turn: say, send, hear.
     fn talk(&mut self, now: Instant) {
+        let away = now.saturating_duration_since(self.seen.get());
+        (self.stalled, self.moved) = (self.sent < self.out.len(), false);
         if self.said.is_empty() && self.asks.is_empty() {
             // Idle until now; the server may have closed it meanwhile.
             if !self.node.is_open(now) {
@@ -237,12 +263,22 @@ impl Line {
                 self.said.push_back(Said {
                     copy,
                     at: now,
+                    twice: self.twice > 0,
                     overtaken: false,
                 });
+                self.twice = self.twice.saturating_sub(1);
             }
         }
-        match self.exchange() {
+        let exchanged = self.exchange();
+        self.seen.set(now);
+        match exchanged {
             Ok(()) => {
+                if self.moved {
+                    // It waited for a process that was elsewhere: that time is not its own.
+                    for said in &mut self.said {
+                        said.at = (said.at + away).min(now);
+                    }
+                }
                 if self.asks.is_empty() {
                     self.node.finish(now);
                     self.rest();
@@ -272,11 +308,8 @@ impl Line {
         let Some(fd) = self.node.fd() else {
             return true;
         };
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        poll(&mut [PollFd::new(fd, PollFlags::OUT)], Some(&at_once)).is_ok_and(|ready| ready > 0)
+        let at_once = Some(&Timespec::default());
+        poll(&mut [PollFd::new(fd, PollFlags::OUT)], at_once).is_ok_and(|ready| ready > 0)
     }
 
     /// Appends a copy's commands.
@@ -344,7 +377,15 @@ impl Line {
                 return Err(Lost::Cut("Connection closed".to_owned()));
             };
             match send(fd, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    self.moved |= self.stalled;
+                    if self.sent > KEEP {
+                        // Where the node is always a little behind, it would grow and grow.
+                        self.out.drain(..self.sent);
+                        self.sent = 0;
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(Lost::Cut(strerror(errno))),
@@ -381,6 +422,7 @@ impl Line {
             if count < READ {
                 return Ok(any);
             }
+            self.moved = true;
         }
     }
 
@@ -434,11 +476,15 @@ impl Line {
             };
             let before = self.versions.replace(takes);
             // What was said in the other way is refused, or has no version where one is looked for.
-            let wrong = before.is_some_and(|before| before != takes) && !self.said.is_empty();
-            return if wrong { Err(Lost::Stranger) } else { Ok(()) };
+            if before.is_some_and(|before| before != takes) && !self.said.is_empty() {
+                // Behind one address may be servers of both: the next one is asked first.
+                self.versions = None;
+                return Err(Lost::Stranger);
+            }
+            return Ok(());
         }
         let Reply::Meta(answer) = reply else {
-            return self.refused(ask);
+            return self.refused();
         };
         // memcached leaves the opaque out of a plain miss (EN).
         let own = answer
@@ -448,17 +494,20 @@ impl Line {
         if !own {
             return Err(Lost::Garbage("the answer to another question"));
         }
-        self.again = false;
         if ask == Ask::Look {
             if let Some(said) = self.said.front_mut() {
+                let found = copied::version_of(answer, read);
+                // Where it is already, nobody knows what it went over the first time.
                 said.overtaken = matches!(said.copy.what, What::Put { version, .. }
-                    if version < version_of(answer, read));
+                    if version < found || version == found && said.twice);
             }
             return Ok(());
         }
         let Some(said) = self.said.pop_front() else {
             return Err(Lost::Garbage("more answers than questions"));
         };
+        // A look is no answer: who closes at each store would be asked for ever.
+        (self.again, self.refusals) = (false, 0);
         self.over(&said.copy);
         if said.overtaken && answer.status == Status::Done {
             tell_missed(said.copy);
@@ -479,13 +528,14 @@ impl Line {
 
     /// The server refused a command: that copy is missed. A value it did not take may still
     /// be in the stream, so the others are said on a new connection.
-    fn refused(&mut self, ask: Ask) -> Result<(), Lost> {
+    fn refused(&mut self) -> Result<(), Lost> {
         if let Some(said) = self.said.pop_front() {
             self.over(&said.copy);
             tell_missed(said.copy);
         }
-        if ask == Ask::Look {
-            self.asks.pop_front();
+        self.refusals += 1;
+        if self.refusals >= REFUSALS {
+            self.give_up();
         }
         Err(Lost::Stranger)
     }
@@ -493,6 +543,7 @@ impl Line {
     /// Closes the connection and says everything unanswered on a new one.
     fn say_anew(&mut self) {
         self.shut();
+        self.twice += self.said.len();
         while let Some(said) = self.said.pop_back() {
             self.waiting.push_front(said.copy);
         }
@@ -529,14 +580,11 @@ impl Line {
     pub(super) fn give_up(&mut self) {
         self.shut();
         self.again = false;
+        (self.refusals, self.twice) = (0, 0);
         self.held = 0;
         self.keys.clear();
-        while let Some(said) = self.said.pop_front() {
-            tell_missed(said.copy);
-        }
-        while let Some(copy) = self.waiting.pop_front() {
-            tell_missed(copy);
-        }
+        let said = self.said.drain(..).map(|said| said.copy);
+        said.chain(self.waiting.drain(..)).for_each(tell_missed);
     }
 }
 
@@ -549,15 +597,4 @@ enum Lost {
     Stranger,
     /// What came answers nothing that was asked.
     Garbage(&'static str),
-}
-
-/// Which write an item is of that a look showed; 0 for none and for another client's.
-fn version_of(answer: Answer, read: &[u8]) -> u64 {
-    match answer.status {
-        Status::Value | Status::Done if answer.flags & HEADED != 0 => {
-            Header::split(answer.data.of(read)).map_or(0, |(header, _)| header.version)
-        }
-        Status::Value | Status::Done if answer.cas >= VERSION_LEAST => answer.cas,
-        _ => 0,
-    }
 }

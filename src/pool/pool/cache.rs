@@ -304,6 +304,7 @@ impl Pool {
             let looks = seen.iter().step_by(2);
             let puts: Vec<(usize, Answer)> = seen.iter().skip(1).step_by(2).copied().collect();
             let was_there = looks
+                .clone()
                 .map(|(_, answer)| answer)
                 .any(|answer| matches!(answer, Answer::Found(copy) if !copy.gone));
             let lost = silent(&puts);
@@ -328,6 +329,10 @@ impl Pool {
                     member: *member,
                     what: What::Put(tombstone.clone()),
                 }));
+            }
+            if was_there && plan.away.is_empty() && !plan.plain {
+                let bare = looks.filter(|(_, answer)| *answer == Answer::Miss);
+                late.extend(bare.map(|(member, _)| self.remembered(entry, *member)));
             }
             call.settle_anew(entry, outcome);
             if !plan.later.is_empty() && matches!(outcome, Outcome::Done | Outcome::NotFound) {
@@ -366,9 +371,39 @@ impl Pool {
                 call.settle_anew(line.entry, Outcome::Done);
             }
         }
+        let mut bare = Vec::new();
+        for (entry, plan, _) in followed
+            .iter()
+            .filter(|(_, _, was)| *was == Outcome::NotFound)
+        {
+            if call.outcome(*entry) == Outcome::Done {
+                let first = plan.live.iter();
+                bare.extend(first.map(|member| self.remembered(*entry, *member)));
+            }
+        }
+        if !bare.is_empty() {
+            let answers = self.round(call, &bare, now);
+            for (line, _) in bare.iter().zip(answers).filter(|(_, a)| *a == Answer::Lost) {
+                self.miss(call, line.entry, &[line.member]);
+            }
+        }
         for (entry, plan, _) in followed {
             let tombstone = self.tombstone(!plan.away.is_empty());
             self.follow(call, entry, &plan, &tombstone);
+        }
+    }
+
+    /// The line that leaves a remembered delete where nothing was: who has read it on another
+    /// node might add it here again.
+    fn remembered(&mut self, entry: usize, member: usize) -> Line {
+        let put = Put {
+            over: Over::Anything,
+            ..self.tombstone(false)
+        };
+        Line {
+            entry,
+            member,
+            what: What::Put(put),
         }
     }
 

@@ -12,8 +12,8 @@
 //! What servers did when tried (1.6.18 and 1.6.38): `flush_all` takes items with a version of
 //! ours, too; `T-1` is gone at once; `mg … T` and `ms … MR` leave an absent item absent.
 
-use super::fenced::LIFE_MAX;
-use super::meta::token;
+use super::fenced::{Header, LIFE_MAX};
+use super::meta::{Answer, Status, token};
 
 /// The flag bit of a remembered delete, as in copied sessions.
 pub const TOMBSTONE: u32 = 1 << 12;
@@ -34,6 +34,17 @@ pub fn takes_versions(text: &[u8]) -> bool {
         .map(|part| std::str::from_utf8(part).ok()?.parse::<u32>().ok())
         .map(Option::unwrap_or_default);
     [(); 3].map(|()| numbers.next().unwrap_or_default()) >= VERSIONS_SINCE
+}
+
+/// Which write an item is of that a look showed in `read`; 0 for none and for another client's.
+pub fn version_of(answer: Answer, read: &[u8]) -> u64 {
+    match answer.status {
+        Status::Value | Status::Done if answer.flags & HEADED != 0 => {
+            Header::split(answer.data.of(read)).map_or(0, |(header, _)| header.version)
+        }
+        Status::Value | Status::Done if answer.cas >= VERSION_LEAST => answer.cas,
+        _ => 0,
+    }
 }
 
 /// Over what a value is stored.
