@@ -145,3 +145,33 @@ fn a_pool_that_tend_was_not_asked_to_look_after_is_probed_by_its_workers() {
         nodes[0].stat("curr_items") > 0
     }));
 }
+
+#[test]
+fn a_worker_that_reads_all_the_while_is_shown_nothing_old_by_a_node_that_is_back() {
+    let nodes: Vec<Memcached> = (0..2).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("all-the-while");
+    let host = Host::new(&config(&directory, &nodes, "async"));
+    let fill = |value: &str| {
+        format!("for ($i = 0; $i < 500; $i++) @$m->set(\"k$i\", '{value}'); echo 'all';")
+    };
+    assert_eq!(host.run(&fill("old")), "all");
+    nodes[0].freeze();
+    assert_eq!(host.run(&fill("new")), "all");
+    let (ready, port) = (directory.path().join("ready"), nodes[0].port());
+    let read = format!(
+        "$old = 0; $end = microtime(true) + 20; $more = 3; touch('{}');
+        while ($more > 0 && microtime(true) < $end) {{
+            $more -= $m->getServerStatus('127.0.0.1', {port}) ? 1 : 0;
+            for ($i = 0; $i < 500; $i++) $old += @$m->get(\"k$i\") === 'old';
+        }}
+        echo $old, ' ', $more;",
+        ready.display()
+    );
+    let seen = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| host.run(&read));
+        assert!(wait_until(SOON, || ready.exists()));
+        nodes[0].resume();
+        reader.join().unwrap()
+    });
+    assert_eq!(seen, "0 0");
+}

@@ -18,12 +18,13 @@ use super::rings::Plan;
 use super::round::{Answer, Line, What};
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
+use crate::fanout;
 use crate::item::KeyRule;
-use crate::shared::{self, Miss};
+use crate::shared::{self, Miss, Missed};
 use crate::wire::{Expect, classic};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Keys kept for one node of one pool by a process that shares no memory.
 const KEYS: usize = 65_536;
@@ -32,6 +33,8 @@ const AT_ONCE: usize = 500;
 /// How often a process looks for what others of its host keep, milliseconds: the look goes
 /// through all places.
 const LOOK: u64 = 20;
+/// How often a list of them is asked for, half a millisecond apart: longer than a lock lives.
+const LISTS: u32 = 5000;
 /// Kept in place of a key by who missed everything. No key of the wire has a zero byte.
 const ALL: &[u8] = b"\0all";
 
@@ -129,9 +132,7 @@ impl Pool {
         self.catch_up_with(call, member);
         let known = KNOWN.with_borrow_mut(|known| known.remove(&whose).unwrap_or_default());
         let region = shared::missed();
-        let kept: Vec<Miss> = region
-            .and_then(|missed| missed.keys(whose, KEYS, shared::now()))
-            .unwrap_or_default();
+        let kept: Vec<Miss> = region.map_or_else(Vec::new, |missed| all_of(missed, whose));
         if known.all || kept.iter().any(|miss| miss.key == ALL) {
             call.reset(Verb::Delete);
             let emptied = self.exchange(member, call, |out, asks| {
@@ -223,6 +224,18 @@ impl Pool {
     }
 }
 
+/// All keys that the host keeps for `whose`. Others may be at them just then; without them the
+/// node would show what it missed.
+fn all_of(missed: &Missed, whose: u64) -> Vec<Miss> {
+    for _ in 0..LISTS {
+        if let Some(keys) = missed.keys(whose, KEYS, shared::now()) {
+            return keys;
+        }
+        fanout::pause(Duration::from_micros(500));
+    }
+    Vec::new()
+}
+
 /// Keeps a key for `whose`, a pool's node ([`Pool::whose`]).
 pub(super) fn keep(whose: u64, key: &[u8]) {
     let shared = shared::missed().is_some_and(|missed| missed.keep(whose, key, shared::now()));
@@ -263,6 +276,8 @@ fn owes(whose: u64) -> bool {
         if due {
             known.looked = now;
         }
-        due && shared::missed().is_some_and(|missed| missed.count(whose) > 0)
+        // Kept in mind: the node may be back before the next look.
+        known.shared = due && shared::missed().is_some_and(|missed| missed.count(whose) > 0);
+        known.shared
     })
 }
