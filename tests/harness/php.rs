@@ -155,6 +155,11 @@ impl Php {
         arguments
     }
 
+    /// The environment it adds; php-fpm takes the same.
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     fn spawn(&self, arguments: &[&OsStr], directory: Option<TempDir>) -> Running {
         let mut command = Command::new(binary());
         command.args(self.arguments()).args(arguments);

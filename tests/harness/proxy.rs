@@ -38,6 +38,10 @@ pub enum Fault {
     Before(&'static [u8]),
     /// Values announced this much longer (or shorter) than they are.
     Length(i64),
+    /// Replies that name another key: one byte of each echoed key is changed.
+    OtherKey,
+    /// The connection's reply before, whole, in place of each piece: an answer to somebody else's question.
+    Previous,
     /// Accept connections and close them at once.
     Refuse,
 }
@@ -315,6 +319,7 @@ fn forward_replies(
 ) {
     let mut buffer = vec![0; 65536];
     let (mut sent, mut epoch) = (0, 0);
+    let mut before: Vec<u8> = Vec::new();
     while let Ok(n) = server.read(&mut buffer) {
         if n == 0 {
             break;
@@ -352,6 +357,8 @@ fn forward_replies(
             Fault::Garbage => client.write_all(b"\x00\xffnothing a client knows\r\n"),
             Fault::Before(bytes) => client.write_all(&[bytes, piece].concat()),
             Fault::Length(more) => client.write_all(&announced(piece, more)),
+            Fault::OtherKey => client.write_all(&misnamed(piece)),
+            Fault::Previous => client.write_all(&before),
             Fault::CloseAfter(limit) | Fault::ResetAfter(limit) => {
                 let rest = limit.saturating_sub(sent).min(n);
                 let written = client.write_all(&piece[..rest]);
@@ -370,6 +377,8 @@ fn forward_replies(
         if written.is_err() {
             break;
         }
+        before.clear();
+        before.extend_from_slice(&buffer[..n]);
     }
     let _ = client.shutdown(Shutdown::Both);
 }
@@ -393,6 +402,33 @@ fn announced(piece: &[u8], more: i64) -> Vec<u8> {
                 out.extend_from_slice(b"\r\n");
             }
             None => out.extend_from_slice(line),
+        }
+    }
+    out
+}
+
+/// The same bytes with another last letter in each key a `VALUE` line or a meta command's answer echoes.
+fn misnamed(piece: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(piece.len());
+    for line in piece.split_inclusive(|byte| *byte == b'\n') {
+        let text = String::from_utf8_lossy(line);
+        let mut words: Vec<String> = text.trim_end().split(' ').map(str::to_string).collect();
+        let answer = matches!(words[0].as_str(), "VA" | "HD" | "EN" | "NF" | "NS" | "EX");
+        let value = words[0] == "VALUE";
+        let mut changed = false;
+        for (place, word) in words.iter_mut().enumerate().skip(1) {
+            let echoed = answer && word.len() > 1 && word.starts_with('k');
+            if echoed || (value && place == 1) {
+                let last = word.pop();
+                word.push(if last == Some('1') { '2' } else { '1' });
+                changed = true;
+            }
+        }
+        if changed {
+            out.extend_from_slice(words.join(" ").as_bytes());
+            out.extend_from_slice(b"\r\n");
+        } else {
+            out.extend_from_slice(line);
         }
     }
     out

@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -33,8 +34,14 @@ impl PhpFpm {
         PhpFpm::with(&Php::new(), workers, pool)
     }
 
-    /// The same with the extensions and ini lines of `php`.
+    /// The same with the extensions, ini lines and environment of `php`.
     pub fn with(php: &Php, workers: usize, pool: &str) -> PhpFpm {
+        PhpFpm::of(php, workers, pool, None)
+    }
+
+    /// The same run by another user, named by its number, where this process may do that (root may).
+    pub fn of(php: &Php, workers: usize, pool: &str, user: Option<u32>) -> PhpFpm {
+        let user = user.filter(|_| is_root());
         let binary = program(&[
             "php-fpm",
             "php-fpm8.2",
@@ -53,16 +60,22 @@ impl PhpFpm {
                  pm.max_children = {workers}\ncatch_workers_output = yes\nclear_env = no\n{pool}\n{user}",
                 log = log.display(),
                 // As root each pool must name its user; it stays root, so that it can read what the test wrote.
-                user = if is_root() { "user = root\ngroup = root\n" } else { "" },
+                user = if is_root() && user.is_none() { "user = root\ngroup = root\n" } else { "" },
             ),
         );
         let mut command = Command::new(binary);
+        if let Some(user) = user {
+            std::os::unix::fs::chown(directory.path(), Some(user), Some(user))
+                .expect("give the directory to its user");
+            command.uid(user).gid(user);
+        }
         command
+            .envs(php.environment().iter().map(|(name, value)| (name, value)))
             .args(php.arguments())
             .arg("-F")
             .arg("-y")
             .arg(configuration);
-        if is_root() {
+        if is_root() && user.is_none() {
             command.arg("-R");
         }
         command

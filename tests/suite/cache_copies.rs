@@ -2,14 +2,14 @@
 
 use crate::copies::pools;
 use crate::pool::{Bench, contract};
-use harness::proxy::Fault;
-use harness::{Memcached, Proxy, wait_until};
+use harness::{Fault, Memcached, Proxy, wait_until};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{Mode, NodeSpec, Placement, Policy};
 use memring_pool::item::KeyRule;
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
 use memring_pool::wire::Store;
+use std::sync::Barrier;
 use std::time::Duration;
 
 /// A pool of mode sync over these ports.
@@ -343,6 +343,66 @@ fn a_deleted_value_is_not_added_back_by_a_read_that_was_slow() {
         );
         assert_eq!(bench.store(Store::Add, &key, b"again", 0), Outcome::Done);
         assert_eq!(bench.get(&key), text("again"));
+    }
+}
+
+#[test]
+fn a_deleted_value_is_not_added_back_where_it_was_missing_either() {
+    for nodes in pools() {
+        let mut bench = synced("missing", &ports(&nodes[..2]));
+        let key = owned(&mut bench, 0, 1).remove(0);
+        bench.store(Store::Set, &key, b"value", 0);
+        nodes[0].raw(format!("delete {key}\r\n"), "DELETED\r\n");
+        assert_eq!(delete(&mut bench, &key), Outcome::Done);
+        // What a read does that began before the delete.
+        let late = nodes[0].raw(format!("add {key} 0 0 5\r\nvalue\r\n"), "STORED\r\n");
+        assert_eq!(late, b"NOT_STORED\r\n");
+        assert_eq!(bench.get(&key), None);
+    }
+}
+
+/// One host hands over a key that another one deletes at this moment.
+#[test]
+fn a_missed_value_that_is_deleted_while_it_is_handed_over_stays_deleted() {
+    for mut nodes in pools() {
+        let proxies: Vec<Proxy> = nodes[..2].iter().map(|n| Proxy::start(n.port())).collect();
+        let fronts: Vec<u16> = proxies.iter().map(Proxy::port).collect();
+        let mut bench = synced("handed", &fronts);
+        let key = owned(&mut bench, 0, 1).remove(0);
+        bench.store(Store::Set, &key, b"older", 0);
+        nodes[1].freeze();
+        assert_eq!(bench.store(Store::Set, &key, b"newer", 0), Outcome::Done);
+        nodes[1].resume();
+        let looked = format!("mg {key} ");
+        let ready = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let (ready, other) = (&ready, &proxies[0]);
+            let (fronts, looked, key) = (&fronts, &looked, &key);
+            // What a process missed is its own knowledge here.
+            scope.spawn(move || {
+                let mut bench = synced("handed", fronts);
+                bench.store(Store::Set, "warm", b"v", 0);
+                other.clear();
+                other.fault(Fault::Delay(Duration::from_millis(150)));
+                ready.wait();
+                let asked = || String::from_utf8_lossy(&other.requests()).contains(looked);
+                assert!(wait_until(Duration::from_secs(10), asked));
+                assert_eq!(delete(&mut bench, key), Outcome::Done);
+            });
+            ready.wait();
+            assert!(wait_until(Duration::from_secs(10), || {
+                bench.get(key);
+                bench.pool.counts().handed_over > 0
+            }));
+        });
+        proxies[0].fault(Fault::None);
+        assert_eq!(bench.get(&key), None);
+        nodes[0].kill();
+        assert_eq!(
+            bench.get(&key),
+            None,
+            "the copy does not know of the delete"
+        );
     }
 }
 

@@ -7,6 +7,7 @@
 //!   set       all live copies at once; in mode async the      one trip
 //!             first, and the others follow the answer (`later`)
 //!   delete    the same: look, and leave a tombstone           one trip
+//!             where only some had it: on the others, too      one more
 //!   others    see `change`
 //! ```
 //!
@@ -158,7 +159,7 @@ impl Pool {
             };
             call.settle_anew(entry, outcome);
         }
-        self.repair(call, repairs, now);
+        self.repair(call, &repairs, now);
     }
 
     /// The lines that give every node of `seen` that has less than `copy` the same.
@@ -197,15 +198,21 @@ impl Pool {
     }
 
     /// Says repairs. Whoever changed the item meanwhile was right.
-    pub(super) fn repair(&mut self, call: &mut Call, repairs: Vec<Line>, now: Instant) {
+    pub(super) fn repair(
+        &mut self,
+        call: &mut Call,
+        repairs: &[Line],
+        now: Instant,
+    ) -> Vec<Answer> {
         if repairs.is_empty() {
-            return;
+            return Vec::new();
         }
-        let stored = self.round(call, &repairs, now);
-        let stored = stored.iter().filter(|answer| **answer == Answer::Done);
+        let answers = self.round(call, repairs, now);
+        let stored = answers.iter().filter(|answer| **answer == Answer::Done);
         let stored = stored.count() as u64;
         self.counts.repairs += stored;
         shared::count_many(Counter::Repairs, stored);
+        answers
     }
 
     /// set(): to all live copies, whatever they have; those that are told later follow.
@@ -278,7 +285,7 @@ impl Pool {
         let mut lines = Vec::with_capacity(open.len() * 2 * COPIES);
         for (entry, plan) in &open {
             let what = match plan.plain {
-                true => What::Remove,
+                true => What::Remove(None),
                 false => What::Put(self.tombstone(!plan.away.is_empty())),
             };
             for member in &plan.live {
@@ -320,13 +327,20 @@ impl Pool {
             } else {
                 Outcome::NotFound
             };
-            if !lost.is_empty() && plan.away.is_empty() && !plan.plain {
-                // It may come back with the value: the others must remember for longer.
-                let tombstone = self.tombstone(true);
-                let rest = plan.live.iter().filter(|member| !lost.contains(member));
-                late.extend(rest.map(|member| Line {
+            if plan.away.is_empty() && !plan.plain {
+                let mut tombstone = self.tombstone(!lost.is_empty());
+                let mut rest = plan.live.clone();
+                if lost.is_empty() {
+                    // Who had nothing may be about to get it from another copy.
+                    rest.retain(|member| was_there && puts.contains(&(*member, Answer::NotStored)));
+                    tombstone.over = Over::Anything;
+                } else {
+                    // It may come back with the value: the others must remember for longer.
+                    rest.retain(|member| !lost.contains(member));
+                }
+                late.extend(rest.into_iter().map(|member| Line {
                     entry,
-                    member: *member,
+                    member,
                     what: What::Put(tombstone.clone()),
                 }));
             }

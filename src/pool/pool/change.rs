@@ -76,7 +76,7 @@ impl Pool {
         for turn in 0..TURNS {
             let ways = self.look_all(call, &open, now);
             let decided = self.decide_all(call, verb, ways);
-            self.repair(call, decided.repairs, now);
+            self.repair(call, &decided.repairs, now);
             self.touch_all(call, &decided.touched, now);
             open = self.store_all(call, verb, decided.chosen, now);
             if open.is_empty() {

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!   write   a copy is away, or did not answer   ─► its key is kept for that node
-//!   later   the node may be asked again         ─► the first thing it is told is to drop the
-//!                                                  keys it missed, in one pipeline; then they
-//!                                                  are looked for on the others and added
+//!   later   the node may be asked again         ─► before anything else the keys it missed are
+//!                                                  looked for, there and on the others; it is
+//!                                                  given what is newer, and gives up what
+//!                                                  nobody else has
 //! ```
 //!
 //! So a node that hung and comes back with what it had shows nothing that was changed
-//! meanwhile. Dropping comes first and needs no look: whatever it has of such a key is older,
-//! or on another node, too. A node that missed a flush, or more keys than can be kept, is
-//! emptied.
+//! meanwhile. Many do this at the same time, and some write: so it is given a key over nothing
+//! but what was seen there (cas value), and who comes second looks again. A node that missed a
+//! flush, or more keys than can be kept, is emptied.
 
 use super::Pool;
 use super::cache::{by_entry, look, newest};
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 const KEYS: usize = 65_536;
 /// Keys of one exchange when they are handed over.
 const AT_ONCE: usize = 500;
+/// How often keys are looked at again that changed meanwhile.
+const AGAIN: usize = 4;
 /// How often a process looks for what others of its host keep, milliseconds: the look goes
 /// through all places.
 const LOOK: u64 = 20;
@@ -152,7 +155,7 @@ impl Pool {
         }
         for some in kept.chunks(AT_ONCE) {
             let keys: Vec<&[u8]> = some.iter().map(|miss| miss.key.as_slice()).collect();
-            if !self.drop_keys(member, &keys, call, now) {
+            if !self.mend_keys(member, &keys, call, now) {
                 break;
             }
             if let Some(region) = region {
@@ -163,7 +166,7 @@ impl Pool {
         let own: Vec<&[u8]> = known.keys.iter().map(AsRef::as_ref).collect();
         let mut done = 0;
         for some in own.chunks(AT_ONCE) {
-            if !self.drop_keys(member, some, call, now) {
+            if !self.mend_keys(member, some, call, now) {
                 break;
             }
             done += some.len();
@@ -172,46 +175,62 @@ impl Pool {
         rest.iter().for_each(|key| self.keep(member, key));
     }
 
-    /// Drops these keys on a node and adds what the others have of them; false when it
-    /// does not answer.
-    fn drop_keys(&mut self, member: usize, keys: &[&[u8]], call: &mut Call, now: Instant) -> bool {
+    /// Gives a node what the others have of these keys, in place of what it has; false when
+    /// that could not be done.
+    fn mend_keys(&mut self, member: usize, keys: &[&[u8]], call: &mut Call, now: Instant) -> bool {
         call.reset(Verb::Delete);
         let rule = KeyRule::default();
         for key in keys {
             // A key of the wire is never empty.
             let _ = call.push(&rule, key);
         }
-        let all = || 0..call.entries.len();
-        let drops: Vec<Line> = all()
-            .map(|entry| Line {
-                entry,
-                member,
-                what: What::Remove,
-            })
-            .collect();
-        let mut looks = Vec::new();
-        for entry in all() {
-            let plan = self.plan(call, entry, now);
-            let others = plan.usable().filter(|node| *node != member);
-            looks.extend(others.map(|node| look(entry, node, true)));
-        }
-        let dropped = self.round(call, &drops, now);
-        if dropped.contains(&Answer::Lost) {
-            return false;
-        }
-        let answers = self.round(call, &looks, now);
-        let mut repairs = Vec::new();
-        for (entry, seen) in by_entry(&looks, &answers, call.entries.len())
-            .iter()
-            .enumerate()
-        {
-            if let Some((_, copy)) = newest(seen) {
-                repairs.extend(self.repairs(call, entry, &[(member, Answer::Miss)], copy));
+        let mut open: Vec<usize> = (0..call.entries.len()).collect();
+        for _ in 0..AGAIN {
+            let mut looks = Vec::new();
+            for entry in &open {
+                let plan = self.plan(call, *entry, now);
+                let others = plan.usable().filter(|node| *node != member);
+                looks.push(look(*entry, member, true));
+                looks.extend(others.map(|node| look(*entry, node, true)));
+            }
+            let answers = self.round(call, &looks, now);
+            let mut lines = Vec::new();
+            for (entry, mut seen) in by_entry(&looks, &answers, call.entries.len())
+                .into_iter()
+                .enumerate()
+                .filter(|(_, seen)| !seen.is_empty())
+            {
+                // Its own look stands first.
+                let own = seen.remove(0);
+                if own.1 == Answer::Lost {
+                    return false;
+                }
+                match (newest(&seen), own.1) {
+                    (Some((_, copy)), _) => lines.extend(self.repairs(call, entry, &[own], copy)),
+                    (None, Answer::Found(copy)) => lines.push(Line {
+                        entry,
+                        member,
+                        what: What::Remove(Some(copy.cas)),
+                    }),
+                    _ => {}
+                }
+            }
+            let answers = self.repair(call, &lines, now);
+            if answers.contains(&Answer::Lost) {
+                return false;
+            }
+            let done = |answer: &Answer| matches!(answer, Answer::Done | Answer::Refused);
+            open = lines
+                .iter()
+                .zip(answers)
+                .filter_map(|(line, answer)| (!done(&answer)).then_some(line.entry))
+                .collect();
+            if open.is_empty() {
+                self.counts.handed_over += keys.len() as u64;
+                return true;
             }
         }
-        self.repair(call, repairs, now);
-        self.counts.handed_over += keys.len() as u64;
-        true
+        false
     }
 
     /// Pool and node as one word: what the processes of a host agree on.

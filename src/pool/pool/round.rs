@@ -45,8 +45,8 @@ pub(super) enum What {
     Put(Put),
     /// Set a new end.
     Touch(Life),
-    /// Take it away, whatever it is.
-    Remove,
+    /// Take it away: whatever it is, or the item with this cas value.
+    Remove(Option<u64>),
 }
 
 /// A store of one copy.
@@ -242,7 +242,7 @@ impl Pool {
         if at == 0 {
             lane.repeatable = true;
         }
-        lane.repeatable &= !matches!(line.what, What::Put(_) | What::Remove);
+        lane.repeatable &= !matches!(line.what, What::Put(_) | What::Remove(_));
         let opaque = at as u64;
         match &line.what {
             // Without versions in the cas value they stand before the value.
@@ -250,7 +250,7 @@ impl Pool {
                 fenced::read(&mut lane.out, key, *value || !versions, None, opaque);
             }
             What::Touch(life) => copied::touch(&mut lane.out, key, *life, opaque),
-            What::Remove => copied::remove(&mut lane.out, key, None, opaque),
+            What::Remove(cas) => copied::remove(&mut lane.out, key, *cas, opaque),
             What::Put(put) => {
                 let headed = !versions && put.version != Version(0);
                 let tombstone = matches!(put.value, Value::Tombstone);

@@ -1,11 +1,14 @@
 //! Where the visits take place: nodes, a proxy before each where a fault needs one, and web hosts, each a php-fpm
 //! with `memring tend` beside it and a state directory of its own.
 
+use super::state::{Place, State};
 use super::visits::{Sessions, Tally};
 use crate::companion;
 use harness::process::Process;
 use harness::{Memcached, Php, PhpFpm, Proxy, TempDir, wait_until};
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Pages at a time, on all hosts together.
@@ -82,8 +85,13 @@ pub(super) struct Plan {
     pub(super) sessions: usize,
     /// Environment of each host's PHP.
     pub(super) environment: Vec<Vec<(String, String)>>,
-    /// A state directory in which no file can be made.
-    pub(super) no_state: bool,
+    pub(super) state: State,
+    /// Whether hosts find the nodes in a pool file (`pool:sessions`); the list of the first `Plan::nodes` of them.
+    pub(super) file: bool,
+    /// Nodes that run and are in no list yet.
+    pub(super) spare: usize,
+    /// Values of a cache in mode sync are visited in place of sessions.
+    pub(super) cache: bool,
 }
 
 impl Plan {
@@ -100,7 +108,10 @@ impl Plan {
             pad: 100,
             sessions: sessions(),
             environment: Vec::new(),
-            no_state: false,
+            state: State::Directory,
+            file: false,
+            spare: 0,
+            cache: false,
         }
     }
 
@@ -114,13 +125,13 @@ impl Plan {
 
     /// Visits every session while `script` runs, looks at all of them at the end, and tells what came out.
     pub(super) fn play(self, script: impl FnOnce(&mut Scene<'_>)) -> Tally {
-        let mut nodes: Vec<Memcached> = (0..self.nodes)
+        let mut nodes: Vec<Memcached> = (0..self.nodes + self.spare)
             .map(|place| self.servers.start(place, self.extra))
             .collect();
         let hosts: Vec<Web> = (0..self.hosts)
-            .map(|host| Web::start(&self, host, &nodes))
+            .map(|host| Web::start(&self, host, &nodes[..self.nodes]))
             .collect();
-        let sessions = Sessions::new(self.sessions, self.pad);
+        let sessions = Sessions::new(self.sessions, self.pad, self.cache);
         let tally = std::thread::scope(|scope| {
             // A script that fails must end the visits, too, or the scope waits for ever.
             let guard = Ends(&sessions);
@@ -201,6 +212,11 @@ impl Scene<'_> {
         self.sessions.mended(begin.elapsed());
     }
 
+    /// From now on nodes show what they have again that were away.
+    pub(super) fn returned(&self) {
+        self.sessions.returned();
+    }
+
     /// The proxies before node `place`, one of each host.
     pub(super) fn proxies(&self, place: usize) -> impl Iterator<Item = &Proxy> {
         self.hosts.iter().map(move |host| &host.proxies[place])
@@ -211,8 +227,12 @@ impl Scene<'_> {
 pub(super) struct Web {
     fpm: PhpFpm,
     pub(super) proxies: Vec<Proxy>,
-    list: String,
+    /// What tells a companion the pool: `--list LIST` or `--config FILE`.
+    pool: [String; 2],
     tend: Option<Process>,
+    pub(super) state: Place,
+    /// Where a cache's nodes may have missed keys, for a companion: `--state-dir DIR`.
+    shared: Vec<String>,
     directory: TempDir,
 }
 
@@ -226,51 +246,76 @@ impl Web {
             .collect();
         let port = |place: usize| proxies.get(place).map_or(nodes[place].port(), Proxy::port);
         // The ports differ from host to host, the nodes' names do not.
-        let list: Vec<String> = (0..nodes.len())
-            .map(|place| format!("tcp://127.0.0.1:{}?id=node{place}", port(place)))
+        let names: Vec<String> = (0..nodes.len())
+            .map(|place| node_name(port(place), &format!("node{place}"), 1))
             .collect();
-        let list = list.join(", ");
-        let state = if plan.no_state {
-            directory.file("full", "a file, where a directory should be")
+        let (save_path, pool) = if plan.file || plan.cache {
+            let file = match plan.cache {
+                true => format!("[pool.cache]\nnodes = {names:?}\nmode = \"sync\"\n"),
+                false => pool_file(&names, ""),
+            };
+            let path = directory.file("memring.toml", file);
+            let path = path.display().to_string();
+            ("pool:sessions".to_string(), ["--config".to_string(), path])
         } else {
-            directory.path().to_path_buf()
+            let list: Vec<String> = names.iter().map(|name| format!("tcp://{name}")).collect();
+            (list.join(", "), ["--list".to_string(), list.join(", ")])
         };
+        let state = plan.state.make(&directory);
         let mut php = match plan.handler {
-            Handler::Memring => Php::bare()
-                .extension(harness::php::extension())
-                .ini("memring.state_dir", state.display())
-                .ini("session.save_handler", "memring")
-                .ini("session.save_path", &list),
+            Handler::Memring => {
+                let mut php = Php::bare()
+                    .extension(readable(harness::php::extension(), &state, &directory))
+                    .ini("memring.state_dir", state.path.display())
+                    .ini("session.save_handler", "memring")
+                    .ini("session.save_path", save_path);
+                if plan.file || plan.cache {
+                    php = php.ini("memring.config_file", &pool[1]);
+                }
+                php
+            }
             Handler::PhpMemcached => php_memcached((0..nodes.len()).map(port)),
         };
-        for (name, value) in plan.environment.get(number).into_iter().flatten() {
+        let environment = plan.environment.get(number).into_iter().flatten();
+        for (name, value) in environment.clone() {
             php = php.env(name, value);
         }
         let php = php
             .ini("session.use_cookies", 0)
             .ini("session.cache_limiter", "");
-        let fpm = PhpFpm::with(&php, CLIENTS, "");
-        fpm.page(
-            "visit.php",
-            include_str!("visit.php").trim_start_matches("<?php"),
-        );
+        let fpm = PhpFpm::of(&php, CLIENTS, "", state.user);
+        let page = match plan.cache {
+            true => include_str!("cache.php"),
+            false => include_str!("visit.php"),
+        };
+        fpm.page("visit.php", page.trim_start_matches("<?php"));
         let tend = (plan.handler == Handler::Memring).then(|| {
             let log = std::fs::File::create(directory.path().join("log")).expect("a log file");
-            Process::start(
-                companion::program()
-                    .args(["tend", "--interval", "0.1", "--list", &list, "--state-dir"])
-                    .arg(&state)
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(log),
-            )
-            .expect("start memring tend")
+            let own = PathBuf::from(companion::program().get_program());
+            let mut tend = Command::new(readable(&own, &state, &directory));
+            if let Some(user) = state.user.filter(|_| rustix::process::geteuid().is_root()) {
+                tend.uid(user).gid(user);
+            }
+            tend.envs(environment.map(|(name, value)| (name, value)))
+                .args(["tend", "--interval", "0.1", "--state-dir"])
+                .arg(&state.path)
+                .args(&pool)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log);
+            Process::start(&mut tend).expect("start memring tend")
         });
+        let shared = match plan.cache {
+            true => vec!["--state-dir".to_string(), state.path.display().to_string()],
+            false => Vec::new(),
+        };
         Web {
             fpm,
             proxies,
-            list,
+            pool,
             tend,
+            state,
+            shared,
             directory,
         }
     }
@@ -281,6 +326,25 @@ impl Web {
             Ok(reply) => Ok(reply.text()),
             Err(why) => Err(why.to_string()),
         }
+    }
+
+    /// What a page of this script prints.
+    pub(super) fn show(&self, name: &str, script: &str) -> String {
+        self.fpm.page(name, script);
+        self.fpm.get(name, "", "").text()
+    }
+
+    /// Puts another pool file in place, whole, as an administrator should.
+    pub(super) fn give(&self, file: &str) {
+        let new = self.directory.file("memring.toml.new", file);
+        std::fs::rename(new, &self.pool[1]).expect("put the file in place");
+    }
+
+    /// Ends the step to the nodes of its pool file: exit code and what was said.
+    pub(super) fn commit(&self) -> (i32, String) {
+        let (code, out, err) =
+            companion::run(&["commit", &self.pool[0], &self.pool[1], "sessions"]);
+        (code, out + &err)
     }
 
     /// The processes that serve pages.
@@ -301,7 +365,9 @@ impl Web {
         let limit = Duration::from_secs(120 + sessions() as u64 / 20);
         let safe = || {
             let status = companion::program()
-                .args(["status", "--list", &self.list])
+                .arg("status")
+                .args(&self.pool)
+                .args(&self.shared)
                 .stdin(Stdio::null())
                 .output()
                 .expect("run memring status");
@@ -319,6 +385,40 @@ impl Web {
 
     pub(super) fn tend_log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A node as lists and pool files name it.
+pub(super) fn node_name(port: u16, id: &str, weight: u32) -> String {
+    format!("127.0.0.1:{port}?id={id}&weight={weight}")
+}
+
+/// A file with one pool of copied sessions on these nodes; `more` is added to its table.
+pub(super) fn pool_file(nodes: &[String], more: &str) -> String {
+    format!("[pool.sessions]\nnodes = {nodes:?}\nmode = \"fenced\"\n{more}\n")
+}
+
+/// The file where the user of this state directory can read it: what was built may lie below a home directory.
+fn readable(file: &Path, state: &Place, directory: &TempDir) -> PathBuf {
+    if state.user.is_none() {
+        return file.to_path_buf();
+    }
+    let copy = directory
+        .path()
+        .join(file.file_name().expect("a file's name"));
+    std::fs::copy(file, &copy).expect("copy what was built");
+    copy
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        // What a faked clock leaves behind (libfaketime) when its process is killed.
+        let tend = self.tend.as_ref().map(Process::pid);
+        for pid in tend.into_iter().chain([self.fpm.pid()]) {
+            for name in ["faketime_shm", "sem.faketime_sem"] {
+                let _ = std::fs::remove_file(format!("/dev/shm/{name}_{pid}"));
+            }
+        }
     }
 }
 

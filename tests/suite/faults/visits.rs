@@ -8,6 +8,9 @@
 //! | a write that was acknowledged | that number, nothing older, and something |
 //! | then a write that was refused or cut | the one or the other, until something is acknowledged again |
 //! | a destroyed session | nothing |
+//!
+//! The same holds for values of a cache, but that each visit to one is judged for itself: what was missing or old may
+//! be there again, and a touch acknowledges nothing.
 
 use super::stage::Web;
 use harness::wait_until;
@@ -69,6 +72,8 @@ pub(super) struct Tally {
     pub(super) slowest: Duration,
     /// The longest wait until all nodes were trusted again.
     pub(super) mended: Duration,
+    /// How long after a node's return something old was still found.
+    pub(super) stale_for: Duration,
     /// What PHP said, with digits taken out, and how often.
     pub(super) said: BTreeMap<String, u64>,
     /// The stories of the first sessions that were not as they should be.
@@ -93,7 +98,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} visits: lost {}, older {}, revived {}, foreign {}; refused {}, unsure {}, broken {}, warnings {}, wavered {}; slowest {:.2} s; trusted again within {:.1} s",
+            "{} visits: lost {}, older {}, revived {}, foreign {}; refused {}, unsure {}, broken {}, warnings {}, wavered {}; slowest {:.2} s; trusted again within {:.1} s; stale for {:.3} s",
             self.requests,
             self.lost,
             self.older,
@@ -105,7 +110,8 @@ impl fmt::Display for Tally {
             self.warnings,
             self.wavered,
             self.slowest.as_secs_f64(),
-            self.mended.as_secs_f64()
+            self.mended.as_secs_f64(),
+            self.stale_for.as_secs_f64()
         )
     }
 }
@@ -123,10 +129,14 @@ pub(super) struct Sessions {
     ending: AtomicBool,
     /// Bytes in a session beside its number.
     pad: usize,
+    /// Values of a cache are visited.
+    cache: bool,
+    /// When a node came back last.
+    returned: Mutex<Option<Instant>>,
 }
 
 impl Sessions {
-    pub(super) fn new(count: usize, pad: usize) -> Sessions {
+    pub(super) fn new(count: usize, pad: usize, cache: bool) -> Sessions {
         Sessions {
             known: (0..count).map(|_| Mutex::default()).collect(),
             tally: Mutex::default(),
@@ -137,6 +147,8 @@ impl Sessions {
             begun: Instant::now(),
             ending: AtomicBool::new(false),
             pad,
+            cache,
+            returned: Mutex::default(),
         }
     }
 
@@ -200,6 +212,11 @@ impl Sessions {
     pub(super) fn mended(&self, took: Duration) {
         let mut tally = locked(&self.tally);
         tally.mended = tally.mended.max(took);
+    }
+
+    /// Notes that a node came back.
+    pub(super) fn returned(&self) {
+        *locked(&self.returned) = Some(Instant::now());
     }
 
     pub(super) fn end(&self) {
@@ -279,14 +296,23 @@ impl Sessions {
                 Wrong::Foreign => tally.foreign += 1,
             }
             tally.report(&id, wrong, known);
-            // Counted once: from here on it is what it was found to be.
-            known.adopt(answer.found);
+            if matches!(wrong, Wrong::Older | Wrong::Revived) {
+                // Counted from the beginning where no node had been away.
+                let since = locked(&self.returned).unwrap_or(self.begun);
+                tally.stale_for = tally.stale_for.max(begin.saturating_duration_since(since));
+            }
+            if !self.cache {
+                // Counted once: from here on it is what it was found to be.
+                known.adopt(answer.found);
+            }
         } else if answer.owner.as_ref().is_some_and(|owner| *owner != id) {
             tally.foreign += 1;
             tally.report(&id, Wrong::Foreign, known);
         }
-        tally.wavered += u64::from(known.wavers(answer.found));
-        known.settle(answer.found, act == "touch" && answer.done);
+        if !self.cache {
+            tally.wavered += u64::from(known.wavers(answer.found));
+            known.settle(answer.found, act == "touch" && answer.done);
+        }
         if !answer.done {
             tally.unsure += 1;
             match act {
@@ -308,11 +334,11 @@ impl Sessions {
 
 impl Tally {
     fn report(&mut self, id: &str, wrong: Wrong, known: &Known) {
-        if self.evidence.len() < 5 {
-            self.evidence.push(format!(
-                "{id} {wrong:?}:\n      {}",
-                known.story.join("\n      ")
-            ));
+        let kind = format!(" {wrong:?}:\n");
+        let told = self.evidence.iter().filter(|story| story.contains(&kind));
+        if told.count() < 3 {
+            let story = known.story.join("\n      ");
+            self.evidence.push(format!("{id}{kind}      {story}"));
         }
     }
 }

@@ -1,0 +1,130 @@
+//! The same faults with a cache in mode sync: what happens to values that `set()` acknowledged, while PHP reads and
+//! writes them all the while.
+//!
+//! Promised is less than for sessions: an acknowledged `set()` is on two live nodes, so one node may go; what a node
+//! shows that was away is not older than what was acknowledged for longer than [`BOUND`] after its return. What a
+//! cache loses beyond that is a miss, and never another key's value.
+
+use super::stage::{Plan, Scene, Servers};
+use super::visits::Tally;
+use super::{disturb, hangs, killed, resumes_with_old_data, seconds};
+use harness::Fault;
+use std::time::Duration;
+
+/// A probe's interval and one round trip: for so long a node that is back may show what it had.
+const BOUND: Duration = Duration::from_millis(1100);
+
+fn plan(name: &'static str, servers: Servers) -> Plan {
+    Plan {
+        cache: true,
+        ..Plan::new(name, servers)
+    }
+}
+
+/// No acknowledged value is missing.
+#[track_caller]
+fn nothing_is_lost(tally: &Tally) {
+    assert_eq!(tally.lost, 0, "{tally}\n{}", tally.evidence.join("\n   "));
+    nothing_is_stale(tally);
+}
+
+/// Nothing older than acknowledged is served, nothing deleted, nothing of another key, but for the bound.
+#[track_caller]
+fn nothing_is_stale(tally: &Tally) {
+    let evidence = tally.evidence.join("\n   ");
+    assert!(tally.acknowledged > 0, "{tally}");
+    assert_eq!(tally.foreign, 0, "{tally}\n{evidence}");
+    assert!(tally.stale_for <= BOUND, "{tally}\n{evidence}");
+}
+
+fn play(name: &'static str, proxies: bool, script: fn(&mut Scene<'_>)) -> Vec<Tally> {
+    Servers::all()
+        .into_iter()
+        .map(|servers| {
+            Plan {
+                proxies,
+                ..plan(name, servers)
+            }
+            .play(script)
+        })
+        .collect()
+}
+
+#[test]
+fn f1_a_killed_node_takes_no_acknowledged_value_with_it() {
+    play("cache F1 killed", false, killed)
+        .iter()
+        .for_each(nothing_is_lost);
+}
+
+#[test]
+fn f2_a_hung_node_costs_no_acknowledged_value_and_shows_nothing_old_when_it_goes_on() {
+    play("cache F2 hangs", false, hangs)
+        .iter()
+        .for_each(nothing_is_lost);
+}
+
+#[test]
+fn f3_a_node_that_goes_on_with_old_data_gets_what_it_missed_before_the_next_is_killed() {
+    play(
+        "cache F3 resumes with old data",
+        false,
+        resumes_with_old_data,
+    )
+    .iter()
+    .for_each(nothing_is_lost);
+}
+
+#[test]
+fn f4_a_node_back_empty_costs_no_acknowledged_value() {
+    let tallies = play("cache F4 back empty", false, |scene| {
+        scene.nodes[0].kill();
+        scene.lap();
+        scene.nodes[0].restart();
+        scene.returned();
+        scene.lap();
+        scene.trusted();
+    });
+    tallies.iter().for_each(nothing_is_lost);
+}
+
+#[test]
+fn f6_a_slow_node_costs_no_acknowledged_value() {
+    let tallies = play("cache F6 slow", true, |scene| {
+        let ways = [
+            (1, Fault::Delay(seconds(0.05))),
+            (3, Fault::Jitter(seconds(0.0), seconds(0.2))),
+            (20, Fault::Delay(seconds(2.0))),
+        ];
+        disturb(scene, &ways);
+    });
+    tallies.iter().for_each(nothing_is_lost);
+}
+
+/// What only these two had is a miss then; nothing that is served is old.
+#[test]
+fn f14_two_nodes_in_a_row_cost_misses_and_nothing_old_is_served() {
+    let tallies = play("cache F14 two in a row", false, |scene| {
+        for (first, second) in [(0, 1), (2, 0)] {
+            scene.nodes[first].kill();
+            scene.lap();
+            scene.nodes[first].restart();
+            scene.nodes[second].kill();
+            scene.lap();
+            scene.nodes[second].restart();
+            scene.returned();
+            scene.lap();
+            scene.trusted();
+        }
+    });
+    tallies.iter().for_each(nothing_is_stale);
+}
+
+#[test]
+fn f20_one_node_flushed_costs_no_acknowledged_value() {
+    let tallies = play("cache F20 flush_all of one node", false, |scene| {
+        scene.nodes[0].raw("flush_all\r\n", "OK\r\n");
+        scene.lap();
+    });
+    tallies.iter().for_each(nothing_is_lost);
+}

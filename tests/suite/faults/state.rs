@@ -1,0 +1,159 @@
+//! F22: state directories that cannot hold what the processes of a host share. Nothing is lost by that, only
+//! learned more slowly: each master process learns for itself which nodes are away.
+
+use super::stage::{Plan, Scene, Servers, Web};
+use super::{back_empty, nothing_is_lost};
+use harness::{TempDir, wait_until};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Whose files nobody needs.
+const NOBODY: u32 = 65534;
+
+/// What stands where `memring.state_dir` points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A directory with room.
+    Directory,
+    /// A file.
+    File,
+    /// A directory that PHP's user may not write to.
+    Forbidden,
+    /// A disk of so many KiB.
+    Disk(u64),
+}
+
+impl State {
+    /// Makes it inside `directory`.
+    pub(super) fn make(self, directory: &TempDir) -> Place {
+        let path = directory.path().join("state");
+        let mode = |mode| {
+            std::fs::create_dir(&path).expect("make the state directory");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("its mode");
+        };
+        let mut place = Place {
+            path: path.clone(),
+            user: None,
+            disk: None,
+        };
+        match self {
+            State::Directory => mode(0o755),
+            State::File => drop(directory.file("state", "a file, where a directory should be")),
+            State::Forbidden => {
+                mode(0o555);
+                place.user = Some(NOBODY);
+            }
+            State::Disk(size) => {
+                mode(0o755);
+                place.disk = Some(Disk::mount(&path, size).expect("a small disk was mounted"));
+            }
+        }
+        place
+    }
+}
+
+/// A state directory, and who runs PHP and tend because of it.
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) user: Option<u32>,
+    disk: Option<Disk>,
+}
+
+impl Place {
+    /// Writes until the disk is full.
+    fn fill(&self) {
+        assert!(self.disk.is_some());
+        let mut file = std::fs::File::create(self.path.join("filler")).expect("make a file");
+        let written = wait_until(Duration::from_secs(10), || {
+            file.write_all(&[0; 65536]).is_err()
+        });
+        assert!(written, "the disk is never full");
+    }
+}
+
+/// A memory disk; dropping it takes it away.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None` where this user may not mount.
+    fn mount(path: &Path, size: u64) -> Option<Disk> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}k"), "tmpfs"])
+            .arg(path)
+            .output()
+            .ok()?;
+        mounted.status.success().then(|| Disk(path.to_path_buf()))
+    }
+
+    /// Whether this user may mount one.
+    fn possible() -> bool {
+        let directory = TempDir::new("mount");
+        Disk::mount(directory.path(), 64).is_some()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // At once, though a process may still have a file of it open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// The file that the workers of this host share, as `Memring\status()` has it; empty where there is none.
+fn shared_file(web: &Web) -> String {
+    let page = "echo Memring\\status()['host']['file'] ?? '';";
+    let text = web.show("state.php", page);
+    text.trim().to_string()
+}
+
+fn nothing_is_shared(scene: &mut Scene<'_>) {
+    assert_eq!(shared_file(&scene.hosts[0]), "", "the fault is none");
+    back_empty(scene);
+}
+
+fn plan(name: &'static str, servers: Servers, state: State) -> Plan {
+    Plan {
+        state,
+        ..Plan::new(name, servers)
+    }
+}
+
+#[test]
+fn f22_without_a_state_directory_nothing_is_lost() {
+    for servers in Servers::all() {
+        let plan = plan("F22 no state directory", servers, State::File);
+        nothing_is_lost(&plan.play(nothing_is_shared));
+    }
+}
+
+#[test]
+fn f22_without_permission_to_write_the_state_nothing_is_lost() {
+    for servers in Servers::all() {
+        let plan = plan("F22 no permission", servers, State::Forbidden);
+        nothing_is_lost(&plan.play(nothing_is_shared));
+    }
+}
+
+#[test]
+fn f22_with_a_full_disk_for_the_state_nothing_is_lost() {
+    if !Disk::possible() {
+        eprintln!("skipped: a small disk cannot be mounted (that takes root)");
+        return;
+    }
+    for servers in Servers::all() {
+        let full = plan("F22 disk full", servers, State::Disk(64));
+        nothing_is_lost(&full.play(nothing_is_shared));
+        // What is shared had its room from the beginning: a disk that fills up later takes nothing away.
+        let fills = plan("F22 disk fills up", servers, State::Disk(64 << 10));
+        let tally = fills.play(|scene| {
+            assert_ne!(shared_file(&scene.hosts[0]), "");
+            scene.hosts[0].state.fill();
+            back_empty(scene);
+        });
+        nothing_is_lost(&tally);
+        assert_eq!(tally.broken, 0, "{tally}");
+    }
+}
