@@ -273,11 +273,7 @@ impl Sessions {
             Err(why) => {
                 tally.broken += 1;
                 *tally.said.entry(without_digits(&why)).or_default() += 1;
-                match act {
-                    "write" => known.perhaps.push(number),
-                    "leave" => known.gone = Gone::Perhaps,
-                    _ => {}
-                }
+                known.may_be(act, number);
                 return;
             }
         };
@@ -286,6 +282,10 @@ impl Sessions {
         }
         if !answer.started {
             tally.refused += 1;
+            if self.cache {
+                // Nobody could say what is there; it may have been changed all the same.
+                known.may_be(act, number);
+            }
             return;
         }
         if let Some(wrong) = known.judge(answer.found) {
@@ -315,11 +315,7 @@ impl Sessions {
         }
         if !answer.done {
             tally.unsure += 1;
-            match act {
-                "write" => known.perhaps.push(number),
-                "leave" => known.gone = Gone::Perhaps,
-                _ => {}
-            }
+            known.may_be(act, number);
             return;
         }
         tally.warnings += u64::from(!answer.said.is_empty());
@@ -391,6 +387,15 @@ impl Known {
             None => self.leave(),
         }
         self.gone = Gone::No;
+    }
+
+    /// It may have been done.
+    fn may_be(&mut self, act: &str, number: u64) {
+        match act {
+            "write" => self.perhaps.push(number),
+            "leave" if self.gone == Gone::No => self.gone = Gone::Perhaps,
+            _ => {}
+        }
     }
 
     /// It is acknowledged.
