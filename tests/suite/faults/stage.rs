@@ -210,14 +210,15 @@ impl Scene<'_> {
         let begin = Instant::now();
         for host in self.hosts.iter().filter(|host| !host.shared.is_empty()) {
             assert!(
-                wait_until(Duration::from_secs(60), || host.show("used.php", USED) == "used"),
+                wait_until(Duration::from_secs(60), || host.show("used.php", USED)
+                    == "used"),
                 "a node that answers is not used:\n{}",
                 host.tend_log()
             );
         }
         if self.hosts.iter().any(|host| !host.shared.is_empty()) {
-            // A write that began before leaves its key to a node that is back by now.
-            self.lap();
+            // A visit that began before may leave its key to a node that is back by now.
+            drop(self.sessions.at_rest());
         }
         for host in self.hosts {
             host.wait_until_all_are_trusted(self.nodes.len());
