@@ -282,10 +282,6 @@ impl Sessions {
         }
         if !answer.started {
             tally.refused += 1;
-            if self.cache {
-                // Nobody could say what is there; it may have been changed all the same.
-                known.may_be(act, number);
-            }
             return;
         }
         if let Some(wrong) = known.judge(answer.found) {
