@@ -327,20 +327,13 @@ impl Pool {
             } else {
                 Outcome::NotFound
             };
-            if plan.away.is_empty() && !plan.plain {
-                let mut tombstone = self.tombstone(!lost.is_empty());
-                let mut rest = plan.live.clone();
-                if lost.is_empty() {
-                    // Who had nothing may be about to get it from another copy.
-                    rest.retain(|member| was_there && puts.contains(&(*member, Answer::NotStored)));
-                    tombstone.over = Over::Anything;
-                } else {
-                    // It may come back with the value: the others must remember for longer.
-                    rest.retain(|member| !lost.contains(member));
-                }
-                late.extend(rest.into_iter().map(|member| Line {
+            if !lost.is_empty() && plan.away.is_empty() && !plan.plain {
+                // It may come back with the value: the others must remember for longer.
+                let tombstone = self.tombstone(true);
+                let rest = plan.live.iter().filter(|member| !lost.contains(member));
+                late.extend(rest.map(|member| Line {
                     entry,
-                    member,
+                    member: *member,
                     what: What::Put(tombstone.clone()),
                 }));
             }
