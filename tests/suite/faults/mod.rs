@@ -1,4 +1,4 @@
-//! The faults of copied sessions, on real servers, one at a time, while PHP works.
+//! The faults of copied sessions (and of a cache, `cache`), on real servers, one at a time, while PHP works.
 //!
 //! Each test plays one fault: web hosts visit every session again and again, the script breaks something and mends
 //! it, and what each visit finds is compared with what was acknowledged before it (`visits`). `cargo test faults`
