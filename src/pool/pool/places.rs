@@ -266,7 +266,8 @@ impl Pool {
         let now = shared::now();
         let due = {
             let node = member.node.borrow();
-            if node.health.is_unmarked() {
+            // Only the host's mark counts: tend, or another worker, may have seen it come back.
+            if node.health.is_up(now) {
                 return true;
             }
             node.health.claim_probe(now)
