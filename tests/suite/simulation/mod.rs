@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The long soak is the tests of `promises` and `steps`, each on its own and in blocks, from a
-//! copy of the test binary that the next build does not replace. A seed takes about 15 ms.
+//! copy of the test binary that the next build does not replace. A seed takes about 20 ms of a core.
 //!
 //! ```text
 //! cargo test -p memring-tests --release --test suite --no-run     says where the binary is
