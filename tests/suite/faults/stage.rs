@@ -146,6 +146,9 @@ impl Plan {
                 scope.spawn(move || sessions.visit_until_the_end(host));
             }
             scene.lap();
+            // On a busy machine an answer may have been late by now, and a node be listed for it:
+            // the fault to come is to be the only one.
+            scene.trusted();
             script(&mut scene);
             sessions.look_at_all();
             drop(guard);
