@@ -395,7 +395,7 @@ impl Close {
             return;
         }
         let before = out.len();
-        self.write_late(true, out);
+        self.write_late(out);
         if out.len() > before {
             return;
         }
@@ -446,24 +446,12 @@ impl Close {
             .collect()
     }
 
-    /// Writes to nodes that lost their memory since they were read, when nobody wrote otherwise
-    /// on those that kept it: at once when one of these took the write, since who else reads now
-    /// would say of the others that they missed it; and when all have answered.
-    fn write_late(&mut self, all: bool, out: &mut Vec<Send>) {
+    /// Writes to nodes that lost their memory since they were read, now that nobody wrote
+    /// otherwise on those that kept it.
+    fn write_late(&mut self, out: &mut Vec<Send>) {
         let later = self.places(Step::Later);
-        if later.is_empty() {
-            return;
-        }
-        let stored = self.places(Step::Stored);
-        let steady = stored.iter().any(|place| {
-            let life = self.nodes.get(*place).and_then(|node| node.life);
-            self.view(*place).and_then(View::inc) == life
-        });
-        let newer = self.nodes.iter().any(|node| node.step == Step::Conflict);
-        let enough = view::is_enough(&self.grips.lists, &[&stored[..], &later[..]].concat());
-        if !all && (newer || !steady || !enough) {
-            return;
-        }
+        let both = [&self.places(Step::Stored)[..], &later[..]].concat();
+        let enough = view::is_enough(&self.grips.lists, &both);
         for place in later {
             self.set(place, Step::Missed);
             if let Some(node) = self.nodes.get_mut(place).filter(|_| enough) {
@@ -526,7 +514,6 @@ impl Machine for Close {
             grip.view.heard(now, replies);
         }
         self.step(place, refused, out);
-        self.write_late(false, out);
         let busy = self.grips.nodes.iter().any(|grip| grip.view.is_busy());
         if !busy {
             self.settle(out);
