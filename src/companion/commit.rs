@@ -3,10 +3,11 @@
 //! Every key whose nodes changed is brought to its new ones; then the records say that the
 //! list before is over. Stopped halfway it has done no harm, and is begun anew.
 
-use crate::host::{Host, name, throw};
+use crate::host::{Host, name};
 use crate::wish::{Asked, Kept, which_pools};
 use crate::{Stop, say, tell};
 use memring_pool::pool::commit::Committed;
+use memring_pool::shared;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -63,9 +64,13 @@ fn commit(kept: &Kept) -> bool {
     let mut last = Committed::Again;
     for _ in 0..TRIES {
         let call = &mut host.call;
-        last = host
-            .pool
-            .commit(&host.record_key, &name(), throw(), call, &mut progress);
+        last = host.pool.commit(
+            &host.record_key,
+            &name(),
+            shared::throw(),
+            call,
+            &mut progress,
+        );
         if !matches!(last, Committed::Again | Committed::Failed { .. }) {
             break;
         }

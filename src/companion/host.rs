@@ -6,7 +6,6 @@ use memring_pool::config::Care;
 use memring_pool::error::Error;
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
-use memring_pool::pool::copies::clock;
 use memring_pool::replica::{Epochs, Survey};
 
 /// One pool as this thread uses it.
@@ -63,14 +62,6 @@ impl Host {
             .epochs()
             .map_or(Ok(()), |seen| self.pool.stands(seen))
     }
-}
-
-/// Random bits that nobody else has.
-pub(crate) fn throw() -> u64 {
-    let mut bits = [0; 8];
-    // Without the kernel's dice the clock and the process number must do.
-    let _ = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
-    u64::from_le_bytes(bits) ^ clock() << 20 ^ u64::from(std::process::id())
 }
 
 /// This host's name, for records; without blanks, which part the words of one.

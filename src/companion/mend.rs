@@ -1,10 +1,11 @@
 //! What is done about what a look found: a new pool is founded, nodes that missed something
 //! are passed over until they are trusted.
 
-use crate::host::{Host, name, throw};
+use crate::host::{Host, name};
 use crate::wish::Kept;
 use memring_pool::handoff::{self, Handed};
 use memring_pool::replica::{Founded, Resynced, State, Survey};
+use memring_pool::shared;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -203,7 +204,10 @@ pub(crate) fn mend(
         return Err(why);
     }
     if survey.all(State::Bare).next().is_some() {
-        match host.pool.found(&host.record_key, throw(), &mut host.call) {
+        match host
+            .pool
+            .found(&host.record_key, shared::throw(), &mut host.call)
+        {
             Founded::New => say("the pool is new: its nodes got their first records"),
             Founded::Nothing | Founded::Joined => {}
             Founded::Again => return Err("another host is founding the pool".to_owned()),
@@ -252,7 +256,7 @@ fn passes(host: &mut Host, who: &str, target: usize, say: &dyn Fn(&str)) -> Resu
         let pass = host.pool.resync_told(
             target,
             &host.record_key,
-            throw(),
+            shared::throw(),
             &mut host.call,
             &mut progress,
         );

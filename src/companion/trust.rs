@@ -1,12 +1,13 @@
 //! memring trust: a person says that a pool is new, which no program can know while one of
 //! its nodes does not answer.
 
-use crate::host::{Host, name, throw};
+use crate::host::{Host, name};
 use crate::wish::{Asked, Kept, which_pools};
 use crate::{Stop, say, tell};
 use memring_pool::pool::copies::clock;
 use memring_pool::pool::records::{ByHand, Refusal};
 use memring_pool::replica::{Standing, State, Survey};
+use memring_pool::shared;
 use std::process::ExitCode;
 
 /// What --help prints.
@@ -45,7 +46,7 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
         &host.record_key,
         &name(),
         clock() / 1000,
-        throw(),
+        shared::throw(),
         &mut host.call,
     );
     Ok(match by_hand {

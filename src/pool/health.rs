@@ -204,7 +204,7 @@ impl Health {
         }
         let pause = marks.pause.load(Relaxed).clamp(PAUSE_FIRST, PAUSE_MOST);
         // Hosts that saw a node fail at the same moment must not ask it at the same moment.
-        let jitter = shared::random() % (pause / 2 + 1);
+        let jitter = shared::throw() % (pause / 2 + 1);
         marks.due.store(now + pause / 2 + jitter, Relaxed);
         marks.pause.store((pause * 2).min(PAUSE_MOST), Relaxed);
     }

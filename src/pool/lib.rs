@@ -12,6 +12,7 @@
 //! | `config` | WISH: nodes and policy as asked for |
 //! | `ring` | WHERE a key lives |
 //! | `wire` | HOW IT IS SAID, no I/O |
+//! | `chance` | random bits, and bits made of others |
 //! | `replica` | HOW MANY: copied reads and writes as state machines |
 //! | `counters` | what is counted on a host |
 //! | `shared` | what the workers of a host see together |
@@ -28,6 +29,7 @@
 //! | `session` | open, read, write, touch, destroy |
 
 pub mod call;
+pub mod chance;
 pub mod codec;
 pub mod config;
 pub mod copier;

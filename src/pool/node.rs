@@ -10,6 +10,7 @@ use crate::error::{Error, Kind};
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -185,6 +186,15 @@ impl Node {
             .as_ref()
             .map(|o| &o.fd)
             .or_else(|| self.socket.as_ref().map(|s| &s.fd))
+    }
+
+    /// Is a connect under way over, one way or the other? True without a socket, too: who
+    /// goes on is told what became of it.
+    pub fn is_writable(&self) -> bool {
+        let at_once = Some(&Timespec::default());
+        self.fd().is_none_or(|fd| {
+            poll(&mut [PollFd::new(fd, PollFlags::OUT)], at_once).is_ok_and(|ready| ready > 0)
+        })
     }
 
     /// Marks the beginning of an exchange that may take `limit`.

@@ -59,8 +59,6 @@ pub struct Pool {
     window: Option<Box<window::Window>>,
     /// The highest epoch of this pool that this thread knows to be committed.
     committed: Rc<Cell<u32>>,
-    /// The state of this pool's dice; 0 before the first throw.
-    dice: u64,
     counts: Counts,
 }
 
@@ -119,7 +117,6 @@ impl Pool {
             skipped: Vec::new(),
             window: None,
             committed: Rc::default(),
-            dice: 0,
             counts: Counts::default(),
         }
     }

@@ -96,7 +96,7 @@ impl Probe {
     /// Goes as far as it can without waiting; something when it is over.
     fn step(&mut self) -> Option<()> {
         if self.stage == Stage::Connecting {
-            if !self.is_writable() {
+            if !self.node.is_writable() {
                 return self.late();
             }
             let opened = self.node.open_further(self.limit);
@@ -147,18 +147,6 @@ impl Probe {
             Ok(Open::Waiting) => None,
             Err(error) => self.over(Err(error)),
         }
-    }
-
-    fn is_writable(&self) -> bool {
-        let Some(fd) = self.node.fd() else {
-            return true;
-        };
-        let mut polled = [PollFd::new(fd, PollFlags::OUT)];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     fn late(&mut self) -> Option<()> {

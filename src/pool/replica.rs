@@ -285,7 +285,9 @@ pub trait Machine {
     );
 
     /// When the machine wants to be woken though nobody answered, if at all.
-    fn wait(&self) -> Option<u64>;
+    fn wait(&self) -> Option<u64> {
+        None
+    }
 
     /// Lets it go on now, before [`Machine::wait`] is past, with what is known of a neighbour
     /// whose turn it waits for; [`Machine::wake`] follows.
@@ -294,7 +296,9 @@ pub trait Machine {
     }
 
     /// Goes on after [`Machine::wait`] is past.
-    fn wake(&mut self, now: u64, out: &mut Vec<Send>);
+    fn wake(&mut self, now: u64, out: &mut Vec<Send>) {
+        let _ = (now, out);
+    }
 
     /// True when the outcome stands. Pipelines still unanswered then are of no interest to it.
     fn is_done(&self) -> bool;

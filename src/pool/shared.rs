@@ -28,11 +28,13 @@ pub mod turns;
 
 pub use missed::{Miss, Missed, Withdrawal};
 
+use crate::chance;
 use crate::counters::{COUNTERS, Counter};
 use crate::error::{Error, Kind};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fstat, open};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 use rustix::process::geteuid;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -373,17 +375,24 @@ impl Region {
         if before != 0 {
             self.missed.clear();
         }
-        self.life.store(random(), Relaxed);
+        self.life.store(chance::seed(), Relaxed);
         self.boot.store(boot, Relaxed);
     }
 }
 
-/// Random bits, never 0.
-pub(crate) fn random() -> u64 {
-    let mut bits = [0u8; 8];
-    // Without the kernel's dice the clock and the process number must do.
-    let _ = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
-    (u64::from_le_bytes(bits) ^ now() << 20 ^ u64::from(std::process::id())).max(1)
+/// Random bits, other ones each time, and in a forked child other ones than in its parent.
+pub fn throw() -> u64 {
+    thread_local! {
+        /// Whose they are ([`generation`]), where they began, and how many were thrown.
+        static DICE: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
+    }
+    let own = generation();
+    let [owner, mut seed, mut thrown] = DICE.get();
+    if owner != own {
+        (seed, thrown) = (chance::seed(), 0);
+    }
+    DICE.set([own, seed, thrown + 1]);
+    chance::mix(seed, thrown)
 }
 
 fn path_in(dir: &Path) -> PathBuf {

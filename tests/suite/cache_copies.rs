@@ -3,11 +3,8 @@
 use crate::copies::pools;
 use crate::pool::{Bench, contract};
 use harness::{Fault, Memcached, Proxy, wait_until};
-use memring_pool::call::{Call, Outcome, Verb};
-use memring_pool::config::{Mode, NodeSpec, Placement, Policy};
-use memring_pool::item::KeyRule;
-use memring_pool::node::Directory;
-use memring_pool::pool::Pool;
+use memring_pool::call::{Outcome, Verb};
+use memring_pool::config::{Mode, Placement, Policy};
 use memring_pool::wire::Store;
 use std::sync::Barrier;
 use std::time::Duration;
@@ -18,25 +15,13 @@ pub(crate) fn synced(name: &str, ports: &[u16]) -> Bench {
 }
 
 pub(crate) fn copied(name: &str, mode: Mode, ports: &[u16]) -> Bench {
-    let mut bench = Bench {
-        pool: Pool::new(Policy {
-            placement: Placement::Rendezvous,
-            mode,
-            name: name.to_owned(),
-            ..Policy::default()
-        }),
-        directory: Directory::new(),
-        call: Call::new(),
-        rule: KeyRule::default(),
+    let policy = Policy {
+        placement: Placement::Rendezvous,
+        mode,
+        name: name.to_owned(),
+        ..Policy::default()
     };
-    for port in ports {
-        let mut spec = NodeSpec::tcp("127.0.0.1", *port);
-        spec.op_timeout = Duration::from_millis(400);
-        spec.connect_timeout = Duration::from_millis(400);
-        spec.written.timeout = true;
-        bench.pool.add(spec, &mut bench.directory);
-    }
-    bench
+    Bench::of(policy, ports)
 }
 
 pub(crate) fn ports(nodes: &[Memcached]) -> Vec<u16> {
@@ -465,18 +450,12 @@ fn a_get_of_many_keys_is_one_wait_for_owners_and_one_for_copies() {
 
 /// A pool whose last `backup` nodes are its backup's.
 fn with_policy(policy: Policy, ports: &[u16]) -> Bench {
-    let mut bench = synced("rules", ports);
-    let mut pool = Pool::new(Policy {
+    let policy = Policy {
         placement: Placement::Rendezvous,
         name: "rules".to_owned(),
         ..policy
-    });
-    for index in 0..ports.len() {
-        let spec = bench.pool.spec(index).unwrap().clone();
-        pool.add(spec, &mut bench.directory);
-    }
-    bench.pool = pool;
-    bench
+    };
+    Bench::of(policy, ports)
 }
 
 #[test]

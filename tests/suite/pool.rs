@@ -19,11 +19,17 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn over(protocol: Protocol, ports: &[u16]) -> Bench {
+        let policy = Policy {
+            protocol,
+            ..Policy::default()
+        };
+        Bench::of(policy, ports)
+    }
+
+    /// With limits that a busy machine keeps and a test can wait for.
+    pub(crate) fn of(policy: Policy, ports: &[u16]) -> Bench {
         let mut bench = Bench {
-            pool: Pool::new(Policy {
-                protocol,
-                ..Policy::default()
-            }),
+            pool: Pool::new(policy),
             directory: Directory::new(),
             call: Call::new(),
             rule: KeyRule::default(),
@@ -32,6 +38,8 @@ impl Bench {
             let mut spec = NodeSpec::tcp("127.0.0.1", *port);
             spec.op_timeout = Duration::from_millis(400);
             spec.connect_timeout = Duration::from_millis(400);
+            // Else a pool with copies takes its own.
+            spec.written.timeout = true;
             bench.pool.add(spec, &mut bench.directory);
         }
         bench

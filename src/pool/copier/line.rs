@@ -5,11 +5,10 @@ use super::{Copy, What, tell_failed, tell_missed};
 use crate::config::{NodeSpec, Target};
 use crate::error::{Error, Kind};
 use crate::node::{Node, Open, connect_timeout, strerror};
-use crate::wire::copied::{self, HEADED, TOMBSTONE};
-use crate::wire::fenced::{self, HEADER, Header};
 use crate::wire::meta::{self, Status};
 use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::wire::{copied, fenced};
+use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -202,7 +201,7 @@ impl Line {
                     self.opened(opened);
                 }
                 Stage::Connecting => {
-                    if self.is_writable() {
+                    if self.node.is_writable() {
                         let opened = self.node.open_further(self.limits.1);
                         self.opened(opened);
                     } else if self.began + self.limits.0 <= now {
@@ -304,14 +303,6 @@ impl Line {
         }
     }
 
-    fn is_writable(&self) -> bool {
-        let Some(fd) = self.node.fd() else {
-            return true;
-        };
-        let at_once = Some(&Timespec::default());
-        poll(&mut [PollFd::new(fd, PollFlags::OUT)], at_once).is_ok_and(|ready| ready > 0)
-    }
-
     /// Appends a copy's commands.
     fn say(&mut self, copy: &Copy) {
         let versions = self.versions == Some(true);
@@ -329,28 +320,15 @@ impl Line {
                 fenced::read(out, &copy.key, !versions, None, self.spoken);
                 self.asks.push_back(Ask::Look);
                 self.spoken += 1;
-                let bytes = value.as_deref().unwrap_or_default();
                 let put = copied::Put {
                     key: &copy.key,
-                    len: bytes.len() + if versions { 0 } else { HEADER },
                     over: *over,
-                    version: versions.then_some(*version),
-                    flags: flags
-                        | if versions { 0 } else { HEADED }
-                        | if value.is_none() { TOMBSTONE } else { 0 },
+                    version: *version,
+                    flags: *flags,
                     life: *life,
+                    value: value.as_deref(),
                 };
-                copied::store(out, put, self.spoken);
-                if !versions {
-                    Header {
-                        version: *version,
-                        inc: 0,
-                        tombstone: value.is_none(),
-                    }
-                    .append(out);
-                }
-                out.extend_from_slice(bytes);
-                out.extend_from_slice(b"\r\n");
+                copied::store(out, put, versions, self.spoken);
             }
         }
         self.asks.push_back(Ask::Write);
@@ -579,8 +557,7 @@ impl Line {
 
     pub(super) fn give_up(&mut self) {
         self.shut();
-        self.again = false;
-        (self.refusals, self.twice) = (0, 0);
+        (self.again, self.twice) = (false, 0);
         self.held = 0;
         self.keys.clear();
         let said = self.said.drain(..).map(|said| said.copy);

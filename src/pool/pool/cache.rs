@@ -22,7 +22,7 @@
 
 use super::Pool;
 use super::rings::Plan;
-use super::round::{Answer, Copy, Line, Put, Value, What};
+use super::round::{Answer, Copy, Line, Put, Value, What, blind_version};
 use crate::call::{Call, Limits, Outcome, Verb};
 use crate::config::Mode;
 use crate::counters::Counter;
@@ -171,7 +171,7 @@ impl Pool {
         copy: Copy,
     ) -> Vec<Line> {
         let bytes: Rc<[u8]> = call.value(copy.value).into();
-        let dice = self.throw();
+        let dice = shared::throw();
         let over = |answer: &Answer| match answer {
             Answer::Miss => Some(Over::Nothing),
             Answer::Found(other) if other.version < copy.version => Some(Over::Cas(other.cas)),
@@ -226,7 +226,7 @@ impl Pool {
                 over: Over::Anything,
                 version: match plan.plain {
                     true => Version(0),
-                    false => self.blind_version(),
+                    false => blind_version(),
                 },
                 flags: details.flags,
                 life: Life::Said(details.ttl),
@@ -286,7 +286,7 @@ impl Pool {
         for (entry, plan) in &open {
             let what = match plan.plain {
                 true => What::Remove(None),
-                false => What::Put(self.tombstone(!plan.away.is_empty())),
+                false => What::Put(tombstone(!plan.away.is_empty())),
             };
             for member in &plan.live {
                 lines.push(look(*entry, *member, false));
@@ -329,7 +329,7 @@ impl Pool {
             };
             if !lost.is_empty() && plan.away.is_empty() && !plan.plain {
                 // It may come back with the value: the others must remember for longer.
-                let tombstone = self.tombstone(true);
+                let tombstone = tombstone(true);
                 let rest = plan.live.iter().filter(|member| !lost.contains(member));
                 late.extend(rest.map(|member| Line {
                     entry,
@@ -339,7 +339,7 @@ impl Pool {
             }
             if was_there && plan.away.is_empty() && !plan.plain {
                 let bare = looks.filter(|(_, answer)| *answer == Answer::Miss);
-                late.extend(bare.map(|(member, _)| self.remembered(entry, *member)));
+                late.extend(bare.map(|(member, _)| remembered(entry, *member)));
             }
             call.settle_anew(entry, outcome);
             if !plan.later.is_empty() && matches!(outcome, Outcome::Done | Outcome::NotFound) {
@@ -385,7 +385,7 @@ impl Pool {
         {
             if call.outcome(*entry) == Outcome::Done {
                 let first = plan.live.iter();
-                bare.extend(first.map(|member| self.remembered(*entry, *member)));
+                bare.extend(first.map(|member| remembered(*entry, *member)));
             }
         }
         if !bare.is_empty() {
@@ -395,42 +395,8 @@ impl Pool {
             }
         }
         for (entry, plan, _) in followed {
-            let tombstone = self.tombstone(!plan.away.is_empty());
+            let tombstone = tombstone(!plan.away.is_empty());
             self.follow(call, entry, &plan, &tombstone);
-        }
-    }
-
-    /// The line that leaves a remembered delete where nothing was: who has read it on another
-    /// node might add it here again.
-    fn remembered(&mut self, entry: usize, member: usize) -> Line {
-        let put = Put {
-            over: Over::Anything,
-            ..self.tombstone(false)
-        };
-        Line {
-            entry,
-            member,
-            what: What::Put(put),
-        }
-    }
-
-    /// A remembered delete; `away` when a copy may come back that does not know of it. It is
-    /// left where something is, or everywhere in that case.
-    fn tombstone(&mut self, away: bool) -> Put {
-        Put {
-            over: if away {
-                Over::Anything
-            } else {
-                Over::Something
-            },
-            version: self.blind_version(),
-            flags: 0,
-            life: Life::Said(if away {
-                TOMBSTONE_LIFE_AWAY
-            } else {
-                TOMBSTONE_LIFE
-            }),
-            value: Value::Tombstone,
         }
     }
 
@@ -475,6 +441,40 @@ impl Pool {
         let copied = |mode: Mode| matches!(mode, Mode::Sync | Mode::Async);
         let mut rules = self.policy.rules.iter();
         copied(self.policy.mode) || rules.any(|rule| rule.mode.is_some_and(copied))
+    }
+}
+
+/// The line that leaves a remembered delete where nothing was: who has read it on another
+/// node might add it here again.
+fn remembered(entry: usize, member: usize) -> Line {
+    let put = Put {
+        over: Over::Anything,
+        ..tombstone(false)
+    };
+    Line {
+        entry,
+        member,
+        what: What::Put(put),
+    }
+}
+
+/// A remembered delete; `away` when a copy may come back that does not know of it. It is
+/// left where something is, or everywhere in that case.
+fn tombstone(away: bool) -> Put {
+    Put {
+        over: if away {
+            Over::Anything
+        } else {
+            Over::Something
+        },
+        version: blind_version(),
+        flags: 0,
+        life: Life::Said(if away {
+            TOMBSTONE_LIFE_AWAY
+        } else {
+            TOMBSTONE_LIFE
+        }),
+        value: Value::Tombstone,
     }
 }
 

@@ -20,11 +20,12 @@ use super::Pool;
 use super::cache::{by_entry, hit, look, newest, silent};
 use super::copies::clock;
 use super::rings::Plan;
-use super::round::{Answer, Copy, Line, Put, Value, What};
+use super::round::{Answer, Copy, Line, Put, Value, What, next_version};
 use crate::call::{Call, Outcome, Verb};
 use crate::fanout;
 use crate::replica::Version;
 use crate::request::{FLAGS_INTEGER, refused};
+use crate::shared;
 use crate::wire::Store;
 use crate::wire::copied::{Life, Over};
 use std::rc::Rc;
@@ -84,7 +85,7 @@ impl Pool {
             }
             // Others want the same: without chance they would meet again and again.
             let longest = u64::from(turn.min(20)) * 100 + 1;
-            fanout::pause(Duration::from_micros(self.throw() % longest));
+            fanout::pause(Duration::from_micros(shared::throw() % longest));
         }
     }
 
@@ -180,22 +181,22 @@ impl Pool {
         let details = call.details(entry);
         let seen = stored.map_or(Version(0), |copy| copy.version);
         let there = stored.filter(|copy| !copy.gone);
-        let anew = |pool: &mut Pool| Put {
+        let anew = || Put {
             over: Over::Nothing,
-            version: pool.next_version(clock(), seen),
+            version: next_version(clock(), seen),
             flags: details.flags,
             life: Life::Said(details.ttl),
             value: Value::Said,
         };
         match (verb, there) {
-            (Verb::Store(Store::Add), None) => Decision::Store(anew(self), Outcome::Done),
+            (Verb::Store(Store::Add), None) => Decision::Store(anew(), Outcome::Done),
             (Verb::Store(Store::Add), Some(_)) => Decision::Settle(Outcome::NotStored),
             (Verb::Store(Store::Cas), None) => Decision::Settle(Outcome::NotFound),
             (Verb::Store(Store::Cas), Some(copy)) if copy.token() != details.cas => {
                 Decision::Settle(Outcome::Exists)
             }
             (Verb::Store(Store::Cas | Store::Replace), Some(_)) => {
-                Decision::Store(anew(self), Outcome::Done)
+                Decision::Store(anew(), Outcome::Done)
             }
             (Verb::Store(Store::Append | Store::Prepend), Some(copy)) => {
                 let (old, new) = (call.value(copy.value), details.value.of(&call.arena));
@@ -203,7 +204,7 @@ impl Pool {
                     Verb::Store(Store::Append) => [old, new].concat(),
                     _ => [new, old].concat(),
                 };
-                self.go_on(copy, joined, Outcome::Done)
+                go_on(copy, joined, Outcome::Done)
             }
             (Verb::Store(_), _) => Decision::Settle(Outcome::NotStored),
             (Verb::Increment | Verb::Decrement, Some(copy)) => {
@@ -216,14 +217,14 @@ impl Pool {
                     Verb::Increment => number.wrapping_add(details.delta),
                     _ => number.saturating_sub(details.delta),
                 };
-                self.go_on(copy, number.to_string().into(), Outcome::Number(number))
+                go_on(copy, number.to_string().into(), Outcome::Number(number))
             }
             (Verb::Increment | Verb::Decrement, None) => match details.initial {
                 Some(number) => {
                     let put = Put {
                         flags: FLAGS_INTEGER,
                         value: Value::Bytes(number.to_string().into_bytes().into()),
-                        ..anew(self)
+                        ..anew()
                     };
                     Decision::Store(put, Outcome::Number(number))
                 }
@@ -233,19 +234,6 @@ impl Pool {
             (Verb::GetAndTouch, Some(copy)) => Decision::Touch(copy, hit(copy)),
             _ => Decision::Settle(Outcome::NotFound),
         }
-    }
-
-    /// A value made of the stored one: its flags and its end stay.
-    fn go_on(&mut self, copy: Copy, value: Vec<u8>, outcome: Outcome) -> Decision {
-        let put = Put {
-            over: Over::Cas(copy.cas),
-            // Never this host's clock: counted often, it would outrun all others.
-            version: self.next_version(0, copy.version),
-            flags: copy.flags,
-            life: copy.life(self.throw()),
-            value: Value::Bytes(Rc::from(value)),
-        };
-        Decision::Store(put, outcome)
     }
 
     /// Stores what was chosen, on the node that decides and then on the others; the keys that
@@ -428,6 +416,19 @@ impl Pool {
             call.events.push(super::event(index, member, refused(line)));
         }
     }
+}
+
+/// A value made of the stored one: its flags and its end stay.
+fn go_on(copy: Copy, value: Vec<u8>, outcome: Outcome) -> Decision {
+    let put = Put {
+        over: Over::Cas(copy.cas),
+        // Never this host's clock: counted often, it would outrun all others.
+        version: next_version(0, copy.version),
+        flags: copy.flags,
+        life: copy.life(shared::throw()),
+        value: Value::Bytes(Rc::from(value)),
+    };
+    Decision::Store(put, outcome)
 }
 
 /// memcached's words (proto_text.c process_arithmetic_command).

@@ -9,6 +9,7 @@ use super::copies::{Task, clock, host_name};
 use crate::call::{Call, Outcome, Verb};
 use crate::error::{Error, Kind};
 use crate::replica::{Found, Open, PREFERRED, Rules, Wish, record_key};
+use crate::shared;
 
 /// Stands behind the data of a session that pecl's place has, too (`session::migrate`); PHP's
 /// own formats never end so.
@@ -39,7 +40,7 @@ impl Pool {
             fresh: false,
             epoch: self.policy.epoch,
             host: host_name(),
-            random: self.throw(),
+            random: shared::throw(),
         };
         let name = &self.policy.name;
         let record_key = record_key((!name.is_empty()).then_some(name.as_str()));

@@ -10,6 +10,7 @@ use crate::call::{Call, ValueRef};
 use crate::fanout;
 use crate::item::Span;
 use crate::replica::Version;
+use crate::shared;
 use crate::wire::copied::{self, HEADED, Life, Over, TOMBSTONE, VERSION_LEAST};
 use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, Shown};
 use crate::wire::meta::{Answer as MetaAnswer, Status};
@@ -176,36 +177,6 @@ impl Pool {
             .collect()
     }
 
-    /// A version above `seen`, by this host's clock when `now` is that, or just above for 0.
-    pub(super) fn next_version(&mut self, now: u64, seen: Version) -> Version {
-        let random = self.throw() as u32; // 20 bits of it count
-        Version::next(now, seen, random)
-    }
-
-    /// A version for a write that looked at nothing, above those of this thread before it.
-    pub(super) fn blind_version(&mut self) -> Version {
-        let random = self.throw() as u32; // 20 bits of it count
-        let version = Version::blind(clock(), LAST.get(), random);
-        LAST.set(version);
-        version
-    }
-
-    /// Random bits, other ones each time (splitmix64, Steele and others 2014).
-    pub(super) fn throw(&mut self) -> u64 {
-        if self.dice == 0 {
-            let mut seed = [0u8; 8];
-            // Without the kernel's dice the clock and the process number must do.
-            let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
-            self.dice =
-                u64::from_le_bytes(seed) ^ clock() << 20 ^ u64::from(std::process::id()) | 1;
-        }
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.dice;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ bits >> 31
-    }
-
     /// Asks the servers that a value goes to, and that nobody asked yet, what they take.
     fn ask_versions(&mut self, call: &mut Call, lines: &[Line], now: Instant) {
         let mut strangers: Vec<usize> = Vec::new();
@@ -252,35 +223,21 @@ impl Pool {
             What::Touch(life) => copied::touch(&mut lane.out, key, *life, opaque),
             What::Remove(cas) => copied::remove(&mut lane.out, key, *cas, opaque),
             What::Put(put) => {
-                let headed = !versions && put.version != Version(0);
-                let tombstone = matches!(put.value, Value::Tombstone);
-                let bytes: &[u8] = match &put.value {
-                    Value::Said => said.of(arena),
-                    Value::Bytes(bytes) => bytes,
-                    Value::Tombstone => b"",
+                let value = match &put.value {
+                    Value::Said => Some(said.of(arena)),
+                    Value::Bytes(bytes) => Some(&**bytes),
+                    Value::Tombstone => None,
                 };
                 let line = copied::Put {
                     key,
-                    len: bytes.len() + if headed { HEADER } else { 0 },
                     over: put.over,
-                    version: Some(put.version.0).filter(|_| versions && put.version != Version(0)),
-                    flags: put.flags
-                        | if headed { HEADED } else { 0 }
-                        | if tombstone { TOMBSTONE } else { 0 },
+                    version: put.version.0,
+                    flags: put.flags,
                     life: put.life,
+                    value,
                 };
-                copied::store(&mut lane.out, line, opaque);
-                if headed {
-                    Header {
-                        version: put.version.0,
-                        inc: 0,
-                        tombstone,
-                    }
-                    .append(&mut lane.out);
-                }
+                copied::store(&mut lane.out, line, versions, opaque);
                 lane.stores = true;
-                lane.out.extend_from_slice(bytes);
-                lane.out.extend_from_slice(b"\r\n");
             }
         }
         lane.asks.push(Expect::Meta);
@@ -362,6 +319,20 @@ impl Pool {
         let node = self.members.get(index).map(|m| m.node.borrow());
         node.is_some_and(|node| node.takes_versions == Some(true) && node.is_connected())
     }
+}
+
+/// A version above `seen`, by this host's clock when `now` is that, or just above for 0.
+pub(super) fn next_version(now: u64, seen: Version) -> Version {
+    let random = shared::throw() as u32; // 20 bits of it count
+    Version::next(now, seen, random)
+}
+
+/// A version for a write that looked at nothing, above those of this thread before it.
+pub(super) fn blind_version() -> Version {
+    let random = shared::throw() as u32; // 20 bits of it count
+    let version = Version::blind(clock(), LAST.get(), random);
+    LAST.set(version);
+    version
 }
 
 /// Is the line another one for a server that takes versions?

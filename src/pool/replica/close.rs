@@ -520,12 +520,6 @@ impl Machine for Close {
         }
     }
 
-    fn wait(&self) -> Option<u64> {
-        None
-    }
-
-    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
-
     fn is_done(&self) -> bool {
         self.closed.is_some()
     }

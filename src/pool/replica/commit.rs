@@ -10,9 +10,9 @@
 //! So what it had acknowledged lies on a quorum of the old list before the keys are listed,
 //! and a read over both lists brings it to the new one. Only then is the old list let go.
 
-use super::open::mix;
 use super::view::{self, View};
 use super::{Command, Epochs, Lost, Machine, Record, Reply, Send};
+use crate::chance::mix;
 
 /// How often a record is changed again that somebody else changed meanwhile.
 const RETRIES: u32 = 20;
@@ -59,12 +59,8 @@ impl Commit {
         random: u64,
         out: &mut Vec<Send>,
     ) -> Commit {
-        let mut views: Vec<View> = nodes.iter().map(|name| View::new(name.clone())).collect();
-        for (place, view) in views.iter_mut().enumerate() {
-            view.ask(place, vec![Command::ReadRecord], out);
-        }
         Commit {
-            views,
+            views: view::of_records(nodes, out),
             spare,
             epochs,
             random,
@@ -163,19 +159,11 @@ impl Machine for Commit {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        if let Some(view) = self.views.get_mut(place) {
-            view.heard(now, replies);
-        }
-        if self.result.is_none() && !self.views.iter().any(View::is_busy) {
+        let quiet = view::heard(&mut self.views, now, place, replies);
+        if self.result.is_none() && quiet {
             self.plan(out);
         }
     }
-
-    fn wait(&self) -> Option<u64> {
-        None
-    }
-
-    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
 
     fn is_done(&self) -> bool {
         self.result.is_some()

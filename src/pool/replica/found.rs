@@ -9,9 +9,9 @@
 //! says who founds it: whoever stores the first record there goes on, the others wait until
 //! he is done, or for so long that he must be gone ([`Founding::late`]).
 
-use super::open::mix;
 use super::view::{self, View};
 use super::{Absent, Command, Epochs, Lost, Machine, Record, Reply, Send, Trust};
+use crate::chance::mix;
 
 /// What became of a pool's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,8 @@ enum Stage {
 impl Founding {
     /// Begins to found the pool of these nodes; places are their indices.
     pub fn new(nodes: &[Box<str>], random: u64, out: &mut Vec<Send>) -> Founding {
-        let mut views: Vec<View> = nodes.iter().map(|name| View::new(name.clone())).collect();
-        for (place, view) in views.iter_mut().enumerate() {
-            view.ask(place, vec![Command::ReadRecord], out);
-        }
         Founding {
-            views,
+            views: view::of_records(nodes, out),
             random,
             without: Vec::new(),
             epochs: Epochs::default(),
@@ -266,19 +262,11 @@ impl Machine for Founding {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        if let Some(view) = self.views.get_mut(place) {
-            view.heard(now, replies);
-        }
-        if self.result.is_none() && !self.views.iter().any(View::is_busy) {
+        let quiet = view::heard(&mut self.views, now, place, replies);
+        if self.result.is_none() && quiet {
             self.plan(out);
         }
     }
-
-    fn wait(&self) -> Option<u64> {
-        None
-    }
-
-    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
 
     fn is_done(&self) -> bool {
         self.result.is_some()

@@ -581,13 +581,5 @@ impl Machine for Open {
     }
 }
 
-/// 64 well-mixed bits of two numbers (the finalizer of splitmix64, Steele and others 2014).
-pub(super) fn mix(seed: u64, step: u64) -> u64 {
-    let mut bits = seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
-}
-
 #[cfg(test)]
 mod tests;

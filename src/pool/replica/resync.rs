@@ -10,9 +10,9 @@
 //! are listed. And a second pass gives the record another name, so that a first one that
 //! listed too early cannot vouch for the node.
 
-use super::open::mix;
 use super::view::{self, View};
 use super::{Command, Lost, Machine, Record, Reply, Rules, Send, Stamp, Trust};
+use crate::chance::mix;
 use std::sync::Arc;
 
 /// How often a record is changed again that somebody else changed meanwhile.
@@ -76,12 +76,8 @@ impl Resync {
         random: u64,
         out: &mut Vec<Send>,
     ) -> Resync {
-        let mut views: Vec<View> = nodes.iter().map(|name| View::new(name.clone())).collect();
-        for (place, view) in views.iter_mut().enumerate() {
-            view.ask(place, vec![Command::ReadRecord], out);
-        }
         Resync {
-            views,
+            views: view::of_records(nodes, out),
             target,
             rules,
             random,
@@ -303,19 +299,11 @@ impl Machine for Resync {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        if let Some(view) = self.views.get_mut(place) {
-            view.heard(now, replies);
-        }
-        if self.result.is_none() && !self.views.iter().any(View::is_busy) {
+        let quiet = view::heard(&mut self.views, now, place, replies);
+        if self.result.is_none() && quiet {
             self.plan(out);
         }
     }
-
-    fn wait(&self) -> Option<u64> {
-        None
-    }
-
-    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
 
     fn is_done(&self) -> bool {
         self.result.is_some()
@@ -455,19 +443,11 @@ impl Machine for Mend {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        if let Some(view) = self.views.get_mut(place) {
-            view.heard(now, replies);
-        }
-        if self.result.is_none() && !self.views.iter().any(View::is_busy) {
+        let quiet = view::heard(&mut self.views, now, place, replies);
+        if self.result.is_none() && quiet {
             self.plan(out);
         }
     }
-
-    fn wait(&self) -> Option<u64> {
-        None
-    }
-
-    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
 
     fn is_done(&self) -> bool {
         self.result.is_some()

@@ -7,6 +7,7 @@
 use super::{
     Command, Epochs, Item, Lost, PREFERRED, Record, Reply, Rules, Send, Stamp, Token, Trust,
 };
+use crate::chance::mix;
 use std::sync::Arc;
 
 /// One node, as far as known.
@@ -200,7 +201,7 @@ impl View {
         let name = self.name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
         });
-        Some(super::open::mix(name, item.cas).max(1))
+        Some(mix(name, item.cas).max(1))
     }
 
     /// The item's stamp, if it has one.
@@ -302,6 +303,28 @@ pub(super) fn epochs(views: &[View]) -> Epochs {
     records.fold(Epochs::default(), |all, (record, _)| {
         all.joined(record.epochs())
     })
+}
+
+/// The views of these nodes, each asked for its record; places are their indices.
+pub(super) fn of_records(nodes: &[Box<str>], out: &mut Vec<Send>) -> Vec<View> {
+    let mut views: Vec<View> = nodes.iter().map(|name| View::new(name.clone())).collect();
+    for (place, view) in views.iter_mut().enumerate() {
+        view.ask(place, vec![Command::ReadRecord], out);
+    }
+    views
+}
+
+/// Takes over what a pipeline to one of these nodes came to; true when none is unanswered.
+pub(super) fn heard(
+    views: &mut [View],
+    now: u64,
+    place: usize,
+    replies: Result<Vec<Reply>, Lost>,
+) -> bool {
+    if let Some(view) = views.get_mut(place) {
+        view.heard(now, replies);
+    }
+    !views.iter().any(View::is_busy)
 }
 
 /// What a write needs to know of one node.

@@ -3,7 +3,7 @@
 //! Only by the cas value of the record as it was read after nobody kept a key any more: who
 //! keeps one meanwhile writes the record anew, and then this fails.
 
-use super::view::{Contact, View};
+use super::view::{self, Contact, View};
 use super::{Command, Lost, Machine, Reply, Send, Trust};
 
 /// What became of a withdrawal.
@@ -41,12 +41,8 @@ impl Withdraw {
         host: &str,
         out: &mut Vec<Send>,
     ) -> Withdraw {
-        let mut views: Vec<View> = nodes.iter().map(|name| View::new(name.clone())).collect();
-        for (place, view) in views.iter_mut().enumerate() {
-            view.ask(place, vec![Command::ReadRecord], out);
-        }
         Withdraw {
-            views,
+            views: view::of_records(nodes, out),
             target,
             id,
             host: host.into(),
@@ -112,19 +108,11 @@ impl Machine for Withdraw {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        if let Some(view) = self.views.get_mut(place) {
-            view.heard(now, replies);
-        }
-        if self.result.is_none() && !self.views.iter().any(View::is_busy) {
+        let quiet = view::heard(&mut self.views, now, place, replies);
+        if self.result.is_none() && quiet {
             self.plan(out);
         }
     }
-
-    fn wait(&self) -> Option<u64> {
-        None
-    }
-
-    fn wake(&mut self, _now: u64, _out: &mut Vec<Send>) {}
 
     fn is_done(&self) -> bool {
         self.result.is_some()

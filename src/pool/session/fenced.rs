@@ -62,7 +62,6 @@ pub struct Fenced {
     /// Why a validation could not tell, for the read of the same id that follows.
     unsure: Option<(Vec<u8>, Error)>,
     log: Vec<String>,
-    dice: u64,
     /// Somebody above keeps pecl's place, too: notes are his.
     noting: bool,
 }
@@ -82,10 +81,6 @@ struct Held {
 impl Fenced {
     /// Sessions on `pool`, under `prefix`.
     pub fn new(pool: Pool, prefix: &[u8], terms: Terms) -> Fenced {
-        let mut seed = [0u8; 8];
-        // Without the kernel's dice the clock and the process number must do.
-        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
-        let dice = u64::from_le_bytes(seed) ^ clock() << 20 ^ u64::from(std::process::id());
         let name = &pool.policy().name;
         Fenced {
             record_key: record_key((!name.is_empty()).then_some(name.as_str())),
@@ -101,7 +96,6 @@ impl Fenced {
             made: None,
             unsure: None,
             log: Vec::new(),
-            dice,
             noting: false,
         }
     }
@@ -112,15 +106,6 @@ impl Fenced {
         self
     }
 
-    /// Random bits, other ones each time (splitmix64, Steele and others 2014).
-    fn throw(&mut self) -> u64 {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.dice;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ bits >> 31
-    }
-
     /// Reads session `id`, with the turn when `turn`. What is held afterwards must be ended.
     pub(super) fn open(&mut self, id: &[u8], turn: bool) -> Result<Option<Arc<[u8]>>, Error> {
         let mut key = Vec::new();
@@ -129,7 +114,7 @@ impl Fenced {
         let mut opened = self.ask(id, &key, &lists, turn)?;
         if opened.found == Found::Doubt {
             // Nobody was trusted: perhaps the pool is new, and then it is for us to say so.
-            let random = self.throw();
+            let random = shared::throw();
             let founded = self.pool.found(&self.record_key, random, &mut self.call);
             if !matches!(founded, Founded::Stopped { .. }) {
                 opened = self.ask(id, &key, &lists, turn)?;
@@ -210,7 +195,7 @@ impl Fenced {
             fresh: self.made.as_deref() == Some(id),
             epoch: self.pool.policy().epoch,
             host: handoff::tag(&self.host),
-            random: self.throw(),
+            random: shared::throw(),
         };
         // Before the nodes are asked, so that no bell is missed that rings meanwhile.
         let mut queue = Queue::new(self.place(key, nodes), self.terms.wait);
@@ -297,7 +282,7 @@ impl Fenced {
     }
 
     fn close(&mut self, held: Held, ending: Ending, life: u32) -> (Option<Closed>, Option<Epochs>) {
-        let random = self.throw() as u32; // 20 bits of it count
+        let random = shared::throw() as u32; // 20 bits of it count
         // Before the nodes hear of it: whoever is killed in between costs the next one a lease,
         // and nobody a turn that is another's by then.
         let bell = held.lease.leave();

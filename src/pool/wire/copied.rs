@@ -12,7 +12,7 @@
 //! What servers did when tried (1.6.18 and 1.6.38): `flush_all` takes items with a version of
 //! ours, too; `T-1` is gone at once; `mg … T` and `ms … MR` leave an absent item absent.
 
-use super::fenced::{Header, LIFE_MAX};
+use super::fenced::{HEADER, Header, LIFE_MAX};
 use super::meta::{Answer, Status, token};
 
 /// The flag bit of a remembered delete, as in copied sessions.
@@ -65,16 +65,16 @@ pub enum Over {
 pub struct Put<'a> {
     /// The wire key.
     pub key: &'a [u8],
-    /// Bytes of the value, its header included.
-    pub len: usize,
     /// Over what.
     pub over: Over,
-    /// The cas value it gets, where the server has `E` and the value a version.
-    pub version: Option<u64>,
-    /// Its flag bits.
+    /// Which write it is, above [`VERSION_LEAST`]; 0 for a value as another client stores it.
+    pub version: u64,
+    /// Its flag bits, without those that are ours.
     pub flags: u32,
     /// When it ends.
     pub life: Life,
+    /// Its bytes; `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
 }
 
 /// When an item ends.
@@ -92,24 +92,40 @@ pub enum Life {
     },
 }
 
-/// Appends the line of a store; the value and CR LF follow it.
-pub fn store(out: &mut Vec<u8>, put: Put<'_>, opaque: u64) {
+/// Appends a store and its value, to a server that takes `versions` (`E`) or does not.
+pub fn store(out: &mut Vec<u8>, put: Put<'_>, versions: bool, opaque: u64) {
+    let tombstone = put.value.is_none();
+    let value = put.value.unwrap_or_default();
+    // Where the cas value cannot be the version, that stands before the value.
+    let headed = !versions && put.version != 0;
+    let len = value.len() + if headed { HEADER } else { 0 };
+    let flags = put.flags | if headed { HEADED } else { 0 } | if tombstone { TOMBSTONE } else { 0 };
     out.extend_from_slice(b"ms ");
     out.extend_from_slice(put.key);
     out.push(b' ');
-    out.extend_from_slice(itoa::Buffer::new().format(put.len).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
     match put.over {
         Over::Anything => {}
         Over::Something => out.extend_from_slice(b" MR"),
         Over::Nothing => out.extend_from_slice(b" ME"),
         Over::Cas(cas) => token(out, b'C', cas),
     }
-    if let Some(version) = put.version {
-        token(out, b'E', version);
+    if versions && put.version != 0 {
+        token(out, b'E', put.version);
     }
-    token(out, b'F', u64::from(put.flags));
+    token(out, b'F', u64::from(flags));
     end_of(out, put.life);
     token(out, b'O', opaque);
+    out.extend_from_slice(b"\r\n");
+    if headed {
+        Header {
+            version: put.version,
+            inc: 0,
+            tombstone,
+        }
+        .append(out);
+    }
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -164,16 +180,16 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn put(over: Over, version: Option<u64>, life: Life) -> String {
+    fn put(over: Over, version: u64, life: Life) -> String {
         let put = Put {
             key: b"a",
-            len: 2,
             over,
             version,
             flags: 768,
             life,
+            value: Some(b"xy"),
         };
-        said(|out| store(out, put, 7))
+        said(|out| store(out, put, true, 7))
     }
 
     #[test]
@@ -185,14 +201,43 @@ mod tests {
             (Over::Cas(9), " C9"),
         ] {
             assert_eq!(
-                put(over, Some(12), Life::Said(60)),
-                format!("ms a 2{words} E12 F768 T60 O7\r\n")
+                put(over, 12, Life::Said(60)),
+                format!("ms a 2{words} E12 F768 T60 O7\r\nxy\r\n")
             );
         }
         assert_eq!(
-            put(Over::Anything, None, Life::Said(0)),
-            "ms a 2 F768 T0 O7\r\n"
+            put(Over::Anything, 0, Life::Said(0)),
+            "ms a 2 F768 T0 O7\r\nxy\r\n"
         );
+    }
+
+    #[test]
+    fn a_server_without_versions_gets_them_before_the_value_and_a_flag_that_says_so() {
+        for (value, version, line, headed) in [
+            (Some(b"xy".as_slice()), 12, "ms a 18 F8960 T0 O7\r\n", true),
+            (None, 12, "ms a 16 F13056 T0 O7\r\n", true),
+            (Some(b"xy".as_slice()), 0, "ms a 2 F768 T0 O7\r\n", false),
+        ] {
+            let put = Put {
+                key: b"a",
+                over: Over::Anything,
+                version,
+                flags: 768,
+                life: Life::Said(0),
+                value,
+            };
+            let mut out = Vec::new();
+            store(&mut out, put, false, 7);
+            let stored = out.strip_prefix(line.as_bytes()).unwrap();
+            let stored = stored.strip_suffix(b"\r\n").unwrap();
+            let header = Header {
+                version,
+                inc: 0,
+                tombstone: value.is_none(),
+            };
+            let split = headed.then_some((header, value.unwrap_or_default()));
+            assert_eq!(Header::split(stored), split);
+        }
     }
 
     #[test]
@@ -224,7 +269,7 @@ mod tests {
             (left(LIFE_MAX + 1), "T1702592001"),
             (left(FOR_EVER), "T0"),
         ] {
-            let line = put(Over::Anything, None, life);
+            let line = put(Over::Anything, 0, life);
             assert!(line.contains(&format!(" {word} ")), "{life:?}: {line}");
         }
     }

@@ -7,7 +7,7 @@
 
 use super::stage::{Plan, Scene, Servers};
 use super::visits::Tally;
-use super::{disturb, hangs, killed, seconds};
+use super::{disturb, hangs, killed, resumes_with_old_data, seconds};
 use harness::Fault;
 use std::time::Duration;
 
@@ -66,18 +66,13 @@ fn f2_a_hung_node_costs_no_acknowledged_value_and_shows_nothing_old_when_it_goes
 
 #[test]
 fn f3_a_node_that_goes_on_with_old_data_shows_none_of_it_and_is_used_again() {
-    let tallies = play("cache F3 resumes with old data", false, |scene| {
-        scene.nodes[0].freeze();
-        scene.lap();
-        scene.nodes[0].resume();
-        scene.returned();
-        scene.lap();
-        scene.trusted();
-        // Now it must be used, and know all that it missed.
-        scene.nodes[1].kill();
-        scene.lap();
-    });
-    tallies.iter().for_each(nothing_is_lost);
+    play(
+        "cache F3 resumes with old data",
+        false,
+        resumes_with_old_data,
+    )
+    .iter()
+    .for_each(nothing_is_lost);
 }
 
 #[test]

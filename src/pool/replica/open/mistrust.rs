@@ -5,7 +5,8 @@
 
 use super::super::view::{self, View};
 use super::super::{Command, Kept, PREFERRED, Record, Send, Trust, Version, record};
-use super::{Open, mix};
+use super::Open;
+use crate::chance::mix;
 
 impl Open {
     /// Has two nodes list the third when it has an older value than they have.
