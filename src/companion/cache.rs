@@ -8,6 +8,7 @@
 use crate::host::Host;
 use crate::tell;
 use crate::wish::Kept;
+use memring_pool::fact::Fact;
 use memring_pool::shared;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -136,27 +137,23 @@ impl Standing {
         text
     }
 
-    /// For machines; `quoted` makes a text one of theirs.
-    pub(crate) fn json(&self, quoted: impl Fn(&str) -> String) -> String {
+    /// For machines.
+    pub(crate) fn fact(&self) -> Fact {
         let debts = self.host.pool.debts();
-        let nodes: Vec<String> = (0..)
-            .zip(&self.silent)
-            .zip(debts)
-            .map(|((place, silent), keys)| {
-                format!(
-                    "{{\"node\":{},\"answers\":{},\"missed_keys\":{keys},\"error\":{}}}",
-                    quoted(self.host.pool.name(place)),
-                    silent.is_none(),
-                    silent.as_deref().map_or("null".to_owned(), &quoted)
-                )
-            })
-            .collect();
-        format!(
-            "{{\"pool\":{},\"mode\":\"{}\",\"safe\":{},\"nodes\":[{}]}}",
-            self.kept.name.as_deref().map_or("null".to_owned(), &quoted),
-            self.kept.topology.policy.mode.word(),
-            self.is_safe(),
-            nodes.join(",")
-        )
+        let nodes = (0..).zip(&self.silent).zip(debts);
+        let nodes = nodes.map(|((place, silent), keys)| {
+            Fact::Map(vec![
+                ("node", self.host.pool.name(place).into()),
+                ("answers", silent.is_none().into()),
+                ("missed_keys", keys.into()),
+                ("error", silent.as_deref().into()),
+            ])
+        });
+        Fact::Map(vec![
+            ("pool", self.kept.name.as_deref().into()),
+            ("mode", self.kept.topology.policy.mode.word().into()),
+            ("safe", self.is_safe().into()),
+            ("nodes", nodes.collect()),
+        ])
     }
 }

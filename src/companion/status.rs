@@ -7,6 +7,7 @@ use crate::wish::{Asked, Kept, which_pools};
 use crate::words::time;
 use crate::{Stop, say, tell};
 use memring_pool::config::{Mode, NodeSpec};
+use memring_pool::fact::Fact;
 use memring_pool::handoff;
 use memring_pool::replica::{Standing as Record, State, Survey};
 use memring_pool::shared::{self, Sharing};
@@ -182,92 +183,54 @@ fn trouble(survey: &Survey, place: usize) -> Option<String> {
 
 /// The same for machines. Names of fields are only ever added.
 fn json(looked: &[(Kept, Survey)], caches: &[Standing], safe: bool) -> String {
-    let mut pools: Vec<String> = caches.iter().map(|cache| cache.json(quoted)).collect();
+    let mut pools: Vec<Fact> = caches.iter().map(Standing::fact).collect();
     for (kept, survey) in looked {
-        let nodes: Vec<String> = (0..survey.len())
-            .map(|place| node(kept, survey, place))
-            .collect();
         let over = is_over(kept, survey);
-        let drained: Vec<String> = kept
-            .topology
-            .drained
-            .iter()
-            .map(|node| {
-                format!(
-                    "{{\"node\":{},\"drained\":{over}}}",
-                    quoted(&node.ring_name())
-                )
-            })
-            .collect();
-        pools.push(format!(
-            "{{\"pool\":{},\"mode\":\"fenced\",\"safe\":{},\"epoch\":{},\"committed\":{over},\"nodes\":[{}],\"drain\":[{}]}}",
-            kept.name.as_deref().map_or("null".to_owned(), quoted),
-            survey.is_safe(),
-            kept.topology.policy.epoch,
-            nodes.join(","),
-            drained.join(",")
-        ));
+        let drained = |node: &NodeSpec| {
+            Fact::Map(vec![
+                ("node", node.ring_name().as_ref().into()),
+                ("drained", over.into()),
+            ])
+        };
+        let nodes = (0..survey.len()).map(|place| node(kept, survey, place));
+        let drained = kept.topology.drained.iter().map(drained);
+        pools.push(Fact::Map(vec![
+            ("pool", kept.name.as_deref().into()),
+            ("mode", kept.topology.policy.mode.word().into()),
+            ("safe", survey.is_safe().into()),
+            ("epoch", kept.topology.policy.epoch.into()),
+            ("committed", over.into()),
+            ("nodes", nodes.collect()),
+            ("drain", drained.collect()),
+        ]));
     }
-    format!("{{\"safe\":{safe},\"pools\":[{}]}}", pools.join(","))
+    Fact::Map(vec![("safe", safe.into()), ("pools", Fact::List(pools))]).json()
 }
 
-fn node(kept: &Kept, survey: &Survey, place: usize) -> String {
+fn node(kept: &Kept, survey: &Survey, place: usize) -> Fact {
     let state = survey.state(place);
-    let record = match survey.record(place) {
-        Some(record) => format!(
-            "\"life\":{},\"id\":\"{:016x}\",\"epoch\":{}",
-            record.inc, record.id, record.epoch
-        ),
-        None => "\"life\":null,\"id\":null,\"epoch\":null".to_owned(),
-    };
-    let by: Vec<String> = survey
-        .listings(place)
-        .map(|by| {
-            format!(
-                "{{\"node\":{},\"host\":{},\"since\":{}}}",
-                quoted(by.by),
-                quoted(by.host),
-                by.since
-            )
-        })
-        .collect();
+    let record = survey.record(place);
+    let by = survey.listings(place).map(|by| {
+        Fact::Map(vec![
+            ("node", by.by.into()),
+            ("host", by.host.into()),
+            ("since", by.since.into()),
+        ])
+    });
     let error = match survey.standing(place) {
-        Some(Record::Silent(error)) => quoted(error.cause()),
-        _ => "null".to_owned(),
+        Some(Record::Silent(error)) => error.cause().into(),
+        _ => Fact::Null,
     };
-    format!(
-        "{{\"node\":{},\"answers\":{},\"trust\":\"{}\",{record},\"absent_by\":[{}],\"missed_keys\":{},\"error\":{error}}}",
-        quoted(survey.name(place)),
-        state != State::Silent,
-        state.word(),
-        by.join(","),
-        left(kept, survey, place)
-    )
-}
-
-/// A text as JSON writes it (RFC 8259, section 7).
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            control if control < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn a_text_is_quoted_as_json_wants_it() {
-        assert_eq!(quoted("a\"b\\c\nď"), "\"a\\\"b\\\\c\\u000aď\"");
-    }
+    let id = record.map(|record| format!("{:016x}", record.id));
+    Fact::Map(vec![
+        ("node", survey.name(place).into()),
+        ("answers", (state != State::Silent).into()),
+        ("trust", state.word().into()),
+        ("life", record.map(|record| u32::from(record.inc)).into()),
+        ("id", id.as_deref().into()),
+        ("epoch", record.map(|record| record.epoch).into()),
+        ("absent_by", by.collect()),
+        ("missed_keys", left(kept, survey, place).into()),
+        ("error", error),
+    ])
 }
