@@ -41,7 +41,7 @@ const ENDINGS: &[(&str, &str)] = &[
     ),
     (
         "exit_in_failure_callback",
-        "$m = dead(function () { exit; }); $m->get(['k1', 'k2', 'k3', 'k4', 'k5', 'k6']);",
+        "$m = dead(function () { exit; }); $m->get(many());",
     ),
     ("exception_in_wakeup", "$m->get('boom');"),
     (
@@ -54,7 +54,7 @@ const ENDINGS: &[(&str, &str)] = &[
     ),
     (
         "exception_in_failure_callback",
-        "$m = dead(function () { throw new Exception('x'); }); $m->set(['k1' => 'v1', 'k2' => 'v2', 'k3' => 'v3', 'k4' => 'v4']);",
+        "$m = dead(function () { throw new Exception('x'); }); $m->set(array_combine(many(), array_map(fn($k) => 'v' . substr($k, 1), many())));",
     ),
     (
         "exception_in_error_handler",
@@ -72,6 +72,8 @@ class Quit { function __serialize(): array { if (isset($_GET['how'])) exit; retu
 class Boom { function __serialize(): array { if (isset($_GET['how'])) throw new Exception('no'); return [1]; } function __unserialize(array $d): void { throw new Exception('no'); } }
 class Spin { function __serialize(): array { if (isset($_GET['how'])) while (true); return [1]; } function __unserialize(array $d): void { while (true); } }
 class Greedy { function __serialize(): array { return isset($_GET['how']) ? [str_repeat('x', 50000000)] : [1]; } }
+// So many that whatever the port some are the dead node's.
+function many() { return array_map(fn($i) => "k$i", range(1, 60)); }
 function pool() { $m = new Memcache; $m->addServer('127.0.0.1', (int)$_SERVER['MC'], true, 1, 5, 0); return $m; }
 function dead($callback) { $m = new Memcache; $m->addServer('127.0.0.1', (int)$_SERVER['MC'], true, 1, 5, 0);
     $m->addServer('127.0.0.1', 1, false, 1, 1, 0); $m->setFailureCallback($callback); return $m; }
@@ -90,7 +92,7 @@ echo $m->get('k60');
 const CHECK: &str = r#"
 $m = pool(); $bad = [];
 for ($i = 1; $i <= 60; $i++) if ($m->get("k$i") !== "v$i") $bad[] = "k$i";
-$keys = array_map(fn($i) => "k$i", range(1, 60));
+$keys = many();
 if ($m->get($keys) !== array_combine($keys, array_map(fn($i) => "v$i", range(1, 60)))) $bad[] = 'many';
 if (!$m->set('fresh', 'x') || $m->get('fresh') !== 'x') $bad[] = 'set';
 if ($m->get('missing') !== false || !is_int($m->increment('n'))) $bad[] = 'increment';
