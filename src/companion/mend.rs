@@ -44,23 +44,33 @@ impl Memory {
         }
     }
 
-    /// Notes who the trusted nodes are. Asked of each once in a life: a process that is another
-    /// one in the same life has somebody's copy of it, and is not what was trusted.
-    pub(crate) fn learn(&self, survey: &Survey, host: &mut Host) {
+    /// Notes who the trusted nodes are, of which `processes` were asked for before the survey was
+    /// made: whoever answered to it may be a later one, which shows at the next look.
+    ///
+    /// A process that is another one in the same life has somebody's copy of it, and is not
+    /// what was trusted: their places, and the names of their lives.
+    pub(crate) fn learn(&self, survey: &Survey, processes: &[Option<u64>]) -> Vec<(usize, u64)> {
+        let mut others = Vec::new();
         for place in survey.all(State::Trusted) {
             let id = survey.record(place).map(|record| record.id);
-            let Some(id) = id.filter(|id| self.of(place).is_none_or(|known| known.id != *id))
-            else {
+            let process = processes.get(place).copied().flatten();
+            let (Some(id), Some(process)) = (id, process) else {
                 continue;
             };
-            let process = handoff::process(&mut host.pool, place, &mut host.call);
-            let known = process.map(|process| Known {
-                id,
-                process,
-                waits: None,
-            });
-            self.set(place, known);
+            match self.of(place).filter(|known| known.id == id) {
+                Some(known) if known.process != process => others.push((place, id)),
+                Some(_) => {}
+                None => self.set(
+                    place,
+                    Some(Known {
+                        id,
+                        process,
+                        waits: None,
+                    }),
+                ),
+            }
         }
+        others
     }
 }
 

@@ -17,7 +17,8 @@ use crate::wish::{Asked, Kept, which_pools};
 use crate::words::{self, Seen};
 use crate::{Stop, tell};
 use memring_pool::config::Mode;
-use memring_pool::replica::Survey;
+use memring_pool::handoff;
+use memring_pool::replica::{State, Survey};
 use memring_pool::shared::{self, Sharing};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -181,8 +182,21 @@ impl Watch {
     /// Looks at every node and says what changed since the last look.
     fn look(&mut self) -> Survey {
         shared::tend(shared::now());
-        let survey = self.host.survey();
-        self.memory.learn(&survey, &mut self.host);
+        let processes = self.processes();
+        let mut survey = self.host.survey();
+        for (place, id) in self.memory.learn(&survey, &processes) {
+            let host = &mut self.host;
+            if host
+                .pool
+                .distrust(place, id, &host.record_key, &mut host.call)
+            {
+                self.say(&format!(
+                    "{} is another process than it was, with the record and the memory of an earlier moment: it joins and gets what was written since",
+                    survey.name(place)
+                ));
+                survey = self.host.survey();
+            }
+        }
         if self.seen.is_none() {
             self.say(&words::count(&survey));
         }
@@ -198,6 +212,27 @@ impl Watch {
                 .collect(),
         );
         survey
+    }
+
+    /// Which process each node is, of those that answered at the last look.
+    fn processes(&mut self) -> Vec<Option<u64>> {
+        let answering: Vec<bool> = match &self.seen {
+            Some(seen) => seen.iter().map(|seen| seen.answers()).collect(),
+            None => {
+                let survey = self.host.survey();
+                let states = (0..survey.len()).map(|place| survey.state(place));
+                states.map(|state| state != State::Silent).collect()
+            }
+        };
+        let host = &mut self.host;
+        (0..)
+            .zip(answering)
+            .map(|(place, answers)| {
+                let asked =
+                    answers.then(|| handoff::process(&mut host.pool, place, &mut host.call));
+                asked.flatten()
+            })
+            .collect()
     }
 
     /// Mending may take minutes, and the looks must go on meanwhile: it has a thread.

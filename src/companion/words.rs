@@ -11,6 +11,11 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Did it answer?
+    pub(crate) fn answers(self) -> bool {
+        self.state != State::Silent
+    }
+
     /// Node `place` as it stands.
     pub(crate) fn of(survey: &Survey, place: usize) -> Seen {
         Seen {

@@ -32,12 +32,14 @@
 //! | `keep` | what records say of a node that missed a write |
 //! | `resync` | a node that came back, key by key |
 //! | `withdraw` | a record's word taken back, when the keys are mended |
+//! | `distrust` | a node that is another process with an old memory |
 //! | `commit` | one node list after another |
 //! | `lists` | both of them at once |
 //! | `survey` | what all records say together |
 
 mod close;
 mod commit;
+mod distrust;
 mod ending;
 mod found;
 mod keep;
@@ -53,6 +55,7 @@ pub mod words;
 
 pub use close::Close;
 pub use commit::{Commit, Committing};
+pub use distrust::Distrust;
 pub use ending::{Closed, Ending};
 pub use found::{Founded, Founding};
 pub use keep::{Keep, Kept};
@@ -250,6 +253,8 @@ pub struct Rules {
     pub late: bool,
     /// While a node list follows another, a key is on the nodes of both.
     pub double_list: bool,
+    /// A node that is another process than the one that was trusted is trusted no more.
+    pub process: bool,
 }
 
 impl Rules {
@@ -268,6 +273,7 @@ impl Rules {
         behind: true,
         late: true,
         double_list: true,
+        process: true,
     };
 }
 

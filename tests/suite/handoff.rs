@@ -2,9 +2,10 @@
 //! to which something may still be on its way gets a full pass.
 
 use crate::companion::{Tend, is_safe, run};
+use crate::faults::snapshot::Snapshot;
 use crate::health::Stage;
 use harness::proxy::From;
-use harness::{Proxy, wait_until};
+use harness::{Fault, Proxy, wait_until};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -132,4 +133,34 @@ fn a_node_to_which_a_write_may_still_be_on_its_way_gets_a_full_pass_in_a_new_lif
     assert!(wait_until(SOON, mended), "{}", tend.log());
     assert_eq!(tend.said("keys it missed"), 0, "{}", tend.log());
     assert_eq!(stage.visit("s1"), "[true,71]");
+}
+
+/// Its record came back, too, and says that it missed nothing; no write went without it.
+#[test]
+fn a_node_that_is_back_with_what_it_had_before_is_mended_though_nobody_missed_it() {
+    let mut stage = Stage::of(3, 2);
+    assert_eq!(stage.visit("s1"), "[true,1]");
+    let tend = tend(&stage);
+    let snapshot = Snapshot::of(&stage.nodes[0]);
+    for count in 2..5 {
+        assert_eq!(stage.visit("s1"), format!("[true,{count}]"));
+    }
+    assert_eq!(stage.visit("s2"), "[true,1]");
+    // Nobody sees it before all of the old data are in it.
+    stage.proxies[0].fault(Fault::Refuse);
+    stage.proxies[0].cut();
+    stage.nodes[0].restart();
+    snapshot.restore(&stage.nodes[0]);
+    stage.proxies[0].fault(Fault::None);
+    let who = format!("127.0.0.1:{}", stage.proxies[0].port());
+    tend.says(&format!("{who} is another process than it was"));
+    let list = list(&stage);
+    assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());
+    assert!(stage.nodes[0].stored("s2").is_some());
+    // Each of the two others may go: the first has all.
+    stage.nodes[1].freeze();
+    for (id, count) in [("s1", 5), ("s2", 2)] {
+        assert_eq!(stage.visit(id), format!("[true,{count}]"), "{id}");
+    }
+    stage.nodes[1].resume();
 }

@@ -9,7 +9,7 @@ use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
 use crate::fanout;
 use crate::item::Span;
-use crate::replica::{Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
+use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -75,6 +75,21 @@ impl Pool {
         };
         self.drive(&mut founding, out, task, call);
         founding.result().unwrap_or(Founded::Stopped { place: 0 })
+    }
+
+    /// Takes the trust from node `target`, if it has it in the life of that name: it is another
+    /// process than it was. False when that could not be said to it.
+    pub fn distrust(&mut self, target: usize, id: u64, record_key: &[u8], call: &mut Call) -> bool {
+        call.reset(Verb::Get);
+        let mut out = Vec::new();
+        let mut distrust = Distrust::new(self.ring_name(target), id, &mut out);
+        let task = Task {
+            key: b"",
+            record_key,
+            nodes: &[target],
+        };
+        self.drive(&mut distrust, out, task, call);
+        distrust.result() == Some(true)
     }
 
     /// Takes the turn to run passes over node `target`, for `runner`, a name of which there is

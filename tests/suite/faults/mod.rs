@@ -13,7 +13,7 @@
 
 mod cache;
 mod rivals;
-mod snapshot;
+pub(crate) mod snapshot;
 mod stage;
 mod state;
 mod steps;

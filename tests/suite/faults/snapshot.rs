@@ -17,7 +17,7 @@ struct Item {
 }
 
 /// All items of a node.
-pub(super) struct Snapshot(Vec<Item>);
+pub(crate) struct Snapshot(Vec<Item>);
 
 fn connect(node: &Memcached) -> BufReader<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", node.port())).expect("connect to our memcached");
@@ -35,7 +35,7 @@ fn line(connection: &mut BufReader<TcpStream>) -> String {
 
 impl Snapshot {
     /// Takes it.
-    pub(super) fn of(node: &Memcached) -> Snapshot {
+    pub(crate) fn of(node: &Memcached) -> Snapshot {
         let mut connection = connect(node);
         connection
             .get_mut()
@@ -63,12 +63,12 @@ impl Snapshot {
     }
 
     /// How many items it holds.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Puts every item back, versions included where the server can.
-    pub(super) fn restore(&self, node: &Memcached) {
+    pub(crate) fn restore(&self, node: &Memcached) {
         let mut connection = connect(node);
         for item in &self.0 {
             let versioned = format!(

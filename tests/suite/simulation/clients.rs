@@ -4,7 +4,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use memring_pool::replica::{Close, Commit, Founding, Machine, Mend, Open, Resync, Rules};
+use memring_pool::replica::{
+    Close, Commit, Distrust, Founding, Machine, Mend, Open, Resync, Rules,
+};
 
 use super::faults::Plan;
 use super::files::{Files, Host, Step};
@@ -108,6 +110,7 @@ pub(super) enum Engine {
     Resync(Resync),
     Mend(Mend),
     Commit(Commit),
+    Distrust(Distrust),
 }
 
 impl Engine {
@@ -120,6 +123,7 @@ impl Engine {
             Engine::Resync(machine) => machine,
             Engine::Mend(machine) => machine,
             Engine::Commit(machine) => machine,
+            Engine::Distrust(machine) => machine,
         }
     }
 }

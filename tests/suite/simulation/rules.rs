@@ -238,37 +238,51 @@ fn without_resync_nodes_that_were_empty_once_are_never_believed_again() {
     );
 }
 
-/// A node comes back with a dump as old as its record, in which it is trusted. One session
-/// shows it, all are mended, and then the two that had the newest die.
-#[test]
-fn without_the_look_at_who_is_behind_an_old_dump_with_its_old_record_is_believed() {
+/// A node comes back with a dump as old as its record, in which it is trusted, and no write
+/// went without it. Then the two that had the newest die.
+fn old_dump(also: &[(u64, Fault, u64)], visits: Vec<Role>) -> Pool {
     let mut faults = vec![(2000, Fault::Old { node: 0, age: 600 }, 200)];
+    faults.extend(also.iter().cloned());
     faults.extend(two_die(7000, [1, 2]));
-    let pool = script(
-        faults,
-        vec![
-            role(
-                0,
-                &[
-                    (900, Act::Open(0)),
-                    (910, Act::Write),
-                    (1000, Act::Open(3)),
-                    (1010, Act::Write),
-                    (2100, Act::Open(0)),
-                    (2110, Act::Write),
-                    (2200, Act::Open(3)),
-                    (2210, Act::Write),
-                ],
-            ),
-            role(0, &[(3500, Act::Open(0)), (3510, Act::Touch)]),
-            role(0, &[(7250, Act::Look(3))]),
+    let writes = role(
+        0,
+        &[
+            (900, Act::Open(0)),
+            (910, Act::Write),
+            (1000, Act::Open(3)),
+            (1010, Act::Write),
+            (2100, Act::Open(0)),
+            (2110, Act::Write),
+            (2200, Act::Open(3)),
+            (2210, Act::Write),
         ],
     );
+    let cast = [writes].into_iter().chain(visits);
+    let looks = role(0, &[(7250, Act::Look(3))]);
+    script(faults, cast.chain([looks]).collect())
+}
+
+/// Nobody visits a session that would show it, but tend sees another process.
+#[test]
+fn without_the_look_at_processes_an_old_dump_that_no_visit_shows_is_believed() {
+    needs(
+        "process",
+        |rules| rules.process = false,
+        &[Violation::Older],
+        &old_dump(&[], vec![]),
+    );
+}
+
+/// Tend began anew and knows of no other process. One session shows it, all are mended.
+#[test]
+fn without_the_look_at_who_is_behind_an_old_dump_with_its_old_record_is_believed() {
+    let tend_begins_anew = (2700, Fault::Kill { client: 3 }, 50);
+    let visit = role(0, &[(3500, Act::Open(0)), (3510, Act::Touch)]);
     needs(
         "behind",
         |rules| rules.behind = false,
         &[Violation::Older],
-        &pool,
+        &old_dump(&[tend_begins_anew], vec![visit]),
     );
 }
 

@@ -3,11 +3,12 @@
 //!
 //! Two tenders get in each other's way, as two hosts do.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Commit, Committing, Found, Founded, Founding, Machine, Mend, Open, PREFERRED, Resync, Resynced,
-    Send, Wish,
+    Commit, Committing, Distrust, Found, Founded, Founding, Machine, Mend, Open, PREFERRED, Resync,
+    Resynced, Send, Wish,
 };
 
 use super::clients::{Engine, Shared};
@@ -44,6 +45,8 @@ pub(super) struct Tender {
     /// All nodes, as the pass under way knows them.
     all: Spot,
     target: usize,
+    /// Which process each node was when it was last seen trusted, and in which life.
+    known: HashMap<usize, (u64, u64)>,
     /// A pass under way, and the keys it still has to copy.
     pass: Option<(Resync, Vec<Key>)>,
 }
@@ -57,6 +60,7 @@ impl Tender {
             host,
             engine: Engine::Idle,
             target: 0,
+            known: HashMap::new(),
             pass: None,
         }
     }
@@ -126,6 +130,21 @@ impl Tender {
         }
         self.target = (self.target + 1) % names.len();
         let rules = self.shared.pool.rules;
+        let node = self.all.places[self.target];
+        if let Some((id, process)) = scene.trusted(node) {
+            let known = *self.known.entry(node).or_insert((id, process));
+            if known.0 != id {
+                self.known.insert(node, (id, process));
+            } else if known.1 != process && rules.process {
+                let name = names[self.target].clone();
+                self.engine = Engine::Distrust(Distrust::new(name, id, &mut first));
+                return Step::Run {
+                    key: Key::MAX,
+                    places: vec![node],
+                    first,
+                };
+            }
+        }
         let mut resync = Resync::new(names, self.target, rules, random, &mut first);
         if self.shared.pool.step.is_some() {
             resync = resync.at(epochs.seen);
@@ -167,6 +186,11 @@ impl Client for Tender {
                 Step::Think(scene.random.between(20, 200))
             }
             Engine::Mend(_) => self.mend(),
+            Engine::Distrust(distrust) => {
+                let result = distrust.result();
+                scene.note(|| format!("trust taken from {}: {result:?}", self.target));
+                Step::Think(scene.random.between(20, 200))
+            }
             _ => self.begin(scene),
         }
     }
@@ -177,6 +201,7 @@ impl Client for Tender {
 
     fn killed(&mut self, _scene: &mut Scene<'_>) {
         self.engine = Engine::Idle;
+        self.known.clear();
         self.pass = None;
     }
 }

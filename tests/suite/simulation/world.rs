@@ -123,6 +123,8 @@ enum State {
 
 struct Place {
     node: Node,
+    /// Which process it is: another one after each restart.
+    process: u64,
     state: State,
     slow: u64,
     parked: Vec<usize>,
@@ -217,6 +219,7 @@ impl World {
     ) -> History {
         let places = setup.nodes.iter().map(|&has_e| Place {
             node: Node::new(has_e, setup.blind),
+            process: 0,
             state: State::Up,
             slow: 0,
             parked: Vec::new(),

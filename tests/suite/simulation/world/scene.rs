@@ -63,6 +63,13 @@ impl Scene<'_> {
         records.map(Record::epochs).reduce(Epochs::joined)
     }
 
+    /// Which process a node is, and in which life it is trusted, if it can be talked to.
+    pub(in super::super) fn trusted(&self, node: usize) -> Option<(u64, u64)> {
+        let place = &self.places[node];
+        let record = place.node.record().filter(|_| self.reaches(node))?;
+        (record.trust == Trust::Trusted).then_some((record.id, place.process))
+    }
+
     /// The keys of a node, if it can be talked to.
     pub(in super::super) fn list(&self, node: usize) -> Option<Vec<(Key, Option<Stamp>)>> {
         (self.reaches(node)).then(|| self.places[node].node.keys(self.time))

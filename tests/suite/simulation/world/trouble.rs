@@ -146,6 +146,7 @@ impl World {
                 let place = &mut self.places[*node];
                 let dump = std::mem::take(&mut place.dump);
                 place.node.restart(dump);
+                place.process += 1;
                 place.state = State::Up;
             }
             Fault::Hang { node } => {
