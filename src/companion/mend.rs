@@ -205,7 +205,7 @@ pub(crate) fn mend(
     let survey = host.survey();
     // With another node list than the pool's own, who is said to be whole would not be.
     host.fits(&survey).map_err(|error| error.to_string())?;
-    if let Some((one, other)) = survey.twins() {
+    if let Some((one, other)) = survey.twins(host.pool.current()) {
         return Err(format!(
             "{one} and {other} are one server: they have the same record, so two copies there are one. Name each server once"
         ));

@@ -328,6 +328,7 @@ impl Open {
             open.views
                 .get(place)
                 .is_some_and(|view| view.token || view.is_endless())
+                || (open.lists.len() > 1 && view::is_held_beside(&open.views, place))
         });
         // A majority of the preferred nodes, and of two both. A node that lost its memory lost
         // our token, too, and gives it to the next who asks: its word does not count.

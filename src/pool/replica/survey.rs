@@ -158,11 +158,11 @@ impl Survey {
         (0..self.len()).filter(move |place| self.state(*place) == state)
     }
 
-    /// Two nodes that have the very same record: two names for one server, on which two
-    /// copies are one.
-    pub fn twins(&self) -> Option<(&str, &str)> {
+    /// Two of the first `list` nodes that have the very same record: two names for one server,
+    /// on which two copies are one. A node that is renamed has its old name behind the list.
+    pub fn twins(&self, list: usize) -> Option<(&str, &str)> {
         let id = |place: usize| self.record(place).map(|record| record.id);
-        (0..self.len()).find_map(|place| {
+        (0..self.len().min(list)).find_map(|place| {
             let twin = (0..place).find(|other| id(place).is_some() && id(*other) == id(place))?;
             Some((self.name(twin), self.name(place)))
         })
@@ -246,11 +246,12 @@ mod tests {
     fn two_names_for_one_server_show_by_their_record() {
         let other = Standing::Known(Record::new(3, 8).trusted());
         let looked = survey(vec![Standing::Known(trusted()), other.clone(), silent()]);
-        assert_eq!(looked.twins(), None);
+        assert_eq!(looked.twins(3), None);
         let same = || Standing::Known(trusted());
         assert_eq!(
-            survey(vec![same(), other, same()]).twins(),
+            survey(vec![same(), other.clone(), same()]).twins(3),
             Some(("a:1", "c:1"))
         );
+        assert_eq!(survey(vec![same(), other, same()]).twins(2), None);
     }
 }

@@ -259,6 +259,15 @@ pub(super) fn believed(views: &[View], place: usize, rules: Rules) -> Option<Sta
     (current && !is_listed(views, &view.name, rules)).then_some(stamp)
 }
 
+/// Is the turn on node number `place` ours under another name? A server that is renamed stands
+/// in both lists, and gives its token to one of its two names.
+pub(super) fn is_held_beside(views: &[View], place: usize) -> bool {
+    let id = |view: &View| Some(view.record.as_ref()?.0.id);
+    let own = views.get(place).and_then(id);
+    let mut held = views.iter().filter(|view| view.token);
+    own.is_some() && held.any(|view| id(view) == own)
+}
+
 /// The newest value known and where it lies; hints, too, when `hints`.
 pub(super) fn newest(views: &[View], hints: bool, rules: Rules) -> Option<(usize, Stamp)> {
     (0..views.len())

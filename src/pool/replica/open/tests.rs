@@ -143,3 +143,59 @@ fn what_a_node_says_that_left_the_pool_counts_until_the_step_is_committed() {
     assert_eq!(told(3).1, 1);
     assert_eq!(told(4), (Some(Found::Nothing), 0));
 }
+
+/// Who has the turn over a new list (a, b, new) and an old one (a, b, old), when b is away and
+/// the other three names are of so many servers.
+fn has_turn(servers: u64) -> bool {
+    let mut out = Vec::new();
+    let wish = Wish {
+        nodes: ["a", "b", "new", "old"].map(Box::from).to_vec(),
+        copies: 3,
+        rules: Rules::ALL,
+        turn: Some(Turn {
+            wait: 2 * LEASE,
+            lease: LEASE,
+        }),
+        fresh: false,
+        epoch: 4,
+        host: "web".into(),
+        random: 5,
+    };
+    let mut open = Open::over(wish, vec![vec![0, 1, 2], vec![0, 1, 3]], 0, &mut out);
+    while let Some(Send { place, commands }) = out.pop() {
+        if place == 1 {
+            open.heard(
+                1,
+                place,
+                Err(super::super::Lost { maybe_done: false }),
+                &mut out,
+            );
+            continue;
+        }
+        let server = (place as u64).min(servers - 1);
+        let replies = commands.iter().map(|command| match command {
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(3, 7 + server).trusted(),
+                cas: 1,
+            },
+            Command::Read { .. } => Reply::Item(Item {
+                cas: 40,
+                stamp: None,
+                data: Some(Arc::from([])),
+                left: 100,
+                // The server gave it to the one of its two names that came first.
+                token: if place == 3 { Token::Taken } else { Token::Won },
+            }),
+            _ => Reply::Done { cas: 99 },
+        });
+        let replies = replies.collect();
+        open.heard(1, place, Ok(replies), &mut out);
+    }
+    open.outcome().is_some()
+}
+
+#[test]
+fn a_renamed_server_gives_its_turn_for_both_of_its_names() {
+    assert!(has_turn(3), "new and old are one server");
+    assert!(!has_turn(4), "somebody else has the turn on another one");
+}
