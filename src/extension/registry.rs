@@ -9,7 +9,7 @@ use memring_pool::config::watch::Watched;
 use memring_pool::error::Error;
 use memring_pool::node::Directory;
 use memring_pool::pool::later;
-use memring_pool::{copier, probe, shared};
+use memring_pool::{copier, probe, shared, slices};
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -104,15 +104,18 @@ pub(crate) fn copy_hold() -> Duration {
 }
 
 /// What is done at the end of a request: copies that follow the answer, probes of nodes that
-/// failed.
+/// failed, a piece of what returned nodes missed.
 pub(crate) fn after_request() {
     later::after_request();
     probe::carry_on(SLICE);
+    slices::carry_on(SLICE);
 }
 
-/// The end of the process or thread: copies that follow the answer have followed.
+/// The end of the process or thread: copies that follow the answer have followed, and nobody
+/// waits for a pass of ours.
 pub(crate) fn end() {
     later::end();
+    slices::end();
 }
 
 /// Number of persistent nodes known to this thread.

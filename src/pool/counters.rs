@@ -37,11 +37,13 @@ pub enum Counter {
     LateCopies,
     /// Those of them that their node does not have.
     LateMissed,
+    /// Passes over a returned node that workers brought to their end.
+    WorkerPasses,
 }
 
 impl Counter {
     /// All of them, in the order they lie in.
-    pub const ALL: [Counter; 14] = [
+    pub const ALL: [Counter; 15] = [
         Counter::Repairs,
         Counter::Fences,
         Counter::Conflicts,
@@ -56,6 +58,7 @@ impl Counter {
         Counter::Ejections,
         Counter::LateCopies,
         Counter::LateMissed,
+        Counter::WorkerPasses,
     ];
 
     /// Its place among the region's counters.
@@ -80,6 +83,7 @@ impl Counter {
             Counter::Ejections => "ejections",
             Counter::LateCopies => "late_copies",
             Counter::LateMissed => "late_copies_missed",
+            Counter::WorkerPasses => "passes_by_workers",
         }
     }
 }

@@ -26,6 +26,7 @@
 //! | `pool` | THE DOOR: one call of the Memcache API |
 //! | `lease` | WHOSE TURN: what this host knows of it, and waiting for it |
 //! | `handoff` | WHAT WAS MISSED while a node was away |
+//! | `slices` | WHO MENDS where no tend runs: passes by workers |
 //! | `session` | open, read, write, touch, destroy |
 
 pub mod call;
@@ -49,4 +50,5 @@ mod request;
 pub mod ring;
 pub mod session;
 pub mod shared;
+pub mod slices;
 pub mod wire;

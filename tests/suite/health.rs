@@ -52,7 +52,7 @@ impl Stage {
     }
 
     /// What PHP logged.
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log.path().join("php")).unwrap_or_default()
     }
 

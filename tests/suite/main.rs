@@ -45,6 +45,7 @@ mod session_nodes;
 mod sessions;
 mod settings;
 mod simulation;
+mod slices;
 mod stairs;
 mod status;
 mod stubs;

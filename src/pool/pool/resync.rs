@@ -12,6 +12,8 @@ use crate::item::Span;
 use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::collections::HashMap;
+use std::collections::hash_map::IntoIter;
+use std::iter::Peekable;
 use std::time::{Duration, Instant};
 
 /// How long the turn of a pass outlives the last sign of its runner, seconds.
@@ -37,6 +39,38 @@ pub struct Pass {
     pub keys: usize,
     /// Of those, how many could not be mended.
     pub failed: usize,
+}
+
+/// A pass under way, piece by piece.
+#[derive(Debug)]
+pub struct Passing {
+    target: usize,
+    record_key: Vec<u8>,
+    resync: Resync,
+    /// Those still to be mended, each with the bytes of its item.
+    keys: Peekable<IntoIter<Vec<u8>, usize>>,
+    all: usize,
+    seen: usize,
+    /// When its runner gave a sign last.
+    sign: Instant,
+    done: Pass,
+}
+
+impl Passing {
+    /// The keys that the other nodes hold, each with the bytes of one copy, listed since the
+    /// pass began.
+    pub fn copy(&mut self, keys: HashMap<Vec<u8>, usize>) {
+        self.all = keys.len();
+        self.keys = keys.into_iter().peekable();
+    }
+
+    /// What it came to when the node at `place` does not answer.
+    fn stopped(&self, place: usize) -> Pass {
+        Pass {
+            end: Resynced::Stopped { place },
+            ..self.done
+        }
+    }
 }
 
 impl Pool {
@@ -163,6 +197,33 @@ impl Pool {
         call: &mut Call,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Pass {
+        let mut passing = match self.open_pass(target, record_key, random, call) {
+            Ok(passing) => passing,
+            Err(done) => return done,
+        };
+        match self.keys_elsewhere(&[target], record_key, call) {
+            Ok(keys) => passing.copy(keys),
+            Err(place) => return passing.stopped(place),
+        }
+        loop {
+            if let Some(done) = self.go_on(&mut passing, BATCH, call) {
+                return done;
+            }
+            progress(passing.seen, passing.all);
+        }
+    }
+
+    /// The records' part of a pass, up to where all keys of the other nodes are to be listed.
+    ///
+    /// # Errors
+    /// What it came to, when it is over already.
+    pub fn open_pass(
+        &mut self,
+        target: usize,
+        record_key: &[u8],
+        random: u64,
+        call: &mut Call,
+    ) -> Result<Passing, Pass> {
         call.reset(Verb::Get);
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
@@ -170,73 +231,90 @@ impl Pool {
             "" => u32::MAX,
             _ => self.policy.epoch,
         };
-        let mut pass = Resync::new(&names, target, Rules::ALL, random, &mut out).at(epoch);
-        let records = Task {
+        let mut resync = Resync::new(&names, target, Rules::ALL, random, &mut out).at(epoch);
+        let task = Task {
             key: b"",
             record_key,
             nodes: &nodes,
         };
-        self.drive(&mut pass, out, records, call);
-        let mut done = Pass {
-            end: pass.result().unwrap_or(Resynced::Again),
+        self.drive(&mut resync, out, task, call);
+        let done = Pass {
+            end: resync.result().unwrap_or(Resynced::Again),
             keys: 0,
             failed: 0,
         };
         if done.end != Resynced::Copy {
-            return done;
+            return Err(done);
         }
-        let keys = match self.keys_elsewhere(&[target], record_key, call) {
-            Ok(keys) => keys,
-            Err(place) => {
-                done.end = Resynced::Stopped { place };
-                return done;
-            }
-        };
-        let all = keys.len();
-        let mut keys = keys.into_iter().peekable();
-        let mut sign = Instant::now();
-        let mut seen = 0;
-        loop {
-            let mut batch: Vec<Vec<u8>> = Vec::new();
-            let mut bytes = 0;
-            while batch.len() < BATCH
-                && let Some((key, size)) = keys.next_if(|(_, size)| batch_has_room(bytes, *size))
-            {
-                bytes += size;
-                batch.push(key);
-            }
-            if batch.is_empty() {
-                break;
-            }
-            if sign.elapsed() > SIGN {
-                sign = Instant::now();
-                let key = turn_key(record_key);
-                self.exchange(target, call, |out, asks| {
-                    classic::touch(out, &key, TURN);
-                    asks.push(Expect::Touched);
-                });
-            }
-            // What was refused for so many keys needs no list of its own.
-            call.reset(Verb::Get);
-            seen += batch.len();
-            self.mend_batch(&batch, target, record_key, call, &mut done);
-            progress(seen, all);
-            // A node that went away would cost each further batch a timeout.
-            if done.failed > 0
-                && let Some(place) = call.events.iter().find(|e| e.fault).map(|e| e.node)
-            {
-                done.end = Resynced::Stopped { place };
-                return done;
-            }
+        Ok(Passing {
+            target,
+            record_key: record_key.to_vec(),
+            resync,
+            keys: HashMap::new().into_iter().peekable(),
+            all: 0,
+            seen: 0,
+            sign: Instant::now(),
+            done,
+        })
+    }
+
+    /// Mends up to `most` further keys of a pass, or ends it; what it came to, when it is over.
+    pub fn go_on(&mut self, passing: &mut Passing, most: usize, call: &mut Call) -> Option<Pass> {
+        let mut batch: Vec<Vec<u8>> = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < most
+            && let Some((key, size)) = passing
+                .keys
+                .next_if(|(_, size)| batch_has_room(bytes, *size))
+        {
+            bytes += size;
+            batch.push(key);
         }
+        if batch.is_empty() {
+            return Some(self.end_pass(passing, call));
+        }
+        let Passing {
+            target,
+            record_key,
+            sign,
+            seen,
+            done,
+            ..
+        } = passing;
+        if sign.elapsed() > SIGN {
+            *sign = Instant::now();
+            let key = turn_key(record_key);
+            self.exchange(*target, call, |out, asks| {
+                classic::touch(out, &key, TURN);
+                asks.push(Expect::Touched);
+            });
+        }
+        // What was refused for so many keys needs no list of its own.
+        call.reset(Verb::Get);
+        *seen += batch.len();
+        self.mend_batch(&batch, *target, record_key, call, done);
+        // A node that went away would cost each further batch a timeout.
+        let gone = call.events.iter().find(|event| event.fault);
+        gone.filter(|_| passing.done.failed > 0)
+            .map(|event| passing.stopped(event.node))
+    }
+
+    fn end_pass(&mut self, passing: &mut Passing, call: &mut Call) -> Pass {
+        let mut done = passing.done;
         if done.failed > 0 {
             done.end = Resynced::Again;
             return done;
         }
+        let (_, nodes) = self.everyone();
         let mut out = Vec::new();
-        pass.finish(&mut out);
-        self.drive(&mut pass, out, records, call);
-        done.end = pass.result().unwrap_or(Resynced::Again);
+        passing.resync.finish(&mut out);
+        let task = Task {
+            key: b"",
+            record_key: &passing.record_key,
+            nodes: &nodes,
+        };
+        self.drive(&mut passing.resync, out, task, call);
+        done.end = passing.resync.result().unwrap_or(Resynced::Again);
         done
     }
 
@@ -325,10 +403,10 @@ impl Pool {
             let line = |span: Span| span.of(lane.received());
             for reply in &lane.answers {
                 if let Reply::Stat(span) = reply
-                    && let Some(key) = key_of(line(*span))
+                    && let Some((key, size)) = key_and_size(line(*span))
                     && key != record_key
                 {
-                    keys.insert(key, size_of_item(line(*span)));
+                    keys.insert(key, size);
                 }
             }
             call.used = first;
@@ -375,6 +453,11 @@ fn size_of_item(line: &[u8]) -> usize {
         .find_map(|word| word.strip_prefix(b"size="));
     size.and_then(|digits| std::str::from_utf8(digits).ok()?.trim_end().parse().ok())
         .unwrap_or(0)
+}
+
+/// The key of such a line, and the bytes of its item; `None` for a line that is none.
+pub(crate) fn key_and_size(line: &[u8]) -> Option<(Vec<u8>, usize)> {
+    Some((key_of(line)?, size_of_item(line)))
 }
 
 /// The key of a line "key=… exp=…"; memcached writes it as in a URL.

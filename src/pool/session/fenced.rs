@@ -25,6 +25,7 @@ use crate::replica::{
     Turn, Wish, record_key,
 };
 use crate::shared;
+use crate::slices;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,10 @@ impl Fenced {
             self.pool.be_patient(false);
             opened = again?;
         }
+        if !opened.joining.is_empty() {
+            slices::want(&self.pool, &self.record_key);
+        }
+        self.log.append(&mut slices::news());
         let seen = opened.grips.epochs();
         let nodes = lists.nodes;
         if let Err(error) = seen.map_or(Ok(()), |seen| self.pool.stands(seen)) {

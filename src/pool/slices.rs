@@ -1,0 +1,291 @@
+//! WHO MENDS where no tend runs: workers, in slices after the response.
+//!
+//! ```text
+//!   a session meets a node without trust ─► wanted
+//!   the request is over ─► the turn of that node's passes ─► the other nodes' keys listed
+//!                          ─► each mended ─► trusted           a slice of it after each request
+//! ```
+//!
+//! A worker goes on with its pass after its own next requests, and gives it up when there was
+//! none for a while: then another one begins anew. It does what tend does, slower: one node
+//! after the other, every key of it, and only while all others answer. A pool whose node list
+//! changes, and one with more keys than a worker should hold, are left to tend.
+
+mod listing;
+
+use crate::call::Call;
+use crate::config::{Care, NodeSpec, Policy};
+use crate::counters::Counter;
+use crate::handoff;
+use crate::node::Directory;
+use crate::pool::Pool;
+use crate::pool::copies::host_name;
+use crate::pool::resync::{Pass, Passing};
+use crate::replica::Resynced;
+use crate::shared;
+use listing::Listing;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// A host where tend looked within so many milliseconds has tend.
+const TENDED: u64 = 5000;
+/// Milliseconds between two tries of one process to begin a pass.
+const PAUSE: u64 = 1000;
+/// The same when only tend can help.
+const LONG_PAUSE: u64 = 60_000;
+/// A pass that was not gone on with for so long is given up; its turn lives twice as long.
+const IDLE: Duration = Duration::from_secs(15);
+/// Keys mended at a time: what is begun is ended, however long the slice.
+const AT_ONCE: usize = 16;
+/// Most keys of all other nodes together that a worker holds.
+const KEYS: usize = 200_000;
+
+/// A pool with a node to be mended.
+#[derive(Debug)]
+struct Wanted {
+    policy: Policy,
+    specs: Vec<NodeSpec>,
+    record_key: Vec<u8>,
+}
+
+/// A pass of this process.
+#[derive(Debug)]
+struct Work {
+    pool: Pool,
+    call: Call,
+    record_key: Vec<u8>,
+    target: usize,
+    passing: Passing,
+    /// The keys found so far, which node is listing, and which one is next.
+    keys: HashMap<Vec<u8>, usize>,
+    listing: Option<Listing>,
+    next: usize,
+    /// When it was gone on with last.
+    last: Instant,
+    /// The process it belongs to (`shared::generation`).
+    owner: u64,
+}
+
+/// What a slice came to.
+enum Slice {
+    /// There is more to do.
+    More,
+    /// The pass is over.
+    Over(Pass),
+    /// It cannot be done here, or not now.
+    GivenUp(u64),
+}
+
+thread_local! {
+    static WANTED: RefCell<Option<Wanted>> = const { RefCell::new(None) };
+    static WORK: RefCell<Option<Box<Work>>> = const { RefCell::new(None) };
+    /// False while there is neither.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+    /// Not before this moment anything new is begun, milliseconds as `shared::now`.
+    static PAUSED: Cell<u64> = const { Cell::new(0) };
+    static NEWS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Notes that a session of this pool met a node without trust. Where tend looks after the
+/// host, or a node does not answer, nothing is to be done here.
+pub(crate) fn want(pool: &Pool, record_key: &[u8]) {
+    let now = shared::now();
+    let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
+    let paused = PAUSED.get();
+    // A time far ahead is from before a reboot.
+    if BUSY.get() || tended || now < paused && paused < now + 2 * LONG_PAUSE {
+        return;
+    }
+    if pool.has_window() || !pool.out().is_empty() {
+        return;
+    }
+    let specs = (0..pool.len()).filter_map(|index| pool.spec(index).cloned());
+    let wanted = Wanted {
+        policy: pool.policy().clone(),
+        specs: specs.collect(),
+        record_key: record_key.to_vec(),
+    };
+    WANTED.with_borrow_mut(|slot| *slot = Some(wanted));
+    BUSY.set(true);
+}
+
+/// Begins what is wanted, or goes on with it, for about `slice`; without either it costs nothing.
+pub fn carry_on(slice: Duration) {
+    if !BUSY.get() {
+        return;
+    }
+    let end = Instant::now() + slice;
+    let own = shared::generation();
+    let work = WORK.take();
+    let work = work.filter(|work| work.owner == own && work.last.elapsed() < IDLE);
+    let wanted = WANTED.take();
+    let mut work = match (work, wanted) {
+        (Some(work), _) => work,
+        (None, Some(wanted)) => match Work::begin(wanted) {
+            Some(work) => Box::new(work),
+            None => return pause(PAUSE),
+        },
+        (None, None) => return pause(0),
+    };
+    match work.slice(end) {
+        Slice::More => {
+            work.last = Instant::now();
+            WORK.set(Some(work));
+        }
+        Slice::Over(pass) => {
+            work.give_turn();
+            let who = work.pool.ring_name(work.target);
+            if pass.end == Resynced::Trusted {
+                shared::count(Counter::WorkerPasses);
+                handoff::forget(&work.record_key, &who);
+                NEWS.with_borrow_mut(|news| {
+                    news.push(format!(
+                        "node {who} got what it missed ({} keys looked at by this worker, after responses) and is trusted. With memring tend it takes seconds",
+                        pass.keys
+                    ));
+                });
+            }
+            pause(PAUSE);
+        }
+        Slice::GivenUp(milliseconds) => {
+            work.give_turn();
+            pause(milliseconds);
+        }
+    }
+}
+
+/// The end of the process: who waits for the turn of a pass need not wait longer.
+pub fn end() {
+    if let Some(mut work) = WORK
+        .take()
+        .filter(|work| work.owner == shared::generation())
+    {
+        work.give_turn();
+    }
+}
+
+/// What there is to tell since the last look, as sentences for the log.
+pub(crate) fn news() -> Vec<String> {
+    NEWS.take()
+}
+
+/// Nothing is under way, and nothing begins for so many milliseconds.
+fn pause(milliseconds: u64) {
+    BUSY.set(false);
+    PAUSED.set(shared::now() + milliseconds);
+}
+
+impl Work {
+    /// Takes the turn and opens a pass for the first node that can be mended now.
+    fn begin(wanted: Wanted) -> Option<Work> {
+        let mut pool = Pool::new(wanted.policy);
+        let mut directory = Directory::new();
+        for mut spec in wanted.specs {
+            // Who is asked here was not out a moment ago.
+            (spec.retry_interval, spec.care) = (0, Care::Interval);
+            spec.written.retry = true;
+            pool.add(spec, &mut directory);
+        }
+        let (record_key, mut call) = (wanted.record_key, Call::new());
+        let survey = pool.records(&record_key, &mut call);
+        let fits = survey.epochs().is_none_or(|seen| pool.stands(seen).is_ok());
+        if !fits || survey.blocker().is_some() || survey.twins(pool.len()).is_some() {
+            return None;
+        }
+        let target = survey.to_mend().next()?;
+        let runner = format!("{}/{}", host_name(), std::process::id());
+        pool.take_turn(target, &record_key, &runner, &mut call)
+            .ok()?;
+        match pool.open_pass(target, &record_key, shared::throw(), &mut call) {
+            Ok(passing) => Some(Work {
+                pool,
+                call,
+                record_key,
+                target,
+                passing,
+                keys: HashMap::new(),
+                listing: None,
+                next: 0,
+                last: Instant::now(),
+                owner: shared::generation(),
+            }),
+            Err(_) => {
+                pool.give_turn(target, &record_key, &mut call);
+                None
+            }
+        }
+    }
+
+    fn give_turn(&mut self) {
+        self.pool
+            .give_turn(self.target, &self.record_key, &mut self.call);
+    }
+
+    fn slice(&mut self, end: Instant) -> Slice {
+        while self.listing.is_some() || self.next < self.pool.len() {
+            if let Some(slice) = self.list(end) {
+                return slice;
+            }
+        }
+        if self.next == self.pool.len() {
+            self.next += 1;
+            self.passing.copy(std::mem::take(&mut self.keys));
+        }
+        loop {
+            if let Some(pass) = self.pool.go_on(&mut self.passing, AT_ONCE, &mut self.call) {
+                return Slice::Over(pass);
+            }
+            if Instant::now() >= end {
+                return Slice::More;
+            }
+        }
+    }
+
+    /// Lists on; `None` when a node has told all it has.
+    fn list(&mut self, end: Instant) -> Option<Slice> {
+        if self.next == self.target && self.listing.is_none() {
+            self.next += 1;
+            return None;
+        }
+        let listed = match (&mut self.listing, self.pool.spec(self.next)) {
+            (Some(listing), _) => listing.step(end, &mut self.keys),
+            (None, Some(spec)) => match Listing::new(spec) {
+                Ok(listing) => self.listing.insert(listing).step(end, &mut self.keys),
+                Err(error) => Err(error),
+            },
+            (None, None) => Ok(true),
+        };
+        if self.keys.len() > KEYS {
+            NEWS.with_borrow_mut(|news| {
+                news.push(format!(
+                    "node {} cannot be mended by workers: the other nodes hold more than {KEYS} keys. Run memring tend on this host",
+                    self.pool.ring_name(self.target)
+                ));
+            });
+            return Some(Slice::GivenUp(LONG_PAUSE));
+        }
+        match listed {
+            Ok(false) => Some(Slice::More),
+            Ok(true) => {
+                self.keys.remove(&self.record_key);
+                self.listing = None;
+                self.next += 1;
+                None
+            }
+            // Who lists for somebody else (BUSY) will list for us.
+            Err(error) if error.cause().contains("BUSY") => Some(Slice::GivenUp(PAUSE)),
+            Err(error) => {
+                NEWS.with_borrow_mut(|news| {
+                    news.push(format!(
+                        "node {} cannot be mended by workers: {} does not list its keys: {}",
+                        self.pool.ring_name(self.target),
+                        self.pool.ring_name(self.next),
+                        error.cause()
+                    ));
+                });
+                Some(Slice::GivenUp(LONG_PAUSE))
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The keys of one node, read a piece at a time on a connection of its own.
+
+use crate::config::NodeSpec;
+use crate::error::{Error, Kind};
+use crate::node::{Node, Open, strerror};
+use crate::pool::resync::key_and_size;
+use crate::wire::classic;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// What is received at a time, bytes.
+const READ: usize = 64 << 10;
+/// A node that says nothing for so long does not list.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Longest line of a listing, bytes: a key of 250, each byte of it escaped, and its particulars.
+const LINE: usize = 4096;
+
+/// A node that is listing its keys.
+#[derive(Debug)]
+pub(super) struct Listing {
+    node: Node,
+    stage: Stage,
+    limit: Duration,
+    /// When it was heard last.
+    heard: Instant,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Connected,
+    Asked,
+}
+
+impl Listing {
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// `Resolve` or `Connect`, when that fails at once.
+    pub(super) fn new(spec: &NodeSpec) -> Result<Listing, Error> {
+        let mut listing = Listing {
+            node: Node::new(spec),
+            stage: Stage::Connecting,
+            limit: spec.op_timeout,
+            heard: Instant::now(),
+            rest: Vec::new(),
+        };
+        let opened = listing.node.open(spec.op_timeout);
+        listing.opened(opened)?;
+        Ok(listing)
+    }
+
+    /// Reads on until `end`, and puts what it read into `keys`; true when that was all.
+    ///
+    /// # Errors
+    /// The node fell silent, closed, or does not list its keys.
+    pub(super) fn step(
+        &mut self,
+        end: Instant,
+        keys: &mut HashMap<Vec<u8>, usize>,
+    ) -> Result<bool, Error> {
+        loop {
+            if self.stage == Stage::Connecting && self.node.is_writable() {
+                let opened = self.node.open_further(self.limit);
+                self.opened(opened)?;
+            }
+            if self.stage == Stage::Connected {
+                self.ask()?;
+            }
+            if self.stage == Stage::Asked && self.read(keys)? {
+                return Ok(true);
+            }
+            if self.heard.elapsed() > SILENCE {
+                return Err(Error::new(Kind::Timeout, "Network timeout"));
+            }
+            if !self.wait(end) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: Result<Open, Error>) -> Result<(), Error> {
+        if opened? == Open::Ready {
+            self.stage = Stage::Connected;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self) -> Result<(), Error> {
+        let mut question = Vec::new();
+        classic::list_keys(&mut question);
+        let fd = self.node.fd().ok_or_else(closed)?;
+        match send(fd, &question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(count) if count == question.len() => {
+                self.stage = Stage::Asked;
+                Ok(())
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            _ => Err(closed()),
+        }
+    }
+
+    /// Reads what has arrived; true at the end of the listing.
+    fn read(&mut self, keys: &mut HashMap<Vec<u8>, usize>) -> Result<bool, Error> {
+        let mut piece = [0u8; READ];
+        let fd = self.node.fd().ok_or_else(closed)?;
+        let count = match recv(fd, &mut piece, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Err(closed()),
+            Ok((count, _)) => count,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(errno) => return Err(Error::new(Kind::Closed, strerror(errno))),
+        };
+        self.heard = Instant::now();
+        self.rest
+            .extend_from_slice(piece.get(..count).unwrap_or_default());
+        let mut from = 0;
+        while let Some(length) = memchr::memchr(b'\n', self.rest.get(from..).unwrap_or_default()) {
+            let line = self.rest.get(from..from + length).unwrap_or_default();
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            from += length + 1;
+            match key_and_size(line) {
+                Some((key, size)) => {
+                    keys.insert(key, size);
+                }
+                None if line == b"END" => return Ok(true),
+                None => {
+                    let what = String::from_utf8_lossy(line).into_owned();
+                    return Err(Error::new(Kind::Server, what));
+                }
+            }
+        }
+        self.rest.drain(..from);
+        if self.rest.len() > LINE {
+            let what = "Malformed server response: a line without an end";
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        Ok(false)
+    }
+
+    /// Waits for the node until `end`; false when that is over.
+    fn wait(&self, end: Instant) -> bool {
+        let left = end.saturating_duration_since(Instant::now());
+        let (false, Some(fd)) = (left.is_zero(), self.node.fd()) else {
+            return false;
+        };
+        let flags = match self.stage {
+            Stage::Asked => PollFlags::IN,
+            Stage::Connecting | Stage::Connected => PollFlags::OUT,
+        };
+        let limit = Timespec::try_from(left).ok();
+        // Whatever became of it, the next step looks at the socket itself.
+        let _ = poll(&mut [PollFd::new(fd, flags)], limit.as_ref());
+        true
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Closed, "Connection closed by the server")
+}

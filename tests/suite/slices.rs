@@ -1,0 +1,123 @@
+//! A returned node is mended where no tend runs: by workers, in slices after the response.
+
+use crate::companion::{Tend, run};
+use crate::health::Stage;
+use harness::{Proxy, wait_until};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(60);
+
+const STATUS: &str = "echo Memring\\status()['counters']['passes_by_workers'];";
+
+fn list(stage: &Stage) -> String {
+    let names = stage
+        .proxies
+        .iter()
+        .map(|proxy| format!("127.0.0.1:{}", proxy.port()));
+    names.collect::<Vec<_>>().join(",")
+}
+
+fn is_safe(stage: &Stage) -> bool {
+    run(&["status", "--list", &list(stage)]).0 == 0
+}
+
+/// How many nodes were asked for their keys.
+fn listings(stage: &Stage) -> usize {
+    let asked = |proxy: &Proxy| {
+        let said = proxy.requests_in_time();
+        String::from_utf8_lossy(&said).matches("metadump").count()
+    };
+    stage.proxies.iter().map(asked).sum()
+}
+
+#[test]
+fn a_node_back_empty_is_mended_by_workers_and_then_each_other_node_may_go() {
+    let mut stage = Stage::of(3, 2);
+    stage.fpm.page("status.php", STATUS);
+    let ids: Vec<String> = (0..300).map(|n| format!("s{n}")).collect();
+    for id in &ids {
+        assert_eq!(stage.visit(id), "[true,1]");
+    }
+    assert!(is_safe(&stage));
+    stage.nodes[0].restart();
+    // One session is visited, and nothing else happens here.
+    let mut count = 1;
+    let mut slowest = Duration::ZERO;
+    let mended = wait_until(SOON, || {
+        count += 1;
+        let begin = Instant::now();
+        assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
+        slowest = slowest.max(begin.elapsed());
+        count % 20 == 0 && is_safe(&stage)
+    });
+    assert!(mended, "{}", stage.log());
+    // The client has its answer before a worker goes on.
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    count += 1;
+    assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
+    assert_eq!(stage.fpm.get("status.php", "", "").text(), "1");
+    let who = format!(
+        "node 127.0.0.1:{} got what it missed",
+        stage.proxies[0].port()
+    );
+    let told = wait_until(SOON, || {
+        count += 1;
+        assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
+        stage.log().contains(&who)
+    });
+    assert!(told, "{}", stage.log());
+    let held = ids.iter().filter(|id| stage.nodes[0].stored(id).is_some());
+    assert_eq!(held.count(), ids.len());
+    stage.nodes[1].freeze();
+    for id in &ids[1..] {
+        assert_eq!(stage.visit(id), "[true,2]", "{id}");
+    }
+    stage.nodes[1].resume();
+}
+
+#[test]
+fn where_tend_runs_workers_leave_a_returned_node_to_it() {
+    let mut stage = Stage::of(3, 2);
+    stage.fpm.page("status.php", STATUS);
+    let state = stage.state.path().display().to_string();
+    let list = list(&stage);
+    // It looks, and mends nothing while the third node is away.
+    let tend = Tend::beside(&state, &["--list", &list]);
+    tend.says("3 nodes, 3 trusted");
+    stage.nodes[0].restart();
+    for count in 1..60 {
+        assert_eq!(stage.visit("s"), format!("[true,{count}]"));
+    }
+    assert!(wait_until(SOON, || is_safe(&stage)), "{}", tend.log());
+    assert_eq!(stage.fpm.get("status.php", "", "").text(), "0");
+}
+
+#[test]
+fn a_worker_that_goes_away_in_the_middle_of_a_pass_leaves_it_to_another() {
+    let mut stage = Stage::of(3, 1);
+    stage.fpm.page("die.php", "exec('kill -9 ' . getmypid());");
+    assert_eq!(stage.visit("s0"), "[true,1]");
+    // So many keys that no worker is through before it is killed.
+    let fillers: String = (0..40_000)
+        .map(|n| format!("set filler{n} 0 600 5 noreply\r\nvalue\r\n"))
+        .collect();
+    stage.nodes[1].raw(format!("{fillers}version\r\n"), "\r\n");
+    stage.proxies.iter().for_each(Proxy::clear);
+    stage.nodes[0].restart();
+    let mut count = 1;
+    let begun = wait_until(SOON, || {
+        count += 1;
+        assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
+        listings(&stage) > 0
+    });
+    assert!(begun && !is_safe(&stage));
+    // Its place is taken by a new one.
+    assert!(stage.fpm.try_get("die.php", "", "").is_err());
+    assert!(!is_safe(&stage), "the pass was over before its worker was");
+    let mended = wait_until(3 * SOON, || {
+        count += 1;
+        assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
+        count % 100 == 0 && is_safe(&stage)
+    });
+    assert!(mended, "{}", stage.log());
+}
