@@ -1,4 +1,4 @@
-//! WHO MENDS where no tend runs: workers, in slices after the response.
+//! WHO MENDS where no tend runs: workers, in slices at the end of requests.
 //!
 //! ```text
 //!   a session meets a node without trust ─► wanted
@@ -141,7 +141,7 @@ pub fn carry_on(slice: Duration) {
                 handoff::forget(&work.record_key, &who);
                 NEWS.with_borrow_mut(|news| {
                     news.push(format!(
-                        "node {who} got what it missed ({} keys looked at by this worker, after responses) and is trusted. With memring tend it takes seconds",
+                        "node {who} got what it missed ({} keys looked at by this worker, at the end of requests) and is trusted. With memring tend it takes seconds",
                         pass.keys
                     ));
                 });

@@ -1,4 +1,4 @@
-//! A returned node is mended where no tend runs: by workers, in slices after the response.
+//! A returned node is mended where no tend runs: by workers, in slices at the end of requests.
 
 use crate::companion::{Tend, run};
 use crate::health::Stage;
@@ -51,7 +51,7 @@ fn a_node_back_empty_is_mended_by_workers_and_then_each_other_node_may_go() {
         count % 20 == 0 && is_safe(&stage)
     });
     assert!(mended, "{}", stage.log());
-    // The client has its answer before a worker goes on.
+    // No request waits for more than a slice.
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     count += 1;
     assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
