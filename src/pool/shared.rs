@@ -46,7 +46,7 @@ pub const SLOTS: usize = 1024;
 /// "memring" and a zero byte.
 const MAGIC: u64 = u64::from_le_bytes(*b"memring\0");
 /// Changes with the shape of the region; a part of the file's name, too.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 
 /// What is known of one node on this host; what the words mean is for `health` to say.
 #[derive(Debug, Default)]

@@ -33,9 +33,6 @@ const KEYS: usize = 65_536;
 const AT_ONCE: usize = 500;
 /// How often keys are looked at again that changed meanwhile.
 const AGAIN: usize = 4;
-/// How often a process looks for what others of its host keep, milliseconds: the look goes
-/// through all places.
-const LOOK: u64 = 20;
 /// How often a list of them is asked for, half a millisecond apart: longer than a lock lives.
 const LISTS: u32 = 5000;
 /// Kept in place of a key by who missed everything. No key of the wire has a zero byte.
@@ -50,7 +47,7 @@ struct Known {
     all: bool,
     /// The host's memory has some of ours.
     shared: bool,
-    /// When the host's memory was looked through, milliseconds.
+    /// How far the host's memory was looked through (`Missed::has_new`).
     looked: u64,
 }
 
@@ -285,18 +282,14 @@ fn kept_for(whose: u64) -> usize {
 
 /// Did the node miss something, as far as is known here?
 fn owes(whose: u64) -> bool {
-    let now = shared::now();
     KNOWN.with_borrow_mut(|known| {
         let known = known.entry(whose).or_default();
         if known.shared || known.all || !known.keys.is_empty() {
             return true;
         }
-        let due = now.saturating_sub(known.looked) >= LOOK;
-        if due {
-            known.looked = now;
-        }
-        // Kept in mind: the node may be back before the next look.
-        known.shared = due && shared::missed().is_some_and(|missed| missed.count(whose) > 0);
+        // Kept in mind until it is handed over.
+        known.shared =
+            shared::missed().is_some_and(|missed| missed.has_new(whose, &mut known.looked));
         known.shared
     })
 }

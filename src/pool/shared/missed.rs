@@ -42,7 +42,11 @@ pub struct Missed {
     until: AtomicU64,
     /// Grows with each key.
     stamp: AtomicU64,
-    spare: [AtomicU64; 3],
+    /// One bit for all owners that fall on it: some of them may have keys here.
+    owners: AtomicU64,
+    /// Grows with each key that is kept, when it lies in its place.
+    changes: AtomicU64,
+    spare: AtomicU64,
     place: [Place; PLACES],
 }
 
@@ -96,9 +100,19 @@ impl Missed {
             free.about.store(about, Relaxed);
             free.whose.store(whose, Relaxed);
             self.kept.fetch_add(1, Relaxed);
+            self.owners.fetch_or(bit(whose), Relaxed);
+            self.changes.fetch_add(1, Release);
             true
         })
         .unwrap_or(false)
+    }
+
+    /// Has anything been kept for `whose` since `seen`, which is brought up to date? Exact, and
+    /// seldom goes through all places.
+    pub fn has_new(&self, whose: u64, seen: &mut u64) -> bool {
+        let changes = self.changes.load(Acquire);
+        let some = self.owners.load(Relaxed) & bit(whose) != 0;
+        std::mem::replace(seen, changes) != changes && some && self.count(whose) > 0
     }
 
     /// Up to `most` of the keys that `whose` missed; `None` when the lock cannot be had.
@@ -132,8 +146,7 @@ impl Missed {
                 .filter_map(|step| self.place.get((start + step) % PLACES))
                 .find(|place| place.is(whose, miss.key.len(), &words));
             if let Some(place) = found.filter(|p| p.about.load(Relaxed) >> 8 == miss.stamp) {
-                place.whose.store(0, Relaxed);
-                self.kept.fetch_sub(1, Relaxed);
+                self.let_go(place);
             }
         });
     }
@@ -142,10 +155,17 @@ impl Missed {
     pub fn forget(&self, whose: u64, now: u64) {
         self.locked(now, || {
             for place in self.places(whose) {
-                place.whose.store(0, Relaxed);
-                self.kept.fetch_sub(1, Relaxed);
+                self.let_go(place);
             }
         });
+    }
+
+    /// Empties a place, under the lock.
+    fn let_go(&self, place: &Place) {
+        place.whose.store(0, Relaxed);
+        if self.kept.fetch_sub(1, Relaxed) == 1 {
+            self.owners.store(0, Relaxed);
+        }
     }
 
     /// How many keys are kept.
@@ -202,6 +222,7 @@ impl Missed {
             place.whose.store(0, Relaxed);
         }
         self.kept.store(0, Relaxed);
+        self.owners.store(0, Relaxed);
         self.until.store(0, Relaxed);
         self.lock.store(0, Release);
     }
@@ -255,6 +276,11 @@ impl Place {
                 .zip(words)
                 .all(|(word, wanted)| word.load(Relaxed) == *wanted)
     }
+}
+
+/// The bit of `owners` that an owner falls on.
+fn bit(whose: u64) -> u64 {
+    1 << (whose >> 58)
 }
 
 /// A key as words, filled up with zeros; `None` for one that is too long.

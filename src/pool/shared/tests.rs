@@ -175,3 +175,26 @@ fn what_is_counted_by_one_is_seen_by_all() {
     assert_ne!(one.life.load(Relaxed), 0);
     assert_eq!(one.life.load(Relaxed), two.life.load(Relaxed));
 }
+
+#[test]
+fn who_keeps_a_key_is_seen_at_once_by_who_looks_for_that_node_and_by_nobody_else() {
+    let dir = Dir::new("new");
+    let (one, two) = (file(&dir.0).unwrap(), file(&dir.0).unwrap());
+    let (a, b) = (1 << 60, 2 << 60);
+    let (mut seen_a, mut seen_b) = (0, 0);
+    assert!(!two.missed.has_new(a, &mut seen_a));
+    assert!(one.missed.keep(a, b"k", 1000));
+    assert!(two.missed.has_new(a, &mut seen_a));
+    assert!(!two.missed.has_new(a, &mut seen_a), "nothing since");
+    assert!(!two.missed.has_new(b, &mut seen_b));
+    assert!(one.missed.keep(a, b"other", 1000));
+    assert!(two.missed.has_new(a, &mut seen_a));
+    for miss in two.missed.keys(a, 10, 1000).unwrap() {
+        two.missed.mended(a, &miss, 1000);
+    }
+    assert_eq!(one.missed.kept(), 0);
+    assert!(!one.missed.has_new(a, &mut 0), "all are mended");
+    assert!(one.missed.keep(b, b"k", 1000));
+    assert!(two.missed.has_new(b, &mut seen_b));
+    assert!(!two.missed.has_new(a, &mut seen_a));
+}
