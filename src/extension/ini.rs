@@ -585,7 +585,7 @@ pub(crate) static MEMRING: &[Setting] = &[
         range: "directory, or empty for /dev/shm",
         unit: "",
         scope: Scope::System,
-        sentence: "Where the file lies that the processes of a user share (memring-UID.2, mode 600).",
+        sentence: "Where the file lies that the processes of a user share (memring-UID.3, mode 600).",
         rule: Rule::Text(|v| &mut v.state_dir),
     },
     Setting {

@@ -124,7 +124,7 @@ static REGION: OnceLock<Option<&'static Region>> = OnceLock::new();
 
 /// Opens the region, once per process; later calls do nothing.
 ///
-/// With [`Sharing::User`] it is the file `memring-UID.2` in `dir`; with [`Sharing::Master`]
+/// With [`Sharing::User`] it is the file `memring-UID.3` in `dir`; with [`Sharing::Master`]
 /// the memory that [`prepare`] set aside.
 ///
 /// # Errors
