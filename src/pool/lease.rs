@@ -166,7 +166,10 @@ impl Queue {
     /// Waits until the nodes should be asked again: after `limit`, where this waiter is the
     /// one who asks for all; sooner, when a holder of this host lets go, is gone, or is past
     /// its lease. Says what is known of that holder.
-    pub fn wait(&mut self, limit: Duration) -> Option<Neighbour> {
+    ///
+    /// Who `holds` a part of the turn asks beside the one who asks for all: that one would
+    /// never get the rest, and no bell would ring for the holder of a part.
+    pub fn wait(&mut self, limit: Duration, holds: bool) -> Option<Neighbour> {
         let Some((turns, bench)) = self.at else {
             std::thread::sleep(limit);
             return None;
@@ -186,12 +189,14 @@ impl Queue {
                 self.told = over;
                 return neighbour;
             }
-            if now >= self.end || self.polls && now >= until {
+            if now >= self.end || (self.polls || holds) && now >= until {
                 return neighbour;
             }
             let claim = until.max(now) + LATE;
             let pause = if self.polls {
                 bench.poll_on(self.key, claim);
+                until - now
+            } else if holds {
                 until - now
             } else {
                 match bench.poll(self.key, now, claim) {
@@ -273,11 +278,11 @@ mod tests {
             marks: [4, 0],
             over: true,
         };
-        assert_eq!(queue.wait(LONG), Some(over));
+        assert_eq!(queue.wait(LONG, false), Some(over));
         // Where the nodes say that another has it, they are asked in pauses as ever.
         let pause = Duration::from_millis(20);
         let since = Instant::now();
-        assert_eq!(queue.wait(pause), Some(over));
+        assert_eq!(queue.wait(pause, false), Some(over));
         assert!(since.elapsed() >= Duration::from_millis(19));
     }
 
@@ -295,10 +300,10 @@ mod tests {
             over: false,
         };
         let since = Instant::now();
-        assert_eq!(queue.wait(pause), Some(works));
+        assert_eq!(queue.wait(pause, false), Some(works));
         assert!(since.elapsed() >= Duration::from_millis(LOOK - 1));
         place.leave(Process::own());
-        assert_eq!(queue.wait(pause), None);
+        assert_eq!(queue.wait(pause, false), None);
     }
 
     #[test]
@@ -306,7 +311,7 @@ mod tests {
         let turns = empty();
         let mut queue = Queue::at(Some(turns), KEY, LONG);
         turns.bench(KEY).unwrap().ring(KEY);
-        assert_eq!(queue.wait(LONG), None);
+        assert_eq!(queue.wait(LONG, false), None);
     }
 
     #[test]
@@ -314,13 +319,13 @@ mod tests {
         let turns = empty();
         let mut first = Queue::at(Some(turns), KEY, LONG);
         let pause = Duration::from_millis(5);
-        first.wait(pause);
+        first.wait(pause, false);
         assert!(first.polls);
         let second = std::thread::spawn(move || {
-            Queue::at(Some(turns), KEY, LONG).wait(Duration::from_millis(5));
+            Queue::at(Some(turns), KEY, LONG).wait(Duration::from_millis(5), false);
         });
         for _ in 0..20 {
-            first.wait(pause);
+            first.wait(pause, false);
             assert!(!second.is_finished(), "it asks beside the first");
         }
         drop(first);
@@ -331,11 +336,23 @@ mod tests {
     fn a_wait_ends_when_its_time_is_up_though_another_asks() {
         let turns = empty();
         let mut first = Queue::at(Some(turns), KEY, LONG);
-        first.wait(Duration::from_millis(1));
+        first.wait(Duration::from_millis(1), false);
         let limit = Duration::from_millis(30);
         let mut second = Queue::at(Some(turns), KEY, limit);
         let since = Instant::now();
-        second.wait(Duration::from_millis(1));
+        second.wait(Duration::from_millis(1), false);
+        assert!(since.elapsed() < Duration::from_secs(30) && !second.polls);
+    }
+
+    #[test]
+    fn who_holds_a_part_of_the_turn_asks_beside_the_one_who_asks_for_all() {
+        let turns = empty();
+        let pause = Duration::from_millis(5);
+        let mut first = Queue::at(Some(turns), KEY, LONG);
+        first.wait(pause, false);
+        let mut second = Queue::at(Some(turns), KEY, LONG);
+        let since = Instant::now();
+        assert_eq!(second.wait(pause, true), None);
         assert!(since.elapsed() < Duration::from_secs(30) && !second.polls);
     }
 }

@@ -295,6 +295,12 @@ pub trait Machine {
         None
     }
 
+    /// True while it waits with something that others wait for: then nobody else may be left to
+    /// ask in its place.
+    fn holds(&self) -> bool {
+        false
+    }
+
     /// Lets it go on now, before [`Machine::wait`] is past, with what is known of a neighbour
     /// whose turn it waits for; [`Machine::wake`] follows.
     fn hurry(&mut self, now: u64, neighbour: Option<Neighbour>) {

@@ -69,7 +69,7 @@ impl Pool {
         task: Task<'_>,
         call: &mut Call,
     ) {
-        self.drive_waiting(machine, out, task, call, &mut |limit| {
+        self.drive_waiting(machine, out, task, call, &mut |limit, _| {
             fanout::pause(limit);
             None
         });
@@ -83,7 +83,7 @@ impl Pool {
         mut out: Vec<Send>,
         task: Task<'_>,
         call: &mut Call,
-        wait: &mut dyn FnMut(Duration) -> Option<Neighbour>,
+        wait: &mut dyn FnMut(Duration, bool) -> Option<Neighbour>,
     ) {
         loop {
             if !out.is_empty() {
@@ -95,7 +95,7 @@ impl Pool {
                 return;
             } else if let Some(until) = machine.wait() {
                 let limit = Duration::from_millis(until.saturating_sub(clock()));
-                let neighbour = wait(limit);
+                let neighbour = wait(limit, machine.holds());
                 machine.hurry(clock(), neighbour);
                 machine.wake(clock(), &mut out);
             } else {

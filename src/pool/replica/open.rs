@@ -546,6 +546,10 @@ impl Machine for Open {
         self.wake_at.filter(|_| self.opened.is_none())
     }
 
+    fn holds(&self) -> bool {
+        self.views.iter().any(|view| view.token)
+    }
+
     fn hurry(&mut self, now: u64, neighbour: Option<Neighbour>) {
         if let Some(at) = self.wake_at {
             if now < at {

@@ -212,8 +212,8 @@ impl Fenced {
             nodes,
         };
         self.pool
-            .drive_waiting(&mut open, out, task, &mut self.call, &mut |limit| {
-                queue.wait(limit)
+            .drive_waiting(&mut open, out, task, &mut self.call, &mut |limit, holds| {
+                queue.wait(limit, holds)
             });
         open.outcome().ok_or_else(|| self.doubt(nodes))
     }
