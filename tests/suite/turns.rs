@@ -107,7 +107,7 @@ fn hand_overs_on_one_host_and_between_hosts() {
     let rounds: usize = std::env::var("MEMRING_HANDOVER")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(3);
+        .unwrap_or(10);
     const WORKERS: usize = 6;
     const HOLD: usize = 20;
     let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
@@ -164,6 +164,14 @@ fn hand_overs_on_one_host_and_between_hosts() {
             .run("ob_start(); session_id('s'); session_start(); echo $_SESSION['n'];")
             .ok();
         assert_eq!(all, (WORKERS * rounds).to_string(), "a turn was had by two");
+        for node in &nodes {
+            let record = node
+                .stored("~r")
+                .map(|(_, bytes)| bytes)
+                .unwrap_or_default();
+            let record = String::from_utf8_lossy(&record).into_owned();
+            assert!(record.starts_with("memring1 trusted"), "{record}");
+        }
         let at = |share: f64| {
             let place = (times.len() as f64 * share) as usize;
             times

@@ -115,6 +115,8 @@ pub struct Open {
     /// A record or an older item that was seen, by place and cas value, and then looked for
     /// again before something follows from it.
     suspect: Option<(usize, u64)>,
+    /// Since when, our clock.
+    suspected: u64,
     opened: Option<Opened>,
 }
 
@@ -150,6 +152,7 @@ impl Open {
             repairs: 0,
             asked_again: true,
             suspect: None,
+            suspected: 0,
             opened: None,
             wish,
         };
@@ -224,7 +227,7 @@ impl Open {
             return self.end(Found::Nothing, None, out);
         };
         self.list_behind(now, stamp.version, out);
-        if out.len() > before {
+        if out.len() > before || self.wake_at.is_some() {
             return;
         }
         let data = self

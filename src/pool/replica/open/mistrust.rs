@@ -8,6 +8,9 @@ use super::super::{Command, Kept, PREFERRED, Record, Send, Trust, Version, recor
 use super::Open;
 use crate::chance::mix;
 
+/// So long a node may be behind that was just written to, milliseconds.
+const GRACE: u64 = 50;
+
 impl Open {
     /// Has two nodes list the third when it has an older value than they have.
     ///
@@ -43,8 +46,13 @@ impl Open {
         let seen =
             behind.and_then(|place| Some((place, self.views.get(place)?.item.as_ref()?.cas)));
         if let (Some((place, _)), true) = (seen, self.suspect != seen) {
-            self.suspect = seen;
+            (self.suspect, self.suspected) = (seen, now);
             return self.look(place, true, out);
+        }
+        if now < self.suspected.saturating_add(GRACE) {
+            // Whoever wrote may still be at it: others' polls change the cas value under him.
+            self.wake_at = Some(self.suspected + GRACE);
+            return;
         }
         for place in holders {
             let Some(view) = self.views.get_mut(place) else {
