@@ -30,6 +30,10 @@ use std::time::{Duration, Instant};
 
 /// A host where tend looked within so many milliseconds has tend.
 const TENDED: u64 = 5000;
+/// A node is left for so many milliseconds to the tend of another host, which looks each second.
+const GRACE: u64 = 3000;
+/// Who met no node without trust for so long begins to wait anew, milliseconds.
+const FORGET: u64 = 60_000;
 /// Milliseconds between two tries of one process to begin a pass.
 const PAUSE: u64 = 1000;
 /// The same when only tend can help.
@@ -84,11 +88,14 @@ thread_local! {
     static BUSY: Cell<bool> = const { Cell::new(false) };
     /// Not before this moment anything new is begun, milliseconds as `shared::now`.
     static PAUSED: Cell<u64> = const { Cell::new(0) };
+    /// Since when nodes without trust are met, and when one was last, milliseconds.
+    static MET: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
     static NEWS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Notes that a session of this pool met a node without trust. Where tend looks after the
-/// host, or a node does not answer, nothing is to be done here.
+/// host, or a node does not answer, nothing is to be done here; nor at once, since a tend of
+/// another host does it sooner and with less.
 pub(crate) fn want(pool: &Pool, record_key: &[u8]) {
     let now = shared::now();
     let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
@@ -97,7 +104,14 @@ pub(crate) fn want(pool: &Pool, record_key: &[u8]) {
     if BUSY.get() || tended || now < paused && paused < now + 2 * LONG_PAUSE {
         return;
     }
-    if pool.has_window() || !pool.out().is_empty() {
+    let (first, last) = MET.get();
+    let first = if now.saturating_sub(last) > FORGET {
+        now
+    } else {
+        first
+    };
+    MET.set((first, now));
+    if now.saturating_sub(first) < GRACE || pool.has_window() || !pool.out().is_empty() {
         return;
     }
     let specs = (0..pool.len()).filter_map(|index| pool.spec(index).cloned());
@@ -139,12 +153,10 @@ pub fn carry_on(slice: Duration) {
             if pass.end == Resynced::Trusted {
                 shared::count(Counter::WorkerPasses);
                 handoff::forget(&work.record_key, &who);
-                NEWS.with_borrow_mut(|news| {
-                    news.push(format!(
-                        "node {who} got what it missed ({} keys looked at by this worker, at the end of requests) and is trusted. With memring tend it takes seconds",
-                        pass.keys
-                    ));
-                });
+                tell(format!(
+                    "node {who} got what it missed ({} keys looked at by this worker, at the end of requests) and is trusted. With memring tend it takes seconds",
+                    pass.keys
+                ));
             }
             pause(PAUSE);
         }
@@ -168,6 +180,10 @@ pub fn end() {
 /// What there is to tell since the last look, as sentences for the log.
 pub(crate) fn news() -> Vec<String> {
     NEWS.take()
+}
+
+fn tell(news: String) {
+    NEWS.with_borrow_mut(|all| all.push(news));
 }
 
 /// Nothing is under way, and nothing begins for so many milliseconds.
@@ -257,12 +273,10 @@ impl Work {
             (None, None) => Ok(true),
         };
         if self.keys.len() > KEYS {
-            NEWS.with_borrow_mut(|news| {
-                news.push(format!(
-                    "node {} cannot be mended by workers: the other nodes hold more than {KEYS} keys. Run memring tend on this host",
-                    self.pool.ring_name(self.target)
-                ));
-            });
+            tell(format!(
+                "node {} cannot be mended by workers: the other nodes hold more than {KEYS} keys. Run memring tend on this host",
+                self.pool.ring_name(self.target)
+            ));
             return Some(Slice::GivenUp(LONG_PAUSE));
         }
         match listed {
@@ -276,14 +290,12 @@ impl Work {
             // Who lists for somebody else (BUSY) will list for us.
             Err(error) if error.cause().contains("BUSY") => Some(Slice::GivenUp(PAUSE)),
             Err(error) => {
-                NEWS.with_borrow_mut(|news| {
-                    news.push(format!(
-                        "node {} cannot be mended by workers: {} does not list its keys: {}",
-                        self.pool.ring_name(self.target),
-                        self.pool.ring_name(self.next),
-                        error.cause()
-                    ));
-                });
+                tell(format!(
+                    "node {} cannot be mended by workers: {} does not list its keys: {}",
+                    self.pool.ring_name(self.target),
+                    self.pool.ring_name(self.next),
+                    error.cause()
+                ));
                 Some(Slice::GivenUp(LONG_PAUSE))
             }
         }

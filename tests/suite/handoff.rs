@@ -11,18 +11,10 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(40);
 
-fn list(stage: &Stage) -> String {
-    let names = stage
-        .proxies
-        .iter()
-        .map(|proxy| format!("127.0.0.1:{}", proxy.port()));
-    names.collect::<Vec<_>>().join(",")
-}
-
 /// The daemon that shares what it knows with the stage's workers, when all nodes are trusted.
 fn tend(stage: &Stage) -> Tend {
     let state = stage.state.path().display().to_string();
-    let list = list(stage);
+    let list = stage.list();
     let tend = Tend::beside(&state, &["--list", &list]);
     tend.says("3 nodes, 3 trusted");
     tend
@@ -81,7 +73,7 @@ fn a_node_that_was_out_of_reach_gets_exactly_what_it_missed_and_nothing_old_come
     }
     assert_eq!(stage.fpm.get("destroy.php", "id=s3", "").text(), "true");
     let state = stage.state.path().display().to_string();
-    let list = list(&stage);
+    let list = stage.list();
     let (code, text, _) = run(&["status", "--state-dir", &state, "--list", &list]);
     assert_eq!(code, 1);
     assert!(
@@ -128,7 +120,7 @@ fn a_node_to_which_a_write_may_still_be_on_its_way_gets_a_full_pass_in_a_new_lif
         assert_eq!(page.join().unwrap(), "true");
     });
     stage.nodes[0].resume();
-    let list = list(&stage);
+    let list = stage.list();
     let mended = || listed_keys(&stage) && is_safe(&list);
     assert!(wait_until(SOON, mended), "{}", tend.log());
     assert_eq!(tend.said("keys it missed"), 0, "{}", tend.log());
@@ -154,7 +146,7 @@ fn a_node_that_is_back_with_what_it_had_before_is_mended_though_nobody_missed_it
     stage.proxies[0].fault(Fault::None);
     let who = format!("127.0.0.1:{}", stage.proxies[0].port());
     tend.says(&format!("{who} is another process than it was"));
-    let list = list(&stage);
+    let list = stage.list();
     assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());
     assert!(stage.nodes[0].stored("s2").is_some());
     // Each of the two others may go: the first has all.

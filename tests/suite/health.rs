@@ -51,6 +51,15 @@ impl Stage {
         stage
     }
 
+    /// The nodes as PHP sees them, as a list for the companion.
+    pub(crate) fn list(&self) -> String {
+        let names = self
+            .proxies
+            .iter()
+            .map(|proxy| format!("127.0.0.1:{}", proxy.port()));
+        names.collect::<Vec<_>>().join(",")
+    }
+
     /// What PHP logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log.path().join("php")).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use crate::companion::{Tend, run};
 use crate::health::Stage;
-use harness::{Proxy, wait_until};
+use harness::{Proxy, TempDir, wait_until};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -11,16 +11,8 @@ const PACE: Duration = Duration::from_millis(10);
 
 const STATUS: &str = "echo Memring\\status()['counters']['passes_by_workers'];";
 
-fn list(stage: &Stage) -> String {
-    let names = stage
-        .proxies
-        .iter()
-        .map(|proxy| format!("127.0.0.1:{}", proxy.port()));
-    names.collect::<Vec<_>>().join(",")
-}
-
 fn is_safe(stage: &Stage) -> bool {
-    run(&["status", "--list", &list(stage)]).0 == 0
+    run(&["status", "--list", &stage.list()]).0 == 0
 }
 
 /// How many nodes were asked for their keys.
@@ -79,20 +71,25 @@ fn a_node_back_empty_is_mended_by_workers_and_then_each_other_node_may_go() {
 }
 
 #[test]
-fn where_tend_runs_workers_leave_a_returned_node_to_it() {
-    let mut stage = Stage::of(3, 2);
-    stage.fpm.page("status.php", STATUS);
-    let state = stage.state.path().display().to_string();
-    let list = list(&stage);
-    // It looks, and mends nothing while the third node is away.
-    let tend = Tend::beside(&state, &["--list", &list]);
-    tend.says("3 nodes, 3 trusted");
-    stage.nodes[0].restart();
-    for count in 1..60 {
-        assert_eq!(stage.visit("s"), format!("[true,{count}]"));
+fn where_tend_runs_workers_leave_a_returned_node_to_it_also_to_that_of_another_host() {
+    for another_host in [false, true] {
+        let mut stage = Stage::of(3, 2);
+        stage.fpm.page("status.php", STATUS);
+        let other = TempDir::new("host");
+        let state = if another_host {
+            other.path()
+        } else {
+            stage.state.path()
+        };
+        let tend = Tend::beside(&state.display().to_string(), &["--list", &stage.list()]);
+        tend.says("3 nodes, 3 trusted");
+        stage.nodes[0].restart();
+        for count in 1..60 {
+            assert_eq!(stage.visit("s"), format!("[true,{count}]"));
+        }
+        assert!(wait_until(SOON, || is_safe(&stage)), "{}", tend.log());
+        assert_eq!(stage.fpm.get("status.php", "", "").text(), "0");
     }
-    assert!(wait_until(SOON, || is_safe(&stage)), "{}", tend.log());
-    assert_eq!(stage.fpm.get("status.php", "", "").text(), "0");
 }
 
 #[test]

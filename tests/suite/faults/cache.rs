@@ -7,8 +7,7 @@
 
 use super::stage::{Plan, Scene, Servers};
 use super::visits::Tally;
-use super::{disturb, hangs, killed, resumes_with_old_data, seconds};
-use harness::Fault;
+use super::{disturb, hangs, killed, resumes_with_old_data, slow, two_in_a_row};
 use std::time::Duration;
 
 /// A probe's interval and one round trip: for so long a node that is back may show what it had.
@@ -90,34 +89,18 @@ fn f4_a_node_back_empty_costs_no_acknowledged_value() {
 
 #[test]
 fn f6_a_slow_node_costs_no_acknowledged_value() {
-    let tallies = play("cache F6 slow", true, |scene| {
-        let ways = [
-            (1, Fault::Delay(seconds(0.05))),
-            (3, Fault::Jitter(seconds(0.0), seconds(0.2))),
-            (20, Fault::Delay(seconds(2.0))),
-        ];
-        disturb(scene, &ways);
-    });
-    tallies.iter().for_each(nothing_is_lost);
+    let script = |scene: &mut Scene<'_>| disturb(scene, &slow());
+    play("cache F6 slow", true, script)
+        .iter()
+        .for_each(nothing_is_lost);
 }
 
 /// What only these two had is a miss then; nothing that is served is old.
 #[test]
 fn f14_two_nodes_in_a_row_cost_misses_and_nothing_old_is_served() {
-    let tallies = play("cache F14 two in a row", false, |scene| {
-        for (first, second) in [(0, 1), (2, 0)] {
-            scene.nodes[first].kill();
-            scene.lap();
-            scene.nodes[first].restart();
-            scene.nodes[second].kill();
-            scene.lap();
-            scene.nodes[second].restart();
-            scene.returned();
-            scene.lap();
-            scene.trusted();
-        }
-    });
-    tallies.iter().for_each(nothing_is_stale);
+    play("cache F14 two in a row", false, two_in_a_row)
+        .iter()
+        .for_each(nothing_is_stale);
 }
 
 #[test]

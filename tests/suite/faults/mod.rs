@@ -49,7 +49,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-// F1 to F5, as scripts: they are played on three nodes, on two, and with a rival.
+// As scripts: they are played on three nodes, on two, with a cache, and with a rival.
 
 fn killed(scene: &mut Scene<'_>) {
     scene.nodes[0].kill();
@@ -88,6 +88,29 @@ fn back_empty(scene: &mut Scene<'_>) {
         scene.trusted();
     }
     scene.lap();
+}
+
+fn two_in_a_row(scene: &mut Scene<'_>) {
+    for (first, second) in [(0, 1), (2, 0)] {
+        scene.nodes[first].kill();
+        scene.lap();
+        scene.nodes[first].restart();
+        scene.nodes[second].kill();
+        scene.lap();
+        scene.nodes[second].restart();
+        scene.returned();
+        scene.lap();
+        scene.trusted();
+    }
+}
+
+/// Ways to be slow, and how often.
+fn slow() -> [(u64, Fault); 3] {
+    [
+        (1, Fault::Delay(seconds(0.05))),
+        (3, Fault::Jitter(seconds(0.0), seconds(0.2))),
+        (20, Fault::Delay(seconds(2.0))),
+    ]
 }
 
 fn back_with_an_old_snapshot(scene: &mut Scene<'_>) {
@@ -207,14 +230,9 @@ fn disturbed(scene: &mut Scene<'_>, ways: &[(u64, Fault)]) {
 
 #[test]
 fn f6_a_slow_node_loses_nothing() {
-    let ways = [
-        (1, Fault::Delay(seconds(0.05))),
-        (3, Fault::Jitter(seconds(0.0), seconds(0.2))),
-        (20, Fault::Delay(seconds(2.0))),
-    ];
     for servers in Servers::all() {
         let plan = Plan::proxied("F6 slow", servers);
-        nothing_is_lost(&plan.play(|scene| disturbed(scene, &ways)));
+        nothing_is_lost(&plan.play(|scene| disturbed(scene, &slow())));
     }
 }
 
@@ -395,19 +413,8 @@ fn f13_hosts_that_see_different_nodes_lose_nothing() {
 #[test]
 fn f14_a_second_node_dies_right_after_the_first_came_back_empty_and_nothing_is_lost() {
     for servers in Servers::all() {
-        let tally = Plan::new("F14 two in a row", servers).play(|scene| {
-            for (first, second) in [(0, 1), (2, 0)] {
-                scene.nodes[first].kill();
-                scene.lap();
-                scene.nodes[first].restart();
-                scene.nodes[second].kill();
-                scene.lap();
-                scene.nodes[second].restart();
-                scene.lap();
-                scene.trusted();
-            }
-        });
-        nothing_is_lost(&tally);
+        let plan = Plan::new("F14 two in a row", servers);
+        nothing_is_lost(&plan.play(two_in_a_row));
     }
 }
 
