@@ -18,7 +18,9 @@
 //! things are added. Each node keeps a [`Record`] that says whether it can be trusted to have
 //! missed nothing, and counts its memory lives; each item carries the life it was written in,
 //! so that what a node stored before it went missing is a hint and no more. And the turn of
-//! a session is memcached's own win token on the item, so there are no lock keys.
+//! a session is memcached's own win token on the item, so there are no lock keys. A node that
+//! lost its memory lost its tokens, too: what a mend brought there is marked, and counts for a
+//! turn only while no other node says that somebody has it.
 //!
 //! | file | what it decides |
 //! |---|---|
@@ -201,8 +203,8 @@ pub enum Token {
     Won,
     /// Somebody else's (Z).
     Taken,
-    /// Nobody asked.
-    Unasked,
+    /// Nobody's, and this read did not ask for it.
+    Free,
 }
 
 /// A node did not answer.
@@ -251,6 +253,8 @@ pub struct Rules {
     /// A node that lost its memory since it was read is written to last, if nobody else wrote
     /// meanwhile.
     pub late: bool,
+    /// A turn on what a mend brought is none while another node says that somebody has it.
+    pub elders: bool,
     /// While a node list follows another, a key is on the nodes of both.
     pub double_list: bool,
     /// A node that is another process than the one that was trusted is trusted no more.
@@ -272,6 +276,7 @@ impl Rules {
         resync: true,
         behind: true,
         late: true,
+        elders: true,
         double_list: true,
         process: true,
     };

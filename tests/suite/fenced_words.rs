@@ -139,6 +139,7 @@ fn stamp(version: Version) -> Stamp {
         version,
         inc: 17,
         tombstone: false,
+        mended: false,
     }
 }
 
@@ -239,14 +240,14 @@ fn the_token_is_won_once_and_freed_by_a_write() {
         for _ in 0..3 {
             assert_eq!(talk.item(false, true).token, Token::Taken);
         }
-        // A look without asking changes nothing.
-        assert_eq!(talk.item(false, false).token, Token::Unasked);
+        // A look without asking changes nothing, and sees that it is taken.
+        assert_eq!(talk.item(false, false).token, Token::Taken);
         assert_eq!(talk.item(false, true).token, Token::Taken);
         assert!(matches!(
             talk.write(Over::Cas(cas), SECOND, "second"),
             Reply::Done { .. }
         ));
-        assert_eq!(talk.item(false, false).token, Token::Unasked);
+        assert_eq!(talk.item(false, false).token, Token::Free);
         assert_eq!(talk.item(false, true).token, Token::Won);
         assert_eq!(talk.item(false, true).token, Token::Taken);
     });

@@ -251,6 +251,7 @@ impl Close {
                     version,
                     inc,
                     tombstone,
+                    mended: false,
                 },
                 life,
                 data,

@@ -10,20 +10,15 @@
 //! looked at again and nothing is decided on what was true a moment ago.
 
 mod mistrust;
+mod turn;
 
 use super::view::{self, Contact, View};
 use super::{
     Command, Grip, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Trust, Version,
 };
 use std::sync::Arc;
+use turn::POLL_FIRST;
 
-/// First pause between looks at a turn somebody else has, milliseconds; it doubles …
-const POLL_FIRST: u64 = 5;
-/// … up to this in the first half second, which is as long as most requests last …
-const POLL_SOON: u64 = 20;
-const SOON: u64 = 500;
-/// … and then up to this.
-const POLL_MOST: u64 = 50;
 /// Rounds without a pause after which a read gives up: each is one trip, and a calm pool
 /// needs three at most.
 const ROUNDS: u32 = 400;
@@ -321,118 +316,6 @@ impl Open {
         }
     }
 
-    /// Is it our turn? If not, everything was done to get it: released, polled or given up.
-    fn has_turn(&mut self, now: u64, out: &mut Vec<Send>) -> bool {
-        let Some(turn) = self.wish.turn else {
-            return true;
-        };
-        let live = self.places(|open, place| open.views.get(place).is_some_and(View::is_known));
-        let held = self.places(|open, place| {
-            open.views
-                .get(place)
-                .is_some_and(|view| view.token || view.is_endless())
-                || (open.lists.len() > 1 && view::is_held_beside(&open.views, place))
-        });
-        // A majority of the preferred nodes, and of two both. A node that lost its memory lost
-        // our token, too, and gives it to the next who asks: its word does not count.
-        let rules = self.wish.rules;
-        let sure = |places: &[usize]| {
-            places
-                .iter()
-                .filter(|place| view::is_trusted(&self.views, **place, rules))
-                .count()
-        };
-        let mut let_go = Vec::new();
-        let mut ours = true;
-        for list in &self.lists {
-            let of = |places: &[usize]| -> Vec<usize> {
-                let there = list.iter().filter(|place| places.contains(place));
-                there.copied().collect()
-            };
-            let (live, held) = (of(&live), of(&held));
-            let (needed, counted) = match sure(&live) {
-                2.. => (2, sure(&held)),
-                _ => (live.len(), held.len()),
-            };
-            if counted < needed {
-                ours = false;
-                // Who holds only later nodes lets go at once, or two would wait for each other.
-                if held.first() != live.first() {
-                    let_go.extend(list);
-                }
-            }
-        }
-        if ours {
-            return true;
-        }
-        if now >= self.begun.saturating_add(turn.wait) {
-            self.end(Found::Locked, None, out);
-            return false;
-        }
-        for (place, view) in self.views.iter_mut().enumerate() {
-            if let_go.contains(&place) {
-                view.release(place, out);
-            }
-        }
-        self.wake_at = Some(now + self.pause);
-        let most = if now < self.begun.saturating_add(SOON) {
-            POLL_SOON
-        } else {
-            POLL_MOST
-        };
-        self.pause = (self.pause * 2).min(most);
-        false
-    }
-
-    /// Lets go of all tokens.
-    fn release(&mut self, out: &mut Vec<Send>) {
-        for (place, view) in self.views.iter_mut().enumerate() {
-            view.release(place, out);
-        }
-    }
-
-    /// Looks whether a turn is free now; what was held for a whole lease is taken over, and
-    /// what a neighbour held who is gone.
-    fn poll(&mut self, now: u64, turn: Turn, out: &mut Vec<Send>) {
-        // Only of the very items that were noted: others' turns end with their lease.
-        let neighbour = self.neighbour.filter(|neighbour| {
-            let marks = self.views.iter().filter(|view| !view.token);
-            marks
-                .filter_map(View::mark)
-                .any(|mark| neighbour.marks.contains(&mark))
-        });
-        for place in self.places(|open, place| {
-            open.views
-                .get(place)
-                .is_some_and(|view| view.is_known() && !view.is_busy())
-        }) {
-            // Also where the turn is ours: who had it before us may have written over it.
-            let Some(view) = self.views.get_mut(place) else {
-                continue;
-            };
-            let mut commands = vec![Command::ReadRecord];
-            let over = match neighbour {
-                Some(neighbour) => neighbour.over,
-                None => view
-                    .taken_since
-                    .is_some_and(|since| now >= since.saturating_add(turn.lease)),
-            };
-            if let (true, Some(item)) = (over && !view.token, &view.item) {
-                let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
-                commands.push(Command::Unlock {
-                    cas: item.cas,
-                    version: seen.tick(),
-                    life: None,
-                });
-            }
-            commands.push(Command::Read {
-                value: place == 0,
-                token: true,
-            });
-            view.ask(place, commands, out);
-        }
-    }
-
     /// Stores the newest value on every node that answers and has another, or has it from
     /// an earlier life.
     fn repair(&mut self, newest: Stamp, data: &Arc<[u8]>, from: usize, out: &mut Vec<Send>) {
@@ -467,7 +350,11 @@ impl Open {
             }
             let mut commands = vec![Command::Write {
                 over: view.over(),
-                stamp: Stamp { inc, ..newest },
+                stamp: Stamp {
+                    inc,
+                    mended: true,
+                    ..newest
+                },
                 life: left,
                 data: data.clone(),
             }];

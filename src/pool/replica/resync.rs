@@ -402,7 +402,7 @@ impl Mend {
             return self.end(false, out);
         }
         let Some((place, newest)) = found else {
-            return self.end(true, out);
+            return self.keep_turn(out);
         };
         let source = self.views.get(place).and_then(|view| view.item.clone());
         let Some(view) = self.views.get_mut(self.target) else {
@@ -419,11 +419,38 @@ impl Mend {
         }
         let write = Command::Write {
             over: view.over(),
-            stamp: Stamp { inc, ..newest },
+            stamp: Stamp {
+                inc,
+                mended: true,
+                ..newest
+            },
             life: source.left.max(1),
             data: source.data.unwrap_or_else(|| Arc::from([])),
         };
         view.ask(self.target, vec![write], out);
+    }
+
+    /// There is no value yet. A turn that somebody has on it elsewhere is his here, too: the
+    /// placeholder made for it is not given back, and ends when his does.
+    fn keep_turn(&mut self, out: &mut Vec<Send>) {
+        let mut others = self.whole.iter().filter(|place| **place != self.target);
+        let elder = others.any(|place| {
+            let view = self.views.get(*place);
+            view.is_some_and(|view| view.stamp().is_none() && view.taken_since.is_some())
+        });
+        let view = self.views.get_mut(self.target);
+        let Some(view) = view.filter(|_| elder && !self.goes_on && self.rules.elders) else {
+            return self.end(true, out);
+        };
+        if view.item.is_none() {
+            let take = Command::Read {
+                value: false,
+                token: true,
+            };
+            return view.ask(self.target, vec![take], out);
+        }
+        view.token = false;
+        self.end(true, out);
     }
 
     /// The end; a token that a read brought along goes back.

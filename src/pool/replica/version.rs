@@ -87,6 +87,8 @@ pub struct Stamp {
     pub inc: u16,
     /// A remembered delete.
     pub tombstone: bool,
+    /// Brought by who mended the node: turns that others took before are not known here.
+    pub mended: bool,
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl View {
                     stamp: Some(stamp),
                     data: Some(data),
                     left: life,
-                    token: Token::Unasked,
+                    token: Token::Free,
                 });
             }
             (Command::Write { .. }, Reply::Refused) => {
@@ -183,7 +183,7 @@ impl View {
                     self.taken_since = Some(now);
                 }
             }
-            Token::Unasked => self.token &= same.is_some(),
+            Token::Free => self.token &= same.is_some(),
         }
         self.item = Some(item);
     }

@@ -112,6 +112,7 @@ impl Words<'_> {
             version: Version(version),
             inc,
             tombstone,
+            mended,
         } = stamp;
         let longest = if tombstone { LIFE_MAX } else { VALUE_LIFE_MAX };
         let put = Put {
@@ -119,7 +120,7 @@ impl Words<'_> {
             len: data.len() + if self.has_e { 0 } else { HEADER },
             over: said(over),
             version: self.has_e.then_some(stamp.version.cas(inc)),
-            flags: Some(fenced::flags(inc, tombstone)),
+            flags: Some(fenced::flags(inc, tombstone, mended)),
             life: life.clamp(1, longest),
         };
         fenced::store(out, put, opaque);
@@ -241,11 +242,12 @@ impl Words<'_> {
             left,
             // A stale item gives its token to a read that did not ask, too: then it is ours
             // all the same, and nobody else's until it is freed.
-            token: match (shown.won, token) {
+            token: match (shown.won, token || shown.taken) {
                 (true, _) => Token::Won,
-                // Neither W nor Z: an item without an end, on which nobody gets the token.
+                // Asked for and neither W nor Z: an item without an end, on which nobody gets
+                // the token.
                 (false, true) => Token::Taken,
-                (false, false) => Token::Unasked,
+                (false, false) => Token::Free,
             },
         }))
     }
@@ -256,6 +258,7 @@ impl Words<'_> {
             version: Version::of_cas(answer.cas),
             inc,
             tombstone,
+            mended: fenced::is_mended(answer.flags),
         })
     }
 }
@@ -271,6 +274,7 @@ fn split(answer: Answer, stored: &[u8]) -> (Option<Stamp>, &[u8]) {
                 version: Version(header.version),
                 inc: header.inc,
                 tombstone: header.tombstone,
+                mended: fenced::is_mended(answer.flags),
             };
             (Some(stamp), value)
         }

@@ -226,10 +226,20 @@ const INC_SHIFT: u32 = 20;
 /// The flag bit of a remembered delete.
 const TOMBSTONE: u32 = 1 << 12;
 
-/// The flag word of an item: memory life of its node (12 bits at the top) and kind. The
-/// low 12 bits are the value's own; a session's are 0.
-pub fn flags(inc: u16, tombstone: bool) -> u32 {
-    u32::from(inc) << INC_SHIFT | if tombstone { TOMBSTONE } else { 0 }
+/// The flag bit of an item that was brought by who mended its node; the one between is
+/// `super::copied::HEADED`.
+const MENDED: u32 = 1 << 14;
+
+/// The flag word of an item: memory life of its node (12 bits at the top), whether it was
+/// brought by a mend, and kind. The low 12 bits are the value's own; a session's are 0.
+pub fn flags(inc: u16, tombstone: bool, mended: bool) -> u32 {
+    let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+    u32::from(inc) << INC_SHIFT | bit(tombstone, TOMBSTONE) | bit(mended, MENDED)
+}
+
+/// Was an item with this flag word brought by who mended its node?
+pub fn is_mended(flags: u32) -> bool {
+    flags & MENDED != 0
 }
 
 /// Memory life and kind from a flag word; a life of 0 was not written by [`flags`].

@@ -158,7 +158,7 @@ fn fill(node: &Memcached, inc: u16, keys: usize, bytes: usize) -> Result<(), std
         for number in first..keys.min(first + WINDOW) {
             let version = (1 << 40) + number as u64;
             let mut value = Vec::new();
-            let mut words = format!("F{} T{LIFE} q", flags(inc, false));
+            let mut words = format!("F{} T{LIFE} q", flags(inc, false, false));
             if newer {
                 words.push_str(&format!(" E{version}"));
             } else {

@@ -179,8 +179,8 @@ impl Node {
         let wanted = token || slot.stale;
         let shown = match (wanted, slot.token_taken) {
             (true, false) => Token::Won,
-            (true, true) if token => Token::Taken,
-            _ => Token::Unasked,
+            (_, true) => Token::Taken,
+            (false, false) => Token::Free,
         };
         slot.token_taken |= wanted;
         Reply::Item(Item {
@@ -299,6 +299,7 @@ mod tests {
         version: Version(7 << 20),
         inc: 1,
         tombstone: false,
+        mended: false,
     };
 
     fn write(over: Over, version: u64) -> Command {
@@ -339,7 +340,7 @@ mod tests {
             let placeholder = item(say(0, &TAKE));
             assert_eq!((placeholder.stamp, placeholder.token), (None, Token::Won));
             assert_eq!(item(say(1, &TAKE)).token, Token::Taken);
-            assert_eq!(item(say(1, &READ)).token, Token::Unasked);
+            assert_eq!(item(say(1, &READ)).token, Token::Taken);
             assert_eq!(say(2, &write(Over::Nothing, 512)), Reply::NotStored);
             assert_eq!(say(2, &write(Over::Cas(99), 512)), Reply::Exists);
             let Reply::Done { cas } = say(3, &write(Over::Cas(placeholder.cas), 512)) else {
@@ -350,7 +351,7 @@ mod tests {
             let mine = item(say(4, &TAKE));
             assert_eq!((mine.token, mine.data.is_some()), (Token::Won, !has_e));
             let touched = item(say(4, &Command::Touch { life: 300 }));
-            assert_eq!((touched.token, touched.left), (Token::Unasked, 300));
+            assert_eq!((touched.token, touched.left), (Token::Taken, 300));
             let unlock = Command::Unlock {
                 cas: mine.cas,
                 version: Version(768),

@@ -90,6 +90,7 @@ impl Rival {
                     version: *version,
                     inc: 1,
                     tombstone: false,
+                    mended: false,
                 },
                 life: LIFE,
                 data: Arc::clone(data),

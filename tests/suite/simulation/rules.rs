@@ -322,6 +322,35 @@ fn without_the_last_turn_for_reborn_nodes_the_loser_of_a_race_is_read_there() {
     );
 }
 
+/// Somebody has the turn on two nodes, of which one loses its memory and is mended. Another
+/// gets the turn there and on the third, and writes. The first one's write reaches the one node
+/// that still knows him, from where readers bring it further before he takes it back.
+#[test]
+fn without_a_word_for_elders_a_turn_is_given_twice_after_a_mend() {
+    let look = |at: u64| role(0, &[(at, Act::Look(1)), (at + 300, Act::Look(1))]);
+    let pool = script(
+        vec![
+            (1450, unheard(2, &[1]), 300),
+            (2000, Fault::Crash { node: 0 }, 50),
+            (3600, unheard(1, &[2]), 200),
+        ],
+        vec![
+            role(0, &[(900, Act::Open(1)), (910, Act::Write)]),
+            role(300_000, &[(1500, Act::Open(1)), (3608, Act::Write)]),
+            role(0, &[(3500, Act::Open(1)), (3605, Act::Write)]),
+            look(3610),
+            look(3612),
+            look(3614),
+        ],
+    );
+    needs(
+        "elders",
+        |rules| rules.elders = false,
+        &[Violation::Older],
+        &pool,
+    );
+}
+
 /// A host with the old list writes while one node is away, and then another one is: of the new
 /// list are left the one that missed it, and one that nobody with the old list knows.
 #[test]

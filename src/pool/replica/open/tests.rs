@@ -19,6 +19,7 @@ fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
                     version: Version(9),
                     inc: 3,
                     tombstone: false,
+                    mended: false,
                 }),
                 data: Some(Arc::from(*b"data")),
                 left: 100,

@@ -7,6 +7,7 @@ const STAMP: Stamp = Stamp {
     version: Version(1024),
     inc: 17,
     tombstone: false,
+    mended: false,
 };
 
 fn words(has_e: bool) -> Words<'static> {
@@ -154,7 +155,7 @@ fn what_an_item_says_of_itself_is_read_from_cas_value_and_flags() {
             false,
             false,
             "HD c1041 f17825792 s3 t60 O7 ka\r\n",
-            item(own, 60, Token::Unasked, None),
+            item(own, 60, Token::Free, None),
         ),
         (
             true,
@@ -179,7 +180,7 @@ fn what_an_item_says_of_itself_is_read_from_cas_value_and_flags() {
             true,
             false,
             "VA 0 c1041 f17829888 s0 t60 O7 ka\r\n\r\n",
-            item(grave, 60, Token::Unasked, Some(b"")),
+            item(grave, 60, Token::Free, Some(b"")),
         ),
         // A placeholder as it is made, and later.
         (

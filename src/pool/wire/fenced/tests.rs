@@ -93,15 +93,17 @@ fn size_life_and_token_are_read_from_the_answers_own_line() {
 
 #[test]
 fn life_and_kind_come_back_from_the_flag_word() {
-    for (inc, tombstone, word) in [
-        (1, false, 1 << 20),
-        (17, true, 17 << 20 | 4096),
-        (4095, true, 0xfff0_1000),
+    for (inc, tombstone, mended, word) in [
+        (1, false, false, 1 << 20),
+        (17, true, false, 17 << 20 | 4096),
+        (18, false, true, 18 << 20 | 16384),
+        (4095, true, true, 0xfff0_5000),
     ] {
-        assert_eq!(flags(inc, tombstone), word);
-        assert_eq!(kind(word), (inc, tombstone));
+        assert_eq!(flags(inc, tombstone, mended), word);
         // The value's own bits change nothing.
-        assert_eq!(kind(word | 0xfff), (inc, tombstone));
+        for word in [word, word | 0xfff] {
+            assert_eq!((kind(word), is_mended(word)), ((inc, tombstone), mended));
+        }
     }
     assert_eq!(kind(0x300), (0, false));
 }
