@@ -27,7 +27,7 @@
 //! | `version` | which of two values is newer |
 //! | `record` | what a node says of itself |
 //! | `view` | what one machine knows of each node |
-//! | `open` | a read: newest, trusted, repaired, and the turn |
+//! | `open` | a read: newest, trusted, repaired; in its folder the turn, whom it mistrusts, what it waits for |
 //! | `ending` | how a read can end |
 //! | `close` | a write, a touch, a destroy |
 //! | `found` | the first records of a pool |
@@ -255,6 +255,11 @@ pub struct Rules {
     pub late: bool,
     /// A turn on what a mend brought is none while another node says that somebody has it.
     pub elders: bool,
+    /// A turn that is taken over is taken over on every node that answers.
+    pub takeover: bool,
+    /// What lies on one node alone, newer than what others have, is given a moment before it is
+    /// read.
+    pub moment: bool,
     /// While a node list follows another, a key is on the nodes of both.
     pub double_list: bool,
     /// A node that is another process than the one that was trusted is trusted no more.
@@ -277,6 +282,8 @@ impl Rules {
         behind: true,
         late: true,
         elders: true,
+        takeover: true,
+        moment: true,
         double_list: true,
         process: true,
     };

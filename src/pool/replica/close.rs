@@ -366,7 +366,13 @@ impl Close {
         if tries > RETRIES {
             return self.set(place, Step::Missed);
         }
-        if rules.late && state.is_some_and(|state| !state.free && state.life != inc) {
+        // Also where the turn was not ours: with what makes a second write go through there, one
+        // goes through whose turn was taken over on the others.
+        let later = |state: State| {
+            let moved = state.step == Step::Looking && state.held != inc;
+            !state.free && (state.life != inc || moved)
+        };
+        if rules.late && state.is_some_and(later) {
             return self.set(place, Step::Later);
         }
         self.write(place, out);

@@ -10,6 +10,7 @@
 //! looked at again and nothing is decided on what was true a moment ago.
 
 mod mistrust;
+mod moment;
 mod turn;
 
 use super::view::{self, Contact, View};
@@ -112,6 +113,10 @@ pub struct Open {
     suspect: Option<(usize, u64)>,
     /// Since when, our clock.
     suspected: u64,
+    /// A turn was taken over, on one node at least.
+    took_over: bool,
+    /// What is given a moment: its place and cas value, and since when, our clock.
+    alone: Option<(usize, u64, u64)>,
     opened: Option<Opened>,
 }
 
@@ -148,6 +153,8 @@ impl Open {
             asked_again: true,
             suspect: None,
             suspected: 0,
+            took_over: false,
+            alone: None,
             opened: None,
             wish,
         };
@@ -221,6 +228,9 @@ impl Open {
         let Some((place, stamp)) = newest else {
             return self.end(Found::Nothing, None, out);
         };
+        if self.gives_a_moment(now, place, stamp.version) {
+            return;
+        }
         self.list_behind(now, stamp.version, out);
         if out.len() > before || self.wake_at.is_some() {
             return;
@@ -463,8 +473,9 @@ impl Machine for Open {
         // Waiting has its own end; it is not what makes a read go round in circles.
         self.rounds = 0;
         self.asked_again = false;
-        if let Some(turn) = self.wish.turn {
-            self.poll(now, turn, out);
+        match self.wish.turn {
+            Some(turn) => self.poll(now, turn, out),
+            None => self.look_all(out),
         }
         if out.is_empty() {
             self.plan(now, out);

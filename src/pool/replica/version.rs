@@ -40,8 +40,17 @@ impl Version {
     }
 
     /// The same for a copied session, of which every write has seen what it goes over.
+    ///
+    /// Two whose clocks are behind count on from the same value. The random bits for which the
+    /// tag has no room here say how far, or they would meet once in 4096 times.
     #[must_use]
     pub fn fenced(now: u64, seen: Version, random: u32) -> Version {
+        let step = 1 + (u64::from(random) & LIFE);
+        let now = if now > seen.milliseconds() {
+            now
+        } else {
+            seen.milliseconds() + step
+        };
         Version(Version::next(now, seen, random).0 & !LIFE)
     }
 
@@ -102,6 +111,17 @@ mod tests {
         assert!(next > seen);
         assert_eq!(next.milliseconds(), 1_000_001);
         assert!(seen.tick() > seen && seen.tick() < next);
+    }
+
+    #[test]
+    fn sessions_written_by_clocks_that_are_behind_use_all_random_bits() {
+        let seen = Version::fenced(1_000_000, Version::default(), 7);
+        let (one, other) = (0x100, 0x101);
+        let next = |now, random| Version::fenced(now, seen, random);
+        assert_ne!(next(10, one), next(10, other));
+        assert_eq!(next(10, other).milliseconds(), 1_000_002);
+        // A clock that is not behind is believed.
+        assert_eq!(next(1_000_001, other).milliseconds(), 1_000_001);
     }
 
     #[test]

@@ -54,7 +54,11 @@ impl Open {
             }
         }
         if ours {
-            return true;
+            let before = out.len();
+            if self.took_over && rules.takeover {
+                self.fence_others(&live, out);
+            }
+            return out.len() == before;
         }
         if now >= self.begun.saturating_add(turn.wait) {
             self.end(Found::Locked, None, out);
@@ -87,6 +91,24 @@ impl Open {
         self.wish.rules.elders
             && any(held, |view| view.stamp().is_some_and(|stamp| stamp.mended))
             && any(live, |view| !view.token && view.taken_since.is_some())
+    }
+
+    /// The turn was taken over on some nodes and is ours. Who had it before may not have heard of
+    /// it from those that were late to say that it was taken: on them his write would go through.
+    fn fence_others(&mut self, live: &[usize], out: &mut Vec<Send>) {
+        for place in live {
+            let view = self.views.get_mut(*place);
+            let Some(view) = view.filter(|view| !view.token && view.taken_since.is_some()) else {
+                continue;
+            };
+            if let Some(take_over) = take_over(view) {
+                let read = Command::Read {
+                    value: false,
+                    token: true,
+                };
+                view.ask(*place, vec![take_over, read], out);
+            }
+        }
     }
 
     /// Lets go of all tokens.
@@ -122,13 +144,9 @@ impl Open {
                     .taken_since
                     .is_some_and(|since| now >= since.saturating_add(turn.lease)),
             };
-            if let (true, Some(item)) = (over && !view.token, &view.item) {
-                let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
-                commands.push(Command::Unlock {
-                    cas: item.cas,
-                    version: seen.tick(),
-                    life: None,
-                });
+            if let Some(take_over) = take_over(view).filter(|_| over && !view.token) {
+                commands.push(take_over);
+                self.took_over = true;
             }
             commands.push(Command::Read {
                 value: place == 0,
@@ -137,4 +155,15 @@ impl Open {
             view.ask(place, commands, out);
         }
     }
+}
+
+/// Ends the turn that somebody has on a node's item: his write no longer goes over it.
+fn take_over(view: &View) -> Option<Command> {
+    let item = view.item.as_ref()?;
+    let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
+    Some(Command::Unlock {
+        cas: item.cas,
+        version: seen.tick(),
+        life: None,
+    })
 }

@@ -1,0 +1,49 @@
+//! A value on one node alone, newer than what others have: it is given a moment.
+//!
+//! Its write may be under way; then it is on the others a moment later. Or it is of one whose
+//! turn is over, and who is about to hear it from the others and to take it back. Read before
+//! that, and repaired, it would take the place of what was acknowledged meanwhile.
+
+use super::super::view::{self, View};
+use super::super::{Send, Version};
+use super::Open;
+
+/// How long the moment is, milliseconds: a few trips. What is there still is of one who is gone,
+/// and as good as any.
+const MOMENT: u64 = 50;
+/// Between looks meanwhile, milliseconds.
+const LOOK: u64 = 5;
+
+impl Open {
+    /// Is the newest value, on node number `place`, to be looked for again first?
+    pub(super) fn gives_a_moment(&mut self, now: u64, place: usize, newest: Version) -> bool {
+        let rules = self.wish.rules;
+        let versions = (0..self.views.len()).filter_map(|place| {
+            let stamp = view::believed(&self.views, place, rules)?;
+            view::is_trusted(&self.views, place, rules).then_some(stamp.version)
+        });
+        let (there, elsewhere): (Vec<_>, Vec<_>) = versions.partition(|version| *version == newest);
+        let alone = there.len() == 1 && !elsewhere.is_empty();
+        let cas = self.views.get(place).and_then(|view| view.item.as_ref());
+        let Some(cas) = cas.map(|item| item.cas).filter(|_| alone && rules.moment) else {
+            return false;
+        };
+        let since = match self.alone {
+            Some((at, seen, since)) if (at, seen) == (place, cas) => since,
+            _ => now,
+        };
+        self.alone = Some((place, cas, since));
+        if now >= since.saturating_add(MOMENT) {
+            return false;
+        }
+        self.wake_at = Some(now + LOOK);
+        true
+    }
+
+    /// Looks at all that answered once more.
+    pub(super) fn look_all(&mut self, out: &mut Vec<Send>) {
+        for place in self.places(|open, place| open.views.get(place).is_some_and(View::is_known)) {
+            self.look(place, place == 0, out);
+        }
+    }
+}
