@@ -1,7 +1,9 @@
 //! What copies cost where the nodes do not share the client's CPU: as in a data centre, a copy is then written while
 //! the owner is, and only the client's own work counts twice.
 
+use super::bare::Bare;
 use super::contender::{Contender, Worker};
+use super::shape::shape;
 use super::stay_on;
 use crate::Stop;
 use crate::php::Php;
@@ -22,10 +24,15 @@ pub(crate) struct Apart {
     pub(crate) bar: f64,
     /// One figure for each round.
     pub(crate) ratios: Vec<f64>,
+    /// The same of the bare loop, which writes to both and reads both answers: what the machine itself makes of a
+    /// second node. Nothing for a row whose client does not wait for both.
+    pub(crate) bare: Vec<f64>,
 }
 
+/// The row whose client waits for both nodes.
+const WAITS: &str = "set-copied";
 /// Rows and the most each is to be.
-const ROWS: [(&str, f64); 2] = [("set-copied", 1.25), ("set-async", 1.15)];
+const ROWS: [(&str, f64); 2] = [(WAITS, 1.25), ("set-async", 1.15)];
 
 /// Measures it on the first two of these CPUs; nothing where there is one.
 ///
@@ -49,18 +56,27 @@ pub(super) fn measure(
         name,
         bar,
         ratios: Vec::new(),
+        bare: Vec::new(),
     });
     for _ in 0..rounds {
         stay_on(servers)?;
         let nodes = [Memcached::start()?, Memcached::start()?];
         stay_on(clients)?;
-        let ports = nodes.iter().map(|node| node.port).collect();
-        let contender = Contender::new("memring", vec![so.to_owned()], ports);
+        let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
+        let mut bare = Bare::connect(&ports)?;
+        let alone = shape("set", &ports, "");
+        let contender = Contender::new("memring", vec![so.to_owned()], ports.clone());
         let mut worker = contender.start(php, folder, file)?;
         worker.ask("fill", 1)?;
         for row in &mut rows {
             let ratio = ratio(&mut worker, row.name)?;
             row.ratios.push(ratio);
+            if row.name == WAITS {
+                let both = shape(row.name, &ports, "");
+                let mut time = |groups: &_| bare.run(groups, false, SETS);
+                row.bare
+                    .push(best_of(|| Ok((time(&alone)?, time(&both)?)))?);
+            }
         }
     }
     Ok(rows.into())
@@ -68,10 +84,15 @@ pub(super) fn measure(
 
 /// The best slice of the row, as a multiple of the best slice of plain sets between them.
 fn ratio(worker: &mut Worker, row: &str) -> Result<f64, Stop> {
-    let (mut plain, mut copied) = (Duration::MAX, Duration::MAX);
+    best_of(|| Ok((worker.time("set", SETS)?, worker.time(row, SETS)?)))
+}
+
+/// The best of the second times as a multiple of the best of the first.
+fn best_of(mut slice: impl FnMut() -> Result<(Duration, Duration), Stop>) -> Result<f64, Stop> {
+    let (mut one, mut two) = (Duration::MAX, Duration::MAX);
     for _ in 0..SLICES {
-        plain = plain.min(worker.time("set", SETS)?);
-        copied = copied.min(worker.time(row, SETS)?);
+        let (first, second) = slice()?;
+        (one, two) = (one.min(first), two.min(second));
     }
-    Ok(copied.as_secs_f64() / plain.as_secs_f64())
+    Ok(two.as_secs_f64() / one.as_secs_f64())
 }

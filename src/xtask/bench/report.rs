@@ -121,18 +121,30 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 
 impl Apart {
     fn cells(&self) -> Vec<String> {
-        let ratios = sorted(self.ratios.iter().copied());
-        let (Some(least), Some(most), Some(middle)) =
-            (ratios.first(), ratios.last(), ratios.get(ratios.len() / 2))
-        else {
-            return vec![self.name.to_owned()];
+        let (own, bare) = (spread(&self.ratios), spread(&self.bare));
+        let met = match sorted(self.ratios.iter().copied()).get(self.ratios.len() / 2) {
+            Some(middle) if *middle <= self.bar => "met",
+            _ => "MISSED",
         };
-        let met = if *middle <= self.bar { "met" } else { "MISSED" };
         vec![
             self.name.to_owned(),
-            format!("{middle:.2} [{least:.2}, {most:.2}]"),
+            bare,
+            own,
             format!("at most {:.2} {met}", self.bar),
         ]
+    }
+}
+
+/// Median, least and most; a dash for none.
+fn spread(figures: &[f64]) -> String {
+    let figures = sorted(figures.iter().copied());
+    match (
+        figures.first(),
+        figures.get(figures.len() / 2),
+        figures.last(),
+    ) {
+        (Some(least), Some(middle), Some(most)) => format!("{middle:.2} [{least:.2}, {most:.2}]"),
+        _ => "–".to_owned(),
     }
 }
 
@@ -174,7 +186,7 @@ impl Report {
                 "\n## Copies with the nodes on another CPU, as a multiple of one set there\n\n",
             );
             let rows = self.apart.iter().map(Apart::cells).collect();
-            text.push_str(&table(&["row", "memring", "verdict"], rows));
+            text.push_str(&table(&["row", "bare", "memring", "verdict"], rows));
         }
         text.push_str("\n## System calls per operation (strace -f -c)\n\n");
         text.push_str(&self.counts(|row| &row.calls, 1));
