@@ -5,8 +5,19 @@ use super::*;
 
 const LEASE: u64 = 30_000;
 
+const STAMP: Stamp = Stamp {
+    version: Version(9),
+    inc: 3,
+    tombstone: false,
+    mended: false,
+};
+
 /// Both nodes of a pool answer: trusted, with an item whose token is as said.
 fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
+    answer_with(STAMP, open, now, token, out);
+}
+
+fn answer_with(stamp: Stamp, open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
     for send in std::mem::take(out) {
         let replies = send.commands.iter().map(|command| match command {
             Command::ReadRecord => Reply::Record {
@@ -15,12 +26,7 @@ fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
             },
             Command::Read { .. } => Reply::Item(Item {
                 cas: 40 + send.place as u64,
-                stamp: Some(Stamp {
-                    version: Version(9),
-                    inc: 3,
-                    tombstone: false,
-                    mended: false,
-                }),
+                stamp: Some(stamp),
                 data: Some(Arc::from(*b"data")),
                 left: 100,
                 token,
@@ -97,6 +103,33 @@ fn a_neighbour_that_works_keeps_its_turn_beyond_what_others_believe() {
     assert!(takes_over(LEASE, Some(stale)));
 }
 
+#[test]
+fn what_a_mend_brought_is_stored_without_its_mark_by_the_first_who_leaves_it_unchanged() {
+    for mended in [true, false] {
+        let mut out = Vec::new();
+        let mut open = begun(&mut out);
+        answer_with(
+            Stamp { mended, ..STAMP },
+            &mut open,
+            0,
+            Token::Won,
+            &mut out,
+        );
+        let grips = open.outcome().map(|opened| opened.grips).unwrap();
+        super::super::Close::new(grips, super::super::Ending::Touch, 100, 0, 0, &mut out);
+        assert_eq!(out.len(), 2);
+        for send in &out {
+            match &send.commands[0] {
+                Command::Write { stamp, data, .. } if mended => {
+                    assert_eq!((*stamp, &**data), (STAMP, &b"data"[..]));
+                }
+                Command::Unlock { .. } if !mended => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
 /// What a read does to records over an old list (b, c, d) and a new one (a, b, c), when the
 /// records say this of epochs and d still says that b missed a write.
 fn told(committed: u32) -> (Option<Found>, usize) {
@@ -146,8 +179,8 @@ fn what_a_node_says_that_left_the_pool_counts_until_the_step_is_committed() {
 }
 
 /// Who has the turn over a new list (a, b, new) and an old one (a, b, old), when b is away and
-/// the other three names are of so many servers.
-fn has_turn(servers: u64) -> bool {
+/// the other three names are of so many servers; what they have was brought by a mend or not.
+fn has_turn(servers: u64, mended: bool) -> bool {
     let mut out = Vec::new();
     let wish = Wish {
         nodes: ["a", "b", "new", "old"].map(Box::from).to_vec(),
@@ -181,8 +214,8 @@ fn has_turn(servers: u64) -> bool {
             },
             Command::Read { .. } => Reply::Item(Item {
                 cas: 40,
-                stamp: None,
-                data: Some(Arc::from([])),
+                stamp: Some(Stamp { mended, ..STAMP }),
+                data: Some(Arc::from(*b"data")),
                 left: 100,
                 // The server gave it to the one of its two names that came first.
                 token: if place == 3 { Token::Taken } else { Token::Won },
@@ -197,6 +230,11 @@ fn has_turn(servers: u64) -> bool {
 
 #[test]
 fn a_renamed_server_gives_its_turn_for_both_of_its_names() {
-    assert!(has_turn(3), "new and old are one server");
-    assert!(!has_turn(4), "somebody else has the turn on another one");
+    for mended in [false, true] {
+        assert!(has_turn(3, mended), "new and old are one server");
+        assert!(
+            !has_turn(4, mended),
+            "somebody else has the turn on another one"
+        );
+    }
 }

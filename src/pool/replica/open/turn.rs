@@ -56,7 +56,8 @@ impl Open {
         if ours {
             let before = out.len();
             if self.took_over && rules.takeover {
-                self.fence_others(&live, out);
+                let others = live.iter().filter(|place| !held.contains(place));
+                self.fence(others, out);
             }
             return out.len() == before;
         }
@@ -84,21 +85,25 @@ impl Open {
     /// He had it on that node and on another. Where the item was brought by a mend since, the
     /// node gives the turn away again; the other one still says that it is taken.
     fn has_elder(&self, live: &[usize], held: &[usize]) -> bool {
-        let any = |places: &[usize], fits: fn(&View) -> bool| {
-            let mut views = places.iter().filter_map(|place| self.views.get(*place));
-            views.any(fits)
+        let mended = |place: &usize| {
+            let stamp = self.views.get(*place).and_then(View::stamp);
+            stamp.is_some_and(|stamp| stamp.mended)
         };
+        let mut others = live.iter().filter(|place| !held.contains(place));
         self.wish.rules.elders
-            && any(held, |view| view.stamp().is_some_and(|stamp| stamp.mended))
-            && any(live, |view| !view.token && view.taken_since.is_some())
+            && held.iter().any(mended)
+            && others.any(|place| {
+                let view = self.views.get(*place);
+                view.is_some_and(|view| view.taken_since.is_some())
+            })
     }
 
     /// The turn was taken over on some nodes and is ours. Who had it before may not have heard of
     /// it from those that were late to say that it was taken: on them his write would go through.
-    fn fence_others(&mut self, live: &[usize], out: &mut Vec<Send>) {
-        for place in live {
+    fn fence<'a>(&mut self, others: impl Iterator<Item = &'a usize>, out: &mut Vec<Send>) {
+        for place in others {
             let view = self.views.get_mut(*place);
-            let Some(view) = view.filter(|view| !view.token && view.taken_since.is_some()) else {
+            let Some(view) = view.filter(|view| view.taken_since.is_some()) else {
                 continue;
             };
             if let Some(take_over) = take_over(view) {
