@@ -368,8 +368,10 @@ impl Known {
 
     /// What was found is there now; whether it stays is known when the visit ends well.
     fn settle(&mut self, found: Option<u64>, kept: bool) {
+        // A destroy that failed may come true as late as a write that failed.
+        let pending = !self.perhaps.is_empty() || self.gone == Gone::Perhaps;
         match found {
-            Some(number) if kept || self.perhaps.is_empty() => self.keep(number),
+            Some(number) if kept || !pending => self.keep(number),
             Some(_) if self.acked != found => self.seen = self.seen.max(found),
             Some(_) => {}
             None if kept && self.gone == Gone::Perhaps => self.leave(),
@@ -463,4 +465,18 @@ fn mixed(number: u64) -> u64 {
     let bits = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits ^ bits >> 31
+}
+
+#[test]
+fn the_history_lets_a_destroy_that_failed_come_true_until_the_session_is_kept() {
+    let after = |kept: bool| {
+        let mut known = Known::default();
+        known.keep(1);
+        known.may_be("leave", 0);
+        assert_eq!(known.judge(Some(1)), None);
+        known.settle(Some(1), kept);
+        known.judge(None)
+    };
+    assert_eq!(after(false), None);
+    assert_eq!(after(true), Some(Wrong::Lost));
 }
