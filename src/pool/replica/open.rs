@@ -336,12 +336,15 @@ impl Open {
             .and_then(|view| view.item.as_ref())
             .map_or(1, |item| item.left.max(1));
         for place in 0..self.views.len() {
+            let trust = self.views.get(place).and_then(|view| {
+                let record = view.record.as_ref();
+                record.map(|(record, _)| record.trust)
+            });
             // Who waits for kept keys goes on in its life: what it has may be newer than all
             // that is believed here, and nobody would mend it again.
-            let waits = self.views.get(place).is_some_and(|view| {
-                let record = view.record.as_ref().map(|(record, _)| record.trust);
-                record == Some(Trust::Trusted) && view::is_listed(&self.views, &view.name, rules)
-            });
+            let waits = trust == Some(Trust::Trusted)
+                && (self.views.get(place))
+                    .is_some_and(|view| view::is_listed(&self.views, &view.name, rules));
             let Some(view) = self
                 .views
                 .get_mut(place)
@@ -362,7 +365,8 @@ impl Open {
                 over: view.over(),
                 stamp: Stamp {
                     inc,
-                    mended: true,
+                    // Who is trusted has not forgotten whose turn it is.
+                    mended: trust == Some(Trust::Joining),
                     ..newest
                 },
                 life: left,

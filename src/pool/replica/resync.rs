@@ -421,7 +421,8 @@ impl Mend {
             over: view.over(),
             stamp: Stamp {
                 inc,
-                mended: true,
+                // Who goes on in its life has not forgotten whose turn it is.
+                mended: !self.goes_on,
                 ..newest
             },
             life: source.left.max(1),
