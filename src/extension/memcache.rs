@@ -11,7 +11,6 @@ use crate::ffi::errors::{self, Thrown};
 use crate::ffi::object::{Class, Connection, Object};
 use crate::ffi::resource::Link;
 use crate::ffi::scratch::{Desk, Seat};
-use crate::ffi::session;
 use crate::ffi::string::{OwnedText, Text};
 use crate::ffi::value::{Fresh, Kind, Value};
 use crate::value::Refused;
@@ -127,9 +126,7 @@ pub(crate) fn with_nodes(object: Object<'_>) -> Option<Link> {
 /// Empties the desk's call for `verb`, with the limits of this moment.
 pub(crate) fn begin(desk: &mut Desk, verb: Verb) {
     desk.call.reset(verb);
-    if lease::call() {
-        session::extend();
-    }
+    lease::call();
     // One look at the settings per call: each is a walk to this thread's own memory.
     (desk.call.limits, desk.traced) =
         ini::read(|values| (values.limits(), !values.trace.is_empty()));

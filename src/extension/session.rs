@@ -194,11 +194,6 @@ impl Keeper {
         self.sessions.made(id);
     }
 
-    /// Tells the nodes that whoever has the turn works.
-    pub(crate) fn extend(&mut self) {
-        self.sessions.extend();
-    }
-
     /// Gives a turn back that is still ours; the end of every session comes here.
     pub(crate) fn release(&mut self) {
         self.sessions.release();

@@ -28,8 +28,6 @@ pub const LEAST: Duration = Duration::from_secs(30);
 /// What max_execution_time may make of it at most: who is killed keeps others out so long,
 /// unless they are on his own host.
 pub const MOST: Duration = Duration::from_secs(300);
-/// So often in a lease the nodes are told that it goes on.
-const SAID: u64 = 3;
 /// A waiter that has not asked the nodes for so long after it should have is gone.
 const LATE: u64 = 100;
 /// A look at the holder's process every so often, while the bell is waited for.
@@ -55,19 +53,8 @@ pub fn name<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
 thread_local! {
     /// This process, by its generation: a forked child is another one.
     static OWN: Cell<Option<(u64, Process)>> = const { Cell::new(None) };
-    /// The turn that is held in this thread.
-    static HELD: Cell<Option<Own>> = const { Cell::new(None) };
-}
-
-/// A turn of this thread's own.
-#[derive(Clone, Copy)]
-struct Own {
-    /// Where it is noted on this host.
-    holder: Option<&'static Holder>,
-    /// Milliseconds a lease lasts.
-    term: u64,
-    /// When the nodes heard of it last, as `shared::now`.
-    said: u64,
+    /// The turn that is held in this thread, and its term in milliseconds.
+    static HELD: Cell<Option<(&'static Holder, u64)>> = const { Cell::new(None) };
 }
 
 fn own() -> Process {
@@ -83,23 +70,11 @@ fn own() -> Process {
 }
 
 /// Notes that this thread made a call: the lease of a turn it holds begins anew.
-///
-/// True when a third of a lease is over since the nodes heard of it: for those who wait on other
-/// hosts they should be told (`replica::Extend`).
 #[inline]
-pub fn call() -> bool {
-    let Some(own) = HELD.get() else {
-        return false;
-    };
-    let now = now();
-    if let Some(holder) = own.holder {
-        holder.extend(now + own.term);
+pub fn call() {
+    if let Some((holder, term)) = HELD.get() {
+        holder.extend(now() + term);
     }
-    let due = now >= own.said.saturating_add(own.term / SAID);
-    if due {
-        HELD.set(Some(Own { said: now, ..own }));
-    }
-    due
 }
 
 /// A turn as it is noted on this host.
@@ -113,18 +88,13 @@ impl Lease {
     /// Notes a turn that was just got; `marks` tell its items from others.
     pub fn note(key: u64, marks: [u64; 2], term: Duration) -> Lease {
         let term = u64::try_from(term.as_millis()).unwrap_or(u64::MAX);
-        let said = now();
         let entry = Entry {
             process: own(),
-            until: said.saturating_add(term),
+            until: now().saturating_add(term),
             marks,
         };
         let noted = shared::turns().and_then(|turns| turns.hold(key, entry));
-        HELD.set(Some(Own {
-            holder: noted,
-            term,
-            said,
-        }));
+        HELD.set(noted.map(|holder| (holder, term)));
         Lease {
             key,
             noted: noted.map(|holder| (holder, entry.process)),
@@ -133,8 +103,8 @@ impl Lease {
 
     /// Strikes it out; the bell is to be rung when the nodes have the token back.
     pub fn leave(self) -> Bell {
-        HELD.set(None);
         if let Some((holder, process)) = self.noted {
+            HELD.set(None);
             // A forked child has it, too, but it is not its own.
             if process == own() {
                 holder.leave(process);
@@ -321,13 +291,8 @@ mod tests {
         let turns = empty();
         let place = turns.hold(KEY, entry(now() + 10)).unwrap();
         let mut queue = Queue::at(Some(turns), KEY, LONG);
-        let said = now();
-        HELD.set(Some(Own {
-            holder: Some(place),
-            term: 60_000,
-            said,
-        }));
-        assert!(!call());
+        HELD.set(Some((place, 60_000)));
+        call();
         HELD.set(None);
         let pause = Duration::from_millis(1);
         let works = Neighbour {
@@ -339,25 +304,6 @@ mod tests {
         assert!(since.elapsed() >= Duration::from_millis(LOOK - 1));
         place.leave(Process::own());
         assert_eq!(queue.wait(pause, false), None);
-    }
-
-    #[test]
-    fn the_nodes_are_told_three_times_in_a_lease_that_it_goes_on() {
-        let now = now();
-        let own = |said| {
-            HELD.set(Some(Own {
-                holder: None,
-                term: 60_000,
-                said,
-            }));
-        };
-        own(now.saturating_sub(19_000));
-        assert!(!call());
-        own(now.saturating_sub(20_000));
-        assert!(call());
-        assert!(!call(), "it was told just now");
-        HELD.set(None);
-        assert!(!call());
     }
 
     #[test]

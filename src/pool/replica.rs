@@ -29,7 +29,6 @@
 //! | `view` | what one machine knows of each node |
 //! | `open` | a read: newest, trusted, repaired; in its folder the turn, whom it mistrusts, what it waits for |
 //! | `ending` | how a read can end |
-//! | `extend` | a turn that lasts longer than a lease |
 //! | `close` | a write, a touch, a destroy |
 //! | `found` | the first records of a pool |
 //! | `keep` | what records say of a node that missed a write |
@@ -44,7 +43,6 @@ mod close;
 mod commit;
 mod distrust;
 mod ending;
-mod extend;
 mod found;
 mod keep;
 mod lists;
@@ -61,7 +59,6 @@ pub use close::Close;
 pub use commit::{Commit, Committing};
 pub use distrust::Distrust;
 pub use ending::{Closed, Ending};
-pub use extend::Extend;
 pub use found::{Founded, Founding};
 pub use keep::{Keep, Kept};
 pub use lists::{Fit, Lists};

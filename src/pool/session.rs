@@ -94,9 +94,6 @@ pub trait Store {
     /// Why it may live on.
     fn destroy(&mut self, id: &[u8]) -> Result<(), Error>;
 
-    /// Tells those who wait for the turn that is held here that its holder works.
-    fn extend(&mut self) {}
-
     /// Gives the turn back wherever it is still ours; the end of a request must call it.
     fn release(&mut self);
 

@@ -73,48 +73,6 @@ fn the_turn_of_a_request_that_works_is_not_taken_by_its_neighbours() {
 }
 
 #[test]
-fn the_turn_of_a_request_that_calls_for_longer_than_a_lease_is_not_taken_by_another_host() {
-    let marks = TempDir::new("marks");
-    let of = |nodes: &[Memcached], name: &str| {
-        let php = memring(nodes);
-        php.run("session_id('s'); session_start(); $_SESSION['n'] = 'before';")
-            .ok();
-        // A lease is 30 s where max_execution_time is none.
-        let holder = inside(
-            &php,
-            &marks,
-            name,
-            &format!(
-                "$_SESSION['n'] = 'whole'; $cache = new Memcache; $cache->addServer('127.0.0.1', {});
-                 for ($i = 0; $i < 36; $i++) {{ sleep(1); $cache->get('any'); }}
-                 echo var_export(session_write_close(), true);",
-                nodes[0].port()
-            ),
-        );
-        let state = TempDir::new("host");
-        let other = php.ini("memring.state_dir", state.path().display());
-        let waiter =
-            other.start("ob_start(); session_id('s'); echo var_export(session_start(), true);");
-        (holder, waiter, state)
-    };
-    let pools = pools();
-    let running: Vec<_> = (0..)
-        .zip(&pools)
-        .map(|(at, nodes)| of(nodes, &format!("in{at}")))
-        .collect();
-    for (holder, waiter, _) in running {
-        let waiter = waiter.finish();
-        assert!(
-            waiter
-                .text()
-                .contains("another request has held this session for 31 s"),
-            "{waiter:?}"
-        );
-        assert_eq!(holder.finish().ok(), "true");
-    }
-}
-
-#[test]
 fn waiting_costs_what_one_waiter_asks_and_the_next_is_woken() {
     let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
     let marks = TempDir::new("marks");

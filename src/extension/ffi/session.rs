@@ -182,16 +182,6 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
     })
 }
 
-/// Has the nodes hear that the turn this thread has goes on.
-#[cold]
-pub(crate) fn extend() {
-    if let Some(open) = OPEN.get() {
-        // SAFETY: made by `open` and not closed since. No callback holds a reference to it when PHP code runs,
-        // from which alone this is called; and it speaks to no Zend.
-        unsafe { (*open).extend() };
-    }
-}
-
 /// Gives back the turn a class of userland left, by a close() that does not call its parent's.
 ///
 /// Also called after the request, when Zend has no memory any more: nothing is logged here.

@@ -230,11 +230,9 @@ impl Close {
             }
             return;
         };
-        // The turn was ours, so whoever had it before a mend has it no more: what the mend brought
-        // is stored again, without its mark.
-        let has = view.stamp().is_some_and(|stamp| {
-            stamp.version == version && stamp.inc == inc && !(stamp.mended && view.token)
-        });
+        let has = view
+            .stamp()
+            .is_some_and(|stamp| stamp.version == version && stamp.inc == inc);
         let command = match (&view.item, view.over()) {
             // Who waits may have the token here. With `E` the cas value stays, so he would not
             // see that it was given away, and who got it would have the turn beside him.

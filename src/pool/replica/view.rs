@@ -179,9 +179,7 @@ impl View {
             Token::Taken if self.token && same.is_some() => {}
             Token::Taken => {
                 self.token = false;
-                // Who has it gave it its whole life again: he works.
-                let extended = same.is_some_and(|known| item.left > known.left);
-                if same.is_none() || extended || self.taken_since.is_none() {
+                if same.is_none() || self.taken_since.is_none() {
                     self.taken_since = Some(now);
                 }
             }

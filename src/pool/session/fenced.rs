@@ -14,6 +14,7 @@ use super::Store;
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
+use crate::fanout;
 use crate::handoff::{self, Keeper};
 use crate::item::{KeyRule, LongKeys};
 use crate::lease::{self, Lease, Queue};
@@ -21,8 +22,8 @@ pub(super) use crate::pool::NOTE;
 use crate::pool::Pool;
 use crate::pool::copies::{Task, clock, host_name};
 use crate::replica::{
-    Close, Closed, Ending, Epochs, Extend, Found, Founded, Grips, Lists, Open, Opened, PREFERRED,
-    Rules, Turn, Wish, record_key,
+    Close, Closed, Ending, Epochs, Found, Founded, Grips, Lists, Open, Opened, PREFERRED, Rules,
+    Turn, Wish, record_key,
 };
 use crate::shared;
 use crate::slices;
@@ -213,7 +214,12 @@ impl Fenced {
         };
         self.pool
             .drive_waiting(&mut open, out, task, &mut self.call, &mut |limit, holds| {
-                queue.wait(limit, holds)
+                if turn {
+                    return queue.wait(limit, holds);
+                }
+                // Who wants no turn stands in nobody's queue.
+                fanout::pause(limit);
+                None
             });
         open.outcome().ok_or_else(|| self.doubt(nodes))
     }
@@ -463,22 +469,6 @@ impl Store for Fenced {
         }
         let life = self.terms.life;
         self.end(Ending::Destroy, life, "destroyed")
-    }
-
-    fn extend(&mut self) {
-        let Some(held) = &self.held else {
-            return;
-        };
-        self.log.extend(self.call.changes());
-        self.call.reset(Verb::Get);
-        let mut out = Vec::new();
-        let mut extend = Extend::new(&held.grips, self.terms.life, &mut out);
-        let task = Task {
-            key: &held.key,
-            record_key: &self.record_key,
-            nodes: &held.nodes,
-        };
-        self.pool.drive(&mut extend, out, task, &mut self.call);
     }
 
     fn release(&mut self) {

@@ -190,10 +190,6 @@ impl Store for Migrating {
         ours.and(theirs)
     }
 
-    fn extend(&mut self) {
-        self.new.extend();
-    }
-
     fn release(&mut self) {
         self.held = None;
         self.new.release();

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Close, Commit, Distrust, Extend, Founding, Machine, Mend, Open, Resync, Rules,
+    Close, Commit, Distrust, Founding, Machine, Mend, Open, Resync, Rules,
 };
 
 use super::faults::Plan;
@@ -21,8 +21,6 @@ use super::world::{Calm, Client, Setup, World};
 const LIFE: u32 = 7200;
 /// How long somebody else may have a turn, milliseconds.
 pub(super) const LEASE: u64 = 3000;
-/// Between calls of who holds a turn longer, milliseconds.
-pub(super) const CALL: u64 = 1300;
 
 /// How a pool is run, and by whom.
 #[derive(Clone, Debug)]
@@ -62,8 +60,6 @@ pub(super) enum Act {
     New(Key),
     /// Reads it without a turn.
     Look(Key),
-    /// Says that it goes on with what it opened.
-    Call,
     /// Ends what it opened with a new value …
     Write,
     /// … unchanged …
@@ -110,7 +106,6 @@ pub(super) enum Engine {
     Idle,
     Open(Box<Open>),
     Close(Box<Close>),
-    Extend(Extend),
     Founding(Founding),
     Resync(Resync),
     Mend(Mend),
@@ -124,7 +119,6 @@ impl Engine {
             Engine::Idle => panic!("no machine runs"),
             Engine::Open(machine) => &mut **machine,
             Engine::Close(machine) => &mut **machine,
-            Engine::Extend(machine) => machine,
             Engine::Founding(machine) => machine,
             Engine::Resync(machine) => machine,
             Engine::Mend(machine) => machine,

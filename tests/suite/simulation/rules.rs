@@ -400,9 +400,9 @@ fn at_once(pool: Pool) -> Pool {
 /// Somebody has the turn on two nodes, of which one loses its memory and is mended. Another
 /// gets the turn there and on the third, and writes. The first one's write reaches the one node
 /// that still knows him, from where readers bring it further before he takes it back.
-#[test]
-fn without_a_word_for_elders_a_turn_is_given_twice_after_a_mend() {
+fn given_twice(first: Option<Role>) -> Pool {
     let look = |at: u64| role(0, &[(at, Act::Look(1)), (at + 300, Act::Look(1))]);
+    let first = first.unwrap_or_else(|| role(0, &[]));
     let pool = script(
         vec![
             (1450, unheard(2, &[1]), 300),
@@ -410,7 +410,7 @@ fn without_a_word_for_elders_a_turn_is_given_twice_after_a_mend() {
             (3600, unheard(1, &[2]), 200),
         ],
         vec![
-            role(0, &[(900, Act::Open(1)), (910, Act::Write)]),
+            first,
             role(300_000, &[(1500, Act::Open(1)), (3608, Act::Write)]),
             role(0, &[(3500, Act::Open(1)), (3605, Act::Write)]),
             look(3610),
@@ -418,12 +418,21 @@ fn without_a_word_for_elders_a_turn_is_given_twice_after_a_mend() {
             look(3614),
         ],
     );
-    needs(
-        "elders",
-        |rules| rules.elders = false,
-        &[Violation::Older],
-        &at_once(pool),
-    );
+    at_once(pool)
+}
+
+#[test]
+fn without_a_word_for_elders_a_turn_is_given_twice_after_a_mend() {
+    let first = role(0, &[(900, Act::Open(1)), (910, Act::Write)]);
+    // A session that is there, and one of which there is only the turn.
+    for first in [Some(first), None] {
+        needs(
+            "elders",
+            |rules| rules.elders = false,
+            &[Violation::Older],
+            &given_twice(first),
+        );
+    }
 }
 
 /// A host with the old list writes while one node is away, and then another one is: of the new

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::clients::{Act, CALL, LEASE, Pool, Role, play};
+use super::clients::{Act, LEASE, Pool, Role, play};
 use super::faults::{Fault, Way};
 use super::rules::{role, script, two_die, unheard};
 use super::sweep;
@@ -97,24 +97,6 @@ fn whose_turn_was_taken_over_is_told_that_he_lost_whenever_he_closes() {
         ];
         ends_well(&script(vec![], cast), 2..3);
     }
-}
-
-#[test]
-fn a_turn_whose_holder_calls_is_not_taken_over_by_who_waits_longer_than_a_lease() {
-    let end = 1000 + LEASE * 3 / 2;
-    // A call is seen when the item's life grows, which servers tell in seconds.
-    let calls = (1..4).map(|call| (1000 + call * CALL, Act::Call));
-    let acts = [(1000, Act::Open(0))].into_iter().chain(calls);
-    let acts: Vec<_> = acts.chain([(end, Act::Write)]).collect();
-    let cast = [
-        role(0, &acts),
-        writes(0, &[(0, 1010, end + 500)]),
-        looks([end + 1000]),
-    ];
-    // A session that is new, and one that is there.
-    ends_well(&script(vec![], cast.to_vec()), 2..3);
-    let first = [writes(0, &[(0, 900, 950)])];
-    ends_well(&script(vec![], [&first[..], &cast].concat()), 3..4);
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Close, Closed, Ending, Epochs, Extend, Found, Grips, Machine, Open, Opened, Turn, Wish,
+    Close, Closed, Ending, Epochs, Found, Grips, Machine, Open, Opened, Turn, Wish,
 };
 
-use super::clients::{Act, CALL, Engine, LEASE, Shared};
+use super::clients::{Act, Engine, LEASE, Shared};
 use super::files::{Host, Spot};
 use super::history::{Answer, Base, Change, Reading};
 use super::node::Key;
@@ -20,7 +20,12 @@ use super::world::{Client, Phase, Scene, Step};
 enum Doing {
     Idle,
     Opening(Opening),
-    Holding(Held),
+    Holding {
+        key: Key,
+        reading: Reading,
+        spot: Rc<Spot>,
+        opened: Box<Opened>,
+    },
     /// With the change it makes, or the value it keeps alive since then.
     Closing {
         change: Option<Change>,
@@ -37,18 +42,6 @@ struct Opening {
     fresh: bool,
     /// Two trusted nodes were there when it began, and so many faults had begun and ended.
     since: Option<u64>,
-}
-
-/// A turn that is held.
-struct Held {
-    key: Key,
-    reading: Reading,
-    spot: Rc<Spot>,
-    opened: Box<Opened>,
-    /// When it is to be ended.
-    until: u64,
-    /// The nodes hear of it meanwhile.
-    calls: bool,
 }
 
 /// What a worker is there for.
@@ -157,7 +150,7 @@ impl Worker {
                     Act::Open(key) => self.open(key, true, false, scene),
                     Act::New(key) => self.open(key, true, true, scene),
                     Act::Look(key) => self.open(key, false, false, scene),
-                    Act::Call | Act::Write | Act::Touch | Act::Destroy => self.act(scene),
+                    Act::Write | Act::Touch | Act::Destroy => self.act(scene),
                 }
             }
         }
@@ -197,60 +190,22 @@ impl Worker {
         if !turn || matches!(answer, Answer::Refused { .. }) {
             return self.rest(scene);
         }
-        let mut held = Held {
+        let opened = Box::new(opened);
+        self.doing = Doing::Holding {
             key,
             reading,
             spot,
-            opened: Box::new(opened),
-            until: scene.time,
-            calls: false,
+            opened,
         };
-        if let Part::Any | Part::Last(_) = self.part {
-            // Some think longer than a turn lasts, and some of them say so.
-            held.until += match scene.random.below(200) {
-                0 => scene.random.between(2500, 8000),
-                _ => scene.random.between(0, 20),
-            };
-            held.calls = scene.random.chance(50);
+        if let Part::Script(acts) = &self.part {
+            let until = acts.front().map_or(scene.time, |(time, _)| *time);
+            return Step::Think(until.saturating_sub(scene.time));
         }
-        self.hold(held, scene)
-    }
-
-    /// Goes on with what is held, until it is to be ended.
-    fn hold(&mut self, held: Held, scene: &mut Scene<'_>) -> Step {
-        let until = match &self.part {
-            Part::Script(acts) => acts.front().map_or(scene.time, |(time, _)| *time),
-            Part::Any | Part::Last(_) if held.calls => held.until.min(scene.time + CALL),
-            Part::Any | Part::Last(_) => held.until,
-        };
-        self.doing = Doing::Holding(held);
-        Step::Think(until.saturating_sub(scene.time))
-    }
-
-    /// What is held, after a pause: it is said that it goes on, or ended.
-    fn held(&mut self, held: Held, scene: &mut Scene<'_>) -> Step {
-        let calls = match &mut self.part {
-            Part::Script(acts) => {
-                let calls = matches!(acts.front(), Some((_, Act::Call)));
-                if calls {
-                    acts.pop_front();
-                }
-                calls
-            }
-            Part::Any | Part::Last(_) => scene.time < held.until,
-        };
-        if !calls {
-            return self.close((held.key, &held.spot), held.reading, *held.opened, scene);
-        }
-        let mut first = Vec::new();
-        let extend = Extend::new(&held.opened.grips, self.shared.pool.life, &mut first);
-        if extend.is_done() {
-            return self.hold(held, scene);
-        }
-        self.engine = Engine::Extend(extend);
-        let (key, places) = (held.key, held.spot.places.clone());
-        self.doing = Doing::Holding(held);
-        Step::Run { key, places, first }
+        // Some think longer than a turn lasts.
+        Step::Think(match scene.random.below(200) {
+            0 => scene.random.between(2500, 8000),
+            _ => scene.random.between(0, 20),
+        })
     }
 
     fn is_let_in(&self, seen: Option<Epochs>) -> bool {
@@ -344,8 +299,15 @@ impl Client for Worker {
                 let opened = open.outcome().expect("done");
                 self.opened(opening, opened, scene)
             }
-            (Doing::Holding(held), Engine::Extend(_)) => self.hold(held, scene),
-            (Doing::Holding(held), _) => self.held(held, scene),
+            (
+                Doing::Holding {
+                    key,
+                    reading,
+                    spot,
+                    opened,
+                },
+                _,
+            ) => self.close((key, &spot), reading, *opened, scene),
             (Doing::Closing { change, touch }, Engine::Close(close)) => {
                 // What a host with an older list writes is nowhere safe once that was announced.
                 let stands = self.is_let_in(close.epochs());

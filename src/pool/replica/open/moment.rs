@@ -8,9 +8,10 @@ use super::super::view::{self, View};
 use super::super::{Send, Version};
 use super::Open;
 
-/// How long the moment is, milliseconds: a few trips. What is there still is of one who is gone,
-/// and as good as any.
-const MOMENT: u64 = 50;
+/// How long the moment is, milliseconds: who lost takes his value back when his slowest node has
+/// answered, or its timeout (100 ms on copies) is over. What is there still is of one who is
+/// gone, and may be read.
+const MOMENT: u64 = 150;
 /// Between looks meanwhile, milliseconds.
 const LOOK: u64 = 5;
 

@@ -14,10 +14,6 @@ const STAMP: Stamp = Stamp {
 
 /// Both nodes of a pool answer: trusted, with an item whose token is as said.
 fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
-    answer_with(STAMP, open, now, token, out);
-}
-
-fn answer_with(stamp: Stamp, open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
     for send in std::mem::take(out) {
         let replies = send.commands.iter().map(|command| match command {
             Command::ReadRecord => Reply::Record {
@@ -26,7 +22,7 @@ fn answer_with(stamp: Stamp, open: &mut Open, now: u64, token: Token, out: &mut 
             },
             Command::Read { .. } => Reply::Item(Item {
                 cas: 40 + send.place as u64,
-                stamp: Some(stamp),
+                stamp: Some(STAMP),
                 data: Some(Arc::from(*b"data")),
                 left: 100,
                 token,
@@ -101,33 +97,6 @@ fn a_neighbour_that_works_keeps_its_turn_beyond_what_others_believe() {
     assert!(takes_over(LEASE, None));
     assert!(!takes_over(LEASE, Some(works)));
     assert!(takes_over(LEASE, Some(stale)));
-}
-
-#[test]
-fn what_a_mend_brought_is_stored_without_its_mark_by_the_first_who_leaves_it_unchanged() {
-    for mended in [true, false] {
-        let mut out = Vec::new();
-        let mut open = begun(&mut out);
-        answer_with(
-            Stamp { mended, ..STAMP },
-            &mut open,
-            0,
-            Token::Won,
-            &mut out,
-        );
-        let grips = open.outcome().map(|opened| opened.grips).unwrap();
-        super::super::Close::new(grips, super::super::Ending::Touch, 100, 0, 0, &mut out);
-        assert_eq!(out.len(), 2);
-        for send in &out {
-            match &send.commands[0] {
-                Command::Write { stamp, data, .. } if mended => {
-                    assert_eq!((*stamp, &**data), (STAMP, &b"data"[..]));
-                }
-                Command::Unlock { .. } if !mended => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 }
 
 /// What a read does to records over an old list (b, c, d) and a new one (a, b, c), when the
