@@ -250,8 +250,8 @@ pub struct Rules {
     pub resync: bool,
     /// A trusted node with an older value than two others is said to have missed something.
     pub behind: bool,
-    /// A node that lost its memory since it was read is written to last, if nobody else wrote
-    /// meanwhile.
+    /// A node that lost its memory since it was read, or that changed and where the turn was not
+    /// held, is written to last, if nobody else wrote meanwhile.
     pub late: bool,
     /// A turn on what a mend brought is none while another node says that somebody has it.
     pub elders: bool,

@@ -4,8 +4,8 @@ use harness::{BlackHole, Memcached, PhpFpm, free_port};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// The timeout of the node that is gone, in seconds: far above what a page takes on a machine that is busy.
-const TIMEOUT: f64 = 2.0;
+/// The timeout of the node that is gone, in seconds.
+const TIMEOUT: f64 = 0.5;
 
 /// A page that asks both nodes for many keys and prints how long that took, in seconds.
 fn page(live: u16, gone: u16) -> String {
@@ -41,7 +41,7 @@ fn ask(fpm: &PhpFpm, count: usize) -> Vec<f64> {
 }
 
 /// What a page takes at most when no timeout is part of it.
-const AT_ONCE: f64 = TIMEOUT / 2.0;
+const AT_ONCE: f64 = 0.25;
 
 #[test]
 fn workers_that_arrive_after_the_first_failure_pay_nothing() {
@@ -82,7 +82,7 @@ fn a_hung_node_costs_one_timeout_per_request_in_flight_and_later_ones_nothing() 
         most < TIMEOUT + AT_ONCE,
         "a request in flight paid {most} s, one timeout is {TIMEOUT} s"
     );
-    assert!(start.elapsed() < Duration::from_secs_f64(TIMEOUT * 4.0));
+    assert!(start.elapsed() < Duration::from_secs(5));
     let late: Vec<f64> = ask(&fpm, 200)
         .into_iter()
         .filter(|seconds| *seconds > AT_ONCE)

@@ -9,8 +9,9 @@
 //! The record is read behind the write in the same pipeline. What it says holds for the
 //! moment after the write, so whoever clears an entry of it later also sees the write.
 //!
-//! A node that lost its memory since it was read comes last, and only if nobody else was found
-//! to have written: it would take the write of one who loses, and it is mended with what it has.
+//! Two kinds of nodes come last, and only if nobody else was found to have written: one that lost
+//! its memory since it was read, and one that changed on which the turn was not ours. They would
+//! take the write of one who loses, and others would read it there.
 
 mod undo;
 
@@ -56,7 +57,7 @@ struct State {
     said: bool,
     /// The turn on this node was ours when the ending began, in this life of it.
     held: Option<u16>,
-    /// The others took the write: it may go to a node that lost its memory meanwhile.
+    /// The others took the write: it may go to a node that came last.
     free: bool,
     /// The life it was read in.
     life: Option<u16>,
@@ -70,7 +71,7 @@ enum Step {
     Writing,
     /// A look at what is there instead.
     Looking,
-    /// It lost its memory since it was read, and gets the write when no other is against it.
+    /// It comes last, and gets the write when no other is against it.
     Later,
     /// The tombstone finds no room; the item is taken away in its place.
     Removing,

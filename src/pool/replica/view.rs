@@ -140,6 +140,7 @@ impl View {
                 Reply::Done { cas },
             ) => {
                 self.token = false;
+                self.taken_since = None;
                 self.item = Some(Item {
                     cas,
                     stamp: Some(stamp),
@@ -183,7 +184,10 @@ impl View {
                     self.taken_since = Some(now);
                 }
             }
-            Token::Free => self.token &= same.is_some(),
+            Token::Free => {
+                self.token &= same.is_some();
+                self.taken_since = None;
+            }
         }
         self.item = Some(item);
     }

@@ -14,7 +14,6 @@ use super::Store;
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
-use crate::fanout;
 use crate::handoff::{self, Keeper};
 use crate::item::{KeyRule, LongKeys};
 use crate::lease::{self, Lease, Queue};
@@ -203,8 +202,9 @@ impl Fenced {
             host: handoff::tag(&self.host),
             random: shared::throw(),
         };
-        // Before the nodes are asked, so that no bell is missed that rings meanwhile.
-        let mut queue = Queue::new(self.place(key, nodes), self.terms.wait);
+        // Before the nodes are asked, so that no bell is missed that rings meanwhile. Who wants
+        // no turn stands in nobody's queue.
+        let queue = turn.then(|| Queue::new(self.place(key, nodes), self.terms.wait));
         let mut out = Vec::new();
         let mut open = Open::over(wish, lists.parts.clone(), clock(), &mut out);
         let task = Task {
@@ -212,15 +212,15 @@ impl Fenced {
             record_key: &self.record_key,
             nodes,
         };
-        self.pool
-            .drive_waiting(&mut open, out, task, &mut self.call, &mut |limit, holds| {
-                if turn {
-                    return queue.wait(limit, holds);
-                }
-                // Who wants no turn stands in nobody's queue.
-                fanout::pause(limit);
-                None
-            });
+        let call = &mut self.call;
+        match queue {
+            Some(mut queue) => {
+                let mut wait = |limit, holds| queue.wait(limit, holds);
+                self.pool
+                    .drive_waiting(&mut open, out, task, call, &mut wait);
+            }
+            None => self.pool.drive(&mut open, out, task, call),
+        }
         open.outcome().ok_or_else(|| self.doubt(nodes))
     }
 

@@ -70,12 +70,7 @@ impl Row {
         let shares = rounds
             .iter()
             .map(|[bare, own]| bare.as_secs_f64() / own.as_secs_f64());
-        let shares = sorted(shares);
-        Some([
-            *shares.first()?,
-            *shares.get(shares.len() / 2)?,
-            *shares.last()?,
-        ])
+        spread(shares)
     }
 
     /// Median time of one pass, microseconds: the yardstick's (0) or the contender's (1).
@@ -121,30 +116,35 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 
 impl Apart {
     fn cells(&self) -> Vec<String> {
-        let (own, bare) = (spread(&self.ratios), spread(&self.bare));
-        let met = match sorted(self.ratios.iter().copied()).get(self.ratios.len() / 2) {
-            Some(middle) if *middle <= self.bar => "met",
-            _ => "MISSED",
-        };
+        let own = spread(self.ratios.iter().copied());
+        let met = own.is_some_and(|[_, middle, _]| middle <= self.bar);
         vec![
             self.name.to_owned(),
-            bare,
-            own,
-            format!("at most {:.2} {met}", self.bar),
+            spread_cell(spread(self.bare.iter().copied())),
+            spread_cell(own),
+            format!(
+                "at most {:.2} {}",
+                self.bar,
+                if met { "met" } else { "MISSED" }
+            ),
         ]
     }
 }
 
-/// Median, least and most; a dash for none.
-fn spread(figures: &[f64]) -> String {
-    let figures = sorted(figures.iter().copied());
-    match (
-        figures.first(),
-        figures.get(figures.len() / 2),
-        figures.last(),
-    ) {
-        (Some(least), Some(middle), Some(most)) => format!("{middle:.2} [{least:.2}, {most:.2}]"),
-        _ => "–".to_owned(),
+/// Smallest, median and largest; nothing of none.
+fn spread(figures: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
+    let figures = sorted(figures);
+    Some([
+        *figures.first()?,
+        *figures.get(figures.len() / 2)?,
+        *figures.last()?,
+    ])
+}
+
+fn spread_cell(spread: Option<[f64; 3]>) -> String {
+    match spread {
+        Some([least, middle, most]) => format!("{middle:.2} [{least:.2}, {most:.2}]"),
+        None => "–".to_owned(),
     }
 }
 
@@ -169,10 +169,8 @@ impl Report {
                 cell(row.micros(0, 0), 2),
                 cell(row.micros(0, 1), 2),
             ];
-            cells.extend((0..self.names.len()).map(|index| match row.shares(index) {
-                Some([least, middle, most]) => format!("{middle:.2} [{least:.2}, {most:.2}]"),
-                None => "–".to_owned(),
-            }));
+            let shares = (0..self.names.len()).map(|index| row.shares(index));
+            cells.extend(shares.map(spread_cell));
             cells.push(row.verdict(&self.names));
             cells
         });

@@ -27,7 +27,7 @@ struct Known {
     acked: Option<u64>,
     /// Numbers that may have been stored since.
     perhaps: Vec<u64>,
-    /// The newest of them that a visit found.
+    /// The newest that a visit found since, where it is not settled which of them stands.
     seen: Option<u64>,
     gone: Gone,
     /// The last number given out.
@@ -67,7 +67,8 @@ pub(super) struct Tally {
     pub(super) broken: u64,
     /// Warnings and notices in visits where all was done.
     pub(super) warnings: u64,
-    /// Found what was acknowledged after something newer, never acknowledged, had been seen.
+    /// Found what was acknowledged after something newer, never acknowledged, had been seen; or nothing, where a
+    /// destroy had failed and the session was seen after it.
     pub(super) wavered: u64,
     pub(super) slowest: Duration,
     /// The longest wait until all nodes were trusted again.
@@ -361,9 +362,10 @@ impl Known {
         }
     }
 
-    /// Whether it found what was acknowledged, though something newer had been seen.
+    /// Whether it found what was acknowledged, though something newer had been seen; or nothing,
+    /// though it was still seen after a destroy that failed.
     fn wavers(&self, found: Option<u64>) -> bool {
-        self.gone == Gone::No && found < self.seen
+        self.gone != Gone::Yes && found < self.seen
     }
 
     /// What was found is there now; whether it stays is known when the visit ends well.
@@ -372,8 +374,7 @@ impl Known {
         let pending = !self.perhaps.is_empty() || self.gone == Gone::Perhaps;
         match found {
             Some(number) if kept || !pending => self.keep(number),
-            Some(_) if self.acked != found => self.seen = self.seen.max(found),
-            Some(_) => {}
+            Some(_) => self.seen = self.seen.max(found),
             None if kept && self.gone == Gone::Perhaps => self.leave(),
             None => {}
         }
@@ -475,8 +476,9 @@ fn the_history_lets_a_destroy_that_failed_come_true_until_the_session_is_kept() 
         known.may_be("leave", 0);
         assert_eq!(known.judge(Some(1)), None);
         known.settle(Some(1), kept);
-        known.judge(None)
+        (known.judge(None), known.wavers(None))
     };
-    assert_eq!(after(false), None);
-    assert_eq!(after(true), Some(Wrong::Lost));
+    // It is no loss, and it is counted.
+    assert_eq!(after(false), (None, true));
+    assert_eq!(after(true).0, Some(Wrong::Lost));
 }

@@ -11,6 +11,7 @@ const POLL_SOON: u64 = 20;
 const SOON: u64 = 500;
 /// … and then up to this.
 const POLL_MOST: u64 = 50;
+
 impl Open {
     /// Is it our turn? If not, everything was done to get it: released, polled or given up.
     pub(super) fn has_turn(&mut self, now: u64, out: &mut Vec<Send>) -> bool {

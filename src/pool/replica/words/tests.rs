@@ -169,6 +169,13 @@ fn what_an_item_says_of_itself_is_read_from_cas_value_and_flags() {
             "HD c1041 f17825792 s3 t60 O7 ka Z X\r\n",
             item(own, 60, Token::Taken, None),
         ),
+        // Not asked for, and somebody has it.
+        (
+            false,
+            false,
+            "HD c1041 f17825792 s3 t60 O7 ka Z\r\n",
+            item(own, 60, Token::Taken, None),
+        ),
         // Not asked for, and ours all the same.
         (
             false,
