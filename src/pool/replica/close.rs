@@ -186,8 +186,8 @@ impl Close {
     }
 
     fn release(&mut self, out: &mut Vec<Send>) {
-        for (place, grip) in self.grips.nodes.iter_mut().enumerate() {
-            grip.view.release(place, out);
+        for (place, view) in self.grips.nodes.iter_mut().enumerate() {
+            view.release(place, out);
         }
     }
 
@@ -198,15 +198,7 @@ impl Close {
     }
 
     fn view(&self, place: usize) -> Option<&View> {
-        self.grips.nodes.get(place).map(|grip| &grip.view)
-    }
-
-    fn views(&self) -> Vec<View> {
-        self.grips
-            .nodes
-            .iter()
-            .map(|grip| grip.view.clone())
-            .collect()
+        self.grips.nodes.get(place)
     }
 
     /// Sends what the ending is to one node.
@@ -220,10 +212,9 @@ impl Close {
         };
         let touch = self.ending == Ending::Touch;
         let removes = tombstone && !self.grips.rules.tombstone;
-        let Some(grip) = self.grips.nodes.get_mut(place) else {
+        let Some(view) = self.grips.nodes.get_mut(place) else {
             return;
         };
-        let view = &mut grip.view;
         let Some(inc) = view.inc() else {
             // No record, no life to write it in.
             if let Some(node) = self.nodes.get_mut(place) {
@@ -301,12 +292,12 @@ impl Close {
 
     /// Looks what became of a node that has our write.
     fn recheck(&mut self, place: usize, out: &mut Vec<Send>) {
-        if let Some(grip) = self.grips.nodes.get_mut(place) {
+        if let Some(view) = self.grips.nodes.get_mut(place) {
             let read = Command::Read {
                 value: false,
                 token: false,
             };
-            grip.view.ask(place, vec![Command::ReadRecord, read], out);
+            view.ask(place, vec![Command::ReadRecord, read], out);
         }
     }
 
@@ -412,7 +403,7 @@ impl Close {
                 .and_then(View::stamp)
                 .is_some_and(|stamp| stamp.version > self.version)
         });
-        let (rules, views) = (self.grips.rules, self.views());
+        let (rules, views) = (self.grips.rules, &self.grips.nodes);
         let mut missed = self.places(Step::Missed);
         if !followed {
             // The rest of a write that lost: its node is not believed before it was mended.
@@ -423,7 +414,7 @@ impl Close {
             self.places(Step::Stored).into_iter().partition(|place| {
                 views
                     .get(*place)
-                    .is_none_or(|view| !view::is_listed(&views, &view.name, rules))
+                    .is_none_or(|view| !view::is_listed(views, &view.name, rules))
             });
         // What a node took stays: somebody may have read it by now, and found it on two. So a
         // failed write that is on two says who missed it, too, if one of them is believed.
@@ -432,7 +423,7 @@ impl Close {
         if !enough && (counted.is_empty() || !view::is_enough(&lists, &lies)) {
             return self.end(Closed::Failed, out);
         }
-        let absent = self.notes.absent(&missed, &listed, &views, rules);
+        let absent = self.notes.absent(&missed, &listed, views, rules);
         if rules.absent && !absent.is_empty() {
             for place in &counted {
                 self.list(*place, &absent, out);
@@ -479,10 +470,10 @@ impl Close {
             node.record_tries += 1;
             node.record_tries
         });
-        let Some(grip) = self.grips.nodes.get_mut(place) else {
+        let Some(view) = self.grips.nodes.get_mut(place) else {
             return;
         };
-        let Some((record, cas)) = &grip.view.record else {
+        let Some((record, cas)) = &view.record else {
             return self.set(place, Step::Missed);
         };
         let mut changed = record.clone();
@@ -499,7 +490,7 @@ impl Close {
             cas: *cas,
             record: changed,
         };
-        grip.view.ask(place, vec![command], out);
+        view.ask(place, vec![command], out);
         if let Some(node) = self.nodes.get_mut(place) {
             node.said = true;
         }
@@ -518,11 +509,11 @@ impl Machine for Close {
             return;
         }
         let refused = matches!(&replies, Ok(replies) if replies.contains(&Reply::Refused));
-        if let Some(grip) = self.grips.nodes.get_mut(place) {
-            grip.view.heard(now, replies);
+        if let Some(view) = self.grips.nodes.get_mut(place) {
+            view.heard(now, replies);
         }
         self.step(place, refused, out);
-        let busy = self.grips.nodes.iter().any(|grip| grip.view.is_busy());
+        let busy = self.grips.nodes.iter().any(View::is_busy);
         if !busy {
             self.settle(out);
         }

@@ -14,9 +14,7 @@ mod moment;
 mod turn;
 
 use super::view::{self, Contact, View};
-use super::{
-    Command, Grip, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Trust, Version,
-};
+use super::{Command, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Trust, Version};
 use std::sync::Arc;
 use turn::POLL_FIRST;
 
@@ -405,12 +403,10 @@ impl Open {
         );
         let seen = self.views.iter().filter_map(View::stamp);
         let seen = seen.map(|stamp| stamp.version).max().unwrap_or_default();
-        let nodes = std::mem::take(&mut self.views).into_iter();
-        let nodes = nodes.map(|view| Grip { view });
         self.opened = Some(Opened {
             found,
             grips: Grips {
-                nodes: nodes.collect(),
+                nodes: std::mem::take(&mut self.views),
                 lists: std::mem::take(&mut self.lists),
                 rules,
                 host: std::mem::take(&mut self.wish.host),

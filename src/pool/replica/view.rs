@@ -340,16 +340,10 @@ pub(super) fn heard(
     !views.iter().any(View::is_busy)
 }
 
-/// What a write needs to know of one node.
-#[derive(Clone, Debug)]
-pub struct Grip {
-    pub(super) view: View,
-}
-
 /// What a read leaves to the write that ends it.
 #[derive(Clone, Debug)]
 pub struct Grips {
-    pub(super) nodes: Vec<Grip>,
+    pub(super) nodes: Vec<View>,
     /// The preference lists, each as places in order.
     pub(super) lists: Vec<Vec<usize>>,
     pub(super) rules: Rules,
@@ -368,17 +362,14 @@ impl Grips {
     /// What tells the items whose token is held here from all others, first nodes first; 0
     /// where there is none.
     pub fn marks(&self) -> [u64; 2] {
-        let mut held = self.nodes.iter().filter(|grip| grip.view.token);
-        [(); 2].map(|()| {
-            let view = held.next().map(|grip| &grip.view);
-            view.and_then(View::mark).unwrap_or(0)
-        })
+        let mut held = self.nodes.iter().filter(|view| view.token);
+        [(); 2].map(|()| held.next().and_then(View::mark).unwrap_or(0))
     }
 
     /// What the records that were seen say of the pool's node lists; `None` when none was seen.
     pub fn epochs(&self) -> Option<Epochs> {
-        let mut records = self.nodes.iter().filter_map(|grip| {
-            let (record, _) = grip.view.record.as_ref()?;
+        let mut records = self.nodes.iter().filter_map(|view| {
+            let (record, _) = view.record.as_ref()?;
             Some(record.epochs())
         });
         let first = records.next()?;
@@ -388,8 +379,7 @@ impl Grips {
     /// Has every one of these places answered, and what was found?
     pub fn is_whole(&self, places: &[usize]) -> bool {
         places.iter().all(|place| {
-            let view = self.nodes.get(*place).map(|grip| &grip.view);
-            view.is_some_and(|view| {
+            self.nodes.get(*place).is_some_and(|view| {
                 let has = view.stamp().is_some_and(|stamp| {
                     stamp.version == self.base && Some(stamp.inc) == view.inc()
                 });
@@ -400,9 +390,9 @@ impl Grips {
 
     /// What the records that were read say of nodes that missed writes.
     pub fn listed(&self) -> impl Iterator<Item = &super::Absent> {
-        let known = self.nodes.iter().filter(|grip| grip.view.is_known());
+        let known = self.nodes.iter().filter(|view| view.is_known());
         known
-            .filter_map(|grip| grip.view.record.as_ref())
+            .filter_map(|view| view.record.as_ref())
             .flat_map(|(record, _)| &record.absent)
     }
 }

@@ -28,7 +28,6 @@ impl Close {
             .grips
             .nodes
             .get_mut(place)
-            .map(|grip| &mut grip.view)
             .filter(|view| view.is_known() && !touch)
         else {
             return;
@@ -63,7 +62,7 @@ impl Close {
         let had = base != Version::default() && matches!(self.ending, Ending::Write(_));
         let inc = self.view(place).and_then(View::inc);
         match (self.grips.nodes.get_mut(place), inc) {
-            (Some(grip), Some(inc)) if had && !self.grips.destroyed => {
+            (Some(view), Some(inc)) if had && !self.grips.destroyed => {
                 let write = Command::Write {
                     over: Over::Nothing,
                     stamp: Stamp {
@@ -75,7 +74,7 @@ impl Close {
                     life,
                     data,
                 };
-                grip.view.ask(place, vec![write, Command::ReadRecord], out);
+                view.ask(place, vec![write, Command::ReadRecord], out);
                 self.set(place, Step::Restoring);
             }
             _ => self.set(place, Step::Missed),
@@ -89,13 +88,13 @@ impl Close {
             .grips
             .nodes
             .iter()
-            .all(|grip| grip.view.is_known() || grip.view.contact == Contact::Unasked);
+            .all(|view| view.is_known() || view.contact == Contact::Unasked);
         let item = self.view(place).and_then(|view| view.item.as_ref());
         match (all, item.map(|item| item.cas)) {
             (true, Some(cas)) => {
-                if let Some(grip) = self.grips.nodes.get_mut(place) {
+                if let Some(view) = self.grips.nodes.get_mut(place) {
                     let commands = vec![Command::Remove { cas }, Command::ReadRecord];
-                    grip.view.ask(place, commands, out);
+                    view.ask(place, commands, out);
                 }
                 self.set(place, Step::Removing);
             }
