@@ -216,7 +216,7 @@ impl Wish {
     ///
     /// # Errors
     /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
-    /// fenced other than 3 (2 on two nodes); in a copied mode fewer than two nodes, or one
+    /// fenced more than 3; in a copied mode fewer than two nodes, or one
     /// server twice.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
@@ -243,7 +243,7 @@ impl Wish {
         match policy.copies {
             Some(copies)
                 if policy.mode == Mode::Fenced
-                    && copies != nodes.len().min(3)
+                    && copies > nodes.len().min(3)
                     && (copies != ALL || nodes.len() > 3) =>
             {
                 let said = match copies {
@@ -252,13 +252,12 @@ impl Wish {
                 };
                 return refuse(
                     format!(
-                        "copies = {said} is not supported on {} nodes by this version",
+                        "copies = {said} is more than a session has on {} nodes",
                         nodes.len()
                     ),
                     "Leave it out: each session is on three nodes, and on two where there are no more",
                 );
             }
-            Some(_) if policy.mode == Mode::Fenced => {}
             Some(copies) if copies != ALL && copies > count => {
                 return refuse(
                     format!("copies = {copies} is more than the {count} nodes"),

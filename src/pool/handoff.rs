@@ -191,7 +191,7 @@ fn mend(pool: &mut Pool, target: usize, record_key: &[u8], key: &[u8], call: &mu
     for tries in 1..=TRIES {
         call.reset(Verb::Get);
         let mut out = Vec::new();
-        let mut mend = Mend::new(&names, place, Rules::ALL, &mut out).kept();
+        let mut mend = Mend::new(&names, place, pool.copies(), Rules::ALL, &mut out).kept();
         let task = Task {
             key,
             record_key,

@@ -22,6 +22,9 @@
 //! lost its memory lost its tokens, too: what a mend brought there is marked, and counts for a
 //! turn only while no other node says that somebody has it.
 //!
+//! With two copies of three the third node is a witness: it takes part in everything, and has word
+//! of each write in place of its value, which it gets when one of the two is away.
+//!
 //! | file | what it decides |
 //! |---|---|
 //! | `version` | which of two values is newer |
@@ -260,6 +263,11 @@ pub struct Rules {
     /// What lies on one node alone, newer than what others have, is given a moment before it is
     /// read.
     pub moment: bool,
+    /// Where a node fails that was to have the value, one that has word of it gets it.
+    pub fill: bool,
+    /// Word of a write that may have been acknowledged stands against an older value, and against
+    /// none.
+    pub word: bool,
     /// While a node list follows another, a key is on the nodes of both.
     pub double_list: bool,
     /// A node that is another process than the one that was trusted is trusted no more.
@@ -284,6 +292,8 @@ impl Rules {
         elders: true,
         takeover: true,
         moment: true,
+        fill: true,
+        word: true,
         double_list: true,
         process: true,
     };

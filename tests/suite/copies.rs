@@ -17,6 +17,8 @@ use std::time::Duration;
 
 const RECORD: &[u8] = b"~r";
 const LIFE: u32 = 600;
+/// Longer than what a node without the value has.
+const LONG: &str = "a value of which other nodes have no more than word";
 
 /// One host of a copied pool: its connections, and its dice.
 pub(crate) struct Host {
@@ -84,7 +86,8 @@ impl Host {
                 .iter()
                 .map(|node| self.pool.ring_name(*node))
                 .collect(),
-            copies: PREFERRED,
+            asked: PREFERRED,
+            copies: self.pool.copies(),
             rules: Rules::ALL,
             turn,
             fresh,
@@ -216,6 +219,56 @@ fn a_written_session_is_read_back_and_lies_on_all_three_nodes() {
         assert_eq!(host.read("s1"), Found::Nothing);
         assert_eq!(host.write("s1", "again"), Closed::Done { copies: 3 });
         assert_eq!(host.read("s1"), value("again"));
+    }
+}
+
+#[test]
+fn with_two_copies_the_third_node_has_word_of_a_session_and_gets_the_value_when_another_is_away() {
+    for mut nodes in pools() {
+        let mut host = Host::of(&nodes, 1);
+        host.pool.policy_mut().copies = Some(2);
+        host.found();
+        assert_eq!(host.write("s1", LONG), Closed::Done { copies: 3 });
+        let order = host.pool.preferred(b"s1", PREFERRED);
+        let has = |nodes: &[Memcached], place: usize| {
+            let (_, stored) = nodes[order[place]].stored("s1").unwrap();
+            String::from_utf8_lossy(&stored).contains(LONG)
+        };
+        assert_eq!(
+            [0, 1, 2].map(|place| has(&nodes, place)),
+            [true, true, false]
+        );
+        nodes[order[0]].freeze();
+        assert_eq!(host.read("s1"), value(LONG));
+        assert!(has(&nodes, 2), "a read brings it there");
+        nodes[order[0]].resume();
+        assert!(host.bring_back(3));
+        // The owner goes while the write is under way: the third gets the value behind its word.
+        let opened = host.open("s1", TURN, false);
+        assert_eq!(opened.found, value(LONG));
+        nodes[order[0]].freeze();
+        let longer = LONG.repeat(2);
+        assert_eq!(
+            host.close("s1", opened.grips, text(&longer)),
+            Closed::Done { copies: 2 }
+        );
+        let (_, stored) = nodes[order[2]].stored("s1").unwrap();
+        assert!(String::from_utf8_lossy(&stored).contains(&longer));
+        nodes[order[0]].resume();
+        assert!(host.bring_back(3));
+        // Word alone is no session: while both who had it are away nobody is given another one.
+        nodes[order[0]].kill();
+        nodes[order[0]].restart();
+        assert!(host.bring_back(3));
+        assert_eq!(host.write("s1", LONG), Closed::Done { copies: 3 });
+        assert!(!has(&nodes, 2));
+        nodes[order[0]].freeze();
+        nodes[order[1]].freeze();
+        assert_eq!(host.read("s1"), Found::Doubt);
+        nodes[order[0]].resume();
+        nodes[order[1]].resume();
+        assert!(host.bring_back(3));
+        assert_eq!(host.read("s1"), value(LONG));
     }
 }
 

@@ -140,6 +140,7 @@ fn stamp(version: Version) -> Stamp {
         inc: 17,
         tombstone: false,
         mended: false,
+        witness: false,
     }
 }
 

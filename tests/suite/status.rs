@@ -275,6 +275,20 @@ fn a_route_tells_of_a_node_that_is_not_asked_and_who_stands_in() {
 }
 
 #[test]
+fn with_two_copies_the_route_shows_who_has_only_word_of_a_session() {
+    let list = "a:1?mode=fenced&copies=2, b:1, c:1";
+    let told = json(
+        &Php::new(),
+        &format!("echo json_encode(Memring\\route('{list}', 'session', 'abc'));"),
+    );
+    let roles: Vec<&str> = (told["nodes"].as_array().unwrap().iter())
+        .map(|place| place["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles, ["owner", "copy", "witness"]);
+    assert_eq!(names(&told["writes"]).len(), 3);
+}
+
+#[test]
 fn the_companion_tells_the_same_route_as_a_table_and_as_json() {
     let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
     let directory = TempDir::new("route");

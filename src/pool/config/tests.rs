@@ -232,13 +232,13 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
         ),
         (
             "a:1?mode=fenced&copies=3,b:1",
-            "copies = 3 is not supported on 2 nodes",
+            "copies = 3 is more than a session has on 2 nodes",
             "Leave it out",
         ),
         (
             "a:1?mode=fenced&copies=1,b:1",
-            "copies = 1 is not supported on 2 nodes",
-            "Leave it out",
+            "copies = 1 keeps no copy",
+            "copies = 2",
         ),
         ("a:1?copies=2,b:1", "copies needs a mode", "mode=fenced"),
         (

@@ -132,7 +132,8 @@ impl Pool {
         let lists = self.lists(key);
         let wish = Wish {
             nodes: lists.nodes.iter().map(|n| self.ring_name(*n)).collect(),
-            copies: PREFERRED,
+            asked: PREFERRED,
+            copies: self.copies(),
             rules: Rules::ALL,
             turn: None,
             fresh: false,

@@ -16,6 +16,11 @@ use crate::shared;
 pub(crate) const NOTE: &[u8] = b"\0memring:pecl";
 
 impl Pool {
+    /// How many of a session's nodes have its value; the others have word of it.
+    pub fn copies(&self) -> usize {
+        self.policy.copies.unwrap_or(PREFERRED)
+    }
+
     /// Runs a call on a pool of copied sessions.
     pub(super) fn run_fenced(&mut self, call: &mut Call, verb: Verb) {
         if !verb.is_read() {
@@ -34,7 +39,8 @@ impl Pool {
         let nodes = &lists.nodes;
         let wish = Wish {
             nodes: nodes.iter().map(|node| self.ring_name(*node)).collect(),
-            copies: self.policy.copies.unwrap_or(PREFERRED),
+            asked: PREFERRED,
+            copies: self.copies(),
             rules: Rules::ALL,
             turn: None,
             fresh: false,

@@ -343,7 +343,7 @@ impl Pool {
                 continue;
             };
             let names: Vec<Box<str>> = nodes.iter().map(|node| self.ring_name(*node)).collect();
-            let mut mend = Mend::new(&names, place, Rules::ALL, &mut out);
+            let mut mend = Mend::new(&names, place, self.copies(), Rules::ALL, &mut out);
             if let Some(before) = lists.parts.last() {
                 mend = mend.believing(before.clone());
             }

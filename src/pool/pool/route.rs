@@ -280,13 +280,7 @@ impl Pool {
     fn copied_plan(&mut self, op: Op, key: &[u8]) -> Plan {
         let Lists { nodes, parts } = self.lists(key);
         // While two node lists are used, what the new one has stands first, and all are asked.
-        let (current, asked_first) = match parts.first() {
-            Some(new) => (new.len(), nodes.len()),
-            None => {
-                let copies = self.copies_kept().unwrap_or(PREFERRED);
-                (nodes.len(), copies.clamp(2, PREFERRED))
-            }
-        };
+        let current = parts.first().map_or(nodes.len(), Vec::len);
         let (reads, writes) = match op {
             Op::Get => (true, false),
             Op::Set | Op::Delete => (false, true),
@@ -294,15 +288,15 @@ impl Pool {
         };
         let usable: Vec<bool> = nodes.iter().map(|node| self.seems_usable(*node)).collect();
         let live = usable.iter().filter(|usable| **usable).count();
-        // One that is away is made up for by the next in the same wait.
-        let mut wanted = asked_first;
+        // One that is away is made up for by the next.
+        let mut copies = self.copies();
         let count = nodes.len();
         let places: Vec<Place> = (1..)
             .zip(&nodes)
             .zip(&usable)
             .map(|((number, node), usable)| {
-                let asked = *usable && wanted > 0;
-                wanted -= usize::from(asked);
+                let word = copies == 0;
+                copies -= usize::from(*usable && !word);
                 let (role, why) = if number > current {
                     let epoch = self.policy.epoch;
                     (
@@ -311,15 +305,17 @@ impl Pool {
                     )
                 } else {
                     let placement = self.policy.placement.word();
-                    (
-                        if number == 1 { "owner" } else { "copy" },
-                        format!("preferred node {number} of {current} by {placement}"),
-                    )
+                    let why = format!("preferred node {number} of {current} by {placement}");
+                    match number {
+                        1 => ("owner", why),
+                        _ if word => ("witness", format!("{why}: has word of writes, not the value")),
+                        _ => ("copy", why),
+                    }
                 };
                 Place {
                     node: *node,
                     role,
-                    reads: reads && asked,
+                    reads: reads && *usable,
                     writes: writes && *usable,
                     why,
                 }

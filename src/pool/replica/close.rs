@@ -61,6 +61,8 @@ struct State {
     free: bool,
     /// The life it was read in.
     life: Option<u16>,
+    /// It took word of the write, and gets the value in another's place.
+    filled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +168,7 @@ impl Close {
                     .and_then(View::inc),
                 life: self.view(place).and_then(View::inc),
                 free: false,
+                filled: false,
             });
             // Nodes beyond the copies asked for were not meant to have it.
             let asked = self
@@ -212,6 +215,9 @@ impl Close {
         };
         let touch = self.ending == Ending::Touch;
         let removes = tombstone && !self.grips.rules.tombstone;
+        let value = self.nodes.get(place).is_some_and(|node| node.filled) || self.gets_value(place);
+        let witness = !(value || tombstone);
+        let rules = self.grips.rules;
         let Some(view) = self.grips.nodes.get_mut(place) else {
             return;
         };
@@ -222,9 +228,7 @@ impl Close {
             }
             return;
         };
-        let has = view
-            .stamp()
-            .is_some_and(|stamp| stamp.version == version && stamp.inc == inc);
+        let has = view.has(version, value, rules);
         let command = match (&view.item, view.over()) {
             // Who waits may have the token here. With `E` the cas value stays, so he would not
             // see that it was given away, and who got it would have the turn beside him.
@@ -244,14 +248,49 @@ impl Close {
                     inc,
                     tombstone,
                     mended: false,
+                    witness,
                 },
                 life,
-                data,
+                data: if witness { Arc::from([]) } else { data },
             },
         };
         view.ask(place, vec![command, Command::ReadRecord], out);
         if let Some(node) = self.nodes.get_mut(place) {
             node.step = Step::Writing;
+        }
+    }
+
+    fn gets_value(&self, place: usize) -> bool {
+        let Grips { lists, nodes, .. } = &self.grips;
+        view::gets_value(nodes, lists, self.grips.copies, self.grips.rules, place)
+    }
+
+    /// Where a node failed that was to have the value, the next that took word of it gets it.
+    fn fill(&mut self, stored: &[usize], out: &mut Vec<Send>) {
+        let (copies, rules) = (self.grips.copies, self.grips.rules);
+        if !rules.fill {
+            return;
+        }
+        let ours = |place: &usize| {
+            let stamp = self.view(*place).and_then(View::stamp);
+            stamp.filter(|stamp| stamp.version == self.version)
+        };
+        let mut next = Vec::new();
+        for list in &self.grips.lists {
+            let there = list.iter().filter(|place| stored.contains(place));
+            let (words, others): (Vec<usize>, Vec<usize>) =
+                there.partition(|place| ours(place).is_some_and(|stamp| stamp.witness));
+            let relied = others
+                .iter()
+                .filter(|place| view::is_trusted(&self.grips.nodes, **place, rules));
+            let wanted = copies.saturating_sub(relied.count());
+            next.extend(words.into_iter().take(wanted));
+        }
+        for place in next {
+            if let Some(node) = self.nodes.get_mut(place).filter(|node| !node.filled) {
+                node.filled = true;
+                self.write(place, out);
+            }
         }
     }
 
@@ -338,8 +377,10 @@ impl Close {
                     && (current(stamp) && taken_over(stamp)
                         || rules.fence && stamp.version > known(stamp)) =>
             {
-                // A touch has nothing to lose: who wrote meanwhile also made it live on.
-                if self.ending == Ending::Touch {
+                // A touch has nothing to lose: who wrote meanwhile also made it live on. And who
+                // came before the value had read word of it.
+                let filled = state.is_some_and(|state| state.filled);
+                if self.ending == Ending::Touch || filled {
                     Step::Stored
                 } else {
                     Step::Conflict
@@ -395,6 +436,9 @@ impl Close {
         }
         let before = out.len();
         self.write_late(out);
+        if out.len() == before {
+            self.fill(&self.places(Step::Stored), out);
+        }
         if out.len() > before {
             return;
         }

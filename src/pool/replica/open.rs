@@ -13,7 +13,7 @@ mod mistrust;
 mod moment;
 mod turn;
 
-use super::view::{self, Contact, View};
+use super::view::{self, Contact, Newest, View};
 use super::{Command, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Trust, Version};
 use std::sync::Arc;
 use turn::POLL_FIRST;
@@ -27,7 +27,10 @@ const ROUNDS: u32 = 400;
 pub struct Wish {
     /// The key's nodes in order of preference, at most [`PREFERRED`].
     pub nodes: Vec<Box<str>>,
-    /// Copies kept: that many nodes are asked first.
+    /// How many nodes of a list are asked at once, 2 or 3; a third of those left out only when it
+    /// is needed.
+    pub asked: usize,
+    /// How many nodes of a list get a value; the others get word of it.
     pub copies: usize,
     /// Which rules protect it.
     pub rules: Rules,
@@ -115,6 +118,8 @@ pub struct Open {
     took_over: bool,
     /// What is given a moment: its place and cas value, and since when, our clock.
     alone: Option<(usize, u64, u64)>,
+    /// The newest write whose word was taken away.
+    forgotten: Version,
     opened: Option<Opened>,
 }
 
@@ -153,11 +158,12 @@ impl Open {
             suspected: 0,
             took_over: false,
             alone: None,
+            forgotten: Version::default(),
             opened: None,
             wish,
         };
         let first = match open.lists.len() {
-            1 => open.wish.copies.max(2),
+            1 => open.wish.asked.max(2),
             _ => open.views.len(),
         };
         for place in 0..open.views.len().min(first) {
@@ -233,6 +239,19 @@ impl Open {
         if out.len() > before || self.wake_at.is_some() {
             return;
         }
+        let counts = |version| self.counts(now, version);
+        let (place, stamp) =
+            match view::newest_value(&self.views, trusted.is_empty(), rules, counts) {
+                Newest::At(place, stamp) => (place, stamp),
+                Newest::Elsewhere(..) => return self.end(Found::Doubt, None, out),
+                Newest::Nothing => {
+                    self.forget_words(out);
+                    if out.len() == before {
+                        self.end(Found::Nothing, None, out);
+                    }
+                    return;
+                }
+            };
         let data = self
             .views
             .get(place)
@@ -309,7 +328,7 @@ impl Open {
     /// Asks a node not asked so far, when those asked are not enough.
     fn ask_third(&mut self, out: &mut Vec<Send>) {
         let rules = self.wish.rules;
-        let wanted = self.wish.copies.clamp(2, PREFERRED);
+        let wanted = self.wish.asked.clamp(2, PREFERRED);
         let trusted = self.places(|open, place| view::is_trusted(&open.views, place, rules));
         let live = self.places(|open, place| open.views.get(place).is_some_and(View::is_known));
         if !rules.third_read || (trusted.len() >= 2 && live.len() >= wanted) {
@@ -321,6 +340,28 @@ impl Open {
             .position(|view| view.contact == Contact::Unasked);
         if let Some(place) = next {
             self.look(place, false, out);
+        }
+    }
+
+    /// Takes away what is word of a write that nobody has the value of, and that was never
+    /// acknowledged or is lost: what comes next goes over it. Who has no turn leaves it.
+    fn forget_words(&mut self, out: &mut Vec<Send>) {
+        if self.wish.turn.is_none() {
+            return;
+        }
+        for (place, view) in self.views.iter_mut().enumerate() {
+            let word = view
+                .stamp()
+                .filter(|stamp| stamp.witness && view.is_known());
+            if let (Some(word), Some(item)) = (word, &view.item) {
+                self.forgotten = self.forgotten.max(word.version);
+                let take = Command::Read {
+                    value: false,
+                    token: true,
+                };
+                let remove = Command::Remove { cas: item.cas };
+                view.ask(place, vec![remove, take], out);
+            }
         }
     }
 
@@ -343,34 +384,36 @@ impl Open {
             let waits = trust == Some(Trust::Trusted)
                 && (self.views.get(place))
                     .is_some_and(|view| view::is_listed(&self.views, &view.name, rules));
-            let Some(view) = self
-                .views
-                .get_mut(place)
-                .filter(|view| view.is_known() && !waits)
-            else {
+            let (lists, copies) = (&self.lists, self.wish.copies);
+            let value = view::gets_value(&self.views, lists, copies, rules, place);
+            // Word of a later write, which was not acknowledged: its writer may still be at it.
+            let later = |stamp: Stamp| stamp.witness && stamp.version > newest.version;
+            let turn = self.wish.turn.is_some();
+            let Some(view) = self.views.get_mut(place).filter(|view| {
+                view.is_known() && !waits && (turn || !view.stamp().is_some_and(later))
+            }) else {
                 continue;
             };
             let Some(inc) = view.inc().filter(|_| !view.full) else {
                 continue;
             };
-            let has = view.stamp().is_some_and(|stamp| {
-                stamp.version == newest.version && (stamp.inc == inc || !rules.incarnation)
-            });
-            if has {
+            if view.has(newest.version, value, rules) {
                 continue;
             }
+            let witness = !value && !newest.tombstone;
             let mut commands = vec![Command::Write {
                 over: view.over(),
                 stamp: Stamp {
                     inc,
                     // Who is trusted has not forgotten whose turn it is.
                     mended: trust == Some(Trust::Joining),
+                    witness,
                     ..newest
                 },
                 life: left,
-                data: data.clone(),
+                data: if witness { Arc::from([]) } else { data.clone() },
             }];
-            if self.wish.turn.is_some() {
+            if turn {
                 commands.push(Command::Read {
                     value: false,
                     token: true,
@@ -403,11 +446,13 @@ impl Open {
         );
         let seen = self.views.iter().filter_map(View::stamp);
         let seen = seen.map(|stamp| stamp.version).max().unwrap_or_default();
+        let seen = seen.max(self.forgotten);
         self.opened = Some(Opened {
             found,
             grips: Grips {
                 nodes: std::mem::take(&mut self.views),
                 lists: std::mem::take(&mut self.lists),
+                copies: self.wish.copies,
                 rules,
                 host: std::mem::take(&mut self.wish.host),
                 base,

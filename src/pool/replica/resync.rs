@@ -10,7 +10,7 @@
 //! are listed. And a second pass gives the record another name, so that a first one that
 //! listed too early cannot vouch for the node.
 
-use super::view::{self, View};
+use super::view::{self, Newest, View};
 use super::{Command, Lost, Machine, Record, Reply, Rules, Send, Stamp, Trust};
 use crate::chance::mix;
 use std::sync::Arc;
@@ -316,6 +316,8 @@ pub struct Mend {
     views: Vec<View>,
     target: usize,
     rules: Rules,
+    /// How many nodes of the list get a value; the others get word of it.
+    copies: usize,
     /// Places whose nodes have all that was acknowledged once they are trusted.
     whole: Vec<usize>,
     /// The target goes on in its life, and is not believed before it is mended.
@@ -325,12 +327,20 @@ pub struct Mend {
 }
 
 impl Mend {
-    /// Begins to mend a key on its preferred node number `target`.
-    pub fn new(nodes: &[Box<str>], target: usize, rules: Rules, out: &mut Vec<Send>) -> Mend {
+    /// Begins to mend a key on its preferred node number `target`, of which the first `copies`
+    /// have its value.
+    pub fn new(
+        nodes: &[Box<str>],
+        target: usize,
+        copies: usize,
+        rules: Rules,
+        out: &mut Vec<Send>,
+    ) -> Mend {
         let mut mend = Mend {
             views: nodes.iter().map(|name| View::new(name.clone())).collect(),
             target,
             rules,
+            copies,
             whole: (0..nodes.len()).collect(),
             goes_on: false,
             tries: 0,
@@ -346,6 +356,8 @@ impl Mend {
     #[must_use]
     pub fn believing(mut self, whole: Vec<usize>) -> Mend {
         self.whole = whole;
+        // In which list it stands where is not known here: nobody gets less than the value.
+        self.copies = usize::MAX;
         self
     }
 
@@ -388,11 +400,18 @@ impl Mend {
         }
         let others = self.whole.iter().filter(|place| **place != self.target);
         // One trusted node that nobody lists has all that was acknowledged.
-        let sure = others
-            .into_iter()
-            .any(|place| view::is_trusted(&self.views, *place, self.rules));
+        let trusted: Vec<&View> = others
+            .filter(|place| view::is_trusted(&self.views, **place, self.rules))
+            .filter_map(|place| self.views.get(*place))
+            .collect();
+        let sure = !trusted.is_empty();
         let own = self.views.get(self.target).and_then(View::stamp);
-        let found = view::newest(&self.views, !sure, self.rules);
+        let counts = |version| trusted.iter().all(|view| view.has_write(version));
+        let found = match view::newest_value(&self.views, !sure, self.rules, counts) {
+            Newest::Nothing => None,
+            Newest::Elsewhere(..) if self.goes_on => return self.end(false, out),
+            Newest::At(place, stamp) | Newest::Elsewhere(place, stamp) => Some((place, stamp)),
+        };
         if self.goes_on
             && (!sure
                 || own.is_some()
@@ -405,28 +424,34 @@ impl Mend {
             return self.keep_turn(out);
         };
         let source = self.views.get(place).and_then(|view| view.item.clone());
+        let list = [(0..self.views.len()).collect()];
+        let value = view::gets_value(&self.views, &list, self.copies, self.rules, self.target);
         let Some(view) = self.views.get_mut(self.target) else {
             return;
         };
         let (Some(source), Some(inc)) = (source, view.inc()) else {
             return self.end(false, out);
         };
-        let has = view.stamp().is_some_and(|stamp| {
-            stamp.version == newest.version && (stamp.inc == inc || !self.rules.incarnation)
-        });
+        let value = value && !newest.witness;
+        let has = view.has(newest.version, value, self.rules);
         if has || view.full {
             return self.end(has, out);
         }
+        let witness = !value && !newest.tombstone;
         let write = Command::Write {
             over: view.over(),
             stamp: Stamp {
                 inc,
                 // Who goes on in its life has not forgotten whose turn it is.
                 mended: !self.goes_on,
+                witness,
                 ..newest
             },
             life: source.left.max(1),
-            data: source.data.unwrap_or_else(|| Arc::from([])),
+            data: match source.data {
+                Some(data) if !witness => data,
+                _ => Arc::from([]),
+            },
         };
         view.ask(self.target, vec![write], out);
     }

@@ -5,6 +5,8 @@ const TAG_BITS: u32 = 20;
 /// Low bits of the tag that are 0 in a copied session's version. On a server with `E`, where
 /// the version is the cas value, they name the node's memory life there.
 const LIFE: u64 = 0xff;
+/// So often at most is the turn on one value taken over, for all that is believed of it.
+const TICKS: u64 = 32;
 /// Bits of the milliseconds.
 const CLOCK_BITS: u32 = 42;
 
@@ -60,6 +62,15 @@ impl Version {
         Version(self.0.saturating_add(LIFE + 1))
     }
 
+    /// Are these one write's, but for turns on it that were taken over?
+    ///
+    /// Two that wrote in one millisecond, which only happens to a turn that changed hands, look
+    /// alike once in 64 times.
+    #[must_use]
+    pub fn is_of_write(self, other: Version) -> bool {
+        self.milliseconds() == other.milliseconds() && self.0.abs_diff(other.0) < (LIFE + 1) * TICKS
+    }
+
     /// The cas value that stands for this version on a server with `E`, in the node's memory
     /// life `inc`.
     ///
@@ -98,6 +109,8 @@ pub struct Stamp {
     pub tombstone: bool,
     /// Brought by who mended the node: turns that others took before are not known here.
     pub mended: bool,
+    /// Only word of the write: its value lies on nodes the key prefers to this one.
+    pub witness: bool,
 }
 
 #[cfg(test)]
@@ -146,6 +159,18 @@ mod tests {
         assert_eq!(Version::of_cas(next), version);
         assert_eq!(version.tick().cas_beside(one), one + 256);
         assert!(Version::of_cas(version.tick().cas(1)) > version);
+    }
+
+    #[test]
+    fn a_value_is_the_same_whose_turn_was_taken_over() {
+        let version = Version::fenced(9, Version::default(), 0x8000);
+        assert!(version.is_of_write(version.tick().tick()));
+        assert!(version.tick().is_of_write(version));
+        let last = Version::fenced(9, Version::default(), u32::MAX);
+        let next = Version::fenced(9, last, 0);
+        assert!(!last.is_of_write(next) && !next.is_of_write(last));
+        let other = Version::fenced(9, Version::default(), 0x100);
+        assert!(!version.is_of_write(other));
     }
 
     #[test]

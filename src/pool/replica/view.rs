@@ -6,8 +6,10 @@
 
 use super::{
     Command, Epochs, Item, Lost, PREFERRED, Record, Reply, Rules, Send, Stamp, Token, Trust,
+    Version,
 };
 use crate::chance::mix;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// One node, as far as known.
@@ -75,9 +77,7 @@ impl View {
         if let (true, Some(item)) = (self.token && self.is_known(), &self.item) {
             let unlock = Command::Unlock {
                 cas: item.cas,
-                version: item
-                    .stamp
-                    .map_or(super::Version(item.cas), |stamp| stamp.version),
+                version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
                 life: None,
             };
             self.ask(place, vec![unlock], out);
@@ -213,6 +213,21 @@ impl View {
         self.item.as_ref().and_then(|item| item.stamp)
     }
 
+    /// Has it this version, written in its present life; and its value, if it is to have that?
+    pub(super) fn has(&self, version: Version, value: bool, rules: Rules) -> bool {
+        self.stamp().is_some_and(|stamp| {
+            stamp.version == version
+                && (self.inc() == Some(stamp.inc) || !rules.incarnation)
+                && !(value && stamp.witness)
+        })
+    }
+
+    /// Has it this write or a later one?
+    pub(super) fn has_write(&self, version: Version) -> bool {
+        self.stamp()
+            .is_some_and(|stamp| stamp.version > version || stamp.version.is_of_write(version))
+    }
+
     /// The node's memory life, as far as its record is known.
     pub(super) fn inc(&self) -> Option<u16> {
         self.record.as_ref().map(|(record, _)| record.inc)
@@ -272,18 +287,20 @@ pub(super) fn is_held_beside(views: &[View], place: usize) -> bool {
     own.is_some() && held.any(|view| id(view) == own)
 }
 
-/// The newest value known and where it lies; hints, too, when `hints`.
+/// The item's stamp when it is believed, or as a hint when `hints`.
+fn counted(views: &[View], place: usize, hints: bool, rules: Rules) -> Option<Stamp> {
+    believed(views, place, rules).or_else(|| {
+        views
+            .get(place)
+            .filter(|view| hints && view.is_known())
+            .and_then(View::stamp)
+    })
+}
+
+/// The newest version known and where it lies; hints, too, when `hints`.
 pub(super) fn newest(views: &[View], hints: bool, rules: Rules) -> Option<(usize, Stamp)> {
     (0..views.len())
-        .filter_map(|place| {
-            let stamp = believed(views, place, rules).or_else(|| {
-                views
-                    .get(place)
-                    .filter(|view| hints && view.is_known())
-                    .and_then(View::stamp)
-            })?;
-            Some((place, stamp))
-        })
+        .filter_map(|place| Some((place, counted(views, place, hints, rules)?)))
         // Of equals the first: its value was asked for.
         .reduce(|best, next| {
             if next.1.version > best.1.version {
@@ -291,6 +308,99 @@ pub(super) fn newest(views: &[View], hints: bool, rules: Rules) -> Option<(usize
             } else {
                 best
             }
+        })
+}
+
+/// What a read can return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Newest {
+    /// Nothing is known.
+    Nothing,
+    /// This value, which lies there.
+    At(usize, Stamp),
+    /// A newer write than any value at hand: who answered has only word of it.
+    Elsewhere(usize, Stamp),
+}
+
+/// As [`newest`], with a value that can be had. Word of a write whose value nobody has who
+/// answered is passed over unless it `counts`.
+pub(super) fn newest_value(
+    views: &[View],
+    hints: bool,
+    rules: Rules,
+    counts: impl Fn(Version) -> bool,
+) -> Newest {
+    let Some((mut place, mut best)) = newest(views, hints, rules) else {
+        return Newest::Nothing;
+    };
+    while best.witness {
+        // In whatever life of its node: a write has one value. Its turn may have been taken over
+        // since, here or there.
+        let with_value = |place: usize| {
+            let view = views.get(place).filter(|view| view.is_known());
+            let stamp = view.and_then(View::stamp);
+            let has = |stamp: &Stamp| stamp.version.is_of_write(best.version) && !stamp.witness;
+            let stamp = stamp.filter(has)?;
+            let version = best.version;
+            Some((place, Stamp { version, ..stamp }))
+        };
+        if let Some((place, stamp)) = (0..views.len()).find_map(with_value) {
+            return Newest::At(place, stamp);
+        }
+        if counts(best.version) {
+            return Newest::Elsewhere(place, best);
+        }
+        let older = (0..views.len()).filter_map(|place| {
+            let stamp = counted(views, place, hints, rules)?;
+            (stamp.version < best.version).then_some((place, stamp))
+        });
+        match older.max_by_key(|(place, stamp)| (stamp.version, Reverse(*place))) {
+            Some(next) => (place, best) = next,
+            None => return Newest::Nothing,
+        }
+    }
+    Newest::At(place, best)
+}
+
+/// May a write of this version have been acknowledged, for all that is known of its key?
+///
+/// Not where so many trusted nodes are without it that it cannot lie on enough; and where all
+/// nodes are trusted and none has its value, that is gone for good.
+pub(super) fn may_count(
+    views: &[View],
+    lists: &[Vec<usize>],
+    rules: Rules,
+    version: Version,
+) -> bool {
+    let may = (0..views.len()).filter(|place| !lacks(views, rules, version, *place));
+    let may: Vec<usize> = may.collect();
+    let all = (0..views.len()).all(|place| is_trusted(views, place, rules));
+    !all && is_enough(lists, &may)
+}
+
+/// Is node number `place` trusted, and has not this write nor a later one?
+pub(super) fn lacks(views: &[View], rules: Rules, version: Version, place: usize) -> bool {
+    let has = views.get(place).is_some_and(|view| view.has_write(version));
+    is_trusted(views, place, rules) && !has
+}
+
+/// Does node number `place` get the value, and not only word of it? The first `copies` of each
+/// list that can be relied on do, and whoever stands before them.
+pub(super) fn gets_value(
+    views: &[View],
+    lists: &[Vec<usize>],
+    copies: usize,
+    rules: Rules,
+    place: usize,
+) -> bool {
+    copies >= PREFERRED
+        || lists.iter().any(|list| {
+            let before = list.iter().take_while(|other| **other != place);
+            let relied = before.filter(|other| {
+                is_trusted(views, **other, rules)
+                    && !views.get(**other).is_some_and(|view| view.full)
+            });
+            list.contains(&place) && relied.count() < copies
         })
 }
 
@@ -346,14 +456,16 @@ pub struct Grips {
     pub(super) nodes: Vec<View>,
     /// The preference lists, each as places in order.
     pub(super) lists: Vec<Vec<usize>>,
+    /// How many nodes of each list get the value; the others get word of it.
+    pub(super) copies: usize,
     pub(super) rules: Rules,
     pub(super) host: Box<str>,
     /// The newest version that was read.
-    pub(super) base: super::Version,
+    pub(super) base: Version,
     /// The newest version is a tombstone.
     pub(super) destroyed: bool,
     /// The highest version seen anywhere, believed or not.
-    pub(super) seen: super::Version,
+    pub(super) seen: Version,
     /// The value that was read, to store it again where a copy is gone.
     pub(super) data: Arc<[u8]>,
 }
@@ -379,11 +491,11 @@ impl Grips {
     /// Has every one of these places answered, and what was found?
     pub fn is_whole(&self, places: &[usize]) -> bool {
         places.iter().all(|place| {
+            let lists = [places.to_vec()];
+            let value = gets_value(&self.nodes, &lists, self.copies, self.rules, *place);
             self.nodes.get(*place).is_some_and(|view| {
-                let has = view.stamp().is_some_and(|stamp| {
-                    stamp.version == self.base && Some(stamp.inc) == view.inc()
-                });
-                view.is_known() && (has || self.base == super::Version::default())
+                let has = view.has(self.base, value, Rules::ALL);
+                view.is_known() && (has || self.base == Version::default())
             })
         })
     }

@@ -108,25 +108,26 @@ impl Words<'_> {
         opaque: u64,
         out: &mut Vec<u8>,
     ) {
-        let Stamp {
-            version: Version(version),
+        let Stamp { inc, tombstone, .. } = stamp;
+        let flags = fenced::Flags {
             inc,
             tombstone,
-            mended,
-        } = stamp;
+            mended: stamp.mended,
+            witness: stamp.witness,
+        };
         let longest = if tombstone { LIFE_MAX } else { VALUE_LIFE_MAX };
         let put = Put {
             key: self.key,
             len: data.len() + if self.has_e { 0 } else { HEADER },
             over: said(over),
             version: self.has_e.then_some(stamp.version.cas(inc)),
-            flags: Some(fenced::flags(inc, tombstone, mended)),
+            flags: Some(flags.word()),
             life: life.clamp(1, longest),
         };
         fenced::store(out, put, opaque);
         if !self.has_e {
             Header {
-                version,
+                version: stamp.version.0,
                 inc,
                 tombstone,
             }
@@ -253,30 +254,31 @@ impl Words<'_> {
     }
 
     fn stamp(&self, answer: Answer) -> Option<Stamp> {
-        let (inc, tombstone) = fenced::kind(answer.flags);
-        (inc != 0).then_some(Stamp {
-            version: Version::of_cas(answer.cas),
-            inc,
-            tombstone,
-            mended: fenced::is_mended(answer.flags),
-        })
+        let version = Version::of_cas(answer.cas);
+        stamp_of(version, fenced::Flags::of(answer.flags))
     }
+}
+
+fn stamp_of(version: Version, flags: fenced::Flags) -> Option<Stamp> {
+    (flags.inc != 0).then_some(Stamp {
+        version,
+        inc: flags.inc,
+        tombstone: flags.tombstone,
+        mended: flags.mended,
+        witness: flags.witness,
+    })
 }
 
 /// Stamp and value of an item from a server without `E`. Flag word and header must say the
 /// same; anything else is somebody else's item, whole.
 fn split(answer: Answer, stored: &[u8]) -> (Option<Stamp>, &[u8]) {
+    let flags = fenced::Flags::of(answer.flags);
     match Header::split(stored) {
-        Some((header, value))
-            if header.inc != 0 && fenced::kind(answer.flags) == (header.inc, header.tombstone) =>
-        {
-            let stamp = Stamp {
-                version: Version(header.version),
-                inc: header.inc,
-                tombstone: header.tombstone,
-                mended: fenced::is_mended(answer.flags),
-            };
-            (Some(stamp), value)
+        Some((header, value)) if (flags.inc, flags.tombstone) == (header.inc, header.tombstone) => {
+            match stamp_of(Version(header.version), flags) {
+                Some(stamp) => (Some(stamp), value),
+                None => (None, stored),
+            }
         }
         _ => (None, stored),
     }

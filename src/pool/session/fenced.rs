@@ -191,7 +191,8 @@ impl Fenced {
                 .iter()
                 .map(|node| self.pool.ring_name(*node))
                 .collect(),
-            copies: self.pool.policy().copies.unwrap_or(PREFERRED),
+            asked: PREFERRED,
+            copies: self.pool.copies(),
             rules: Rules::ALL,
             turn: turn.then(|| Turn {
                 wait: milliseconds(self.terms.wait),

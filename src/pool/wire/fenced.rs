@@ -230,22 +230,43 @@ const TOMBSTONE: u32 = 1 << 12;
 /// `super::copied::HEADED`.
 const MENDED: u32 = 1 << 14;
 
-/// The flag word of an item: memory life of its node (12 bits at the top), whether it was
-/// brought by a mend, and kind. The low 12 bits are the value's own; a session's are 0.
-pub fn flags(inc: u16, tombstone: bool, mended: bool) -> u32 {
-    let bit = |set: bool, bit: u32| if set { bit } else { 0 };
-    u32::from(inc) << INC_SHIFT | bit(tombstone, TOMBSTONE) | bit(mended, MENDED)
+/// The flag bit of an item that is word of a write without its value.
+const WITNESS: u32 = 1 << 15;
+
+/// What the flag word of an item says: 12 bits at the top and one for each word. The low 12 bits
+/// are the value's own; a session's are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Memory life of its node, 1 to 4095; 0 in a word that is of somebody else's item.
+    pub inc: u16,
+    /// A remembered delete.
+    pub tombstone: bool,
+    /// Brought by who mended its node.
+    pub mended: bool,
+    /// Word of a write without its value.
+    pub witness: bool,
 }
 
-/// Was an item with this flag word brought by who mended its node?
-pub fn is_mended(flags: u32) -> bool {
-    flags & MENDED != 0
-}
+impl Flags {
+    /// The flag word.
+    pub fn word(self) -> u32 {
+        let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+        u32::from(self.inc) << INC_SHIFT
+            | bit(self.tombstone, TOMBSTONE)
+            | bit(self.mended, MENDED)
+            | bit(self.witness, WITNESS)
+    }
 
-/// Memory life and kind from a flag word; a life of 0 was not written by [`flags`].
-pub fn kind(flags: u32) -> (u16, bool) {
-    // 12 bits are left after the shift.
-    ((flags >> INC_SHIFT) as u16, flags & TOMBSTONE != 0)
+    /// What a flag word says.
+    pub fn of(word: u32) -> Flags {
+        Flags {
+            // 12 bits are left after the shift.
+            inc: (word >> INC_SHIFT) as u16,
+            tombstone: word & TOMBSTONE != 0,
+            mended: word & MENDED != 0,
+            witness: word & WITNESS != 0,
+        }
+    }
 }
 
 /// Bytes of a [`Header`].

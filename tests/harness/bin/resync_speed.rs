@@ -13,7 +13,7 @@ use memring_pool::pool::Pool;
 use memring_pool::replica::{Founded, Resynced, Trust};
 use memring_pool::session::Store;
 use memring_pool::session::fenced::{Fenced, Terms};
-use memring_pool::wire::fenced::{Header, flags};
+use memring_pool::wire::fenced::{Flags, Header};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
@@ -151,6 +151,10 @@ fn name(number: usize) -> String {
 /// Stores the sessions as a close would have.
 fn fill(node: &Memcached, inc: u16, keys: usize, bytes: usize) -> Result<(), std::io::Error> {
     let mut stream = TcpStream::connect(node.address())?;
+    let flags = Flags {
+        inc,
+        ..Flags::default()
+    };
     let version = node.raw("version\r\n", "\r\n");
     let newer = !String::from_utf8_lossy(&version).contains("1.6.1");
     for first in (0..keys).step_by(WINDOW) {
@@ -158,7 +162,7 @@ fn fill(node: &Memcached, inc: u16, keys: usize, bytes: usize) -> Result<(), std
         for number in first..keys.min(first + WINDOW) {
             let version = (1 << 40) + number as u64;
             let mut value = Vec::new();
-            let mut words = format!("F{} T{LIFE} q", flags(inc, false, false));
+            let mut words = format!("F{} T{LIFE} q", flags.word());
             if newer {
                 words.push_str(&format!(" E{version}"));
             } else {

@@ -206,6 +206,43 @@ fn f5_on_two_nodes_with_a_pause_loses_nothing() {
     on_two_nodes("F5 on two nodes", true, back_with_an_old_snapshot);
 }
 
+/// So does the value on two nodes with word of it on a third.
+fn with_two_copies(name: &'static str, proxies: bool, script: fn(&mut Scene<'_>)) {
+    for servers in Servers::all() {
+        let plan = Plan {
+            copies: 2,
+            proxies,
+            ..Plan::new(name, servers)
+        };
+        nothing_is_lost(&plan.play(script));
+    }
+}
+
+#[test]
+fn f1_with_two_copies_loses_nothing() {
+    with_two_copies("F1 with two copies", false, killed);
+}
+
+#[test]
+fn f2_with_two_copies_loses_nothing() {
+    with_two_copies("F2 with two copies", false, hangs);
+}
+
+#[test]
+fn f3_with_two_copies_and_a_pause_loses_nothing() {
+    with_two_copies("F3 with two copies", false, resumes_with_old_data);
+}
+
+#[test]
+fn f4_with_two_copies_and_a_pause_loses_nothing() {
+    with_two_copies("F4 with two copies", false, back_empty);
+}
+
+#[test]
+fn f5_with_two_copies_and_a_pause_loses_nothing() {
+    with_two_copies("F5 with two copies", true, back_with_an_old_snapshot);
+}
+
 /// One node's replies are disturbed in each of these ways, one after the other.
 fn disturb(scene: &mut Scene<'_>, ways: &[(u64, Fault)]) {
     for (every, fault) in ways {

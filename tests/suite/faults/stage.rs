@@ -74,6 +74,8 @@ pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) servers: Servers,
     pub(super) nodes: usize,
+    /// How many nodes of each session have its value.
+    pub(super) copies: usize,
     pub(super) hosts: usize,
     /// Whether a proxy stands before each node, one for each host.
     pub(super) proxies: bool,
@@ -101,6 +103,7 @@ impl Plan {
             name,
             servers,
             nodes: 3,
+            copies: 3,
             hosts: 1,
             proxies: false,
             handler: Handler::Memring,
@@ -271,6 +274,9 @@ impl Web {
             names
                 .iter_mut()
                 .for_each(|name| name.push_str("&timeout=0.5"));
+        }
+        if plan.copies < 3 {
+            names[0].push_str(&format!("&mode=fenced&copies={}", plan.copies));
         }
         let (save_path, pool) = if plan.file || plan.cache {
             let file = match plan.cache {

@@ -24,7 +24,7 @@ fn an_item_of_somebody_else_has_no_stamp_and_without_an_end_no_token() {
             return;
         }
         // Flag bits of ours over a value without a header, and over the header of another life.
-        let flags = fenced::flags(17, false, false);
+        let flags = life(17);
         server.raw(format!("set {KEY} {flags} 50 3\r\nabc\r\n"), "STORED\r\n");
         assert_eq!(talk.item(false, false).stamp, None);
         let Reply::Done { .. } = talk.ask(Command::Remove {
@@ -34,7 +34,7 @@ fn an_item_of_somebody_else_has_no_stamp_and_without_an_end_no_token() {
         };
         talk.begin();
         let (_, stored) = server.stored(KEY).unwrap();
-        let other = fenced::flags(18, false, false);
+        let other = life(18);
         let mut request = format!("set {KEY} {other} 50 {}\r\n", stored.len()).into_bytes();
         request.extend_from_slice(&stored);
         request.extend_from_slice(b"\r\n");
@@ -276,4 +276,13 @@ fn a_life_of_everything(server: &Memcached, talk: &mut Talk) {
     talk.item(false, true);
     talk.item(true, true);
     talk.store(Over::Nothing, stamp(FIRST), 100, &vec![b'x'; 2_000_000]);
+}
+
+/// The flag word of an item of this memory life.
+fn life(inc: u16) -> u32 {
+    let flags = fenced::Flags {
+        inc,
+        ..fenced::Flags::default()
+    };
+    flags.word()
 }

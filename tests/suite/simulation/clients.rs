@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Close, Commit, Distrust, Founding, Machine, Mend, Open, Resync, Rules,
+    Close, Commit, Distrust, Founding, Machine, Mend, Open, PREFERRED, Resync, Rules,
 };
 
 use super::faults::Plan;
@@ -27,6 +27,9 @@ pub(super) const LEASE: u64 = 3000;
 pub(super) struct Pool {
     /// Per node: does it know the `E` flag?
     pub(super) nodes: Vec<bool>,
+    /// How many nodes are asked at once.
+    pub(super) asked: usize,
+    /// How many have the value.
     pub(super) copies: usize,
     pub(super) rules: Rules,
     pub(super) plan: Plan,
@@ -73,6 +76,7 @@ impl Pool {
     pub(super) fn new(nodes: &[bool], copies: usize, plan: Plan) -> Pool {
         Pool {
             nodes: nodes.to_vec(),
+            asked: PREFERRED,
             copies,
             rules: Rules::ALL,
             plan,

@@ -266,7 +266,7 @@ impl Node {
     pub(super) fn peek(&self, key: Key) -> Option<(Version, bool, Arc<[u8]>)> {
         let slot = self.memory.items.get(&key)?;
         let stamp = slot.stamp?;
-        Some((stamp.version, stamp.tombstone, Arc::clone(&slot.data)))
+        (!stamp.witness).then(|| (stamp.version, stamp.tombstone, Arc::clone(&slot.data)))
     }
 
     /// The record, for the plan of faults and for traces.
@@ -300,6 +300,7 @@ mod tests {
         inc: 1,
         tombstone: false,
         mended: false,
+        witness: false,
     };
 
     fn write(over: Over, version: u64) -> Command {

@@ -59,6 +59,17 @@ fn three_copies_lose_nothing_on_old_and_new_servers_mixed() {
     keeps("three copies", 15, &Pool::new(&mixed, 3, APART));
 }
 
+/// The third node has word of each write, not its value.
+#[test]
+fn two_copies_and_word_on_a_third_node_lose_nothing_to_one_fault_at_a_time() {
+    keeps("two copies", 15, &Pool::new(&[true; 3], 2, APART));
+}
+
+#[test]
+fn two_copies_and_word_on_a_third_node_lose_nothing_on_servers_without_versions() {
+    keeps("two copies", 15, &Pool::new(&[false; 3], 2, APART));
+}
+
 /// The second fault begins when the first ends, before anything was mended.
 #[test]
 fn three_copies_lose_nothing_to_two_faults_in_a_row() {

@@ -91,6 +91,7 @@ impl Rival {
                     inc: 1,
                     tombstone: false,
                     mended: false,
+                    witness: false,
                 },
                 life: LIFE,
                 data: Arc::clone(data),

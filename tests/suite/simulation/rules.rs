@@ -214,6 +214,48 @@ fn without_a_third_read_a_visitor_is_refused_though_two_nodes_could_tell() {
         "third_read",
         |rules| rules.third_read = false,
         &[Violation::Refused],
+        &Pool { asked: 2, ..pool },
+    );
+}
+
+/// Of two copies one does not get there, and the node of the other dies before it does.
+#[test]
+fn without_the_value_in_place_of_word_a_session_is_gone_with_the_one_node_that_had_it() {
+    let pool = script(
+        vec![
+            (2050, Fault::Hang { node: 1 }, 1500),
+            (2600, Fault::Crash { node: 0 }, 100),
+        ],
+        vec![
+            role(0, &[(2000, Act::Open(0)), (2100, Act::Write)]),
+            role(0, &[(9000, Act::Look(0))]),
+        ],
+    );
+    needs(
+        "fill",
+        |rules| rules.fill = false,
+        &[Violation::Lost],
+        &Pool { copies: 2, ..pool },
+    );
+}
+
+/// Both nodes that have the value are away; the third has word of it.
+#[test]
+fn without_word_of_a_write_who_has_none_of_its_value_says_that_there_is_nothing() {
+    let pool = script(
+        vec![
+            (2000, Fault::Hang { node: 0 }, 1500),
+            (2000, Fault::Hang { node: 1 }, 1500),
+        ],
+        vec![
+            role(0, &[(1000, Act::Open(0)), (1100, Act::Write)]),
+            role(0, &[(2500, Act::Look(0))]),
+        ],
+    );
+    needs(
+        "word",
+        |rules| rules.word = false,
+        &[Violation::Lost],
         &Pool { copies: 2, ..pool },
     );
 }

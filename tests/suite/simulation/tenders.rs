@@ -96,7 +96,13 @@ impl Tender {
         } = self.spot(key);
         let name = &self.all.names[self.target];
         let target = names.iter().position(|other| other == name).unwrap_or(0);
-        let mut mend = Mend::new(&names, target, self.shared.pool.rules, &mut first);
+        let mut mend = Mend::new(
+            &names,
+            target,
+            self.shared.pool.copies,
+            self.shared.pool.rules,
+            &mut first,
+        );
         if let Some(before) = parts.pop() {
             mend = mend.believing(before);
         }
@@ -291,7 +297,8 @@ impl Committer {
         self.now = parts.first().cloned().unwrap_or_default();
         let wish = Wish {
             nodes: names,
-            copies: PREFERRED,
+            asked: PREFERRED,
+            copies: self.shared.pool.copies,
             rules: self.shared.pool.rules,
             turn: None,
             fresh: false,

@@ -84,6 +84,7 @@ impl Worker {
         let wait = if patient { LEASE + 2000 } else { 1500 };
         let wish = Wish {
             nodes: spot.names.clone(),
+            asked: self.shared.pool.asked,
             copies: self.shared.pool.copies,
             rules,
             turn: turn.then_some(Turn { wait, lease: LEASE }),

@@ -24,7 +24,8 @@ impl Open {
             view::is_trusted(&self.views, place, rules).then_some(stamp.version)
         });
         let (there, elsewhere): (Vec<_>, Vec<_>) = versions.partition(|version| *version == newest);
-        let alone = there.len() == 1 && !elsewhere.is_empty();
+        let word = (self.views.get(place).and_then(View::stamp)).is_some_and(|stamp| stamp.witness);
+        let alone = there.len() == 1 && (word || !elsewhere.is_empty());
         let cas = self.views.get(place).and_then(|view| view.item.as_ref());
         let Some(cas) = cas.map(|item| item.cas).filter(|_| alone && rules.moment) else {
             return false;
@@ -39,6 +40,17 @@ impl Open {
         }
         self.wake_at = Some(now + LOOK);
         true
+    }
+
+    /// May a write have been acknowledged of which there is only word? Who missed it would have
+    /// been listed before that; and the records were read again since the word was.
+    pub(super) fn counts(&self, now: u64, version: Version) -> bool {
+        let rules = self.wish.rules;
+        let over = |(_, _, since): (usize, u64, u64)| now >= since.saturating_add(MOMENT);
+        let missed =
+            (0..self.views.len()).any(|place| view::lacks(&self.views, rules, version, place));
+        let never = missed && self.alone.is_some_and(over);
+        rules.word && !never && view::may_count(&self.views, &self.lists, rules, version)
     }
 
     /// Looks at all that answered once more.

@@ -10,6 +10,7 @@ const STAMP: Stamp = Stamp {
     inc: 3,
     tombstone: false,
     mended: false,
+    witness: false,
 };
 
 /// Both nodes of a pool answer: trusted, with an item whose token is as said.
@@ -36,7 +37,8 @@ fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
 fn begun(out: &mut Vec<Send>) -> Open {
     let wish = Wish {
         nodes: vec!["a".into(), "b".into()],
-        copies: 2,
+        asked: 2,
+        copies: 3,
         rules: Rules::ALL,
         turn: Some(Turn {
             wait: 2 * LEASE,
@@ -105,6 +107,7 @@ fn told(committed: u32) -> (Option<Found>, usize) {
     let mut out = Vec::new();
     let wish = Wish {
         nodes: ["a", "b", "c", "d"].map(Box::from).to_vec(),
+        asked: 3,
         copies: 3,
         rules: Rules::ALL,
         turn: None,
@@ -153,6 +156,7 @@ fn has_turn(servers: u64, mended: bool) -> bool {
     let mut out = Vec::new();
     let wish = Wish {
         nodes: ["a", "b", "new", "old"].map(Box::from).to_vec(),
+        asked: 3,
         copies: 3,
         rules: Rules::ALL,
         turn: Some(Turn {

@@ -8,6 +8,7 @@ const STAMP: Stamp = Stamp {
     inc: 17,
     tombstone: false,
     mended: false,
+    witness: false,
 };
 
 fn words(has_e: bool) -> Words<'static> {

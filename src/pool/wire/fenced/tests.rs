@@ -93,19 +93,26 @@ fn size_life_and_token_are_read_from_the_answers_own_line() {
 
 #[test]
 fn life_and_kind_come_back_from_the_flag_word() {
-    for (inc, tombstone, mended, word) in [
-        (1, false, false, 1 << 20),
-        (17, true, false, 17 << 20 | 4096),
-        (18, false, true, 18 << 20 | 16384),
-        (4095, true, true, 0xfff0_5000),
+    for (inc, tombstone, mended, witness, word) in [
+        (1, false, false, false, 1 << 20),
+        (17, true, false, false, 17 << 20 | 4096),
+        (18, false, true, false, 18 << 20 | 16384),
+        (19, false, false, true, 19 << 20 | 32768),
+        (4095, true, true, true, 0xfff0_d000),
     ] {
-        assert_eq!(flags(inc, tombstone, mended), word);
+        let flags = Flags {
+            inc,
+            tombstone,
+            mended,
+            witness,
+        };
+        assert_eq!(flags.word(), word);
         // The value's own bits change nothing.
         for word in [word, word | 0xfff] {
-            assert_eq!((kind(word), is_mended(word)), ((inc, tombstone), mended));
+            assert_eq!(Flags::of(word), flags);
         }
     }
-    assert_eq!(kind(0x300), (0, false));
+    assert_eq!(Flags::of(0x300), Flags::default());
 }
 
 #[test]
