@@ -8,6 +8,9 @@ use memring_pool::config::file::File;
 use memring_pool::config::{Schemes, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::item::{Flags, KeyRule, LongKeys, Span};
+use memring_pool::replica::words::Words;
+use memring_pool::replica::{Command, Over, Record, Reply as Shown, Stamp, Version};
+use memring_pool::wire::fenced::{self, HEADER, Header};
 use memring_pool::wire::{Expect, Parsed, Reply, classic, meta};
 
 /// Inputs per decoder; about a second each without optimization.
@@ -77,6 +80,31 @@ const META: &[&[u8]] = &[
     b"MN\r\n",
     b"VA 18446744073709551615 f0\r\n",
     b"SERVER_ERROR no\r\n",
+];
+
+/// Lines of a listing, which end with a bare LF.
+const KEYS: &[&[u8]] = &[
+    b"key=a exp=-1 la=1 cas=7 fetch=no cls=1 size=60 flags=1048576\n",
+    b"key=%20b exp=1900000000 la=1 cas=18446744073709551615 fetch=yes cls=39 size=1048576\n",
+    b"END\r\n",
+    b"BUSY currently processing crawler request\r\n",
+    b"ERROR metadump not allowed\r\n",
+];
+
+/// Answers about a copied item and about a node's record, to opaque 7.
+const COPIES: &[&[u8]] = &[
+    b"VA 5 f1048576 c4096 t600 s5 W O7 ka\r\nvalue\r\n",
+    b"HD f17825792 c4096 t600 s0 Z O7 ka\r\n",
+    b"VA 0 f0 c9 t30 s0 W O7 ka\r\n\r\n",
+    b"HD f1081344 c4096 t600 s0 X W O7 ka\r\n",
+    b"EN O7 ka\r\n",
+    b"HD c4096 O7 ka\r\n",
+    b"EX O7 ka\r\n",
+    b"NS O7 ka\r\n",
+    b"NF O7 ka\r\n",
+    b"VA 39 c3 O7 k~r\r\n1 trusted 17 00000000000000ff 2/1/0000abcd\r\n",
+    b"SERVER_ERROR out of memory storing object\r\n",
+    b"CLIENT_ERROR invalid flag\r\n",
 ];
 
 /// The spans a reply names.
@@ -151,6 +179,126 @@ fn replies_of_every_kind_survive_damage() {
         }
         let bytes = random.damaged(META);
         check(&bytes, &|bytes| meta::parse(bytes, 0));
+        let bytes = random.damaged(KEYS);
+        check(&bytes, &|bytes| classic::parse(bytes, 0, Expect::Keys));
+    }
+}
+
+#[test]
+fn a_damaged_record_is_refused_or_means_what_it_says() {
+    let mut random = Random(5);
+    let mut full = Record::new(17, 0xff).trusted();
+    (full.epoch, full.committed, full.nodes) = (3, 2, 0xabcd);
+    let plain = full.encode();
+    let joining = Record::new(4095, u64::MAX).encode();
+    let listing = [&plain[..], b" -10.0.0.1:11211 web1 1700000000 -b web2 5"].concat();
+    let mut read = 0;
+    for _ in 0..ROUNDS {
+        let bytes = random.damaged(&[&plain, &joining, &listing]);
+        if let Some(record) = Record::decode(&bytes) {
+            read += 1;
+            let again = Record::decode(&record.encode());
+            assert_eq!(again.as_ref(), Some(&record), "{:?}", bytes.escape_ascii());
+        }
+    }
+    assert!(read > ROUNDS / 10, "hardly anything was a record: {read}");
+}
+
+#[test]
+fn a_damaged_answer_about_a_copy_is_believed_only_with_its_key_and_its_number() {
+    let stamp = Stamp {
+        version: Version(4096),
+        inc: 17,
+        tombstone: false,
+        mended: false,
+        witness: false,
+    };
+    let commands = [
+        Command::ReadRecord,
+        Command::Read {
+            value: true,
+            token: true,
+        },
+        Command::Read {
+            value: false,
+            token: false,
+        },
+        Command::Write {
+            over: Over::Cas(9),
+            stamp,
+            life: 60,
+            data: b"data".to_vec().into(),
+        },
+        Command::Unlock {
+            cas: 4096,
+            version: stamp.version,
+            life: None,
+        },
+        Command::Touch { life: 60 },
+    ];
+    let mut random = Random(6);
+    let mut understood = 0;
+    for round in 0..ROUNDS {
+        let bytes = random.damaged(COPIES);
+        let Parsed::Reply(used, reply) = meta::parse(&bytes, 0) else {
+            continue;
+        };
+        let words = Words {
+            key: b"a",
+            record_key: b"~r",
+            has_e: round % 2 == 0,
+        };
+        for command in &commands {
+            let Ok(shown) = words.read(command, 7, reply, &bytes) else {
+                continue;
+            };
+            understood += 1;
+            let line = String::from_utf8_lossy(&bytes[..used]).to_string();
+            if shown != Shown::Refused {
+                let key = match command {
+                    Command::ReadRecord => "k~r",
+                    _ => "ka",
+                };
+                let first = line.lines().next().unwrap_or_default();
+                let mut words = first.split(' ');
+                let number = words
+                    .clone()
+                    .any(|word| word.strip_prefix('O').map(str::parse) == Some(Ok(7)));
+                assert!(
+                    number && words.any(|word| word == key),
+                    "{command:?} took {line:?}"
+                );
+            }
+            if let Shown::Item(item) = shown {
+                assert!(item.cas != 0 && item.stamp.is_none_or(|stamp| stamp.inc != 0));
+            }
+        }
+    }
+    assert!(understood > ROUNDS / 10, "hardly anything was understood");
+}
+
+#[test]
+fn a_damaged_header_is_somebody_elses_value() {
+    let mut random = Random(7);
+    let mut stored = Vec::new();
+    let header = Header {
+        version: 0x0123_4567_89ab_cdef,
+        inc: 17,
+        tombstone: false,
+    };
+    header.append(&mut stored);
+    stored.extend_from_slice(b"value");
+    for _ in 0..ROUNDS {
+        let bytes = random.damaged(&[&stored]);
+        let whole = bytes.get(..HEADER) == stored.get(..HEADER);
+        let found = Header::split(&bytes);
+        assert_eq!(found.is_some(), whole, "{}", bytes.escape_ascii());
+        if let Some((found, value)) = found {
+            assert_eq!((found, value), (header, &bytes[HEADER..]));
+        }
+        let word = random.next() as u32;
+        let flags = fenced::Flags::of(word);
+        assert_eq!(fenced::Flags::of(flags.word()), flags, "{word:#x}");
     }
 }
 
