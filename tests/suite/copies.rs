@@ -240,7 +240,11 @@ fn with_two_copies_the_third_node_has_word_of_a_session_and_gets_the_value_when_
         );
         nodes[order[0]].freeze();
         assert_eq!(host.read("s1"), value(LONG));
-        assert!(has(&nodes, 2), "a read brings it there");
+        assert!(!has(&nodes, 2), "somebody else may have the turn");
+        let opened = host.open("s1", TURN, false);
+        assert_eq!(opened.found, value(LONG));
+        assert!(has(&nodes, 2), "who has the turn brings it there");
+        host.close("s1", opened.grips, Ending::Release);
         nodes[order[0]].resume();
         assert!(host.bring_back(3));
         // The owner goes while the write is under way: the third gets the value behind its word.

@@ -281,6 +281,35 @@ fn nodes_are_added_removed_and_replaced_under_load_and_no_session_goes_backwards
     }
 }
 
+/// A node that had only word of a session is among its first two when another leaves the list.
+#[test]
+fn with_two_copies_a_node_that_goes_leaves_each_value_on_two_nodes() {
+    let mut nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let four = names(&nodes.iter().collect::<Vec<_>>());
+    let host = Host::start(&file(&four, "copies = 2"));
+    let sessions: Vec<String> = (0..60).map(|number| format!("s{number}")).collect();
+    let visit_all = |count: &str| {
+        for session in &sessions {
+            assert_eq!(host.visit(session), count, "{session}\n{}", host.log());
+        }
+    };
+    visit_all("1");
+    let three = names(&nodes[1..].iter().collect::<Vec<_>>());
+    host.give(&file(
+        &three,
+        &format!("copies = 2\nepoch = 1\nprevious_nodes = {four:?}"),
+    ));
+    // One look at the new file; the other sessions are not visited before the commit.
+    assert!(wait_until(SOON, || {
+        host.visit("another");
+        commit(&host).0 == 0
+    }));
+    nodes[0].kill();
+    tend(&host);
+    nodes[1].kill();
+    visit_all("2");
+}
+
 #[test]
 fn a_changed_node_list_without_a_step_is_refused_and_the_old_one_serves_on() {
     let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();

@@ -406,7 +406,9 @@ impl Pool {
                     && let Some((key, size)) = key_and_size(line(*span))
                     && key != record_key
                 {
-                    keys.insert(key, size);
+                    // Of a witness it is that of a write's word.
+                    let largest = keys.entry(key).or_insert(size);
+                    *largest = size.max(*largest);
                 }
             }
             call.used = first;

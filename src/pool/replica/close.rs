@@ -81,6 +81,8 @@ enum Step {
     Restoring,
     /// Somebody else wrote elsewhere, and ours is taken back here.
     Withdrawing,
+    /// It is to get the value behind its word, if nobody has the turn on that by now.
+    Filling,
     /// It has what was written.
     Stored,
     /// It has not, and will not be asked again.
@@ -266,6 +268,9 @@ impl Close {
     }
 
     /// Where a node failed that was to have the value, the next that took word of it gets it.
+    ///
+    /// Whoever took the turn since reads word of it there and one value, and brings the other
+    /// himself: a write of ours would free his token, and change the cas value under him.
     fn fill(&mut self, stored: &[usize], out: &mut Vec<Send>) {
         let (copies, rules) = (self.grips.copies, self.grips.rules);
         if !rules.fill {
@@ -288,8 +293,14 @@ impl Close {
         }
         for place in next {
             if let Some(node) = self.nodes.get_mut(place).filter(|node| !node.filled) {
-                node.filled = true;
-                self.write(place, out);
+                (node.filled, node.step) = (true, Step::Filling);
+                let take = Command::Read {
+                    value: false,
+                    token: true,
+                };
+                if let Some(view) = self.grips.nodes.get_mut(place) {
+                    view.ask(place, vec![Command::ReadRecord, take], out);
+                }
             }
         }
     }
@@ -310,6 +321,10 @@ impl Close {
             Step::Restoring | Step::Withdrawing => self.set(place, Step::Missed),
             Step::Writing if view.stale => self.look(place, out),
             Step::Writing | Step::Looking => self.judge(place, out),
+            Step::Filling if view.token && view.has(self.version, false, self.grips.rules) => {
+                self.write(place, out);
+            }
+            Step::Filling => self.judge(place, out),
             Step::Removing if view.stale => self.set(place, Step::Missed),
             Step::Removing => self.set(place, Step::Stored),
             Step::Stored if view.stale => {
@@ -360,6 +375,7 @@ impl Close {
                 && rules.fence
         };
         let current = |stamp: Stamp| !rules.incarnation || view.inc() == Some(stamp.inc);
+        let filled = state.is_some_and(|state| state.filled);
         // Hints that stood there when we read were known; newer ones came since, and may have
         // been acknowledged before the node's life ended.
         let known = |stamp: Stamp| {
@@ -379,7 +395,6 @@ impl Close {
             {
                 // A touch has nothing to lose: who wrote meanwhile also made it live on. And who
                 // came before the value had read word of it.
-                let filled = state.is_some_and(|state| state.filled);
                 if self.ending == Ending::Touch || filled {
                     Step::Stored
                 } else {
@@ -403,7 +418,7 @@ impl Close {
         // goes through whose turn was taken over on the others.
         let later = |state: State| {
             let moved = state.step == Step::Looking && state.held != inc;
-            !state.free && (state.life != inc || moved)
+            !(state.free || state.filled) && (state.life != inc || moved)
         };
         if rules.late && state.is_some_and(later) {
             return self.set(place, Step::Later);
@@ -436,9 +451,6 @@ impl Close {
         }
         let before = out.len();
         self.write_late(out);
-        if out.len() == before {
-            self.fill(&self.places(Step::Stored), out);
-        }
         if out.len() > before {
             return;
         }
@@ -472,6 +484,10 @@ impl Close {
             for place in &counted {
                 self.list(*place, &absent, out);
             }
+        }
+        // After the lists: who gets the turn meanwhile does not count the node that failed.
+        if out.len() == before && enough {
+            self.fill(&counted, out);
         }
         if out.len() == before {
             let copies = counted.len();

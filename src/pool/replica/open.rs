@@ -118,7 +118,7 @@ pub struct Open {
     took_over: bool,
     /// What is given a moment: its place and cas value, and since when, our clock.
     alone: Option<(usize, u64, u64)>,
-    /// The newest write whose word was taken away.
+    /// The newest write whose word was taken away or written over.
     forgotten: Version,
     opened: Option<Opened>,
 }
@@ -397,8 +397,12 @@ impl Open {
             let Some(inc) = view.inc().filter(|_| !view.full) else {
                 continue;
             };
-            if view.has(newest.version, value, rules) {
+            // Who has no turn leaves word of it as it is: the write would free the token of who has.
+            if view.has(newest.version, value && turn, rules) {
                 continue;
+            }
+            if let Some(later) = view.stamp().filter(|stamp| later(*stamp)) {
+                self.forgotten = self.forgotten.max(later.version);
             }
             let witness = !value && !newest.tombstone;
             let mut commands = vec![Command::Write {

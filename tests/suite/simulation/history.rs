@@ -12,6 +12,7 @@
 //! | two owners | two acknowledged writes, neither of which knew of the other |
 //! | one version, two values | what it says |
 //! | a value nobody wrote | what it says |
+//! | told of a turn nobody took | who alone had the turn, for less than half a lease, is told at its end that somebody else wrote |
 //! | refused without need | an id that was just made up, or one for which two trusted nodes were there all the time |
 //! | stuck | a client never came to an end |
 //!
@@ -46,6 +47,8 @@ pub(super) enum Violation {
     Strange,
     /// A new id refused, or any though two trusted nodes could tell.
     Refused,
+    /// Told that somebody else wrote, who had the turn all the while and alone.
+    Needless,
     /// A client that waits for ever.
     Stuck,
 }
@@ -66,6 +69,15 @@ impl Change {
             .ok()
             .map(|bytes| Change(u64::from_le_bytes(bytes)))
     }
+}
+
+/// A turn that a client got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    key: Key,
+    /// How many got the turn of this key before it, and this one.
+    number: u64,
+    since: u64,
 }
 
 /// A read, by number.
@@ -127,7 +139,7 @@ struct Read {
 }
 
 /// Tombstone or not, and the value.
-type Held = (bool, Arc<[u8]>);
+type Kept = (bool, Arc<[u8]>);
 
 /// How much happened: a run without violations in which nothing succeeded proves nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,11 +166,13 @@ pub(super) struct History {
     moment: u64,
     changes: Vec<Record>,
     by_key: BTreeMap<Key, Vec<usize>>,
+    /// How often the turn of each key was got.
+    turns: BTreeMap<Key, u64>,
     /// Of those that stand, the ones no other that stands was made on: enough to check reads by.
     tips: BTreeMap<Key, Vec<usize>>,
     reads: Vec<Read>,
     /// Tombstone or not, and the value, of each version.
-    values: BTreeMap<(Key, Version), Held>,
+    values: BTreeMap<(Key, Version), Kept>,
     /// What was found, with virtual millisecond and words, in order.
     pub(super) found: Vec<(u64, Violation, String)>,
     pub(super) counts: Counts,
@@ -204,6 +218,26 @@ impl History {
                     self.report(time, Violation::Refused, format!("key {key}"));
                 }
             }
+        }
+    }
+
+    /// A client gets the turn; what tells this turn from others of the key is returned.
+    pub(super) fn begin_turn(&mut self, time: u64, key: Key) -> Held {
+        let count = self.turns.entry(key).or_default();
+        *count += 1;
+        Held {
+            key,
+            number: *count,
+            since: time,
+        }
+    }
+
+    /// Who had this turn is told at its end that somebody else wrote. `lease`: milliseconds.
+    pub(super) fn lost_turn(&mut self, time: u64, turn: Held, lease: u64) {
+        let alone = self.turns.get(&turn.key) == Some(&turn.number);
+        if alone && time < turn.since + lease {
+            let words = format!("key {}: held since {}", turn.key, turn.since);
+            self.report(time, Violation::Needless, words);
         }
     }
 
@@ -491,6 +525,7 @@ impl fmt::Display for Violation {
             Violation::TwoValues => "one version, two values",
             Violation::Strange => "a value nobody wrote",
             Violation::Refused => "refused without need",
+            Violation::Needless => "told of a turn nobody took",
             Violation::Stuck => "stuck",
         })
     }

@@ -124,6 +124,11 @@ impl Tally {
     fn of(&self, kind: Violation) -> u64 {
         self.kinds.get(&kind).map_or(0, |(count, ..)| *count)
     }
+
+    /// Nothing went wrong, but that somebody may have been told of a turn that nobody took.
+    fn keeps_all(&self) -> bool {
+        self.kinds.keys().all(|kind| *kind == Violation::Needless)
+    }
 }
 
 impl fmt::Display for Tally {

@@ -74,7 +74,8 @@ fn needs_on(has_e: bool, name: &str, switch: fn(&mut Rules), kinds: &[Violation]
     switch(&mut pool.rules);
     let without = sweep(SEEDS, |seed, trace| play(&pool, seed, trace));
     println!("without {name} {nodes:?}: {without}");
-    assert!(with.single || with.bad == 0, "with {name}: {with}");
+    // The scripts break more than one thing at a time, which may cost two writers both their turns.
+    assert!(with.single || with.keeps_all(), "with {name}: {with}");
     for kind in kinds {
         assert!(
             without.single || without.of(*kind) > 0,

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Commit, Committing, Distrust, Found, Founded, Founding, Machine, Mend, Open, PREFERRED, Resync,
-    Resynced, Send, Wish,
+    Close, Commit, Committing, Distrust, Ending, Found, Founded, Founding, Machine, Mend, Open,
+    PREFERRED, Resync, Resynced, Send, Turn, Wish,
 };
 
 use super::clients::{Engine, Shared};
@@ -225,6 +225,10 @@ pub(super) struct Committer {
     /// nodes of the new list.
     moving: Option<(Commit, Vec<Key>)>,
     now: Vec<usize>,
+    /// The key is brought with its turn, as it could not be without.
+    turn: bool,
+    /// Whether it lies on all nodes of the new list, once its turn is given back.
+    whole: bool,
 }
 
 impl Committer {
@@ -238,6 +242,8 @@ impl Committer {
             from,
             moving: None,
             now: Vec::new(),
+            turn: false,
+            whole: false,
         }
     }
 
@@ -280,11 +286,11 @@ impl Committer {
     }
 
     fn bring(&mut self, scene: &mut Scene<'_>) -> Step {
-        let Some((mut commit, mut keys)) = self.moving.take() else {
+        let Some((mut commit, keys)) = self.moving.take() else {
             return Step::Think(1);
         };
         let mut first = Vec::new();
-        let Some(key) = keys.pop() else {
+        let Some(key) = keys.last().copied() else {
             commit.finish(&mut first);
             self.engine = Engine::Commit(commit);
             return about(&self.all, first);
@@ -300,7 +306,10 @@ impl Committer {
             asked: PREFERRED,
             copies: self.shared.pool.copies,
             rules: self.shared.pool.rules,
-            turn: None,
+            turn: self.turn.then_some(Turn {
+                wait: 1000,
+                lease: u64::MAX,
+            }),
             fresh: false,
             epoch: self.shared.files.epochs(&self.host).seen,
             host: "committer".into(),
@@ -310,6 +319,33 @@ impl Committer {
         self.engine = Engine::Open(Box::new(open));
         self.moving = Some((commit, keys));
         Step::Run { key, places, first }
+    }
+
+    /// One key was read, and its turn given back if it was taken.
+    fn brought(&mut self, scene: &mut Scene<'_>) -> Step {
+        let tried = std::mem::take(&mut self.turn);
+        match (self.whole, tried) {
+            (true, _) => {
+                if let Some((_, keys)) = &mut self.moving {
+                    keys.pop();
+                }
+                self.bring(scene)
+            }
+            (false, false) => {
+                self.turn = true;
+                self.bring(scene)
+            }
+            (false, true) => {
+                self.moving = None;
+                Step::Think(scene.random.between(20, 200))
+            }
+        }
+    }
+
+    fn key(&self) -> (Key, Vec<usize>) {
+        let keys = self.moving.as_ref().map(|(_, keys)| keys.as_slice());
+        let key = keys.and_then(<[Key]>::last).copied().unwrap_or_default();
+        (key, self.spot(key).places)
     }
 }
 
@@ -329,19 +365,23 @@ impl Client for Committer {
                 }
             }
             Engine::Open(open) => {
-                let whole = open.outcome().is_some_and(|opened| {
-                    opened.found != Found::Doubt
-                        && !opened.unsure
-                        && opened.grips.is_whole(&self.now)
-                });
-                match whole {
-                    true => self.bring(scene),
-                    false => {
-                        self.moving = None;
-                        Step::Think(scene.random.between(20, 200))
-                    }
+                let Some(opened) = open.outcome() else {
+                    return Step::Think(1);
+                };
+                self.whole = !matches!(opened.found, Found::Doubt | Found::Locked)
+                    && !opened.unsure
+                    && opened.grips.is_whole(&self.now);
+                if !self.turn {
+                    return self.brought(scene);
                 }
+                let mut first = Vec::new();
+                let grips = opened.grips;
+                let close = Close::new(grips, Ending::Release, 1, scene.now, 0, &mut first);
+                self.engine = Engine::Close(Box::new(close));
+                let (key, places) = self.key();
+                Step::Run { key, places, first }
             }
+            Engine::Close(_) => self.brought(scene),
             _ => self.begin(scene),
         }
     }

@@ -250,3 +250,30 @@ fn a_process_killed_between_its_writes_leaves_one_story() {
     ];
     ends_well(&script(faults, cast), 2..4);
 }
+
+/// With two copies the third node gets the value when another is away: not by a write under him
+/// who has the turn.
+#[test]
+fn who_reads_without_a_turn_while_a_node_is_away_takes_none_from_who_has_it() {
+    for fault in [
+        Fault::Crash { node: 0 },
+        Fault::Flush { node: 0 },
+        Fault::Hang { node: 0 },
+    ] {
+        let cast = vec![writes(0, &[(0, 500, 510), (0, 1000, 1700)]), looks([1600])];
+        let pool = script(vec![(1500, fault, 1200)], cast);
+        ends_well(&Pool { copies: 2, ..pool }, 2..3);
+    }
+}
+
+/// Who waits opens while the write before him still waits for a node that it does not reach.
+#[test]
+fn who_opens_before_the_third_node_has_the_value_behind_its_word_keeps_his_turn() {
+    let cast = vec![
+        writes(0, &[(0, 500, 510), (0, 2000, 2100)]),
+        writes(0, &[(0, 2050, 2400)]),
+        looks((2180..2400).step_by(10)),
+    ];
+    let pool = script(vec![(2080, unheard(1, &[0]), 300)], cast);
+    ends_well(&Pool { copies: 2, ..pool }, 3..4);
+}

@@ -46,7 +46,14 @@ impl Open {
     /// been listed before that; and the records were read again since the word was.
     pub(super) fn counts(&self, now: u64, version: Version) -> bool {
         let rules = self.wish.rules;
-        let over = |(_, _, since): (usize, u64, u64)| now >= since.saturating_add(MOMENT);
+        let over = |(place, cas, since): (usize, u64, u64)| {
+            let view = self.views.get(place).filter(|view| {
+                let item = view.item.as_ref();
+                item.is_some_and(|item| item.cas == cas)
+            });
+            let of = view.and_then(View::stamp).map(|stamp| stamp.version);
+            of == Some(version) && now >= since.saturating_add(MOMENT)
+        };
         let missed =
             (0..self.views.len()).any(|place| view::lacks(&self.views, rules, version, place));
         let never = missed && self.alone.is_some_and(over);
