@@ -12,7 +12,7 @@
 //! | two owners | two acknowledged writes, neither of which knew of the other |
 //! | one version, two values | what it says |
 //! | a value nobody wrote | what it says |
-//! | told of a turn nobody took | who alone had the turn, for less than half a lease, is told at its end that somebody else wrote |
+//! | told of a turn nobody took | who alone had the turn, for less than a lease and while no clock jumped, is told at its end that somebody else wrote |
 //! | refused without need | an id that was just made up, or one for which two trusted nodes were there all the time |
 //! | stuck | a client never came to an end |
 //!
@@ -168,6 +168,8 @@ pub(super) struct History {
     by_key: BTreeMap<Key, Vec<usize>>,
     /// How often the turn of each key was got.
     turns: BTreeMap<Key, u64>,
+    /// When a clock jumped last.
+    jumped: Option<u64>,
     /// Of those that stand, the ones no other that stands was made on: enough to check reads by.
     tips: BTreeMap<Key, Vec<usize>>,
     reads: Vec<Read>,
@@ -232,10 +234,17 @@ impl History {
         }
     }
 
+    /// A client's clock jumps.
+    pub(super) fn jump(&mut self, time: u64) {
+        self.jumped = Some(time);
+    }
+
     /// Who had this turn is told at its end that somebody else wrote. `lease`: milliseconds.
     pub(super) fn lost_turn(&mut self, time: u64, turn: Held, lease: u64) {
         let alone = self.turns.get(&turn.key) == Some(&turn.number);
-        if alone && time < turn.since + lease {
+        // A clock that jumps ends a lease early.
+        let jumped = self.jumped.is_some_and(|at| at + lease >= turn.since);
+        if alone && !jumped && time < turn.since + lease {
             let words = format!("key {}: held since {}", turn.key, turn.since);
             self.report(time, Violation::Needless, words);
         }

@@ -331,8 +331,7 @@ impl Client for Worker {
                 let closed = close.outcome().expect("done");
                 scene.note(|| format!("closed {change:?}: {closed:?}, counts: {stands}"));
                 if let (Closed::Conflict, Some(held)) = (&closed, held) {
-                    // A clock that jumps ends a lease early, in one of a thousand runs.
-                    scene.history.lost_turn(scene.time, held, LEASE / 2);
+                    scene.history.lost_turn(scene.time, held, LEASE);
                 }
                 let done = stands && matches!(closed, Closed::Done { .. });
                 match (change, touch) {
