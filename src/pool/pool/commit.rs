@@ -5,9 +5,7 @@ use super::Pool;
 use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
 use crate::error::{Error, Kind};
-use crate::replica::{
-    Close, Commit, Committing, Ending, Found, Open, PREFERRED, Rules, Turn, Wish,
-};
+use crate::replica::{Close, Commit, Committing, Ending, Open, PREFERRED, Rules, Turn, Wish};
 
 /// What came of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,13 +99,8 @@ impl Pool {
         for (number, key) in (1..).zip(&moving) {
             call.reset(Verb::Get);
             // With a turn only where it takes one: who works with the session is not disturbed.
-            let task = Bring {
-                key,
-                record_key,
-                host,
-                random,
-            };
-            if !self.bring(&task, None, call) && !self.bring(&task, Some(TURN), call) {
+            let mut bring = |turn| self.bring(key, record_key, host, random, turn, call);
+            if !bring(None) && !bring(Some(Turn::TO_BRING)) {
                 failed += 1;
             }
             progress(number, moving.len());
@@ -133,8 +126,16 @@ impl Pool {
     ///
     /// Without a turn it leaves alone what only its writer may take away: word of a write that
     /// failed, or in place of the value.
-    fn bring(&mut self, task: &Bring<'_>, turn: Option<Turn>, call: &mut Call) -> bool {
-        let lists = self.lists(task.key);
+    fn bring(
+        &mut self,
+        key: &[u8],
+        record_key: &[u8],
+        host: &str,
+        random: u64,
+        turn: Option<Turn>,
+        call: &mut Call,
+    ) -> bool {
+        let lists = self.lists(key);
         let wish = Wish {
             nodes: lists.nodes.iter().map(|n| self.ring_name(*n)).collect(),
             asked: PREFERRED,
@@ -143,45 +144,30 @@ impl Pool {
             turn,
             fresh: false,
             epoch: self.policy.epoch,
-            host: task.host.into(),
-            random: task.random,
+            host: host.into(),
+            random,
         };
         let mut out = Vec::new();
         let mut open = Open::over(wish, lists.parts.clone(), clock(), &mut out);
-        let about = Task {
-            key: task.key,
-            record_key: task.record_key,
+        let task = Task {
+            key,
+            record_key,
             nodes: &lists.nodes,
         };
-        self.drive(&mut open, out, about, call);
+        self.drive(&mut open, out, task, call);
         let Some(opened) = open.outcome() else {
             return false;
         };
         let now = lists.parts.first().map_or(&[][..], Vec::as_slice);
-        let found = !matches!(opened.found, Found::Doubt | Found::Locked);
-        let whole = found && !opened.unsure && opened.grips.is_whole(now);
+        let whole = opened.is_whole(now);
         if turn.is_some() {
             let mut out = Vec::new();
             let mut close = Close::new(opened.grips, Ending::Release, 1, clock(), 0, &mut out);
-            self.drive(&mut close, out, about, call);
+            self.drive(&mut close, out, task, call);
         }
         whole
     }
 }
-
-/// One key of a commit.
-struct Bring<'a> {
-    key: &'a [u8],
-    record_key: &'a [u8],
-    host: &'a str,
-    random: u64,
-}
-
-/// Who works with a session is waited for, but its turn is never taken over.
-const TURN: Turn = Turn {
-    wait: 1000,
-    lease: u64::MAX,
-};
 
 fn ended(result: Option<Committing>, keys: usize) -> Committed {
     match result {

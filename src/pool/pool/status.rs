@@ -50,13 +50,12 @@ impl Pool {
     /// Copies of each session in a copied mode; in mode single the settings say how many.
     pub(crate) fn copies_kept(&self) -> Option<usize> {
         let policy = self.policy();
-        let nodes = self.len();
-        let usual = match policy.mode {
+        let copies = match policy.mode {
             Mode::Single => return None,
-            Mode::Async | Mode::Sync => super::cache::COPIES,
-            Mode::Fenced => crate::replica::PREFERRED,
+            Mode::Async | Mode::Sync => policy.copies.unwrap_or(super::cache::COPIES),
+            Mode::Fenced => self.copies(),
         };
-        Some(policy.copies.unwrap_or(usual).min(nodes))
+        Some(copies.min(self.len()))
     }
 
     fn node_facts(&self, index: usize) -> Vec<Pair> {

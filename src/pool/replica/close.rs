@@ -231,30 +231,28 @@ impl Close {
             return;
         };
         let has = view.has(version, value, rules);
-        let command = match (&view.item, view.over()) {
+        let command = match &view.item {
             // Who waits may have the token here. With `E` the cas value stays, so he would not
             // see that it was given away, and who got it would have the turn beside him.
-            (Some(_), _) if touch && has && !view.token => Command::Touch {
+            Some(_) if touch && has && !view.token => Command::Touch {
                 life: life.saturating_add(TOMBSTONE_EXTRA),
             },
-            (Some(item), _) if touch && has => Command::Unlock {
+            Some(item) if touch && has => Command::Unlock {
                 cas: item.cas,
                 version,
                 life: Some(life),
             },
-            (Some(item), _) if removes => Command::Remove { cas: item.cas },
-            (_, over) => Command::Write {
-                over,
-                stamp: Stamp {
+            Some(item) if removes => Command::Remove { cas: item.cas },
+            _ => {
+                let stamp = Stamp {
                     version,
                     inc,
                     tombstone,
                     mended: false,
                     witness,
-                },
-                life,
-                data: if witness { Arc::from([]) } else { data },
-            },
+                };
+                view.store(stamp, life, &data)
+            }
         };
         view.ask(place, vec![command, Command::ReadRecord], out);
         if let Some(node) = self.nodes.get_mut(place) {

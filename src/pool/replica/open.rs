@@ -57,6 +57,15 @@ pub struct Turn {
     pub lease: u64,
 }
 
+impl Turn {
+    /// For who brings a key to its new nodes: whoever works with it is waited for, and its turn is
+    /// never taken over.
+    pub const TO_BRING: Turn = Turn {
+        wait: 1000,
+        lease: u64::MAX,
+    };
+}
+
 /// What is known without asking the nodes of who has the turn: somebody on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
@@ -121,6 +130,15 @@ pub struct Open {
     /// The newest write whose word was taken away or written over.
     forgotten: Version,
     opened: Option<Opened>,
+}
+
+impl Opened {
+    /// Was it surely read, and does every one of these places have what was found?
+    pub fn is_whole(&self, places: &[usize]) -> bool {
+        !matches!(self.found, Found::Doubt | Found::Locked)
+            && !self.unsure
+            && self.grips.is_whole(places)
+    }
 }
 
 impl Open {
@@ -240,18 +258,19 @@ impl Open {
             return;
         }
         let counts = |version| self.counts(now, version);
-        let (place, stamp) =
-            match view::newest_value(&self.views, trusted.is_empty(), rules, counts) {
-                Newest::At(place, stamp) => (place, stamp),
-                Newest::Elsewhere(..) => return self.end(Found::Doubt, None, out),
-                Newest::Nothing => {
-                    self.forget_words(out);
-                    if out.len() == before {
-                        self.end(Found::Nothing, None, out);
-                    }
-                    return;
+        let newest = (place, stamp);
+        let hints = trusted.is_empty();
+        let (place, stamp) = match view::newest_value(&self.views, newest, hints, rules, counts) {
+            Newest::At(place, stamp) => (place, stamp),
+            Newest::Elsewhere(..) => return self.end(Found::Doubt, None, out),
+            Newest::Nothing => {
+                self.forget_words(out);
+                if out.len() == before {
+                    self.end(Found::Nothing, None, out);
                 }
-            };
+                return;
+            }
+        };
         let data = self
             .views
             .get(place)
@@ -405,18 +424,14 @@ impl Open {
                 self.forgotten = self.forgotten.max(later.version);
             }
             let witness = !value && !newest.tombstone;
-            let mut commands = vec![Command::Write {
-                over: view.over(),
-                stamp: Stamp {
-                    inc,
-                    // Who is trusted has not forgotten whose turn it is.
-                    mended: trust == Some(Trust::Joining),
-                    witness,
-                    ..newest
-                },
-                life: left,
-                data: if witness { Arc::from([]) } else { data.clone() },
-            }];
+            let stamp = Stamp {
+                inc,
+                // Who is trusted has not forgotten whose turn it is.
+                mended: trust == Some(Trust::Joining),
+                witness,
+                ..newest
+            };
+            let mut commands = vec![view.store(stamp, left, data)];
             if turn {
                 commands.push(Command::Read {
                     value: false,

@@ -407,10 +407,15 @@ impl Mend {
         let sure = !trusted.is_empty();
         let own = self.views.get(self.target).and_then(View::stamp);
         let counts = |version| trusted.iter().all(|view| view.has_write(version));
-        let found = match view::newest_value(&self.views, !sure, self.rules, counts) {
-            Newest::Nothing => None,
-            Newest::Elsewhere(..) if self.goes_on => return self.end(false, out),
-            Newest::At(place, stamp) | Newest::Elsewhere(place, stamp) => Some((place, stamp)),
+        let newest = view::newest(&self.views, !sure, self.rules);
+        let found = match newest
+            .map(|newest| view::newest_value(&self.views, newest, !sure, self.rules, counts))
+        {
+            None | Some(Newest::Nothing) => None,
+            Some(Newest::Elsewhere(..)) if self.goes_on => return self.end(false, out),
+            Some(Newest::At(place, stamp) | Newest::Elsewhere(place, stamp)) => {
+                Some((place, stamp))
+            }
         };
         if self.goes_on
             && (!sure
@@ -438,21 +443,15 @@ impl Mend {
             return self.end(has, out);
         }
         let witness = !value && !newest.tombstone;
-        let write = Command::Write {
-            over: view.over(),
-            stamp: Stamp {
-                inc,
-                // Who goes on in its life has not forgotten whose turn it is.
-                mended: !self.goes_on,
-                witness,
-                ..newest
-            },
-            life: source.left.max(1),
-            data: match source.data {
-                Some(data) if !witness => data,
-                _ => Arc::from([]),
-            },
+        let stamp = Stamp {
+            inc,
+            // Who goes on in its life has not forgotten whose turn it is.
+            mended: !self.goes_on,
+            witness,
+            ..newest
         };
+        let data = source.data.unwrap_or_else(|| Arc::from([]));
+        let write = view.store(stamp, source.left.max(1), &data);
         view.ask(self.target, vec![write], out);
     }
 

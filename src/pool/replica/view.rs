@@ -9,7 +9,6 @@ use super::{
     Version,
 };
 use crate::chance::mix;
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// One node, as far as known.
@@ -233,6 +232,20 @@ impl View {
         self.record.as_ref().map(|(record, _)| record.inc)
     }
 
+    /// Stores this on the node over what it has; of a value a witness gets no more than the stamp.
+    pub(super) fn store(&self, stamp: Stamp, life: u32, data: &Arc<[u8]>) -> Command {
+        Command::Write {
+            over: self.over(),
+            stamp,
+            life,
+            data: if stamp.witness {
+                Arc::from([])
+            } else {
+                data.clone()
+            },
+        }
+    }
+
     /// Over what a write to this node goes.
     pub(super) fn over(&self) -> super::Over {
         self.item
@@ -299,8 +312,18 @@ fn counted(views: &[View], place: usize, hints: bool, rules: Rules) -> Option<St
 
 /// The newest version known and where it lies; hints, too, when `hints`.
 pub(super) fn newest(views: &[View], hints: bool, rules: Rules) -> Option<(usize, Stamp)> {
+    newest_of(views, hints, rules, |_| true)
+}
+
+fn newest_of(
+    views: &[View],
+    hints: bool,
+    rules: Rules,
+    fits: impl Fn(Version) -> bool,
+) -> Option<(usize, Stamp)> {
     (0..views.len())
         .filter_map(|place| Some((place, counted(views, place, hints, rules)?)))
+        .filter(|(_, stamp)| fits(stamp.version))
         // Of equals the first: its value was asked for.
         .reduce(|best, next| {
             if next.1.version > best.1.version {
@@ -322,17 +345,15 @@ pub(super) enum Newest {
     Elsewhere(usize, Stamp),
 }
 
-/// As [`newest`], with a value that can be had. Word of a write whose value nobody has who
-/// answered is passed over unless it `counts`.
+/// From the [`newest`] on down the first whose value can be had. Word of a write whose value
+/// nobody has who answered is passed over unless it `counts`.
 pub(super) fn newest_value(
     views: &[View],
+    (mut place, mut best): (usize, Stamp),
     hints: bool,
     rules: Rules,
     counts: impl Fn(Version) -> bool,
 ) -> Newest {
-    let Some((mut place, mut best)) = newest(views, hints, rules) else {
-        return Newest::Nothing;
-    };
     while best.witness {
         // In whatever life of its node: a write has one value. Its turn may have been taken over
         // since, here or there.
@@ -350,11 +371,7 @@ pub(super) fn newest_value(
         if counts(best.version) {
             return Newest::Elsewhere(place, best);
         }
-        let older = (0..views.len()).filter_map(|place| {
-            let stamp = counted(views, place, hints, rules)?;
-            (stamp.version < best.version).then_some((place, stamp))
-        });
-        match older.max_by_key(|(place, stamp)| (stamp.version, Reverse(*place))) {
+        match newest_of(views, hints, rules, |version| version < best.version) {
             Some(next) => (place, best) = next,
             None => return Newest::Nothing,
         }
@@ -489,9 +506,9 @@ impl Grips {
     }
 
     /// Has every one of these places answered, and what was found?
-    pub fn is_whole(&self, places: &[usize]) -> bool {
+    pub(super) fn is_whole(&self, places: &[usize]) -> bool {
+        let lists = [places.to_vec()];
         places.iter().all(|place| {
-            let lists = [places.to_vec()];
             let value = gets_value(&self.nodes, &lists, self.copies, self.rules, *place);
             self.nodes.get(*place).is_some_and(|view| {
                 let has = view.has(self.base, value, Rules::ALL);

@@ -169,11 +169,19 @@ fn f5_a_node_comes_back_with_an_old_snapshot_and_it_is_not_believed() {
     }
 }
 
-/// Two nodes keep the promise when the next fault comes after the first is mended.
-fn on_two_nodes(name: &'static str, proxies: bool, script: fn(&mut Scene<'_>)) {
+/// A script on so many nodes with so many copies. Two nodes, and two copies with word of each write on a third node, keep the
+/// promise when the next fault comes after the first is mended.
+fn with(
+    nodes: usize,
+    copies: usize,
+    name: &'static str,
+    proxies: bool,
+    script: fn(&mut Scene<'_>),
+) {
     for servers in Servers::all() {
         let plan = Plan {
-            nodes: 2,
+            nodes,
+            copies,
             proxies,
             ..Plan::new(name, servers)
         };
@@ -183,64 +191,52 @@ fn on_two_nodes(name: &'static str, proxies: bool, script: fn(&mut Scene<'_>)) {
 
 #[test]
 fn f1_on_two_nodes_loses_nothing() {
-    on_two_nodes("F1 on two nodes", false, killed);
+    with(2, 3, "F1 on two nodes", false, killed);
 }
 
 #[test]
 fn f2_on_two_nodes_loses_nothing() {
-    on_two_nodes("F2 on two nodes", false, hangs);
+    with(2, 3, "F2 on two nodes", false, hangs);
 }
 
 #[test]
 fn f3_on_two_nodes_with_a_pause_loses_nothing() {
-    on_two_nodes("F3 on two nodes", false, resumes_with_old_data);
+    with(2, 3, "F3 on two nodes", false, resumes_with_old_data);
 }
 
 #[test]
 fn f4_on_two_nodes_with_a_pause_loses_nothing() {
-    on_two_nodes("F4 on two nodes", false, back_empty);
+    with(2, 3, "F4 on two nodes", false, back_empty);
 }
 
 #[test]
 fn f5_on_two_nodes_with_a_pause_loses_nothing() {
-    on_two_nodes("F5 on two nodes", true, back_with_an_old_snapshot);
-}
-
-/// So does the value on two nodes with word of it on a third.
-fn with_two_copies(name: &'static str, proxies: bool, script: fn(&mut Scene<'_>)) {
-    for servers in Servers::all() {
-        let plan = Plan {
-            copies: 2,
-            proxies,
-            ..Plan::new(name, servers)
-        };
-        nothing_is_lost(&plan.play(script));
-    }
+    with(2, 3, "F5 on two nodes", true, back_with_an_old_snapshot);
 }
 
 #[test]
 fn f1_with_two_copies_loses_nothing() {
-    with_two_copies("F1 with two copies", false, killed);
+    with(3, 2, "F1 with two copies", false, killed);
 }
 
 #[test]
 fn f2_with_two_copies_loses_nothing() {
-    with_two_copies("F2 with two copies", false, hangs);
+    with(3, 2, "F2 with two copies", false, hangs);
 }
 
 #[test]
 fn f3_with_two_copies_and_a_pause_loses_nothing() {
-    with_two_copies("F3 with two copies", false, resumes_with_old_data);
+    with(3, 2, "F3 with two copies", false, resumes_with_old_data);
 }
 
 #[test]
 fn f4_with_two_copies_and_a_pause_loses_nothing() {
-    with_two_copies("F4 with two copies", false, back_empty);
+    with(3, 2, "F4 with two copies", false, back_empty);
 }
 
 #[test]
 fn f5_with_two_copies_and_a_pause_loses_nothing() {
-    with_two_copies("F5 with two copies", true, back_with_an_old_snapshot);
+    with(3, 2, "F5 with two copies", true, back_with_an_old_snapshot);
 }
 
 /// One node's replies are disturbed in each of these ways, one after the other.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Close, Commit, Committing, Distrust, Ending, Found, Founded, Founding, Machine, Mend, Open,
-    PREFERRED, Resync, Resynced, Send, Turn, Wish,
+    Close, Commit, Committing, Distrust, Ending, Founded, Founding, Machine, Mend, Open, PREFERRED,
+    Resync, Resynced, Send, Turn, Wish,
 };
 
 use super::clients::{Engine, Shared};
@@ -306,10 +306,7 @@ impl Committer {
             asked: PREFERRED,
             copies: self.shared.pool.copies,
             rules: self.shared.pool.rules,
-            turn: self.turn.then_some(Turn {
-                wait: 1000,
-                lease: u64::MAX,
-            }),
+            turn: self.turn.then_some(Turn::TO_BRING),
             fresh: false,
             epoch: self.shared.files.epochs(&self.host).seen,
             host: "committer".into(),
@@ -368,9 +365,7 @@ impl Client for Committer {
                 let Some(opened) = open.outcome() else {
                     return Step::Think(1);
                 };
-                self.whole = !matches!(opened.found, Found::Doubt | Found::Locked)
-                    && !opened.unsure
-                    && opened.grips.is_whole(&self.now);
+                self.whole = opened.is_whole(&self.now);
                 if !self.turn {
                     return self.brought(scene);
                 }

@@ -39,18 +39,14 @@ impl Close {
         let command = if base == Version::default() {
             Command::Remove { cas: item.cas }
         } else {
-            Command::Write {
-                over: view.over(),
-                stamp: Stamp {
-                    version: base,
-                    inc: stamp.inc,
-                    tombstone,
-                    mended: false,
-                    witness: false,
-                },
-                life,
-                data,
-            }
+            let stamp = Stamp {
+                version: base,
+                inc: stamp.inc,
+                tombstone,
+                mended: false,
+                witness: false,
+            };
+            view.store(stamp, life, &data)
         };
         view.ask(place, vec![command], out);
         self.set(place, Step::Withdrawing);
