@@ -233,10 +233,10 @@ fn large_values_to_several_nodes_do_not_block_each_other() {
 fn sixty_thousand_keys_of_a_hung_node_move_on_at_once() {
     let (mut hung, live) = (Memcached::start(), Memcached::start());
     let mut bench = Bench::over(Protocol::Ascii, &[]);
-    for port in [hung.port(), live.port()] {
+    // The node that lives has all the time that a machine with much else to do may take.
+    for (port, limit) in [(hung.port(), 2), (live.port(), 60)] {
         let mut spec = NodeSpec::tcp("127.0.0.1", port);
-        // Long enough for the node that lives, on a machine with much else to do.
-        spec.op_timeout = Duration::from_secs(3);
+        spec.op_timeout = Duration::from_secs(limit);
         bench.pool.add(spec, &mut bench.directory);
     }
     bench.run(Verb::Get, &["k1", "k2", "k3", "k4", "k5"], |_, _| {});
@@ -246,7 +246,8 @@ fn sixty_thousand_keys_of_a_hung_node_move_on_at_once() {
     let start = Instant::now();
     let outcomes = bench.run(Verb::Get, &keys, |_, _| {});
     let took = start.elapsed();
-    assert!(outcomes.iter().all(|o| *o == Outcome::NotFound));
+    let lost = outcomes.iter().filter(|o| **o != Outcome::NotFound).count();
+    assert_eq!(lost, 0, "{:?} after {took:?}", bench.call.events());
     assert_eq!(bench.call.events().len(), 1);
     assert!(took < Duration::from_secs(12), "{took:?}");
     hung.kill();
