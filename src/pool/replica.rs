@@ -93,14 +93,20 @@ pub const TOMBSTONE_EXTRA: u32 = 120;
 pub enum Command {
     /// What the node says of itself: `mg ~r v c u`.
     ReadRecord,
-    /// The first record of a node without one: `ms ~r ME T0`.
+    /// The first record of a node without one: `add ~r`, answered without a cas value.
     AddRecord(Record),
-    /// A changed record, over the one whose cas value this is: `ms ~r C<cas> T0`.
+    /// A changed record, over the one whose cas value this is: `cas ~r`, answered without a cas value.
     SetRecord {
         /// Cas value of the record that was read.
         cas: u64,
         /// What it becomes.
         record: Record,
+    },
+    /// The node is not trusted any more, in a way that needs no memory: `md ~r I C<cas>`. A record
+    /// so marked reads as joining.
+    DoubtRecord {
+        /// Cas value of the record that was read.
+        cas: u64,
     },
     /// The item: `mg K c f t`, with `v` and `N30 R2147483647` as asked.
     Read {

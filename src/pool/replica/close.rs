@@ -9,10 +9,12 @@
 //! The record is read behind the write in the same pipeline. What it says holds for the
 //! moment after the write, so whoever clears an entry of it later also sees the write.
 //!
-//! Two kinds of nodes come last, and only if nobody else was found to have written: one that lost
-//! its memory since it was read, and one that changed on which the turn was not ours. They would
-//! take the write of one who loses, and others would read it there.
+//! Three kinds of nodes come last, and only if nobody else was found to have written: one that lost
+//! its memory since it was read, one that changed on which the turn was not ours, and one that had
+//! no room and dropped what was there. They would take the write of one who loses, and others would
+//! read it there.
 
+mod late;
 mod undo;
 
 use super::keep::Notes;
@@ -63,6 +65,8 @@ struct State {
     life: Option<u16>,
     /// It took word of the write, and gets the value in another's place.
     filled: bool,
+    /// It refused the write, and what it had is gone.
+    dropped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +175,7 @@ impl Close {
                 life: self.view(place).and_then(View::inc),
                 free: false,
                 filled: false,
+                dropped: false,
             });
             // Nodes beyond the copies asked for were not meant to have it.
             let asked = self
@@ -308,12 +313,19 @@ impl Close {
         let Some(state) = self.nodes.get(place).copied() else {
             return;
         };
-        let Some(view) = self.view(place) else { return };
+        let Some(view) = self.grips.nodes.get_mut(place) else {
+            return;
+        };
+        let dropped = view.again.take().is_some();
         if !view.is_known() || view.record.is_none() {
             // Without a record it lost its memory, or never had one: what it took is nobody's.
             return self.set(place, Step::Missed);
         }
         match state.step {
+            // What was there is gone, and made room for this; whose it was nobody knows.
+            Step::Writing if refused && dropped && !state.free => {
+                self.put_off(place);
+            }
             Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
             Step::Writing if refused => self.restore(place, out),
             Step::Restoring | Step::Withdrawing => self.set(place, Step::Missed),
@@ -475,7 +487,7 @@ impl Close {
         let enough = view::is_enough(&lists, &counted);
         let lies = [&counted[..], &listed[..]].concat();
         if !enough && (counted.is_empty() || !view::is_enough(&lists, &lies)) {
-            return self.end(Closed::Failed, out);
+            return self.fail(out);
         }
         let absent = self.notes.absent(&missed, &listed, views, rules);
         if rules.absent && !absent.is_empty() {
@@ -489,11 +501,10 @@ impl Close {
         }
         if out.len() == before {
             let copies = counted.len();
-            let closed = match enough {
-                true => Closed::Done { copies },
-                false => Closed::Failed,
-            };
-            self.end(closed, out);
+            match enough {
+                true => self.end(Closed::Done { copies }, out),
+                false => self.fail(out),
+            }
         }
     }
 
@@ -501,21 +512,6 @@ impl Close {
         (0..self.nodes.len())
             .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == step))
             .collect()
-    }
-
-    /// Writes to nodes that lost their memory since they were read, now that nobody wrote
-    /// otherwise on those that kept it.
-    fn write_late(&mut self, out: &mut Vec<Send>) {
-        let later = self.places(Step::Later);
-        let both = [&self.places(Step::Stored)[..], &later[..]].concat();
-        let enough = view::is_enough(&self.grips.lists, &both);
-        for place in later {
-            self.set(place, Step::Missed);
-            if let Some(node) = self.nodes.get_mut(place).filter(|_| enough) {
-                node.free = true;
-                self.write(place, out);
-            }
-        }
     }
 
     /// Has node number `place` say that these missed a write, if it does not yet.

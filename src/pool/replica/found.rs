@@ -262,7 +262,7 @@ impl Machine for Founding {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies);
+        let quiet = view::heard(&mut self.views, now, place, replies, out);
         if self.result.is_none() && quiet {
             self.plan(out);
         }

@@ -289,6 +289,11 @@ impl Open {
             self.repair(stamp, &data, place, out);
         }
         if out.len() == before {
+            for (place, view) in self.views.iter_mut().enumerate() {
+                view.distrust_dropped(place, out);
+            }
+        }
+        if out.len() == before {
             let found = if stamp.tombstone {
                 Found::Nothing
             } else {
@@ -499,6 +504,7 @@ impl Machine for Open {
         }
         if let Some(view) = self.views.get_mut(place) {
             view.heard(now, replies);
+            view.ask_again(place, out);
         }
         // While a pause runs, an answer is only that to a release.
         if self.wake_at.is_none() {

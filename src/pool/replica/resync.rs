@@ -299,7 +299,7 @@ impl Machine for Resync {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies);
+        let quiet = view::heard(&mut self.views, now, place, replies, out);
         if self.result.is_none() && quiet {
             self.plan(out);
         }
@@ -495,7 +495,7 @@ impl Machine for Mend {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies);
+        let quiet = view::heard(&mut self.views, now, place, replies, out);
         if self.result.is_none() && quiet {
             self.plan(out);
         }

@@ -32,6 +32,12 @@ pub(super) struct View {
     pub(super) stale: bool,
     /// It has no room for another item.
     pub(super) full: bool,
+    /// A store that it refused took away what it had, and nothing is in its place.
+    pub(super) dropped: bool,
+    /// What its record became, which is read right behind the change.
+    changed: Option<Record>,
+    /// A store that was refused, where it took away what was there.
+    pub(super) again: Option<Vec<Command>>,
 }
 
 /// How far a node was asked.
@@ -58,11 +64,25 @@ impl View {
             asked: Vec::new(),
             stale: false,
             full: false,
+            dropped: false,
+            changed: None,
+            again: None,
         }
     }
 
     /// Sends `commands` to this node, which is number `place`.
-    pub(super) fn ask(&mut self, place: usize, commands: Vec<Command>, out: &mut Vec<Send>) {
+    ///
+    /// Behind the change of a record it is read: only that tells its cas value.
+    pub(super) fn ask(&mut self, place: usize, mut commands: Vec<Command>, out: &mut Vec<Send>) {
+        let changes_record = |command: &Command| {
+            matches!(
+                command,
+                Command::AddRecord(_) | Command::SetRecord { .. } | Command::DoubtRecord { .. }
+            )
+        };
+        if commands.last().is_some_and(changes_record) {
+            commands.push(Command::ReadRecord);
+        }
         self.asked.clone_from(&commands);
         self.stale = false;
         out.push(Send { place, commands });
@@ -97,6 +117,34 @@ impl View {
     /// Takes over what a pipeline came to.
     pub(super) fn heard(&mut self, now: u64, replies: Result<Vec<Reply>, Lost>) {
         let asked = std::mem::take(&mut self.asked);
+        let had = self.stamp().is_some();
+        let refused = matches!(&replies, Ok(replies) if replies.contains(&Reply::Refused));
+        let again = (refused && had).then(|| asked.clone());
+        self.dropped |= refused && self.stamp().map(|stamp| stamp.inc) == self.inc();
+        self.learn_all(now, asked, replies);
+        self.dropped &= self.stamp().is_none();
+        // Whoever made a placeholder there meanwhile has the turn on it.
+        let free = self.item.is_none() || (self.token && self.stamp().is_none());
+        self.again = again.filter(|_| self.full && free);
+    }
+
+    /// Asks once more for a store that found no room and took away what was there: from then on
+    /// there is room, if it is of about that size. True when it was asked.
+    pub(super) fn ask_again(&mut self, place: usize, out: &mut Vec<Send>) -> bool {
+        let Some(mut again) = self.again.take() else {
+            return false;
+        };
+        for command in &mut again {
+            if let Command::Write { over, .. } = command {
+                *over = self.over();
+            }
+        }
+        self.full = false;
+        self.ask(place, again, out);
+        true
+    }
+
+    fn learn_all(&mut self, now: u64, asked: Vec<Command>, replies: Result<Vec<Reply>, Lost>) {
         let replies = match replies {
             Ok(replies) => replies,
             Err(lost) => {
@@ -121,13 +169,20 @@ impl View {
         match (command, reply) {
             (_, Reply::StrangeRecord) => self.contact = Contact::Down { maybe: false },
             (Command::ReadRecord, Reply::Record { record, cas }) => {
+                // Somebody else changed it right behind us.
+                self.stale |= (self.changed.take()).is_some_and(|changed| changed != record);
                 self.record = Some((record, cas));
             }
-            (Command::ReadRecord, Reply::NoRecord) => self.record = None,
+            (Command::ReadRecord, Reply::NoRecord) => {
+                self.stale |= self.changed.take().is_some();
+                self.record = None;
+            }
             (
                 Command::AddRecord(record) | Command::SetRecord { record, .. },
-                Reply::Done { cas },
-            ) => self.record = Some((record, cas)),
+                Reply::Done { .. },
+            ) => {
+                self.changed = Some(record);
+            }
             (Command::Read { .. } | Command::Touch { .. }, Reply::Item(item)) => {
                 self.see(now, item);
             }
@@ -157,6 +212,7 @@ impl View {
             (Command::AddRecord(_) | Command::SetRecord { .. }, Reply::Refused) => {
                 self.contact = Contact::Down { maybe: false };
             }
+            (Command::DoubtRecord { .. }, Reply::Done { .. }) => {}
             (Command::Unlock { .. }, Reply::Done { .. }) => self.token = false,
             (Command::Remove { .. }, Reply::Done { .. } | Reply::NotFound) => self.item = None,
             // Whatever else it was, another look will tell.
@@ -225,6 +281,18 @@ impl View {
     pub(super) fn has_write(&self, version: Version) -> bool {
         self.stamp()
             .is_some_and(|stamp| stamp.version > version || stamp.version.is_of_write(version))
+    }
+
+    /// Takes the trust from a node that dropped what it had: it may be the last that had it, and
+    /// its word that there is nothing would count.
+    pub(super) fn distrust_dropped(&mut self, place: usize, out: &mut Vec<Send>) {
+        let Some((record, cas)) = self.record.as_ref().filter(|_| self.is_known()) else {
+            return;
+        };
+        if self.dropped && record.trust == Trust::Trusted {
+            let cas = *cas;
+            self.ask(place, vec![Command::DoubtRecord { cas }], out);
+        }
     }
 
     /// The node's memory life, as far as its record is known.
@@ -460,9 +528,11 @@ pub(super) fn heard(
     now: u64,
     place: usize,
     replies: Result<Vec<Reply>, Lost>,
+    out: &mut Vec<Send>,
 ) -> bool {
     if let Some(view) = views.get_mut(place) {
         view.heard(now, replies);
+        view.ask_again(place, out);
     }
     !views.iter().any(View::is_busy)
 }

@@ -108,7 +108,7 @@ impl Machine for Withdraw {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies);
+        let quiet = view::heard(&mut self.views, now, place, replies, out);
         if self.result.is_none() && quiet {
             self.plan(out);
         }

@@ -3,7 +3,8 @@
 //! The lines themselves, and what servers do with them, stand in `wire::fenced`. Here is
 //! which command takes which line on a server with `E` and on one without, and what an
 //! answer to it may be. Every answer is held against the opaque and the key of its
-//! question: one that does not match is nobody's, and the connection of no more use.
+//! question: one that does not match is nobody's, and the connection of no more use. The
+//! change of a record alone has no such answer, and a read of the record stands behind it.
 //!
 //! | | with `E` (1.6.27 and later) | without |
 //! |---|---|---|
@@ -14,14 +15,14 @@
 //!
 //! A refused store is not harmless: the server takes away what it had (see `wire::fenced`),
 //! so after [`Reply::Refused`] a `Write` has left nothing behind. It is the caller who
-//! knows what that node is then still good for.
+//! knows what that node is then still good for. A record that is refused stays as it was.
 
 use super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, TOMBSTONE_EXTRA};
-use super::{Token, Version};
+use super::{Token, Trust, Version};
 use crate::item::Span;
 use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, LIFE_MAX, Put, Shown};
 use crate::wire::meta::{Answer, Status};
-use crate::wire::{self, Expect};
+use crate::wire::{self, Expect, Store, classic};
 use std::sync::Arc;
 
 /// What [`Words::read`] says of a server that has no `E` though it was spoken to as if it
@@ -50,9 +51,12 @@ impl Words<'_> {
     pub fn say(&self, command: &Command, opaque: u64, out: &mut Vec<u8>, asks: &mut Vec<Expect>) {
         match command {
             Command::ReadRecord => fenced::record(out, self.record_key, opaque),
-            Command::AddRecord(record) => self.put_record(record, Over::Nothing, opaque, out),
+            Command::AddRecord(record) => return self.put_record(record, Store::Add, 0, out, asks),
             Command::SetRecord { cas, record } => {
-                self.put_record(record, Over::Cas(*cas), opaque, out);
+                return self.put_record(record, Store::Cas, *cas, out, asks);
+            }
+            Command::DoubtRecord { cas } => {
+                fenced::unlock(out, self.record_key, *cas, None, None, opaque);
             }
             Command::Read { value, token } => {
                 let vivify = token.then_some(PLACEHOLDER_LIFE);
@@ -83,20 +87,20 @@ impl Words<'_> {
         asks.push(Expect::Meta);
     }
 
-    fn put_record(&self, record: &Record, over: Over, opaque: u64, out: &mut Vec<u8>) {
+    /// In classic words: a server without room for it keeps the record it has.
+    fn put_record(
+        &self,
+        record: &Record,
+        verb: Store,
+        cas: u64,
+        out: &mut Vec<u8>,
+        asks: &mut Vec<Expect>,
+    ) {
         let bytes = record.encode();
-        let put = Put {
-            key: self.record_key,
-            len: bytes.len(),
-            over: said(over),
-            // The server's own count: who changes a record must have seen the last change.
-            version: None,
-            flags: None,
-            life: 0,
-        };
-        fenced::store(out, put, opaque);
+        classic::store(out, verb, self.record_key, 0, 0, bytes.len(), cas);
         out.extend_from_slice(&bytes);
-        out.extend_from_slice(b"\r\n");
+        classic::end(out);
+        asks.push(Expect::Stored);
     }
 
     fn put_item(
@@ -151,17 +155,20 @@ impl Words<'_> {
         reply: wire::Reply,
         buffer: &[u8],
     ) -> Result<Reply, &'static str> {
+        let changes_record = matches!(command, Command::AddRecord(_) | Command::SetRecord { .. });
         let answer = match reply {
-            wire::Reply::Meta(answer) => answer,
             wire::Reply::ServerError(line) => return refusal(line.of(buffer)),
+            wire::Reply::Done if changes_record => return Ok(Reply::Done { cas: 0 }),
+            wire::Reply::NotStored if changes_record => return Ok(Reply::NotStored),
+            wire::Reply::Exists if changes_record => return Ok(Reply::Exists),
+            wire::Reply::NotFound if changes_record => return Ok(Reply::NotFound),
+            wire::Reply::Meta(answer) if !changes_record => answer,
             wire::Reply::ClientError(line) => return Err(self.complaint(command, line, buffer)),
             wire::Reply::Unknown(_) => return Err("the server knows no meta commands"),
             _ => return Err("an answer in other words than the question"),
         };
         let key = match command {
-            Command::ReadRecord | Command::AddRecord(_) | Command::SetRecord { .. } => {
-                self.record_key
-            }
+            Command::ReadRecord | Command::DoubtRecord { .. } => self.record_key,
             _ => self.key,
         };
         if answer.opaque != Some(opaque) {
@@ -174,8 +181,7 @@ impl Words<'_> {
             Command::ReadRecord => record(answer, buffer),
             Command::Read { value, token } => self.item(answer, *value, *token, buffer),
             Command::Touch { .. } => self.item(answer, false, false, buffer),
-            Command::AddRecord(_) => stored(answer, Over::Nothing, None),
-            Command::SetRecord { cas, .. } => stored(answer, Over::Cas(*cas), None),
+            Command::AddRecord(_) | Command::SetRecord { .. } => Err("an answer in other words"),
             Command::Write { over, stamp, .. } => stored(
                 answer,
                 *over,
@@ -184,7 +190,9 @@ impl Words<'_> {
             Command::Unlock { cas, version, .. } if self.has_e => {
                 changed(answer, version.cas_beside(*cas))
             }
-            Command::Unlock { .. } | Command::Remove { .. } => changed(answer, 0),
+            Command::Unlock { .. } | Command::Remove { .. } | Command::DoubtRecord { .. } => {
+                changed(answer, 0)
+            }
         }
     }
 
@@ -305,10 +313,13 @@ fn record(answer: Answer, buffer: &[u8]) -> Result<Reply, &'static str> {
         Status::Miss => Ok(Reply::NoRecord),
         Status::Value if answer.cas == 0 => Err("a record without a cas value"),
         Status::Value => Ok(match Record::decode(answer.data.of(buffer)) {
-            Some(record) => Reply::Record {
-                record,
-                cas: answer.cas,
-            },
+            Some(mut record) => {
+                if fenced::is_marked(answer, buffer) {
+                    record.trust = Trust::Joining;
+                }
+                let cas = answer.cas;
+                Reply::Record { record, cas }
+            }
             None => Reply::StrangeRecord,
         }),
         _ => Err("a status that answers no read"),

@@ -10,7 +10,7 @@
 //! read      mg KEY [v] c f s t [N30 R2147483647] O k
 //! touch     mg KEY [v] c f s t T<life> O k
 //! store     ms KEY len C<cas>|ME [E<version>] F<flags> T<life> c O k
-//! unlock    md KEY I C<cas> [E<version>] [T<life>] O k
+//! unlock    md KEY I C<cas> [E<version>] [T<life>] O k     of a record: doubt
 //! remove    md KEY C<cas> O k
 //! ```
 //!
@@ -186,14 +186,9 @@ impl Shown {
     /// cas value, flag bits, size and life are not all there: what is left out must not pass
     /// for a 0, for that is how an absent item looks.
     pub fn of(answer: Answer, buffer: &[u8]) -> Option<Shown> {
-        let key = answer.key?;
-        let before = buffer.get(..key.at)?;
-        let start = memchr::memrchr(b'\n', before).map_or(0, |lf| lf + 1);
-        let line = buffer.get(start..)?;
-        let line = line.get(..memchr::memchr(b'\r', line)?)?;
         let mut shown = Shown::default();
         let (mut cas, mut flags, mut size, mut ttl) = (false, false, None, None);
-        for field in line.split(|byte| *byte == b' ').skip(1) {
+        for field in fields(answer, buffer)? {
             match field {
                 b"W" => shown.won = true,
                 b"Z" => shown.taken = true,
@@ -209,6 +204,21 @@ impl Shown {
         shown.ttl = ttl?;
         (cas && flags).then_some(shown)
     }
+}
+
+/// Was the item of this answer marked by [`unlock`] (`X`), and not stored since?
+pub fn is_marked(answer: Answer, buffer: &[u8]) -> bool {
+    fields(answer, buffer).is_some_and(|mut fields| fields.any(|field| field == b"X"))
+}
+
+/// What stands behind the status on the line that holds the key `answer` returned.
+fn fields(answer: Answer, buffer: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let key = answer.key?;
+    let before = buffer.get(..key.at)?;
+    let start = memchr::memrchr(b'\n', before).map_or(0, |lf| lf + 1);
+    let line = buffer.get(start..)?;
+    let line = line.get(..memchr::memchr(b'\r', line)?)?;
+    Some(line.split(|byte| *byte == b' ').skip(1))
 }
 
 /// What is left of a life. A server whose clock ticks between finding an item and saying

@@ -1,11 +1,12 @@
 //! The same where things end or go wrong: foreign items, lives, full memory, a server that lost its versions, damage.
 
-use super::{FIRST, KEY, RECORD, SECOND, Talk, each, has_e, stamp};
+use super::super::faults;
+use super::{FIRST, KEY, RECORD, SECOND, Talk, each, has_e, parsed, stamp};
 use harness::{Memcached, wait_until};
 use memring_pool::item::Span;
 use memring_pool::replica::words::{NO_VERSIONS, VALUE_LIFE_MAX};
-use memring_pool::replica::{Command, Over, Record, Reply, Token};
-use memring_pool::wire::{self, Parsed, fenced, meta};
+use memring_pool::replica::{Absent, Command, Over, Record, Reply, Token};
+use memring_pool::wire::{self, Expect, Parsed, fenced};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,47 @@ fn a_full_memory_refuses_a_larger_value_and_still_frees_tokens() {
 }
 
 #[test]
+fn a_full_memory_keeps_its_record_which_can_be_doubted_and_has_room_for_what_it_dropped() {
+    each(&["-M", "-m", "2"], |server, talk| {
+        let trusted = Record::new(3, 0x5f3a).trusted();
+        talk.ask(Command::AddRecord(trusted.clone()));
+        let cas = talk.begin();
+        let fillers = faults::fill(server);
+        let (_, record_cas) = talk.record();
+        let mut listing = trusted.clone();
+        listing.absent.push(Absent {
+            node: "10.0.0.2:11211".into(),
+            host: "web".into(),
+            since: 1_767_225_600,
+        });
+        let set = Command::SetRecord {
+            cas: record_cas,
+            record: listing,
+        };
+        assert_eq!(talk.ask(set), Reply::Refused);
+        assert_eq!(talk.record(), (trusted.clone(), record_cas));
+        // The same size: where the old one is kept until the new one is there, that is one too many.
+        let write = |talk: &mut Talk, over| talk.write(over, SECOND, "other");
+        assert_eq!(write(talk, Over::Cas(cas)), Reply::Refused);
+        assert!(matches!(write(talk, Over::Nothing), Reply::Done { .. }));
+        let doubt = Command::DoubtRecord { cas: record_cas };
+        assert!(matches!(talk.ask(doubt.clone()), Reply::Done { .. }));
+        assert_eq!(talk.ask(doubt), Reply::Exists);
+        let joining = Record::new(3, 0x5f3a);
+        let (doubted, cas) = talk.record();
+        assert_eq!(doubted, joining);
+        assert_eq!(talk.record(), (joining, cas), "as long as it stands");
+        faults::empty(server, fillers);
+        let set = Command::SetRecord {
+            cas,
+            record: trusted.clone(),
+        };
+        assert!(matches!(talk.ask(set), Reply::Done { .. }));
+        assert_eq!(talk.record().0, trusted, "stored anew, without the mark");
+    });
+}
+
+#[test]
 fn a_server_without_versions_says_so_and_keeps_what_it_has() {
     let server = Memcached::start();
     if has_e(&server) {
@@ -203,17 +245,21 @@ fn damaged_answers_never_stop_the_reader_and_no_foreign_one_passes() {
                     _ => bytes.extend_from_slice(&heard[random.below(heard.len())].2),
                 }
             }
-            let Parsed::Reply(used, reply) = meta::parse(&bytes, 0) else {
+            let changes_record =
+                matches!(command, Command::AddRecord(_) | Command::SetRecord { .. });
+            let expect = match changes_record {
+                true => Expect::Stored,
+                false => Expect::Meta,
+            };
+            let Parsed::Reply(used, reply) = parsed(&bytes, expect) else {
                 continue;
             };
             let read = words.read(command, *opaque, reply, &bytes);
             let line = String::from_utf8_lossy(&bytes[..used]).into_owned();
-            if !reply.is_refusal() && read.is_ok() {
+            if !reply.is_refusal() && read.is_ok() && !changes_record {
                 // Right is only what echoes its question.
                 let key = match command {
-                    Command::ReadRecord | Command::AddRecord(_) | Command::SetRecord { .. } => {
-                        RECORD
-                    }
+                    Command::ReadRecord => RECORD,
                     _ => KEY,
                 };
                 let head = line.lines().next().unwrap_or_default();
@@ -245,10 +291,10 @@ fn damaged_answers_never_stop_the_reader_and_no_foreign_one_passes() {
 fn a_life_of_everything(server: &Memcached, talk: &mut Talk) {
     talk.ask(Command::ReadRecord);
     let record = Record::new(3, 4);
-    let Reply::Done { cas: record_cas } = talk.ask(Command::AddRecord(record.clone())) else {
-        panic!("no record")
-    };
-    talk.ask(Command::AddRecord(record.clone()));
+    for _ in 0..2 {
+        talk.ask(Command::AddRecord(record.clone()));
+    }
+    let (_, record_cas) = talk.record();
     for cas in [record_cas + 1, record_cas] {
         let record = record.trusted();
         talk.ask(Command::SetRecord { cas, record });

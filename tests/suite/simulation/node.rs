@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use memring_pool::replica::{
-    Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, Token, Version,
+    Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, Token, Trust, Version,
 };
 
 use super::random::Random;
@@ -51,6 +51,8 @@ pub(super) struct Node {
     blind: bool,
     /// No memory for anything new in most cases.
     pub(super) full: bool,
+    /// What a full node dropped, in whose room the next may go.
+    freed: Vec<Version>,
 }
 
 impl Node {
@@ -61,6 +63,7 @@ impl Node {
             has_e,
             blind,
             full: false,
+            freed: Vec::new(),
         }
     }
 
@@ -82,8 +85,8 @@ impl Node {
                 None => Reply::NoRecord,
             },
             Command::AddRecord(record) => {
+                // In classic words, which keep what is there (tried).
                 if self.no_room(random) {
-                    self.memory.record = None;
                     return Reply::Refused;
                 }
                 if self.memory.record.is_some() {
@@ -92,8 +95,8 @@ impl Node {
                 self.put_record(record)
             }
             Command::SetRecord { cas, record } => {
+                // In classic words, which keep what is there (tried).
                 if self.no_room(random) {
-                    self.memory.record = None;
                     return Reply::Refused;
                 }
                 match &self.memory.record {
@@ -101,6 +104,17 @@ impl Node {
                     Some((_, current)) if current != cas => Reply::Exists,
                     Some(_) => self.put_record(record),
                 }
+            }
+            Command::DoubtRecord { cas } => {
+                let doubted = match &self.memory.record {
+                    None => return Reply::NotFound,
+                    Some((_, current)) if current != cas => return Reply::Exists,
+                    Some((record, _)) => Record {
+                        trust: Trust::Joining,
+                        ..record.clone()
+                    },
+                };
+                self.put_record(&doubted)
             }
             Command::Read { value, token } => self.read(time, key, *value, *token, random),
             Command::Write {
@@ -203,10 +217,12 @@ impl Node {
         data: &Arc<[u8]>,
         random: &mut Random,
     ) -> Reply {
-        if self.no_room(random) {
+        if self.full && !self.has_freed(stamp.version, random) && self.no_room(random) {
             // Whatever was asked, with C or ME, and however the comparison would have ended: a
             // server that cannot allocate the new item unlinks the old one (tried).
-            self.memory.items.remove(&key);
+            let dropped = self.memory.items.remove(&key);
+            let version = dropped.and_then(|slot| Some(slot.stamp?.version));
+            self.freed.extend(version);
             return Reply::Refused;
         }
         match (over, self.memory.items.get(&key)) {
@@ -237,12 +253,27 @@ impl Node {
     fn put_record(&mut self, record: &Record) -> Reply {
         let cas = self.fresh_cas();
         self.memory.record = Some((record.clone(), cas));
-        Reply::Done { cas }
+        // The classic words do not say it.
+        Reply::Done { cas: 0 }
     }
 
     fn fresh_cas(&mut self) -> u64 {
         self.memory.last_cas += 1;
         self.memory.last_cas
+    }
+
+    /// Is there the room of an item that was dropped? What goes back fits for sure, and another
+    /// value if it is of about that size.
+    fn has_freed(&mut self, version: Version, random: &mut Random) -> bool {
+        let same = self.freed.iter().position(|freed| *freed == version);
+        let other = || {
+            self.freed
+                .len()
+                .checked_sub(1)
+                .filter(|_| random.chance(70))
+        };
+        let found = same.or_else(other);
+        found.map(|at| self.freed.swap_remove(at)).is_some()
     }
 
     fn no_room(&self, random: &mut Random) -> bool {
@@ -283,6 +314,7 @@ impl Node {
     pub(super) fn restart(&mut self, memory: Memory) {
         self.memory = memory;
         self.full = false;
+        self.freed.clear();
     }
 
     /// Forgets one item in `every`, by chance (evictions), and the record no more than others.
@@ -402,6 +434,9 @@ mod tests {
         while node.apply(0, 1, &write(Over::Cas(9), 9), &mut random) != Reply::Refused {}
         assert_eq!(node.apply(0, 1, &READ, &mut random), Reply::Miss);
         assert_eq!(node.peek(1), None);
+        // What it was has room.
+        let back = node.apply(0, 1, &write(Over::Nothing, 9), &mut random);
+        assert!(matches!(back, Reply::Done { .. }));
     }
 
     #[test]
@@ -412,10 +447,11 @@ mod tests {
         let mut say = |command: &Command| node.apply(0, 1, command, &mut random);
         assert_eq!(say(&Command::ReadRecord), Reply::NoRecord);
         let add = Command::AddRecord(record.clone());
-        let Reply::Done { cas } = say(&add) else {
+        assert_eq!(say(&add), Reply::Done { cas: 0 });
+        assert_eq!(say(&add), Reply::NotStored);
+        let Reply::Record { cas, .. } = say(&Command::ReadRecord) else {
             panic!("not added");
         };
-        assert_eq!(say(&add), Reply::NotStored);
         let set = Command::SetRecord {
             cas,
             record: record.trusted(),
@@ -427,6 +463,13 @@ mod tests {
         ));
         assert_eq!(node.apply(0, 1, &set, &mut random), Reply::Exists);
         assert_eq!(node.record(), Some(&record.trusted()));
+        let mut say = |command: &Command| node.apply(0, 1, command, &mut random);
+        let Reply::Record { cas, .. } = say(&Command::ReadRecord) else {
+            panic!("not there");
+        };
+        assert_eq!(say(&Command::DoubtRecord { cas }), Reply::Done { cas: 0 });
+        assert_eq!(say(&Command::DoubtRecord { cas }), Reply::Exists);
+        assert_eq!(node.record(), Some(&record));
         node.restart(dump);
         assert_eq!(node.record(), Some(&record));
         node.restart(Memory::default());

@@ -15,7 +15,7 @@ use super::history::Violation;
 use super::sweep;
 
 /// Seeds of each script.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 40;
 
 /// A script on three nodes: what goes wrong, and who does what meanwhile.
 pub(super) fn script(faults: Vec<(u64, Fault, u64)>, cast: Vec<Role>) -> Pool {

@@ -15,19 +15,23 @@ use super::sweep;
 const SEEDS: u64 = 6;
 
 fn ends_well(pool: &Pool, acked: Range<u64>) {
+    ends_well_in(SEEDS, pool, acked);
+}
+
+fn ends_well_in(seeds: u64, pool: &Pool, acked: Range<u64>) {
     for nodes in [[true; 3], [false; 3], [false, true, false]] {
         let pool = Pool {
             nodes: nodes.to_vec(),
             ..pool.clone()
         };
-        let tally = sweep(SEEDS, |seed, trace| play(&pool, seed, trace));
+        let tally = sweep(seeds, |seed, trace| play(&pool, seed, trace));
         println!("{nodes:?}: {tally}");
         assert!(tally.single || tally.bad == 0, "{nodes:?}: {tally}");
         // A schedule in which everything fails would prove nothing.
         let changes = tally.counts.acked;
         assert!(
-            tally.single || acked.contains(&(changes / SEEDS)),
-            "{changes} changes acknowledged in {SEEDS} seeds"
+            tally.single || acked.contains(&(changes / seeds)),
+            "{changes} changes acknowledged in {seeds} seeds"
         );
     }
 }
@@ -217,6 +221,26 @@ fn a_node_full_of_tombstones_refuses_and_nothing_is_lost_or_revived() {
         ];
         ends_well(&script(faults, cast), 4..5);
     }
+}
+
+/// What a store that finds no room takes away makes room for it; and who could not take back what
+/// it dropped is not believed, which shows in one seed of two hundred.
+#[test]
+fn a_pool_that_is_full_refuses_and_nothing_is_lost() {
+    let faults = (0..3).map(|node| (2000, Fault::Full { node }, 4000));
+    let times = (0..40).map(|round| {
+        let begin = 2050 + round * 100;
+        (0, begin, begin + 20)
+    });
+    let times: Vec<_> = [(0, 900, 910), (1, 1000, 1010)]
+        .into_iter()
+        .chain(times)
+        .collect();
+    let cast = vec![
+        writes(0, &times),
+        role(0, &[(7400, Act::Look(0)), (7500, Act::Look(1))]),
+    ];
+    ends_well_in(200, &script(faults.collect(), cast), 3..43);
 }
 
 #[test]

@@ -13,8 +13,19 @@ impl Close {
         for place in stored {
             self.withdraw(*place, out);
         }
+        self.leave_late(out);
         if out.is_empty() {
             self.end(Closed::Conflict, out);
+        }
+    }
+
+    /// The write failed. Who dropped what it had and could not take it back is trusted no more.
+    pub(super) fn fail(&mut self, out: &mut Vec<Send>) {
+        for (place, view) in self.grips.nodes.iter_mut().enumerate() {
+            view.distrust_dropped(place, out);
+        }
+        if out.is_empty() {
+            self.end(Closed::Failed, out);
         }
     }
 

@@ -120,21 +120,19 @@ fn told(committed: u32) -> (Option<Found>, usize) {
     let mut open = Open::over(wish, lists, 0, &mut out);
     let mut record = Record::new(3, 7).trusted();
     (record.epoch, record.committed) = (4, committed);
+    let mut records = vec![record; 4];
+    records[3].say("b", "web", 1, super::super::Kept::No);
     let mut changes = 0;
     while let Some(Send { place, commands }) = out.pop() {
         let replies = commands.iter().map(|command| match command {
-            Command::ReadRecord if place == 3 => {
-                let mut record = record.clone();
-                record.say("b", "web", 1, super::super::Kept::No);
-                Reply::Record { record, cas: 1 }
-            }
             Command::ReadRecord => Reply::Record {
-                record: record.clone(),
+                record: records[place].clone(),
                 cas: 1,
             },
-            Command::SetRecord { .. } => {
+            Command::SetRecord { record, .. } => {
                 changes += 1;
-                Reply::Done { cas: 2 }
+                records[place] = record.clone();
+                Reply::Done { cas: 0 }
             }
             _ => Reply::Miss,
         });

@@ -1,7 +1,7 @@
 //! Commands as tables of what is said, answers as tables of what is made of them.
 
 use super::*;
-use crate::wire::{Parsed, meta};
+use crate::wire::{Parsed, classic, meta};
 
 const STAMP: Stamp = Stamp {
     version: Version(1024),
@@ -22,8 +22,15 @@ fn words(has_e: bool) -> Words<'static> {
 fn said(has_e: bool, command: &Command) -> Vec<u8> {
     let (mut out, mut asks) = (Vec::new(), Vec::new());
     words(has_e).say(command, 7, &mut out, &mut asks);
-    assert_eq!(asks, [Expect::Meta]);
+    assert_eq!(asks, [expected(command)]);
     out
+}
+
+fn expected(command: &Command) -> Expect {
+    match command {
+        Command::AddRecord(_) | Command::SetRecord { .. } => Expect::Stored,
+        _ => Expect::Meta,
+    }
 }
 
 fn read(value: bool, token: bool) -> Command {
@@ -49,7 +56,11 @@ fn unlock(life: Option<u32>) -> Command {
 
 /// What becomes of these bytes as the answer to this command.
 fn heard(has_e: bool, command: &Command, bytes: &[u8]) -> Result<Reply, &'static str> {
-    match meta::parse(bytes, 0) {
+    let parsed = match expected(command) {
+        Expect::Meta => meta::parse(bytes, 0),
+        other => classic::parse(bytes, 0, other),
+    };
+    match parsed {
         Parsed::Reply(_, reply) => words(has_e).read(command, 7, reply, bytes),
         other => panic!("{other:?}"),
     }
@@ -67,11 +78,15 @@ fn commands_are_said_with_versions_where_the_server_has_them() {
         (Command::ReadRecord, "mg ~r v c u O7 k\r\n".to_owned()),
         (
             Command::AddRecord(record.clone()),
-            format!("ms ~r 37 ME T0 c O7 k\r\n{text}\r\n"),
+            format!("add ~r 0 0 37\r\n{text}\r\n"),
         ),
         (
             Command::SetRecord { cas: 5, record },
-            format!("ms ~r 37 C5 T0 c O7 k\r\n{text}\r\n"),
+            format!("cas ~r 0 0 37 5\r\n{text}\r\n"),
+        ),
+        (
+            Command::DoubtRecord { cas: 5 },
+            "md ~r I C5 O7 k\r\n".to_owned(),
         ),
         (read(false, false), "mg a c f s t O7 k\r\n".to_owned()),
         (
@@ -280,11 +295,18 @@ fn every_status_has_its_reply_and_no_other_passes() {
         (over(Over::Cas(9)), "HD O7 ka", None),
         (over(Over::Nothing), "NS c0 O7 ka", Some(NotStored)),
         (over(Over::Nothing), "EX c0 O7 ka", None),
-        (set.clone(), "HD c6 O7 k~r", Some(Done { cas: 6 })),
-        (set.clone(), "EX c0 O7 k~r", Some(Exists)),
-        (set.clone(), "HD c6 O7 ka", None),
-        (add.clone(), "HD c6 O7 k~r", Some(Done { cas: 6 })),
-        (add, "NS c0 O7 k~r", Some(NotStored)),
+        (set.clone(), "STORED", Some(Done { cas: 0 })),
+        (set.clone(), "EXISTS", Some(Exists)),
+        (set.clone(), "NOT_FOUND", Some(NotFound)),
+        (set.clone(), "ERROR", None),
+        (add.clone(), "STORED", Some(Done { cas: 0 })),
+        (add, "NOT_STORED", Some(NotStored)),
+        (
+            Command::DoubtRecord { cas: 5 },
+            "HD O7 k~r",
+            Some(Done { cas: 0 }),
+        ),
+        (Command::DoubtRecord { cas: 5 }, "HD O7 ka", None),
         (unlock(None), "HD O7 ka", Some(Done { cas: 1289 })),
         (unlock(None), "EX O7 ka", Some(Exists)),
         (unlock(None), "NF O7 ka", Some(NotFound)),
@@ -372,14 +394,24 @@ fn a_server_that_lost_its_versions_is_told_apart() {
 }
 
 #[test]
-fn a_record_of_another_format_is_strange_and_not_missing() {
-    let record = Record::new(3, 0xabc);
+fn a_record_of_another_format_is_strange_and_not_missing_and_one_in_doubt_is_not_trusted() {
+    let record = Record::new(3, 0xabc).trusted();
     let text = String::from_utf8(record.encode()).unwrap();
-    let bytes = format!("VA {} c6 O7 k~r\r\n{text}\r\n", text.len());
-    assert_eq!(
-        heard(true, &Command::ReadRecord, bytes.as_bytes()),
-        Ok(Reply::Record { record, cas: 6 })
-    );
+    for (marks, trust) in [
+        ("", Trust::Trusted),
+        (" X W", Trust::Joining),
+        (" Z X", Trust::Joining),
+    ] {
+        let bytes = format!("VA {} c6 O7 k~r{marks}\r\n{text}\r\n", text.len());
+        let record = Record {
+            trust,
+            ..record.clone()
+        };
+        assert_eq!(
+            heard(true, &Command::ReadRecord, bytes.as_bytes()),
+            Ok(Reply::Record { record, cas: 6 })
+        );
+    }
     for strange in ["", "memring2 x"] {
         let bytes = format!("VA {} c6 O7 k~r\r\n{strange}\r\n", strange.len());
         assert_eq!(
