@@ -67,7 +67,8 @@ impl Close {
     /// (memcached unlinks before it answers). That is still the session: back with it.
     pub(super) fn restore(&mut self, place: usize, out: &mut Vec<Send>) {
         let (base, life, data) = (self.grips.base, self.life, self.grips.data.clone());
-        let had = base != Version::default() && matches!(self.ending, Ending::Write(_));
+        let changes = matches!(self.ending, Ending::Write(_) | Ending::Destroy);
+        let had = base != Version::default() && changes;
         let inc = self.view(place).and_then(View::inc);
         match (self.grips.nodes.get_mut(place), inc) {
             (Some(view), Some(inc)) if had && !self.grips.destroyed => {
@@ -91,7 +92,7 @@ impl Close {
     }
 
     /// No room for a tombstone: taking the item away needs none, and says as much while all
-    /// nodes answer.
+    /// nodes answer. Otherwise what the refusal took away goes back.
     pub(super) fn remove(&mut self, place: usize, out: &mut Vec<Send>) {
         let all = self
             .grips
@@ -108,7 +109,7 @@ impl Close {
                 self.set(place, Step::Removing);
             }
             (true, None) => self.set(place, Step::Stored),
-            (false, _) => self.set(place, Step::Missed),
+            (false, _) => self.restore(place, out),
         }
     }
 }
