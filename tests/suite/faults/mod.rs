@@ -441,11 +441,10 @@ fn f13_hosts_that_see_different_nodes_lose_nothing() {
                     web.proxies[host].cut();
                 }
                 scene.laps_for(seconds(1.0));
-                for web in scene.hosts {
-                    for proxy in &web.proxies {
-                        proxy.fault(Fault::None);
-                        proxy.cut();
-                    }
+                // Only these: who loses both other nodes for a moment serves what the third has (a second fault).
+                for (host, web) in scene.hosts.iter().enumerate() {
+                    web.proxies[host].fault(Fault::None);
+                    web.proxies[host].cut();
                 }
                 scene.lap();
                 scene.trusted();
