@@ -9,12 +9,13 @@
 //! The record is read behind the write in the same pipeline. What it says holds for the
 //! moment after the write, so whoever clears an entry of it later also sees the write.
 //!
-//! Three kinds of nodes come last, and only if nobody else was found to have written: one that lost
-//! its memory since it was read, one that changed on which the turn was not ours, and one that had
-//! no room and dropped what was there. They would take the write of one who loses, and others would
-//! read it there.
+//! Two kinds of nodes come last, and only if nobody else was found to have written: one that lost
+//! its memory since it was read, and one that changed on which the turn was not ours. They would
+//! take the write of one who loses, and others would read it there.
+//!
+//! A node without room drops what it has, whosever that is. While the turn is surely ours it is
+//! asked again at once; later it gets nothing more from here, and is doubted.
 
-mod late;
 mod undo;
 
 use super::keep::Notes;
@@ -65,8 +66,6 @@ struct State {
     life: Option<u16>,
     /// It took word of the write, and gets the value in another's place.
     filled: bool,
-    /// It refused the write, and what it had is gone.
-    dropped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +174,6 @@ impl Close {
                 life: self.view(place).and_then(View::inc),
                 free: false,
                 filled: false,
-                dropped: false,
             });
             // Nodes beyond the copies asked for were not meant to have it.
             let asked = self
@@ -309,22 +307,18 @@ impl Close {
     }
 
     /// Goes on with one node after its answer.
-    fn step(&mut self, place: usize, refused: bool, out: &mut Vec<Send>) {
+    fn step(&mut self, place: usize, refused: bool, sure: bool, out: &mut Vec<Send>) {
         let Some(state) = self.nodes.get(place).copied() else {
             return;
         };
-        let Some(view) = self.grips.nodes.get_mut(place) else {
-            return;
-        };
-        let dropped = view.again.take().is_some();
+        let Some(view) = self.view(place) else { return };
         if !view.is_known() || view.record.is_none() {
             // Without a record it lost its memory, or never had one: what it took is nobody's.
             return self.set(place, Step::Missed);
         }
         match state.step {
-            // What was there is gone, and made room for this; whose it was nobody knows.
-            Step::Writing if refused && dropped && !state.free => {
-                self.put_off(place);
+            Step::Writing if refused && !(sure && state.held == view.inc()) => {
+                self.set(place, Step::Missed);
             }
             Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
             Step::Writing if refused => self.restore(place, out),
@@ -337,6 +331,8 @@ impl Close {
             Step::Filling => self.judge(place, out),
             Step::Removing if view.stale => self.set(place, Step::Missed),
             Step::Removing => self.set(place, Step::Stored),
+            // Its word of those who missed it is part of the write.
+            Step::Stored if view.record_full => self.set(place, Step::Missed),
             Step::Stored if view.stale => {
                 if let Some(node) = self.nodes.get_mut(place) {
                     // Somebody else changed the record, perhaps to take back what it said.
@@ -487,7 +483,7 @@ impl Close {
         let enough = view::is_enough(&lists, &counted);
         let lies = [&counted[..], &listed[..]].concat();
         if !enough && (counted.is_empty() || !view::is_enough(&lists, &lies)) {
-            return self.fail(out);
+            return self.end_badly(Closed::Failed, out);
         }
         let absent = self.notes.absent(&missed, &listed, views, rules);
         if rules.absent && !absent.is_empty() {
@@ -503,7 +499,7 @@ impl Close {
             let copies = counted.len();
             match enough {
                 true => self.end(Closed::Done { copies }, out),
-                false => self.fail(out),
+                false => self.end_badly(Closed::Failed, out),
             }
         }
     }
@@ -512,6 +508,21 @@ impl Close {
         (0..self.nodes.len())
             .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == step))
             .collect()
+    }
+
+    /// Writes to nodes that lost their memory since they were read, now that nobody wrote
+    /// otherwise on those that kept it.
+    fn write_late(&mut self, out: &mut Vec<Send>) {
+        let later = self.places(Step::Later);
+        let both = [&self.places(Step::Stored)[..], &later[..]].concat();
+        let enough = view::is_enough(&self.grips.lists, &both);
+        for place in later {
+            self.set(place, Step::Missed);
+            if let Some(node) = self.nodes.get_mut(place).filter(|_| enough) {
+                node.free = true;
+                self.write(place, out);
+            }
+        }
     }
 
     /// Has node number `place` say that these missed a write, if it does not yet.
@@ -563,10 +574,14 @@ impl Machine for Close {
             return;
         }
         let refused = matches!(&replies, Ok(replies) if replies.contains(&Reply::Refused));
+        let sure = now < self.grips.sure_until;
         if let Some(view) = self.grips.nodes.get_mut(place) {
             view.heard(now, replies);
+            if view.ask_again(place, sure, out) {
+                return;
+            }
         }
-        self.step(place, refused, out);
+        self.step(place, refused, sure, out);
         let busy = self.grips.nodes.iter().any(View::is_busy);
         if !busy {
             self.settle(out);
@@ -577,3 +592,6 @@ impl Machine for Close {
         self.closed.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

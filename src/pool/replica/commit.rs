@@ -92,7 +92,7 @@ impl Commit {
     }
 
     fn plan(&mut self, out: &mut Vec<Send>) {
-        let silent = |(place, view): (usize, &View)| !view.is_known() && Some(place) != self.spare;
+        let silent = |(place, view): (usize, &View)| !view.is_able() && Some(place) != self.spare;
         if let Some(place) = self.views.iter().enumerate().position(silent) {
             self.result = Some(Committing::Stopped { place });
             return;
@@ -159,7 +159,7 @@ impl Machine for Commit {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies, out);
+        let quiet = view::heard(&mut self.views, now, place, replies);
         if self.result.is_none() && quiet {
             self.plan(out);
         }

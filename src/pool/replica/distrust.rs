@@ -40,7 +40,7 @@ impl Distrust {
 
     fn plan(&mut self, out: &mut Vec<Send>) {
         self.tries += 1;
-        if !self.view.is_known() || self.tries > RETRIES {
+        if !self.view.is_able() || self.tries > RETRIES {
             self.result = Some(false);
             return;
         }

@@ -124,7 +124,7 @@ impl Founding {
         let unknown = self
             .views
             .iter()
-            .position(|view| !view.is_known() && !self.leaves_out(&view.name));
+            .position(|view| !view.is_able() && !self.leaves_out(&view.name));
         match (self.stage, unknown) {
             (_, Some(place)) => self.result = Some(Founded::Stopped { place }),
             (Stage::Reading, None) => self.begin(out),
@@ -262,7 +262,7 @@ impl Machine for Founding {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies, out);
+        let quiet = view::heard(&mut self.views, now, place, replies);
         if self.result.is_none() && quiet {
             self.plan(out);
         }

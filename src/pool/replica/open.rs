@@ -125,6 +125,8 @@ pub struct Open {
     suspected: u64,
     /// A turn was taken over, on one node at least.
     took_over: bool,
+    /// Since when a token is held, our clock.
+    held_since: Option<u64>,
     /// What is given a moment: its place and cas value, and since when, our clock.
     alone: Option<(usize, u64, u64)>,
     /// The newest write whose word was taken away or written over.
@@ -175,6 +177,7 @@ impl Open {
             suspect: None,
             suspected: 0,
             took_over: false,
+            held_since: None,
             alone: None,
             forgotten: Version::default(),
             opened: None,
@@ -219,6 +222,11 @@ impl Open {
         }
         let before = out.len();
         self.look_again(out);
+        if out.len() == before {
+            for (place, view) in self.views.iter_mut().enumerate() {
+                view.doubt_dropped(place, out);
+            }
+        }
         if out.len() == before {
             self.mend_records(out);
         }
@@ -287,11 +295,6 @@ impl Open {
         };
         if rules.repair {
             self.repair(stamp, &data, place, out);
-        }
-        if out.len() == before {
-            for (place, view) in self.views.iter_mut().enumerate() {
-                view.distrust_dropped(place, out);
-            }
         }
         if out.len() == before {
             let found = if stamp.tombstone {
@@ -482,6 +485,7 @@ impl Open {
                 base,
                 destroyed,
                 seen,
+                sure_until: self.sure_until(),
                 data,
             },
             repairs: self.repairs,
@@ -504,7 +508,7 @@ impl Machine for Open {
         }
         if let Some(view) = self.views.get_mut(place) {
             view.heard(now, replies);
-            view.ask_again(place, out);
+            view.ask_again(place, self.wish.turn.is_some(), out);
         }
         // While a pause runs, an answer is only that to a release.
         if self.wake_at.is_none() {

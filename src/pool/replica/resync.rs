@@ -47,8 +47,9 @@ pub struct Resync {
     /// The epoch of this host's file: with an older node list nobody is made trusted.
     epoch: u32,
     stage: Stage,
-    /// The target's record as it was when the keys were listed.
-    named: Option<Record>,
+    /// The target's record as it was when the keys were listed, and its cas value: that tells
+    /// whether it was doubted since.
+    named: Option<(Record, u64)>,
     tries: u32,
     result: Option<Resynced>,
 }
@@ -112,7 +113,7 @@ impl Resync {
         self.result = None;
         self.stage = Stage::Trusting;
         if let Some(view) = self.views.get_mut(self.target) {
-            self.named = view.record.take().map(|(record, _)| record);
+            self.named = view.record.take();
             view.ask(self.target, vec![Command::ReadRecord], out);
         }
     }
@@ -135,7 +136,7 @@ impl Resync {
     }
 
     fn plan(&mut self, out: &mut Vec<Send>) {
-        if let Some(place) = self.views.iter().position(|view| !view.is_known()) {
+        if let Some(place) = self.views.iter().position(|view| !view.is_able()) {
             self.result = Some(Resynced::Stopped { place });
             return;
         }
@@ -161,12 +162,11 @@ impl Resync {
                     return;
                 }
                 let view = self.views.get(self.target);
-                let record = view.and_then(|view| view.record.as_ref().map(|(record, _)| record));
-                let same = record == self.named.as_ref() || !self.rules.cas_on_trust;
-                match record {
-                    Some(record)
-                        if self.named.as_ref().map(Record::trusted) == Some(record.clone()) =>
-                    {
+                let seen = view.and_then(|view| view.record.as_ref());
+                let same = seen == self.named.as_ref() || !self.rules.cas_on_trust;
+                let named = self.named.as_ref().map(|(record, _)| record.trusted());
+                match seen.map(|(record, _)| record) {
+                    Some(record) if named.as_ref() == Some(record) => {
                         self.result = Some(Resynced::Trusted);
                     }
                     Some(record) if same && record.trust == Trust::Joining => self.trust(out),
@@ -299,7 +299,7 @@ impl Machine for Resync {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies, out);
+        let quiet = view::heard(&mut self.views, now, place, replies);
         if self.result.is_none() && quiet {
             self.plan(out);
         }
@@ -322,6 +322,9 @@ pub struct Mend {
     whole: Vec<usize>,
     /// The target goes on in its life, and is not believed before it is mended.
     goes_on: bool,
+    /// What the target was to get when it refused, if that made it drop what it had: it may have
+    /// been the only copy.
+    spare: Option<(Stamp, u32, Arc<[u8]>)>,
     tries: u32,
     result: Option<bool>,
 }
@@ -343,6 +346,7 @@ impl Mend {
             copies,
             whole: (0..nodes.len()).collect(),
             goes_on: false,
+            spare: None,
             tries: 0,
             result: None,
         };
@@ -390,8 +394,9 @@ impl Mend {
         if !all || self.tries > RETRIES {
             return self.end(false, out);
         }
+        self.keep_spare();
         if self.views.get(self.target).is_some_and(|view| view.stale) {
-            let again = if self.goes_on {
+            let again = if self.goes_on || self.spare.is_some() {
                 0..self.views.len()
             } else {
                 self.target..self.target + 1
@@ -425,6 +430,17 @@ impl Mend {
             // Nobody to believe, or a write under way, or the rest of one: not now.
             return self.end(false, out);
         }
+        let spare = self
+            .spare
+            .as_ref()
+            .filter(|(spare, ..)| found.is_none_or(|(_, newest)| newest.version <= spare.version));
+        if let (Some((stamp, life, data)), Some(view)) = (spare, self.views.get_mut(self.target))
+            && view.stamp().is_none()
+            && !view.full
+        {
+            let write = view.store(*stamp, *life, data);
+            return view.ask(self.target, vec![write], out);
+        }
         let Some((place, newest)) = found else {
             return self.keep_turn(out);
         };
@@ -453,6 +469,29 @@ impl Mend {
         let data = source.data.unwrap_or_else(|| Arc::from([]));
         let write = view.store(stamp, source.left.max(1), &data);
         view.ask(self.target, vec![write], out);
+    }
+
+    /// The target had no room, and dropped what it had: that made some. All are looked at again,
+    /// since what was dropped may have been newer than what is known.
+    fn keep_spare(&mut self) {
+        let Some(view) = self.views.get_mut(self.target) else {
+            return;
+        };
+        let Some(refusal) = view.refusal.take() else {
+            return;
+        };
+        let write = refusal
+            .commands
+            .into_iter()
+            .find_map(|command| match command {
+                Command::Write {
+                    stamp, life, data, ..
+                } => Some((stamp, life, data)),
+                _ => None,
+            });
+        if self.spare.is_none() && !self.goes_on {
+            (self.spare, view.full, view.stale) = (write, false, true);
+        }
     }
 
     /// There is no value yet. A turn that somebody has on it elsewhere is his here, too: the
@@ -495,7 +534,7 @@ impl Machine for Mend {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies, out);
+        let quiet = view::heard(&mut self.views, now, place, replies);
         if self.result.is_none() && quiet {
             self.plan(out);
         }

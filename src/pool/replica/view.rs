@@ -32,12 +32,26 @@ pub(super) struct View {
     pub(super) stale: bool,
     /// It has no room for another item.
     pub(super) full: bool,
-    /// A store that it refused took away what it had, and nothing is in its place.
+    /// It has no room for another record; the one it has stays.
+    pub(super) record_full: bool,
+    /// A store that it refused took away what it had, and that was not put back: its word that
+    /// there is nothing must not count.
     pub(super) dropped: bool,
     /// What its record became, which is read right behind the change.
     changed: Option<Record>,
-    /// A store that was refused, where it took away what was there.
-    pub(super) again: Option<Vec<Command>>,
+    /// The store that the last pipeline had refused, if it had.
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// A store that found no room.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    /// The pipeline it was in.
+    pub(super) commands: Vec<Command>,
+    /// The turn on the item was ours.
+    held: bool,
+    /// There was an item, as far as known, and no placeholder.
+    had: bool,
 }
 
 /// How far a node was asked.
@@ -64,9 +78,10 @@ impl View {
             asked: Vec::new(),
             stale: false,
             full: false,
+            record_full: false,
             dropped: false,
             changed: None,
-            again: None,
+            refusal: None,
         }
     }
 
@@ -114,33 +129,51 @@ impl View {
         self.contact == Contact::Known
     }
 
+    /// True when it answered, can be read, and its record can be changed.
+    pub(super) fn is_able(&self) -> bool {
+        self.is_known() && !self.record_full
+    }
+
     /// Takes over what a pipeline came to.
     pub(super) fn heard(&mut self, now: u64, replies: Result<Vec<Reply>, Lost>) {
         let asked = std::mem::take(&mut self.asked);
-        let had = self.stamp().is_some();
-        let refused = matches!(&replies, Ok(replies) if replies.contains(&Reply::Refused));
-        let again = (refused && had).then(|| asked.clone());
-        self.dropped |= refused && self.stamp().map(|stamp| stamp.inc) == self.inc();
+        let (held, had) = (self.token, self.stamp().is_some());
+        let refused = |(command, reply): (&Command, &Reply)| {
+            matches!(command, Command::Write { .. }) && *reply == Reply::Refused
+        };
+        let refused = replies
+            .as_ref()
+            .is_ok_and(|replies| asked.iter().zip(replies).any(refused));
+        let refusal = refused.then(|| Refusal {
+            commands: asked.clone(),
+            held,
+            had,
+        });
         self.learn_all(now, asked, replies);
-        self.dropped &= self.stamp().is_none();
-        // Whoever made a placeholder there meanwhile has the turn on it.
-        let free = self.item.is_none() || (self.token && self.stamp().is_none());
-        self.again = again.filter(|_| self.full && free);
+        self.refusal = refusal;
     }
 
-    /// Asks once more for a store that found no room and took away what was there: from then on
-    /// there is room, if it is of about that size. True when it was asked.
-    pub(super) fn ask_again(&mut self, place: usize, out: &mut Vec<Send>) -> bool {
-        let Some(mut again) = self.again.take() else {
+    /// A store found no room and took away what was there, whatever that was. Where the turn on it
+    /// was surely ours, that was what we know: from then on there is room for as much, and it is
+    /// asked once more. Otherwise the node is in doubt. True when it was asked.
+    pub(super) fn ask_again(&mut self, place: usize, sure: bool, out: &mut Vec<Send>) -> bool {
+        let Some(mut refusal) = self.refusal.take() else {
             return false;
         };
-        for command in &mut again {
+        let ours = sure && refusal.held;
+        self.dropped |= refusal.had || !ours;
+        // Whoever made a placeholder meanwhile has the turn there.
+        let free = self.item.is_none() || (self.token && self.stamp().is_none());
+        if !(ours && refusal.had && free) {
+            return false;
+        }
+        for command in &mut refusal.commands {
             if let Command::Write { over, .. } = command {
                 *over = self.over();
             }
         }
         self.full = false;
-        self.ask(place, again, out);
+        self.ask(place, refusal.commands, out);
         true
     }
 
@@ -195,6 +228,7 @@ impl View {
             ) => {
                 self.token = false;
                 self.taken_since = None;
+                self.dropped = false;
                 self.item = Some(Item {
                     cas,
                     stamp: Some(stamp),
@@ -210,9 +244,11 @@ impl View {
                 self.full = true;
             }
             (Command::AddRecord(_) | Command::SetRecord { .. }, Reply::Refused) => {
-                self.contact = Contact::Down { maybe: false };
+                self.record_full = true;
             }
-            (Command::DoubtRecord { .. }, Reply::Done { .. }) => {}
+            (Command::DoubtRecord { .. }, Reply::Done { .. }) => self.dropped = false,
+            // It lost its record and all.
+            (Command::DoubtRecord { .. }, Reply::NotFound) => self.dropped = false,
             (Command::Unlock { .. }, Reply::Done { .. }) => self.token = false,
             (Command::Remove { .. }, Reply::Done { .. } | Reply::NotFound) => self.item = None,
             // Whatever else it was, another look will tell.
@@ -283,13 +319,11 @@ impl View {
             .is_some_and(|stamp| stamp.version > version || stamp.version.is_of_write(version))
     }
 
-    /// Takes the trust from a node that dropped what it had: it may be the last that had it, and
-    /// its word that there is nothing would count.
-    pub(super) fn distrust_dropped(&mut self, place: usize, out: &mut Vec<Send>) {
-        let Some((record, cas)) = self.record.as_ref().filter(|_| self.is_known()) else {
-            return;
-        };
-        if self.dropped && record.trust == Trust::Trusted {
+    /// Takes the trust from a node that dropped what it had: it may be the last that had it. A
+    /// node without trust is marked, too: who is about to trust it begins anew.
+    pub(super) fn doubt_dropped(&mut self, place: usize, out: &mut Vec<Send>) {
+        let dropped = self.dropped && self.is_known();
+        if let Some((_, cas)) = self.record.as_ref().filter(|_| dropped) {
             let cas = *cas;
             self.ask(place, vec![Command::DoubtRecord { cas }], out);
         }
@@ -528,70 +562,9 @@ pub(super) fn heard(
     now: u64,
     place: usize,
     replies: Result<Vec<Reply>, Lost>,
-    out: &mut Vec<Send>,
 ) -> bool {
     if let Some(view) = views.get_mut(place) {
         view.heard(now, replies);
-        view.ask_again(place, out);
     }
     !views.iter().any(View::is_busy)
-}
-
-/// What a read leaves to the write that ends it.
-#[derive(Clone, Debug)]
-pub struct Grips {
-    pub(super) nodes: Vec<View>,
-    /// The preference lists, each as places in order.
-    pub(super) lists: Vec<Vec<usize>>,
-    /// How many nodes of each list get the value; the others get word of it.
-    pub(super) copies: usize,
-    pub(super) rules: Rules,
-    pub(super) host: Box<str>,
-    /// The newest version that was read.
-    pub(super) base: Version,
-    /// The newest version is a tombstone.
-    pub(super) destroyed: bool,
-    /// The highest version seen anywhere, believed or not.
-    pub(super) seen: Version,
-    /// The value that was read, to store it again where a copy is gone.
-    pub(super) data: Arc<[u8]>,
-}
-
-impl Grips {
-    /// What tells the items whose token is held here from all others, first nodes first; 0
-    /// where there is none.
-    pub fn marks(&self) -> [u64; 2] {
-        let mut held = self.nodes.iter().filter(|view| view.token);
-        [(); 2].map(|()| held.next().and_then(View::mark).unwrap_or(0))
-    }
-
-    /// What the records that were seen say of the pool's node lists; `None` when none was seen.
-    pub fn epochs(&self) -> Option<Epochs> {
-        let mut records = self.nodes.iter().filter_map(|view| {
-            let (record, _) = view.record.as_ref()?;
-            Some(record.epochs())
-        });
-        let first = records.next()?;
-        Some(records.fold(first, Epochs::joined))
-    }
-
-    /// Has every one of these places answered, and what was found?
-    pub(super) fn is_whole(&self, places: &[usize]) -> bool {
-        let lists = [places.to_vec()];
-        places.iter().all(|place| {
-            let value = gets_value(&self.nodes, &lists, self.copies, self.rules, *place);
-            self.nodes.get(*place).is_some_and(|view| {
-                let has = view.has(self.base, value, Rules::ALL);
-                view.is_known() && (has || self.base == Version::default())
-            })
-        })
-    }
-
-    /// What the records that were read say of nodes that missed writes.
-    pub fn listed(&self) -> impl Iterator<Item = &super::Absent> {
-        let known = self.nodes.iter().filter(|view| view.is_known());
-        known
-            .filter_map(|view| view.record.as_ref())
-            .flat_map(|(record, _)| &record.absent)
-    }
 }

@@ -60,7 +60,7 @@ impl Withdraw {
         let maybe = |view: &View| view.contact == Contact::Down { maybe: true };
         if self.views.iter().any(maybe) {
             self.result = Some(Withdrawn::Unsure);
-        } else if self.views.iter().any(|view| !view.is_known() || view.stale) {
+        } else if self.views.iter().any(|view| !view.is_able() || view.stale) {
             self.result = Some(Withdrawn::Again);
         } else if self.changing {
             self.result = Some(Withdrawn::Done);
@@ -108,7 +108,7 @@ impl Machine for Withdraw {
         replies: Result<Vec<Reply>, Lost>,
         out: &mut Vec<Send>,
     ) {
-        let quiet = view::heard(&mut self.views, now, place, replies, out);
+        let quiet = view::heard(&mut self.views, now, place, replies);
         if self.result.is_none() && quiet {
             self.plan(out);
         }

@@ -3,7 +3,7 @@
 
 use super::super::view::{Contact, View};
 use super::super::{Closed, Command, Ending, Over, Send, Stamp, Version};
-use super::{Close, Step};
+use super::{Close, RECORD_RETRIES, Step};
 
 impl Close {
     /// Takes back what was stored: a clock that is ahead would have it win later over what
@@ -13,19 +13,28 @@ impl Close {
         for place in stored {
             self.withdraw(*place, out);
         }
-        self.leave_late(out);
-        if out.is_empty() {
-            self.end(Closed::Conflict, out);
-        }
+        self.end_badly(Closed::Conflict, out);
     }
 
-    /// The write failed. Who dropped what it had and could not take it back is trusted no more.
-    pub(super) fn fail(&mut self, out: &mut Vec<Send>) {
-        for (place, view) in self.grips.nodes.iter_mut().enumerate() {
-            view.distrust_dropped(place, out);
+    /// Ends without having been acknowledged. Who dropped what it had and did not get it back is
+    /// doubted first: nobody else says that it missed anything.
+    pub(super) fn end_badly(&mut self, closed: Closed, out: &mut Vec<Send>) {
+        let dropped = |view: &View| view.dropped && view.is_known() && !view.is_busy();
+        for place in 0..self.nodes.len() {
+            let tries = self
+                .nodes
+                .get_mut(place)
+                .map_or(0, |node| node.record_tries);
+            let view = self.grips.nodes.get_mut(place);
+            if let Some(view) = view.filter(|view| dropped(view) && tries < RECORD_RETRIES) {
+                view.doubt_dropped(place, out);
+                if let Some(node) = self.nodes.get_mut(place) {
+                    node.record_tries += 1;
+                }
+            }
         }
         if out.is_empty() {
-            self.end(Closed::Failed, out);
+            self.end(closed, out);
         }
     }
 

@@ -54,6 +54,16 @@ impl Open {
             self.wake_at = Some(self.suspected + GRACE);
             return;
         }
+        let full = |place: &usize| self.views.get(*place).is_some_and(|view| !view.is_able());
+        if holders.iter().any(full) {
+            // They cannot say so: then it has to be the node itself.
+            let behind = behind.and_then(|place| Some((place, self.views.get_mut(place)?)));
+            if let Some((place, view)) = behind {
+                view.dropped = true;
+                view.doubt_dropped(place, out);
+            }
+            return;
+        }
         for place in holders {
             let Some(view) = self.views.get_mut(place) else {
                 continue;
@@ -85,6 +95,7 @@ impl Open {
                 continue;
             };
             let command = match &view.record {
+                None if view.record_full => continue,
                 None => Command::AddRecord(self.fresh_record(place)),
                 Some((record, cas))
                     if record.trust == Trust::Trusted
@@ -96,9 +107,12 @@ impl Open {
                         // this record, it is of after the pass.
                         return self.look_at_lists(&name, out);
                     }
-                    Command::SetRecord {
-                        cas,
-                        record: reborn,
+                    match self.views.get(place).is_some_and(View::is_able) {
+                        true => Command::SetRecord {
+                            cas,
+                            record: reborn,
+                        },
+                        false => Command::DoubtRecord { cas },
                     }
                 }
                 Some(_) => continue,

@@ -12,12 +12,17 @@ const SOON: u64 = 500;
 /// … and then up to this.
 const POLL_MOST: u64 = 50;
 
+/// No lease is shorter, milliseconds (`pool::lease`).
+const LEASE_LEAST: u64 = 30_000;
+
 impl Open {
     /// Is it our turn? If not, everything was done to get it: released, polled or given up.
     pub(super) fn has_turn(&mut self, now: u64, out: &mut Vec<Send>) -> bool {
         let Some(turn) = self.wish.turn else {
             return true;
         };
+        let since = self.held_since.unwrap_or(now);
+        self.held_since = (self.views.iter()).any(|view| view.token).then_some(since);
         let live = self.places(|open, place| open.views.get(place).is_some_and(View::is_known));
         let held = self.places(|open, place| {
             open.views
@@ -115,6 +120,13 @@ impl Open {
                 view.ask(*place, vec![take_over, read], out);
             }
         }
+    }
+
+    /// Until when nobody can have taken a turn over that is ours, our clock: half a lease, and of
+    /// the shortest that anybody gives us.
+    pub(super) fn sure_until(&self) -> u64 {
+        let lease = self.wish.turn.map_or(0, |turn| turn.lease.min(LEASE_LEAST));
+        self.held_since.map_or(0, |since| since + lease / 2)
     }
 
     /// Lets go of all tokens.

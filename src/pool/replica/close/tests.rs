@@ -1,0 +1,119 @@
+//! A node without room, answer by answer.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
+use super::super::{Item, Over, Record, Rules, Token};
+use super::*;
+
+const BASE: Version = Version(7 << 20);
+
+/// What was read on three nodes that have it, all in their first life, with the turn on each.
+fn grips(sure_until: u64) -> Grips {
+    let stamp = Stamp {
+        version: BASE,
+        inc: 1,
+        tombstone: false,
+        mended: false,
+        witness: false,
+    };
+    let view = |name: &str| {
+        let mut view = View::new(name.into());
+        view.contact = Contact::Known;
+        view.record = Some((Record::new(1, 9).trusted(), 3));
+        view.token = true;
+        view.item = Some(Item {
+            cas: 5,
+            stamp: Some(stamp),
+            data: Some(Arc::from(*b"old")),
+            left: 100,
+            token: Token::Won,
+        });
+        view
+    };
+    Grips {
+        nodes: ["a", "b", "c"].map(view).to_vec(),
+        lists: vec![vec![0, 1, 2]],
+        copies: 3,
+        rules: Rules::ALL,
+        host: "web".into(),
+        base: BASE,
+        destroyed: false,
+        seen: BASE,
+        sure_until,
+        data: Arc::from(*b"old"),
+    }
+}
+
+/// Writes at `now` on nodes that refuse as many stores as this and then take them; each node's
+/// commands after the first pipeline, reads of the record left out, and how it ended.
+fn on_full_nodes(sure_until: u64, refusals: usize) -> (Vec<Command>, Option<Closed>) {
+    let mut out = Vec::new();
+    let write = Ending::Write(Arc::from(*b"new"));
+    let mut close = Close::new(grips(sure_until), write, 100, 1000, 1, &mut out);
+    let (mut said, mut refused) = (Vec::new(), [0; 3]);
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        let replies = commands.iter().map(|command| match command {
+            Command::Write { .. } if refused[place] < refusals => {
+                refused[place] += 1;
+                Reply::Refused
+            }
+            Command::Write { .. } | Command::DoubtRecord { .. } => Reply::Done { cas: 6 },
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(1, 9).trusted(),
+                cas: 3,
+            },
+            other => panic!("{other:?}"),
+        });
+        let replies = replies.collect();
+        let about = |command: &Command| place == 0 && *command != Command::ReadRecord;
+        said.extend(commands.into_iter().filter(about));
+        close.heard(1000, place, Ok(replies), &mut out);
+    }
+    (said.split_off(1), close.outcome())
+}
+
+fn versions(said: &[Command]) -> Vec<Option<bool>> {
+    let kinds = said.iter().map(|command| match command {
+        Command::Write {
+            over: Over::Nothing,
+            stamp,
+            ..
+        } => Some(stamp.version == BASE),
+        Command::DoubtRecord { cas: 3 } => None,
+        other => panic!("{other:?}"),
+    });
+    kinds.collect()
+}
+
+#[test]
+fn a_store_goes_where_the_old_item_was_while_the_turn_is_surely_ours() {
+    let (said, closed) = on_full_nodes(1001, 1);
+    assert_eq!(versions(&said), [Some(false)]);
+    assert_eq!(closed, Some(Closed::Done { copies: 3 }));
+}
+
+#[test]
+fn what_two_refusals_took_away_is_put_back() {
+    let (said, closed) = on_full_nodes(1001, 2);
+    assert_eq!(versions(&said), [Some(false), Some(true)]);
+    assert_eq!(closed, Some(Closed::Failed));
+}
+
+#[test]
+fn who_cannot_take_back_what_it_dropped_is_doubted() {
+    let (said, closed) = on_full_nodes(1001, 3);
+    assert_eq!(versions(&said), [Some(false), Some(true), None]);
+    assert_eq!(closed, Some(Closed::Failed));
+}
+
+#[test]
+fn what_a_refusal_took_away_after_half_a_lease_may_be_anybodys_and_nothing_goes_in_its_place() {
+    let (said, closed) = on_full_nodes(1000, 1);
+    assert_eq!(versions(&said), [None]);
+    assert_eq!(closed, Some(Closed::Failed));
+}

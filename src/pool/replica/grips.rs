@@ -1,0 +1,66 @@
+//! What a read leaves to the write that ends it.
+
+use super::view::{self, View};
+use super::{Epochs, Rules, Version};
+use std::sync::Arc;
+
+/// What a read leaves to the write that ends it.
+#[derive(Clone, Debug)]
+pub struct Grips {
+    pub(super) nodes: Vec<View>,
+    /// The preference lists, each as places in order.
+    pub(super) lists: Vec<Vec<usize>>,
+    /// How many nodes of each list get the value; the others get word of it.
+    pub(super) copies: usize,
+    pub(super) rules: Rules,
+    pub(super) host: Box<str>,
+    /// The newest version that was read.
+    pub(super) base: Version,
+    /// The newest version is a tombstone.
+    pub(super) destroyed: bool,
+    /// The highest version seen anywhere, believed or not.
+    pub(super) seen: Version,
+    /// Until when nobody can have taken the turn over, our clock.
+    pub(super) sure_until: u64,
+    /// The value that was read, to store it again where a copy is gone.
+    pub(super) data: Arc<[u8]>,
+}
+
+impl Grips {
+    /// What tells the items whose token is held here from all others, first nodes first; 0
+    /// where there is none.
+    pub fn marks(&self) -> [u64; 2] {
+        let mut held = self.nodes.iter().filter(|view| view.token);
+        [(); 2].map(|()| held.next().and_then(View::mark).unwrap_or(0))
+    }
+
+    /// What the records that were seen say of the pool's node lists; `None` when none was seen.
+    pub fn epochs(&self) -> Option<Epochs> {
+        let mut records = self.nodes.iter().filter_map(|view| {
+            let (record, _) = view.record.as_ref()?;
+            Some(record.epochs())
+        });
+        let first = records.next()?;
+        Some(records.fold(first, Epochs::joined))
+    }
+
+    /// Has every one of these places answered, and what was found?
+    pub(super) fn is_whole(&self, places: &[usize]) -> bool {
+        let lists = [places.to_vec()];
+        places.iter().all(|place| {
+            let value = view::gets_value(&self.nodes, &lists, self.copies, self.rules, *place);
+            self.nodes.get(*place).is_some_and(|view| {
+                let has = view.has(self.base, value, Rules::ALL);
+                view.is_known() && (has || self.base == Version::default())
+            })
+        })
+    }
+
+    /// What the records that were read say of nodes that missed writes.
+    pub fn listed(&self) -> impl Iterator<Item = &super::Absent> {
+        let known = self.nodes.iter().filter(|view| view.is_known());
+        known
+            .filter_map(|view| view.record.as_ref())
+            .flat_map(|(record, _)| &record.absent)
+    }
+}
