@@ -37,6 +37,6 @@ pub use fastcgi::Reply;
 pub use hostile::{Act, BlackHole, Hostile};
 pub use memcached::Memcached;
 pub use php::{Output, Php};
-pub use place::{TempDir, free_port, wait_until, workspace};
+pub use place::{ClosedPort, TempDir, free_port, wait_until, workspace};
 pub use proxy::{Fault, Proxy};
 pub use web::{Apache, PhpFpm};

@@ -2,8 +2,10 @@
 //!
 //! No sleep-and-hope: whoever waits says for what and until when.
 
+use rustix::net::{AddressFamily, SocketType};
 use std::collections::HashSet;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -39,6 +41,40 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no free loopback port in 1000 tries");
+}
+
+/// A port of 127.0.0.1 that refuses connections for as long as this lives: it is bound, so nobody else gets it, and
+/// nobody listens.
+pub struct ClosedPort {
+    _bound: OwnedFd,
+    port: u16,
+}
+
+impl ClosedPort {
+    /// Takes one.
+    pub fn new() -> ClosedPort {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+        let bound = socket.expect("a socket");
+        let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        rustix::net::bind(&bound, &any).expect("a free loopback port");
+        let own = rustix::net::getsockname(&bound).expect("a bound socket has an address");
+        let own = SocketAddr::try_from(own).expect("an address of the internet");
+        ClosedPort {
+            port: own.port(),
+            _bound: bound,
+        }
+    }
+
+    /// Its number.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Default for ClosedPort {
+    fn default() -> ClosedPort {
+        ClosedPort::new()
+    }
 }
 
 /// Waits until `condition` holds and says whether it came true before `limit` passed.

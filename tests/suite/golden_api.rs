@@ -1,7 +1,7 @@
 //! 140 odd calls of the Memcache API: each one's messages and result, as the original gives them.
 
 use crate::golden::{self, Difference};
-use harness::{Memcached, Php, Proxy, free_port};
+use harness::{ClosedPort, Memcached, Php, Proxy};
 
 /// The ports the probe was recorded with: a memcached, a proxy before it, nobody.
 const RECORDED: [u16; 3] = [28811, 28821, 28899];
@@ -10,7 +10,8 @@ const RECORDED: [u16; 3] = [28811, 28821, 28899];
 fn probe(php: &Php) -> String {
     let server = Memcached::start();
     let proxy = Proxy::start(server.port());
-    let ports = [server.port(), proxy.port(), free_port()];
+    let closed = ClosedPort::new();
+    let ports = [server.port(), proxy.port(), closed.port()];
     let mut script = golden::read("api-probe.php");
     for (recorded, now) in RECORDED.iter().zip(ports) {
         script = script.replace(&recorded.to_string(), &now.to_string());

@@ -3,7 +3,7 @@
 //! Resident size is read from the kernel inside the child, after a warm-up in which the allocator takes what it
 //! needs once.
 
-use harness::{Memcached, Php, free_port};
+use harness::{ClosedPort, Memcached, Php};
 use std::time::Duration;
 
 /// What a process may grow by, in bytes: the bar of the project for 100,000 rounds.
@@ -110,7 +110,8 @@ fn every_kind_of_call_leaves_nothing() {
 
 #[test]
 fn failures_leave_nothing() {
-    let setup = format!("$port = {};", free_port());
+    let closed = ClosedPort::new();
+    let setup = format!("$port = {};", closed.port());
     let body = "
         $m = new Memcache; $m->addServer('127.0.0.1', $port, false, 1, 1, 0);
         $m->setFailureCallback(function ($h, $p) use (&$n) { $n++; }); $m->get('a'); $m->set('a', 1);

@@ -2,7 +2,7 @@
 //! a name with several addresses, a server in the pool twice.
 
 use crate::pool::Bench;
-use harness::{Act, BlackHole, Hostile, Memcached, Php, free_port, wait_until};
+use harness::{Act, BlackHole, ClosedPort, Hostile, Memcached, Php, free_port, wait_until};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::config::{NodeSpec, Placement, Policy, Protocol};
 use memring_pool::pool::Pool;
@@ -286,8 +286,8 @@ fn a_server_in_the_pool_twice_has_one_try_for_both_when_it_is_due() {
 
 #[test]
 fn what_the_caller_says_of_a_node_is_what_its_status_shows() {
-    let port = free_port();
-    let mut bench = Bench::over(Protocol::Ascii, &[port]);
+    let closed = ClosedPort::new();
+    let mut bench = Bench::over(Protocol::Ascii, &[closed.port()]);
     assert_eq!(bench.get("k"), None);
     assert!(!bench.pool.is_up(0));
     bench.pool.set_params(0, LIMIT, 15, true);

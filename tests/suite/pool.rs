@@ -1,6 +1,6 @@
 //! The pool without PHP, against real memcached and against servers that lie.
 
-use harness::{Act, BlackHole, Hostile, Memcached, free_port};
+use harness::{Act, BlackHole, ClosedPort, Hostile, Memcached};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Protocol};
 use memring_pool::item::KeyRule;
@@ -216,12 +216,15 @@ fn every_command_has_its_outcome_in_meta_commands() {
 
 #[test]
 fn a_dead_owner_is_passed_over_and_costs_one_event() {
-    let live = Memcached::start();
-    let mut bench = Bench::over(Protocol::Ascii, &[free_port(), live.port()]);
+    let (live, dead) = (Memcached::start(), ClosedPort::new());
+    let mut bench = Bench::over(Protocol::Ascii, &[dead.port(), live.port()]);
+    // Time enough for the one that lives.
+    bench.pool.set_params(1, Duration::from_secs(10), 15, true);
     let mut faults = 0;
     for i in 0..20 {
         let key = format!("k{i}");
-        assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
+        let stored = bench.store(Store::Set, &key, b"v", 0);
+        assert_eq!(stored, Outcome::Done, "{:?}", bench.call.events());
         faults += bench.call.events().len();
         assert_eq!(bench.get(&key), Some(b"v".to_vec()));
         faults += bench.call.events().len();

@@ -461,7 +461,7 @@ fn session_prefixes_stand_before_keys_of_data_and_turn() {
 
 #[test]
 fn an_error_handler_may_end_or_throw_inside_any_callback() {
-    let closed = harness::free_port();
+    let closed = harness::ClosedPort::new();
     for handler in ["exit('out');", "throw new Exception('thrown');"] {
         for script in [
             "session_start();",
@@ -469,7 +469,7 @@ fn an_error_handler_may_end_or_throw_inside_any_callback() {
             "ini_set('session.save_path', '/tmp'); session_start();",
             "ini_set('session.use_strict_mode', 1); session_start();",
         ] {
-            let output = php(&to(closed, "")).run(&format!(
+            let output = php(&to(closed.port(), "")).run(&format!(
                 "set_error_handler(function () {{ {handler} }}); session_id('s'); {script} echo 'went on';"
             ));
             assert_eq!(output.signal, None, "{handler} {script}");

@@ -1,7 +1,7 @@
 //! The session handler `memcache` through PHP: locks are released however a request ends, nothing is lost or
 //! invented, and what the original wrote is read, and the other way round.
 
-use harness::{Apache, BlackHole, Hostile, Memcached, Php, PhpFpm, free_port};
+use harness::{Apache, BlackHole, ClosedPort, Hostile, Memcached, Php, PhpFpm};
 use std::time::{Duration, Instant};
 
 /// PHP with sessions on this save_path, without cookies.
@@ -214,9 +214,9 @@ fn strict_mode_with_an_unsure_node_fails_the_start_and_keeps_the_id() {
 #[test]
 fn a_dead_or_lying_node_never_gives_an_empty_session() {
     let lying = Hostile::start(|_| vec![harness::Act::say("BANANA\r\n")]);
-    let hole = BlackHole::start();
+    let (hole, closed) = (BlackHole::start(), ClosedPort::new());
     for (name, port) in [
-        ("refused", free_port()),
+        ("refused", closed.port()),
         ("lying", lying.port()),
         ("swallowed", hole.port()),
     ] {

@@ -1,6 +1,6 @@
 //! A node that is gone, behind php-fpm with 20 workers: only requests already in flight pay for it.
 
-use harness::{BlackHole, Memcached, PhpFpm, free_port};
+use harness::{BlackHole, ClosedPort, Memcached, PhpFpm};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,8 @@ const AT_ONCE: f64 = 0.25;
 #[test]
 fn workers_that_arrive_after_the_first_failure_pay_nothing() {
     let live = Memcached::start();
-    let hole = BlackHole::start();
-    for (name, gone) in [("refused", free_port()), ("black-holed", hole.port())] {
+    let (hole, closed) = (BlackHole::start(), ClosedPort::new());
+    for (name, gone) in [("refused", closed.port()), ("black-holed", hole.port())] {
         let fpm = PhpFpm::start(20, "");
         fpm.page("page.php", &page(live.port(), gone));
         ask(&fpm, 1);
