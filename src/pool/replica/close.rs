@@ -88,6 +88,8 @@ enum Step {
     Filling,
     /// It has what was written.
     Stored,
+    /// It has, but has no room to say who missed it: that decides a race, and acknowledges nothing.
+    Silent,
     /// It has not, and will not be asked again.
     Missed,
     /// Somebody else wrote.
@@ -331,8 +333,7 @@ impl Close {
             Step::Filling => self.judge(place, out),
             Step::Removing if view.stale => self.set(place, Step::Missed),
             Step::Removing => self.set(place, Step::Stored),
-            // Its word of those who missed it is part of the write.
-            Step::Stored if view.record_full => self.set(place, Step::Missed),
+            Step::Stored if view.record_full => self.set(place, Step::Silent),
             Step::Stored if view.stale => {
                 if let Some(node) = self.nodes.get_mut(place) {
                     // Somebody else changed the record, perhaps to take back what it said.
@@ -340,7 +341,7 @@ impl Close {
                 }
                 self.look(place, out);
             }
-            Step::Out | Step::Later | Step::Stored | Step::Missed | Step::Conflict => {}
+            _ => {}
         }
     }
 
@@ -434,7 +435,9 @@ impl Close {
 
     /// All nodes have answered: is it enough?
     fn settle(&mut self, out: &mut Vec<Send>) {
-        let (stored, newer) = (self.places(Step::Stored), self.places(Step::Conflict));
+        let newer = self.places(Step::Conflict);
+        let silent = self.places(Step::Silent);
+        let stored = [&self.places(Step::Stored)[..], &silent[..]].concat();
         let lists = self.grips.lists.clone();
         // A node that lost its memory since it was read took anything: it decides no race.
         let same = |place: &usize| {
@@ -481,7 +484,7 @@ impl Close {
         // What a node took stays: somebody may have read it by now, and found it on two. So a
         // failed write that is on two says who missed it, too, if one of them is believed.
         let enough = view::is_enough(&lists, &counted);
-        let lies = [&counted[..], &listed[..]].concat();
+        let lies = [&counted[..], &listed[..], &silent[..]].concat();
         if !enough && (counted.is_empty() || !view::is_enough(&lists, &lies)) {
             return self.end_badly(Closed::Failed, out);
         }

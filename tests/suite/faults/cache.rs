@@ -3,11 +3,17 @@
 //!
 //! Promised is less than for sessions: an acknowledged `set()` is on two live nodes, so one node may go; what a node
 //! shows that was away is not older than what was acknowledged for longer than [`BOUND`] after its return. What a
-//! cache loses beyond that is a miss, and never another key's value.
+//! cache loses beyond that is a miss, and never another key's value. Not promised, and not here: a node that is back with
+//! a dump of what it had (F5), a store that a full node refuses (F12), and hosts that see different nodes, each of which
+//! serves what it wrote (F13).
 
+use super::clocks;
+use super::scripts::{
+    all_away, clocks_apart, cut, disturb, flapping, hangs, idle_cut, killed, nonsense, php_killed,
+    resumes_with_old_data, silent, slow, too_late, two_in_a_row,
+};
 use super::stage::{Plan, Scene, Servers};
 use super::visits::Tally;
-use super::{disturb, hangs, killed, resumes_with_old_data, slow, two_in_a_row};
 use std::time::Duration;
 
 /// A probe's interval and one round trip: for so long a node that is back may show what it had.
@@ -95,6 +101,54 @@ fn f6_a_slow_node_costs_no_acknowledged_value() {
         .for_each(nothing_is_lost);
 }
 
+#[test]
+fn f7_a_silent_node_costs_no_acknowledged_value() {
+    play("cache F7 black hole", true, |scene| {
+        disturb(scene, &silent())
+    })
+    .iter()
+    .for_each(nothing_is_lost);
+}
+
+/// With each reply that is cut the node is gone, and with the next connection it is back.
+#[test]
+fn f8_replies_cut_in_the_middle_cost_no_acknowledged_value() {
+    let script = |scene: &mut Scene<'_>| {
+        for way in cut() {
+            scene.sessions.comes_and_goes();
+            disturb(scene, &[way]);
+        }
+    };
+    play("cache F8 cut in the middle", true, script)
+        .iter()
+        .for_each(nothing_is_lost);
+}
+
+#[test]
+fn f9_replies_nobody_can_believe_cost_no_acknowledged_value() {
+    play("cache F9 nonsense", true, |scene| {
+        disturb(scene, &nonsense())
+    })
+    .iter()
+    .for_each(nothing_is_lost);
+}
+
+#[test]
+fn f10_a_reply_after_its_time_is_no_other_keys_value() {
+    play("cache F10 too late", true, |scene| {
+        disturb(scene, &too_late())
+    })
+    .iter()
+    .for_each(nothing_is_lost);
+}
+
+#[test]
+fn f11_a_node_that_comes_and_goes_costs_no_acknowledged_value() {
+    play("cache F11 flapping", true, flapping)
+        .iter()
+        .for_each(nothing_is_lost);
+}
+
 /// What only these two had is a miss then; nothing that is served is old.
 #[test]
 fn f14_two_nodes_in_a_row_cost_misses_and_nothing_old_is_served() {
@@ -104,10 +158,54 @@ fn f14_two_nodes_in_a_row_cost_misses_and_nothing_old_is_served() {
 }
 
 #[test]
+fn f17_hosts_whose_clocks_are_minutes_apart_lose_no_acknowledged_value() {
+    let Some(clocks) = clocks() else { return };
+    for servers in Servers::all() {
+        let plan = Plan {
+            hosts: 2,
+            environment: clocks.clone(),
+            ..plan("cache F17 clocks apart", servers)
+        };
+        nothing_is_lost(&plan.play(clocks_apart));
+    }
+}
+
+#[test]
+fn f19_mixed_servers_lose_no_acknowledged_value() {
+    if std::env::var_os("MEMRING_MEMCACHED_NEW").is_none() {
+        eprintln!("skipped: MEMRING_MEMCACHED_NEW names no newer memcached");
+        return;
+    }
+    nothing_is_lost(&plan("cache F19 mixed", Servers::Mixed).play(killed));
+}
+
+#[test]
 fn f20_one_node_flushed_costs_no_acknowledged_value() {
     let tallies = play("cache F20 flush_all of one node", false, |scene| {
         scene.nodes[0].raw("flush_all\r\n", "OK\r\n");
         scene.lap();
     });
     tallies.iter().for_each(nothing_is_lost);
+}
+
+/// Meanwhile all are misses, and stores fail.
+#[test]
+fn f15_no_node_is_reached_and_nothing_old_is_served_afterwards() {
+    let tallies = play("cache F15 all away", true, all_away);
+    tallies.iter().for_each(nothing_is_stale);
+    assert!(tallies.iter().all(|tally| tally.unsure > 0));
+}
+
+#[test]
+fn f16_php_killed_in_the_middle_of_its_writes_costs_no_acknowledged_value() {
+    let tallies = play("cache F16 PHP killed", false, php_killed);
+    tallies.iter().for_each(nothing_is_lost);
+    assert!(tallies.iter().all(|tally| tally.broken > 0));
+}
+
+#[test]
+fn f21_connections_cut_while_idle_cost_no_acknowledged_value() {
+    play("cache F21 idle connections cut", true, idle_cut)
+        .iter()
+        .for_each(nothing_is_lost);
 }

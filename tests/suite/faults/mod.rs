@@ -13,14 +13,19 @@
 
 mod cache;
 mod rivals;
+mod scripts;
 pub(crate) mod snapshot;
 mod stage;
 mod state;
 mod steps;
 mod visits;
 
-use harness::{Fault, Memcached, wait_until};
-use snapshot::Snapshot;
+use harness::Memcached;
+use scripts::{
+    all_away, back_empty, back_with_an_old_snapshot, clocks_apart, cut, disturbed, flapping, hangs,
+    idle_cut, killed, nonsense, php_killed, resumes_with_old_data, silent, slow, split_views,
+    too_late, two_in_a_row,
+};
 use stage::{Plan, Scene, Servers};
 use std::path::Path;
 use std::time::Duration;
@@ -47,89 +52,6 @@ fn nobody_notices(tally: &Tally) {
 
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
-}
-
-// As scripts: they are played on three nodes, on two, with a cache, and with a rival.
-
-fn killed(scene: &mut Scene<'_>) {
-    scene.nodes[0].kill();
-    scene.lap();
-    scene.lap();
-}
-
-fn hangs(scene: &mut Scene<'_>) {
-    scene.nodes[0].freeze();
-    scene.lap();
-    scene.lap();
-    scene.nodes[0].resume();
-    scene.returned();
-    scene.lap();
-    scene.trusted();
-}
-
-fn resumes_with_old_data(scene: &mut Scene<'_>) {
-    scene.nodes[0].freeze();
-    scene.lap();
-    scene.nodes[0].resume();
-    scene.returned();
-    scene.lap();
-    scene.trusted();
-    // Now it must know all that it missed.
-    scene.nodes[1].kill();
-    scene.lap();
-}
-
-fn back_empty(scene: &mut Scene<'_>) {
-    for place in 0..scene.nodes.len() {
-        scene.nodes[place].kill();
-        scene.lap();
-        scene.nodes[place].restart();
-        scene.lap();
-        scene.trusted();
-    }
-    scene.lap();
-}
-
-fn two_in_a_row(scene: &mut Scene<'_>) {
-    for (first, second) in [(0, 1), (2, 0)] {
-        scene.nodes[first].kill();
-        scene.lap();
-        scene.nodes[first].restart();
-        scene.nodes[second].kill();
-        scene.lap();
-        scene.nodes[second].restart();
-        scene.returned();
-        scene.lap();
-        scene.trusted();
-    }
-}
-
-/// Ways to be slow, and how often.
-fn slow() -> [(u64, Fault); 3] {
-    [
-        (1, Fault::Delay(seconds(0.05))),
-        (3, Fault::Jitter(seconds(0.0), seconds(0.2))),
-        (20, Fault::Delay(seconds(2.0))),
-    ]
-}
-
-fn back_with_an_old_snapshot(scene: &mut Scene<'_>) {
-    let snapshot = Snapshot::of(&scene.nodes[0]);
-    assert!(snapshot.len() > 1);
-    scene.lap();
-    scene.nodes[0].kill();
-    scene
-        .proxies(0)
-        .for_each(|proxy| proxy.fault(Fault::Refuse));
-    scene.lap();
-    // Nobody sees it before all of the old data are in it.
-    scene.nodes[0].restart();
-    snapshot.restore(&scene.nodes[0]);
-    scene.proxies(0).for_each(|proxy| proxy.fault(Fault::None));
-    scene.lap();
-    scene.trusted();
-    scene.nodes[1].kill();
-    scene.lap();
 }
 
 #[test]
@@ -239,28 +161,6 @@ fn f5_with_two_copies_and_a_pause_loses_nothing() {
     with(3, 2, "F5 with two copies", true, back_with_an_old_snapshot);
 }
 
-/// One node's replies are disturbed in each of these ways, one after the other.
-fn disturb(scene: &mut Scene<'_>, ways: &[(u64, Fault)]) {
-    for (every, fault) in ways {
-        let each = || scene.proxies(0);
-        each().for_each(|proxy| proxy.fault_every(*every, fault.clone()));
-        scene.laps_for(seconds(0.4));
-        each().for_each(|proxy| {
-            proxy.fault(Fault::None);
-            proxy.cut();
-        });
-        scene.returned();
-    }
-    scene.trusted();
-}
-
-/// And then the next node is killed.
-fn disturbed(scene: &mut Scene<'_>, ways: &[(u64, Fault)]) {
-    disturb(scene, ways);
-    scene.nodes[1].kill();
-    scene.lap();
-}
-
 #[test]
 fn f6_a_slow_node_loses_nothing() {
     for servers in Servers::all() {
@@ -271,77 +171,40 @@ fn f6_a_slow_node_loses_nothing() {
 
 #[test]
 fn f7_a_node_behind_a_black_hole_loses_nothing() {
-    let ways = [(1, Fault::BlackHole), (1, Fault::Swallow)];
     for servers in Servers::all() {
         let plan = Plan::proxied("F7 black hole", servers);
-        nothing_is_lost(&plan.play(|scene| disturbed(scene, &ways)));
+        nothing_is_lost(&plan.play(|scene| disturbed(scene, &silent())));
     }
 }
 
 #[test]
 fn f8_replies_cut_in_the_middle_lose_nothing() {
-    let ways = [
-        (1, Fault::ResetAfter(300)),
-        (1, Fault::CloseAfter(70)),
-        (1, Fault::CloseAfter(3)),
-        (1, Fault::Bytes(Duration::ZERO)),
-    ];
     for servers in Servers::all() {
         let plan = Plan::proxied("F8 cut in the middle", servers);
-        nothing_is_lost(&plan.play(|scene| disturbed(scene, &ways)));
+        nothing_is_lost(&plan.play(|scene| disturbed(scene, &cut())));
     }
 }
 
 #[test]
 fn f9_replies_nobody_can_believe_lose_nothing() {
-    let ways = [
-        (5, Fault::Garbage),
-        (5, Fault::Before(b"HD\r\n")),
-        (5, Fault::Before(b"EN\r\n")),
-        (5, Fault::Before(b"VA 2 f0 c1 s2 t100\r\nxx\r\n")),
-        (5, Fault::OtherKey),
-        (5, Fault::Previous),
-        (5, Fault::Length(3)),
-        (5, Fault::Length(-3)),
-        (5, Fault::Twice),
-    ];
     for servers in Servers::all() {
         let plan = Plan::proxied("F9 nonsense", servers);
-        nothing_is_lost(&plan.play(|scene| disturbed(scene, &ways)));
+        nothing_is_lost(&plan.play(|scene| disturbed(scene, &nonsense())));
     }
 }
 
 #[test]
 fn f10_a_reply_after_its_time_is_nobody_elses_reply() {
-    let ways = [(15, Fault::Delay(seconds(1.3)))];
     for servers in Servers::all() {
         let plan = Plan::proxied("F10 too late", servers);
-        nothing_is_lost(&plan.play(|scene| disturbed(scene, &ways)));
+        nothing_is_lost(&plan.play(|scene| disturbed(scene, &too_late())));
     }
 }
 
 #[test]
 fn f11_a_node_that_comes_and_goes_loses_nothing() {
     for servers in Servers::all() {
-        let tally = Plan::proxied("F11 flapping", servers).play(|scene| {
-            for round in 0..6 {
-                // Twice the same; another one only when it is mended, or it would be a second fault (F14).
-                let place = round / 2;
-                for proxy in scene.proxies(place) {
-                    proxy.fault(Fault::Refuse);
-                    proxy.cut();
-                }
-                scene.laps_for(seconds(0.3));
-                scene
-                    .proxies(place)
-                    .for_each(|proxy| proxy.fault(Fault::None));
-                scene.laps_for(seconds(0.1));
-                if round % 2 == 1 {
-                    scene.trusted();
-                }
-            }
-            scene.trusted();
-        });
+        let tally = Plan::proxied("F11 flapping", servers).play(flapping);
         nothing_is_lost(&tally);
     }
 }
@@ -434,24 +297,7 @@ fn f13_hosts_that_see_different_nodes_lose_nothing() {
             hosts: 2,
             ..Plan::proxied("F13 split views", servers)
         };
-        let tally = plan.play(|scene| {
-            for fault in [Fault::Refuse, Fault::BlackHole] {
-                for (host, web) in scene.hosts.iter().enumerate() {
-                    web.proxies[host].fault(fault.clone());
-                    web.proxies[host].cut();
-                }
-                scene.laps_for(seconds(1.0));
-                // Only these: who loses both other nodes for a moment serves what the third has (a second fault).
-                for (host, web) in scene.hosts.iter().enumerate() {
-                    web.proxies[host].fault(Fault::None);
-                    web.proxies[host].cut();
-                }
-                scene.lap();
-                scene.trusted();
-            }
-            scene.nodes[2].kill();
-            scene.lap();
-        });
+        let tally = plan.play(split_views);
         nothing_is_lost(&tally);
     }
 }
@@ -469,22 +315,7 @@ fn f14_a_second_node_dies_right_after_the_first_came_back_empty_and_nothing_is_l
 #[test]
 fn f15_no_node_is_reached_and_every_session_is_there_again_afterwards() {
     for servers in Servers::all() {
-        let tally = Plan::proxied("F15 all away", servers).play(|scene| {
-            for place in 0..scene.nodes.len() {
-                for proxy in scene.proxies(place) {
-                    proxy.fault(Fault::Refuse);
-                    proxy.cut();
-                }
-            }
-            scene.lap();
-            for place in 0..scene.nodes.len() {
-                scene
-                    .proxies(place)
-                    .for_each(|proxy| proxy.fault(Fault::None));
-            }
-            scene.trusted();
-            scene.lap();
-        });
+        let tally = Plan::proxied("F15 all away", servers).play(all_away);
         nothing_is_lost(&tally);
         assert!(tally.refused > 0, "{tally}");
     }
@@ -494,33 +325,18 @@ fn f15_no_node_is_reached_and_every_session_is_there_again_afterwards() {
 #[test]
 fn f16_php_killed_in_the_middle_of_its_writes_loses_nothing() {
     for servers in Servers::all() {
-        let tally = Plan::new("F16 PHP killed", servers).play(|scene| {
-            let kills = 3 + scene.sessions.count() / 500;
-            for _ in 0..kills {
-                for pid in scene.hosts[0].workers() {
-                    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
-                    let _ =
-                        rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::KILL);
-                }
-                assert!(wait_until(seconds(10.0), || !scene.hosts[0]
-                    .workers()
-                    .is_empty()));
-                scene.sessions.some_visits(50);
-            }
-            scene.lap();
-        });
+        let tally = Plan::new("F16 PHP killed", servers).play(php_killed);
         nothing_is_lost(&tally);
         assert!(tally.broken > 0, "{tally}");
     }
 }
 
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-
-#[test]
-fn f17_hosts_whose_clocks_are_minutes_apart_lose_nothing() {
+/// Environments of two hosts whose clocks are ten minutes apart; none where that cannot be.
+fn clocks() -> Option<Vec<Vec<(String, String)>>> {
+    const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
     if !Path::new(FAKETIME).exists() {
         eprintln!("skipped: libfaketime is not installed (apt-get install libfaketime)");
-        return;
+        return None;
     }
     let clock = |offset: &str| {
         let pairs = [
@@ -534,25 +350,19 @@ fn f17_hosts_whose_clocks_are_minutes_apart_lose_nothing() {
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .to_vec()
     };
+    Some(vec![clock("+5m"), clock("-5m")])
+}
+
+#[test]
+fn f17_hosts_whose_clocks_are_minutes_apart_lose_nothing() {
+    let Some(clocks) = clocks() else { return };
     for servers in Servers::all() {
         let plan = Plan {
             hosts: 2,
-            environment: vec![clock("+5m"), clock("-5m")],
+            environment: clocks.clone(),
             ..Plan::new("F17 clocks apart", servers)
         };
-        let tally = plan.play(|scene| {
-            let clocks: Vec<i64> = (scene.hosts.iter())
-                .map(|host| host.show("clock.php", "echo time();").parse().unwrap())
-                .collect();
-            assert!(clocks[0] - clocks[1] > 500, "{clocks:?}");
-            scene.lap();
-            scene.nodes[0].kill();
-            scene.lap();
-            scene.nodes[0].restart();
-            scene.lap();
-            scene.trusted();
-            scene.lap();
-        });
+        let tally = plan.play(clocks_apart);
         nobody_notices(&tally);
     }
 }
@@ -594,14 +404,7 @@ fn f20_one_node_flushed_loses_nothing() {
 #[test]
 fn f21_connections_cut_while_idle_are_replaced_and_nobody_notices() {
     for servers in Servers::all() {
-        let tally = Plan::proxied("F21 idle connections cut", servers).play(|scene| {
-            for round in 0..6 {
-                let idle = scene.sessions.at_rest();
-                scene.proxies(round % 3).for_each(|proxy| proxy.cut());
-                drop(idle);
-                scene.lap();
-            }
-        });
+        let tally = Plan::proxied("F21 idle connections cut", servers).play(idle_cut);
         nobody_notices(&tally);
     }
 }

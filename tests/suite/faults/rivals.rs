@@ -1,7 +1,8 @@
 //! The same scripts with php-memcached and one replica: what is lost there stands beside ours in the README.
 
+use super::nothing_is_lost;
+use super::scripts::{back_empty, killed};
 use super::stage::{Handler, Plan, Servers};
-use super::{back_empty, killed, nothing_is_lost};
 
 /// What each fault costs either handler. It takes minutes, and what a rival loses is no failure of ours:
 /// `cargo test --release -p memring-tests --test suite -- faults::rivals --ignored --nocapture`.

@@ -1,8 +1,9 @@
 //! F22: state directories that cannot hold what the processes of a host share. Nothing is lost by that, only
 //! learned more slowly: each master process learns for itself which nodes are away.
 
+use super::nothing_is_lost;
+use super::scripts::back_empty;
 use super::stage::{Plan, Scene, Servers, Web};
-use super::{back_empty, nothing_is_lost};
 use harness::{TempDir, wait_until};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

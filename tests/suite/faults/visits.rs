@@ -220,6 +220,11 @@ impl Sessions {
         *locked(&self.returned) = Some(Instant::now());
     }
 
+    /// Notes that a node comes and goes from now on: until it is back for good nothing is counted as stale.
+    pub(super) fn comes_and_goes(&self) {
+        *locked(&self.returned) = Some(Instant::now() + Duration::from_secs(3600));
+    }
+
     pub(super) fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);
     }
