@@ -19,9 +19,11 @@
 //! This file knows nothing of health: who is asked, and who is skipped, is the caller's.
 
 mod hash;
+mod points;
 mod rendezvous;
 
 use crate::config::{HashFunction, Placement};
+use points::Points;
 use rendezvous::Rendezvous;
 
 /// One node as the ring sees it.
@@ -50,7 +52,7 @@ enum Rule {
     /// pecl-standard: the upper half of the hash modulo the sum of weights.
     Modulo(HashFunction, Slots),
     /// ketama: the first point at or after the key's hash.
-    Points(hash::KeyHash, Points),
+    Points(hash::KeyHash, Points<u32>),
     Rendezvous(Rendezvous),
 }
 
@@ -80,9 +82,9 @@ impl Ring {
             Placement::PeclStandard => Rule::Modulo(hash, Slots::new(nodes)),
             Placement::Ketama => {
                 let weighted = nodes.iter().any(|node| node.weight > 1);
-                Rule::Points(hash::KeyHash::OneAtATime, Points::new(nodes, weighted))
+                Rule::Points(hash::KeyHash::OneAtATime, ketama(nodes, weighted))
             }
-            Placement::KetamaWeighted => Rule::Points(hash::KeyHash::Md5, Points::new(nodes, true)),
+            Placement::KetamaWeighted => Rule::Points(hash::KeyHash::Md5, ketama(nodes, true)),
             Placement::Rendezvous => Rule::Rendezvous(Rendezvous::new(nodes)),
         };
         Ring { tag, rule }
@@ -218,87 +220,27 @@ impl Slots {
     }
 }
 
-/// ketama's continuum: points in ascending order, ties by order of addition.
-#[derive(Clone, Debug)]
-struct Points {
-    points: Box<[(u32, u32)]>,
-    /// Nodes that have a point at all: a tiny share of the weight may round to none.
-    distinct: u32,
-}
-
-impl Points {
-    fn new(nodes: &[RingNode<'_>], weighted: bool) -> Points {
-        let total: u64 = nodes.iter().map(|node| u64::from(node.weight)).sum();
-        let mut points = Vec::new();
-        let mut distinct = 0;
-        for (index, node) in (0u32..).zip(nodes) {
-            let before = points.len();
-            let name = ketama_name(node.name);
-            if weighted {
-                // Single precision and this order of operations are libmemcached's
-                // (hosts.cc update_continuum): they decide how a share is rounded.
-                let share = node.weight as f32 / total as f32;
-                let rounds =
-                    share * KETAMA_WEIGHTED_POINTS as f32 / 4.0 * nodes.len() as f32 + 1e-10;
-                for number in 0..rounds.floor() as u32 {
-                    let digest = hash::md5(format!("{name}-{number}").as_bytes());
-                    points.extend(digest.into_iter().map(|point| (point, index)));
-                }
-            } else {
-                let point = |number| hash::one_at_a_time(format!("{name}-{number}").as_bytes());
-                points.extend((0..KETAMA_POINTS).map(|number| (point(number), index)));
+/// libmemcached's continuum; `weighted` is its form by shares of the total.
+fn ketama(nodes: &[RingNode<'_>], weighted: bool) -> Points<u32> {
+    let total: u64 = nodes.iter().map(|node| u64::from(node.weight)).sum();
+    let mut points = Vec::new();
+    for (index, node) in (0u32..).zip(nodes) {
+        let name = ketama_name(node.name);
+        if weighted {
+            // Single precision and this order of operations are libmemcached's
+            // (hosts.cc update_continuum): they decide how a share is rounded.
+            let share = node.weight as f32 / total as f32;
+            let rounds = share * KETAMA_WEIGHTED_POINTS as f32 / 4.0 * nodes.len() as f32 + 1e-10;
+            for number in 0..rounds.floor() as u32 {
+                let digest = hash::md5(format!("{name}-{number}").as_bytes());
+                points.extend(digest.into_iter().map(|point| (point, index)));
             }
-            distinct += u32::from(points.len() > before);
-        }
-        points.sort_unstable();
-        Points {
-            points: points.into_boxed_slice(),
-            distinct,
+        } else {
+            let point = |number| hash::one_at_a_time(format!("{name}-{number}").as_bytes());
+            points.extend((0..KETAMA_POINTS).map(|number| (point(number), index)));
         }
     }
-
-    /// Where the walk of `hash` begins.
-    fn start(&self, hash: u32) -> usize {
-        let at = self.points.partition_point(|(point, _)| *point < hash);
-        if at == self.points.len() { 0 } else { at }
-    }
-
-    fn owner(&self, hash: u32) -> u32 {
-        self.points
-            .get(self.start(hash))
-            .map_or(0, |(_, index)| *index)
-    }
-
-    fn after(&self, hash: u32, attempt: u32) -> u32 {
-        let wanted = (attempt % self.distinct.max(1) + 1) % self.distinct.max(1);
-        let (ahead, behind) = self
-            .points
-            .split_at_checked(self.start(hash))
-            .unwrap_or_default();
-        let walk = || behind.iter().chain(ahead).map(|(_, index)| *index);
-        // One bit per node already met; past what the stack holds, the walk is read again.
-        let mut met = [0u64; 64];
-        let mut count = 0;
-        for (step, index) in walk().enumerate() {
-            let known = match met.get_mut(index as usize / 64) {
-                Some(word) => {
-                    let bit = 1 << (index % 64);
-                    let known = *word & bit != 0;
-                    *word |= bit;
-                    known
-                }
-                None => walk().take(step).any(|earlier| earlier == index),
-            };
-            if known {
-                continue;
-            }
-            if count == wanted {
-                return index;
-            }
-            count += 1;
-        }
-        0
-    }
+    Points::new(points)
 }
 
 /// The name libmemcached hashes for a node: no scheme, no brackets, and no port where
