@@ -10,6 +10,7 @@
 //! | `?weight=2&timeout=1` behind a node | `options` |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
+//! | `placement = "…"` | `placement` |
 //! | one node list after another | `step` |
 //! | the same while the process runs | [`watch`] |
 //!
@@ -20,11 +21,13 @@
 pub mod address;
 pub mod file;
 mod options;
+mod placement;
 pub mod save_path;
 pub mod step;
 pub mod watch;
 
 pub use address::Schemes;
+pub use placement::{JedisHash, JedisNames, Placement};
 
 use crate::error::{Error, Kind};
 use crate::item::KeyRule;
@@ -300,23 +303,6 @@ pub enum Protocol {
     Binary,
 }
 
-/// How keys are spread over the nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Placement {
-    /// pecl-memcache `hash_strategy=consistent`: 160 points per weight, 1024 buckets.
-    #[default]
-    PeclConsistent,
-    /// pecl-memcache `hash_strategy=standard`: modulo over the weighted list.
-    PeclStandard,
-    /// libmemcached's consistent distribution with its default hash (php-memcached
-    /// `OPT_DISTRIBUTION`, `sess_consistent_hash_type=ketama`).
-    Ketama,
-    /// libmemcached's weighted ketama (php-memcached `OPT_LIBKETAMA_COMPATIBLE`).
-    KetamaWeighted,
-    /// Weighted rendezvous (highest random weight).
-    Rendezvous,
-}
-
 /// The hash function of pecl's rings (`memcache.hash_function`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HashFunction {
@@ -378,7 +364,8 @@ pub struct Policy {
     pub epoch: u32,
     /// Prefix and long-key rule.
     pub keys: KeyRule,
-    /// Two characters, like `{}`: only what stands between them is hashed for placement.
+    /// Two characters, like `{}`: only what stands between them is hashed for placement. Jedis'
+    /// placements read them as Jedis does, all others as Redis Cluster.
     pub tag: Option<[u8; 2]>,
     /// How many nodes that failed are left alone at the same time, where a prober looks after
     /// them; when more fail, all are asked. `None` for fewer than half, but one of two.

@@ -568,6 +568,7 @@ impl Pool {
                 .map(|m| RingNode {
                     name: m.spec.id.as_deref().unwrap_or(&m.name),
                     weight: m.spec.weight,
+                    named: m.spec.id.is_some(),
                 })
                 .collect();
             Ring::new(&nodes, policy.placement, policy.hash, policy.tag)

@@ -9,6 +9,9 @@
 //! | pecl-consistent, pecl-standard | pecl-memcache 8.2, `hash_strategy` and `hash_function` of the same names |
 //! | ketama | libmemcached `DISTRIBUTION_CONSISTENT` (php-memcached `OPT_DISTRIBUTION`, `sess_consistent_hash_type=ketama`) with its default hash, chosen before the servers are added |
 //! | ketama-weighted | libmemcached `KETAMA_WEIGHTED` (php-memcached `OPT_LIBKETAMA_COMPATIBLE`, `ketama_weighted`) |
+//! | jedis-murmur, jedis-md5 | Jedis 2.10 and 3, redis.clients.jedis.util.Sharded with Hashing.MURMUR_HASH (its default) and Hashing.MD5; Jedis 4 and 5, JedisSharding, which has neither names nor weights |
+//! | jedis-murmur-2.9, jedis-md5-2.9 | Jedis 2.0 to 2.9, redis.clients.util.Sharded: other points where a shard has a name |
+//! | murmur3, md5 | nobody else: our own points, for new pools |
 //! | rendezvous | nobody else: our own, the only even one (ring/rendezvous.rs) |
 //!
 //! libmemcached's own quirk is kept: under ketama, the first weight above 1 switches
@@ -16,15 +19,24 @@
 //! default hash (hosts.cc `server_add`). Ketama and ketama-weighted therefore never
 //! agree, not even with equal weights.
 //!
+//! The points of murmur3 and md5 are the hashes of "NAME-NUMBER", number from 0 to 160 × weight,
+//! NAME the node's `id=` or else "host:port". Jedis' are those of "ID*NUMBER", up to 2.9 of
+//! "ID*WEIGHTNUMBER", and of "SHARD-PLACE-NODE-NUMBER" for a node without `id=`: **its place in
+//! the list, counted from 0, is all that Jedis knows it by**. Where points of two nodes meet
+//! (one name twice, or 32 bits of MD5) Jedis' belong to the later one.
+//!
 //! This file knows nothing of health: who is asked, and who is skipped, is the caller's.
 
 mod hash;
 mod points;
 mod rendezvous;
+mod tag;
 
-use crate::config::{HashFunction, Placement};
+use crate::config::{HashFunction, JedisHash, JedisNames, Placement};
+use hash::WideHash;
 use points::Points;
 use rendezvous::Rendezvous;
+use tag::Tag;
 
 /// One node as the ring sees it.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +45,14 @@ pub struct RingNode<'a> {
     pub name: &'a str,
     /// Share of the keys relative to the others, at least 1.
     pub weight: u32,
+    /// `name` is its `id=`: Jedis' rings hash no other name.
+    pub named: bool,
 }
 
 /// A built ring; immutable, made anew when a node is added.
 #[derive(Clone, Debug)]
 pub struct Ring {
-    tag: Option<[u8; 2]>,
+    tag: Option<Tag>,
     rule: Rule,
 }
 
@@ -53,6 +67,8 @@ enum Rule {
     Modulo(HashFunction, Slots),
     /// ketama: the first point at or after the key's hash.
     Points(hash::KeyHash, Points<u32>),
+    /// The same among points of 64 bits.
+    Wide(WideHash, Points<u64>),
     Rendezvous(Rendezvous),
 }
 
@@ -60,6 +76,8 @@ enum Rule {
 const BUCKETS: usize = 1024;
 /// Points per unit of weight of pecl's consistent strategy (MMC_CONSISTENT_POINTS).
 const PECL_POINTS: u32 = 160;
+/// Points per unit of weight of Jedis' sharding (Sharded.initialize), and of our own rings.
+const POINTS: u32 = 160;
 /// Points per node of libmemcached's unweighted ketama (MEMCACHED_POINTS_PER_SERVER).
 const KETAMA_POINTS: u32 = 100;
 /// Mean points per node of its weighted form (MEMCACHED_POINTS_PER_SERVER_KETAMA).
@@ -69,7 +87,7 @@ impl Ring {
     /// Builds the ring for `nodes` in their order of addition.
     ///
     /// `hash` counts for pecl's placements only. `tag` names two characters, like `{}`:
-    /// where a key holds both with something between them, only that is hashed.
+    /// where a key holds both with something between them, only that is hashed (ring/tag.rs).
     pub fn new(
         nodes: &[RingNode<'_>],
         placement: Placement,
@@ -85,8 +103,22 @@ impl Ring {
                 Rule::Points(hash::KeyHash::OneAtATime, ketama(nodes, weighted))
             }
             Placement::KetamaWeighted => Rule::Points(hash::KeyHash::Md5, ketama(nodes, true)),
+            Placement::Murmur3 => Rule::Wide(WideHash::Murmur3, own(nodes, WideHash::Murmur3)),
+            Placement::Md5 => Rule::Wide(WideHash::Md5, own(nodes, WideHash::Md5)),
+            Placement::Jedis(function, names) => {
+                let function = match function {
+                    JedisHash::Murmur => WideHash::JedisMurmur,
+                    JedisHash::Md5 => WideHash::JedisMd5,
+                };
+                Rule::Wide(function, jedis(nodes, function, names))
+            }
             Placement::Rendezvous => Rule::Rendezvous(Rendezvous::new(nodes)),
         };
+        let tag = tag.map(|[open, close]| Tag {
+            open,
+            close,
+            jedis: matches!(placement, Placement::Jedis(..)),
+        });
         Ring { tag, rule }
     }
 
@@ -98,6 +130,7 @@ impl Ring {
             Rule::Buckets(function, table) => bucket(table, hash::pecl(*function, key)),
             Rule::Modulo(function, slots) => slots.at(hash::pecl(*function, key)),
             Rule::Points(function, points) => points.owner(function.of(key)),
+            Rule::Wide(function, points) => points.owner(function.of(key)),
             Rule::Rendezvous(nodes) => nodes.owner(key),
         };
         index as usize
@@ -116,6 +149,7 @@ impl Ring {
             }
             Rule::Modulo(function, slots) => slots.at(hash::pecl_attempt(*function, key, attempt)),
             Rule::Points(function, points) => points.after(function.of(key), attempt),
+            Rule::Wide(function, points) => points.after(function.of(key), attempt),
             Rule::Rendezvous(nodes) => nodes.after(key, attempt),
         };
         index as usize
@@ -141,16 +175,7 @@ impl Ring {
 
     /// The part of `key` that is hashed: what stands between the tag characters, else all of it.
     pub(crate) fn hashed<'k>(&self, key: &'k [u8]) -> &'k [u8] {
-        let Some([open, close]) = self.tag else {
-            return key;
-        };
-        let Some(rest) = memchr::memchr(open, key).and_then(|at| key.get(at + 1..)) else {
-            return key;
-        };
-        match memchr::memchr(close, rest) {
-            Some(end) if end > 0 => rest.get(..end).unwrap_or(key),
-            _ => key,
-        }
+        self.tag.map_or(key, |tag| tag.of(key))
     }
 }
 
@@ -243,6 +268,44 @@ fn ketama(nodes: &[RingNode<'_>], weighted: bool) -> Points<u32> {
     Points::new(points)
 }
 
+/// The points of our own rings.
+fn own(nodes: &[RingNode<'_>], function: WideHash) -> Points<u64> {
+    let mut points = Vec::new();
+    for (index, node) in (0u32..).zip(nodes) {
+        numbered(format!("{}-", node.name), node.weight, function, |point| {
+            points.push((point, index));
+        });
+    }
+    Points::new(points)
+}
+
+/// The points of Jedis' sharding (redis.clients.jedis.util.Sharded, initialize). It puts them
+/// into a map, where a later point takes the place of an equal one.
+fn jedis(nodes: &[RingNode<'_>], function: WideHash, names: JedisNames) -> Points<u64> {
+    let mut points = Vec::new();
+    for (index, node) in (0u32..).zip(nodes) {
+        let prefix = match names {
+            _ if !node.named => format!("SHARD-{index}-NODE-"),
+            JedisNames::Plain => format!("{}*", node.name),
+            JedisNames::Weight => format!("{}*{}", node.name, node.weight),
+        };
+        numbered(prefix, node.weight, function, |point| {
+            points.push((point, index));
+        });
+    }
+    Points::last_wins(points)
+}
+
+/// Hands the hashes of `name` with each number behind it to `each`.
+fn numbered(mut name: String, weight: u32, function: WideHash, mut each: impl FnMut(u64)) {
+    let length = name.len();
+    for number in 0..weight.saturating_mul(POINTS) {
+        name.truncate(length);
+        name.push_str(itoa::Buffer::new().format(number));
+        each(function.of(name.as_bytes()));
+    }
+}
+
 /// The name libmemcached hashes for a node: no scheme, no brackets, and no port where
 /// it is 11211 (hosts.cc update_continuum), which is what php-memcached's `addServer()`
 /// gives a unix socket. Its `addServers()` and session lists leave 0 there and hash
@@ -269,3 +332,13 @@ fn ketama_name(name: &str) -> String {
     reason = "tests may stop at the first surprise"
 )]
 mod tests;
+
+#[cfg(test)]
+#[path = "ring/points_tests.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests may stop at the first surprise"
+)]
+mod points_tests;

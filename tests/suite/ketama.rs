@@ -117,6 +117,7 @@ fn both_ketama_forms_agree_with_php_memcached_on_ten_thousand_keys_of_every_list
                 .map(|(.., weight, name)| RingNode {
                     name,
                     weight: *weight,
+                    named: false,
                 })
                 .collect();
             Ring::new(&nodes, *placement, HashFunction::Crc32, None)

@@ -16,8 +16,8 @@ mod rules;
 
 use super::address::{Schemes, clean, shown};
 use super::{
-    ALL, HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, save_path,
-    step,
+    ALL, HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, placement,
+    save_path, step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
@@ -117,6 +117,10 @@ impl File {
                 .and_then(|raw| raw.get_ref().backup.as_ref());
             if let Some(backup) = backup {
                 rules::back_up(wish, backup.get_ref(), &own)
+                    .and_then(|()| {
+                        let Topology { nodes, policy, .. } = &wish.topology;
+                        placement::check(nodes, policy)
+                    })
                     .map_err(|error| error.at(&at(backup.span().start)))?;
             }
         }
@@ -253,8 +257,10 @@ impl RawPool {
         }
         wish.topology.policy.backup = usize::from(self.backup.is_some());
         wish.check()?;
+        placement::check(&wish.topology.nodes, &wish.topology.policy)?;
         wish.topology.policy.max_out = self.read_max_out(at, &wish.topology)?;
         self.read_step(at, &mut wish)?;
+        placement::check(&wish.topology.previous, &wish.topology.policy)?;
         if let Some(from) = &self.migrate_from {
             step::migrate(from.get_ref(), &mut wish.topology)
                 .map_err(|error| error.at(&at(from.span().start)))?;
@@ -322,7 +328,12 @@ impl RawPool {
     }
 
     fn policy(&self, at: &dyn Fn(usize) -> String) -> Result<Policy, Error> {
-        let placement = word(&self.placement, "placement", at, &PLACEMENTS)?;
+        let placement = word(
+            &self.placement,
+            "placement",
+            at,
+            &Placement::ALL.map(|one| (one.word(), one)),
+        )?;
         let tag = match &self.tag {
             None => None,
             Some(tag) => match tag.get_ref().as_bytes() {
@@ -351,20 +362,14 @@ impl RawPool {
                 &self.protocol,
                 "protocol",
                 at,
-                &[
-                    ("ascii", Some(Protocol::Ascii)),
-                    ("binary", Some(Protocol::Binary)),
-                ],
+                &[("ascii", Protocol::Ascii), ("binary", Protocol::Binary)],
             )?,
             placement,
             hash: word(
                 &self.hash,
                 "hash",
                 at,
-                &[
-                    ("crc32", Some(HashFunction::Crc32)),
-                    ("fnv", Some(HashFunction::Fnv)),
-                ],
+                &[("crc32", HashFunction::Crc32), ("fnv", HashFunction::Fnv)],
             )?,
             keys: KeyRule {
                 prefix,
@@ -372,7 +377,7 @@ impl RawPool {
                     &self.long_keys,
                     "long_keys",
                     at,
-                    &[("hash", Some(LongKeys::Hash)), ("cut", Some(LongKeys::Cut))],
+                    &[("hash", LongKeys::Hash), ("cut", LongKeys::Cut)],
                 )?,
             },
             tag,
@@ -421,51 +426,29 @@ fn read_copies(
     }
 }
 
-/// The placements by name; `None` is known and not yet there.
-const PLACEMENTS: [(&str, Option<Placement>); 9] = [
-    ("pecl-consistent", Some(Placement::PeclConsistent)),
-    ("pecl-standard", Some(Placement::PeclStandard)),
-    ("ketama", Some(Placement::Ketama)),
-    ("ketama-weighted", Some(Placement::KetamaWeighted)),
-    ("rendezvous", Some(Placement::Rendezvous)),
-    ("murmur3", None),
-    ("md5", None),
-    ("jedis-murmur", None),
-    ("jedis-md5", None),
-];
-
 /// What the word in `field` stands for, its default when it is not written.
 fn word<T: Copy + Default>(
     value: &Option<Spanned<String>>,
     field: &str,
     at: &dyn Fn(usize) -> String,
-    words: &[(&str, Option<T>)],
+    words: &[(&str, T)],
 ) -> Result<T, Error> {
     let Some(value) = value else {
         return Ok(T::default());
     };
-    let found = words.iter().find(|(name, _)| name == value.get_ref());
-    if let Some((_, Some(meaning))) = found {
+    if let Some((_, meaning)) = words.iter().find(|(name, _)| name == value.get_ref()) {
         return Ok(*meaning);
     }
-    let cause = match found {
-        Some(_) => format!(
-            "{field} \"{}\" is not supported by this version",
-            clean(value.get_ref())
-        ),
-        None => format!("{field} \"{}\" is unknown", clean(value.get_ref())),
-    };
-    let known: Vec<_> = words
-        .iter()
-        .filter(|(_, meaning)| meaning.is_some())
-        .map(|(name, _)| *name)
-        .collect();
-    Err(Error::new(Kind::Config, cause)
-        .at(&at(value.span().start))
-        .hint(format!(
-            "Write {field} = one of \"{}\"",
-            known.join("\", \"")
-        )))
+    let known: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+    Err(Error::new(
+        Kind::Config,
+        format!("{field} \"{}\" is unknown", clean(value.get_ref())),
+    )
+    .at(&at(value.span().start))
+    .hint(format!(
+        "Write {field} = one of \"{}\"",
+        known.join("\", \"")
+    )))
 }
 
 #[cfg(test)]

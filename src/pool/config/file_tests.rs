@@ -73,25 +73,6 @@ fn a_good_file_gives_its_pools_with_everything_they_say() {
 }
 
 #[test]
-fn every_placement_this_version_has_can_be_written() {
-    for (name, placement) in PLACEMENTS {
-        let text = format!("[pool.p]\nnodes = [\"a\"]\nplacement = \"{name}\"");
-        match placement {
-            Some(placement) => assert_eq!(
-                File::parse("f", &text)
-                    .unwrap()
-                    .pool("p")
-                    .unwrap()
-                    .policy
-                    .placement,
-                placement
-            ),
-            None => assert!(refused(&text).contains("line 3: placement"), "{name}"),
-        }
-    }
-}
-
-#[test]
 fn bad_files_are_refused_naming_file_line_and_remedy() {
     let pool = |line: &str| format!("[pool.p]\nnodes = [\"a:1\"]\n{line}\n");
     let two = |line: &str| format!("[pool.p]\nnodes = [\"a:1\", \"b:1\"]\n{line}\n");

@@ -186,6 +186,7 @@ impl Pool {
                     .map(|member| RingNode {
                         name: member.spec.id.as_deref().unwrap_or(&member.name),
                         weight: member.spec.weight,
+                        named: member.spec.id.is_some(),
                     })
                     .collect();
                 let policy = &self.policy;

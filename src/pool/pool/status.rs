@@ -3,7 +3,7 @@
 
 use super::{Declared, Pool};
 use crate::call::Call;
-use crate::config::{Mode, NodeSpec, Placement, Protocol, Target};
+use crate::config::{Mode, NodeSpec, Protocol, Target};
 use crate::fact::Fact;
 use crate::node::{Directory, Node};
 use crate::replica::{Standing, State, Survey};
@@ -197,19 +197,6 @@ fn address(target: &Target) -> String {
         Target::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
         Target::Tcp { host, port } => format!("{host}:{port}"),
         Target::Unix(path) => path.to_string_lossy().into_owned(),
-    }
-}
-
-impl Placement {
-    /// The placement as it is written in a pool file.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Placement::PeclConsistent => "pecl-consistent",
-            Placement::PeclStandard => "pecl-standard",
-            Placement::Ketama => "ketama",
-            Placement::KetamaWeighted => "ketama-weighted",
-            Placement::Rendezvous => "rendezvous",
-        }
     }
 }
 

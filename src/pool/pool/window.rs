@@ -45,6 +45,7 @@ impl List {
             .map(|(name, spec)| RingNode {
                 name,
                 weight: spec.weight,
+                named: spec.id.is_some(),
             })
             .collect();
         List {

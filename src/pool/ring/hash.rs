@@ -1,6 +1,6 @@
-//! The hash functions of foreign rings, byte for byte as their owners compute them.
+//! The hash functions of the rings, byte for byte as their owners compute them.
 //!
-//! None of them is chosen for quality: each is here because values already lie where
+//! Hardly one is chosen for quality: each is here because values already lie where
 //! it put them. They allocate nothing.
 
 use crate::config::HashFunction;
@@ -159,6 +159,111 @@ pub(super) fn md5(bytes: &[u8]) -> [u32; 4] {
         (whole >> 64) as u32,
         (whole >> 96) as u32,
     ]
+}
+
+/// What a ring of 64-bit points hashes its points and its keys with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WideHash {
+    /// The first half of MurmurHash3 x64_128. Not x86_32: among its 2^32 places points of
+    /// two nodes may meet, and then the order of the list would decide.
+    Murmur3,
+    /// The first eight bytes of the MD5, low byte first.
+    Md5,
+    /// Jedis' `Hashing.MURMUR_HASH`: MurmurHash64A. Java sorts it with sign, and that makes no
+    /// difference: it begins the circle at another place, and no point gets another neighbour.
+    JedisMurmur,
+    /// Jedis' `Hashing.MD5`: the first four bytes, low byte first, never negative.
+    JedisMd5,
+}
+
+impl WideHash {
+    /// The hash of `bytes`.
+    pub(super) fn of(self, bytes: &[u8]) -> u64 {
+        match self {
+            WideHash::Murmur3 => murmur3(bytes),
+            WideHash::Md5 => {
+                let [low, high, ..] = md5(bytes);
+                u64::from(high) << 32 | u64::from(low)
+            }
+            WideHash::JedisMurmur => murmur64a(bytes),
+            WideHash::JedisMd5 => u64::from(md5(bytes)[0]),
+        }
+    }
+}
+
+/// MurmurHash64A (Appleby, public domain) with the seed of Jedis (MurmurHash.hash, 0x1234ABCD).
+pub(super) fn murmur64a(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0xc6a4_a793_5bd1_e995;
+    const SEED: u64 = 0x1234_abcd;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let start = SEED ^ (bytes.len() as u64).wrapping_mul(FACTOR);
+    let mut state = words.iter().fold(start, |state, word| {
+        let mut word = u64::from_le_bytes(*word).wrapping_mul(FACTOR);
+        word ^= word >> 47;
+        (state ^ word.wrapping_mul(FACTOR)).wrapping_mul(FACTOR)
+    });
+    // A rest of zeros is still a step; no rest is none.
+    if !rest.is_empty() {
+        state = (state ^ tail(rest)).wrapping_mul(FACTOR);
+    }
+    state = (state ^ state >> 47).wrapping_mul(FACTOR);
+    state ^ state >> 47
+}
+
+/// The first 64 bits of MurmurHash3 x64_128 (Appleby, public domain), seed 0.
+pub(super) fn murmur3(bytes: &[u8]) -> u64 {
+    const ONE: u64 = 0x87c3_7b91_1142_53d5;
+    const TWO: u64 = 0x4cf5_ad43_2745_937f;
+    let first = |word: u64| word.wrapping_mul(ONE).rotate_left(31).wrapping_mul(TWO);
+    let second = |word: u64| word.wrapping_mul(TWO).rotate_left(33).wrapping_mul(ONE);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (pairs, odd) = words.as_chunks::<2>();
+    let (mut one, mut two) = (0u64, 0u64);
+    for [low, high] in pairs {
+        one ^= first(u64::from_le_bytes(*low));
+        one = one.rotate_left(27).wrapping_add(two);
+        one = one.wrapping_mul(5).wrapping_add(0x52dc_e729);
+        two ^= second(u64::from_le_bytes(*high));
+        two = two.rotate_left(31).wrapping_add(one);
+        two = two.wrapping_mul(5).wrapping_add(0x3849_5ab5);
+    }
+    // Zeros in place of a missing rest change nothing.
+    match odd {
+        [low, ..] => {
+            one ^= first(u64::from_le_bytes(*low));
+            two ^= second(tail(rest));
+        }
+        [] => one ^= first(tail(rest)),
+    }
+    one ^= bytes.len() as u64;
+    two ^= bytes.len() as u64;
+    one = one.wrapping_add(two);
+    two = two.wrapping_add(one);
+    mix(one).wrapping_add(mix(two))
+}
+
+/// Up to seven last bytes as the low ones of a word.
+///
+/// Byte by byte through an array took as long as the rest of the hash of a short key.
+pub(super) fn tail(bytes: &[u8]) -> u64 {
+    let half = |four: &[u8; 4]| u64::from(u32::from_le_bytes(*four));
+    match (bytes, bytes.first_chunk(), bytes.last_chunk()) {
+        // The halves overlap in bytes that both have.
+        (_, Some(low), Some(high)) => half(low) | half(high) << (8 * (bytes.len() - 4)),
+        ([one, two, three], ..) => half(&[*one, *two, *three, 0]),
+        ([one, two], ..) => half(&[*one, *two, 0, 0]),
+        ([one], ..) => u64::from(*one),
+        _ => 0,
+    }
+}
+
+/// The finalizer of MurmurHash3 (Appleby, public domain): every input bit reaches every output bit.
+pub(super) fn mix(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ word >> 33
 }
 
 #[cfg(test)]

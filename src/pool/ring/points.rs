@@ -9,7 +9,8 @@ pub(super) struct Points<H> {
     hashes: Box<[H]>,
     /// The node of each point.
     nodes: Box<[u32]>,
-    /// Nodes that have a point at all: a tiny share of the weight may round to none.
+    /// Nodes that have a point at all: a tiny share of the weight may round to none, and
+    /// another node's points may stand where all of its own would.
     distinct: u32,
 }
 
@@ -17,6 +18,19 @@ impl<H: Copy + Ord> Points<H> {
     /// Of equal points the node that was added first is met first.
     pub(super) fn new(mut points: Vec<(H, u32)>) -> Points<H> {
         points.sort_unstable();
+        Points::sorted(&points)
+    }
+
+    /// Of equal points only the one of the node that was added last stays.
+    pub(super) fn last_wins(mut points: Vec<(H, u32)>) -> Points<H> {
+        points.sort_unstable();
+        points.dedup_by(|later, kept| {
+            let equal = later.0 == kept.0;
+            if equal {
+                *kept = *later;
+            }
+            equal
+        });
         Points::sorted(&points)
     }
 

@@ -14,6 +14,7 @@
 //! The result does not depend on the order in which the nodes are listed.
 
 use super::RingNode;
+use super::hash::{mix, tail};
 use std::cmp::Ordering;
 
 /// The nodes of a rendezvous ring.
@@ -124,10 +125,6 @@ impl Rendezvous {
 /// Its values decide where keys lie: changing it moves every key of every rendezvous pool.
 fn hash(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
-    let mut tail = [0u8; 8];
-    for (to, from) in tail.iter_mut().zip(rest) {
-        *to = *from;
-    }
     let step = |state: u64, word: u64| {
         let state = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         state ^ state >> 32
@@ -135,16 +132,7 @@ fn hash(bytes: &[u8]) -> u64 {
     let state = words.iter().fold(bytes.len() as u64, |state, word| {
         step(state, u64::from_le_bytes(*word))
     });
-    mix(step(state, u64::from_le_bytes(tail)))
-}
-
-/// The finalizer of MurmurHash3 (Appleby, public domain): every input bit reaches every output bit.
-fn mix(mut word: u64) -> u64 {
-    word ^= word >> 33;
-    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    word ^= word >> 33;
-    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    word ^ word >> 33
+    mix(step(state, tail(rest)))
 }
 
 /// Bits behind the point of a [`Draw`]'s distance.

@@ -59,6 +59,7 @@ impl List {
             .map(|(&member, &weight)| RingNode {
                 name: &names[member],
                 weight,
+                named: false,
             })
             .collect();
         List {
