@@ -28,6 +28,7 @@ mod handoff;
 mod harness_itself;
 mod health;
 mod hostile;
+mod jedis;
 mod late_copies;
 mod late_faults;
 mod leaks;
