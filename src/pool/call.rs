@@ -209,14 +209,14 @@ pub(crate) struct Job {
     pub(crate) done: bool,
 }
 
-/// A counter with a start value is up to three requests in classic words.
+/// A counter with a start value is up to three requests in classic words, a script up to two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The command itself.
     Ask,
     /// The counter was missing: add it.
     Create,
-    /// Somebody else created it meanwhile: count once more.
+    /// Once more: somebody else created the counter meanwhile, or a Redis did not know the script.
     Again,
 }
 

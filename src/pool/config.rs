@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `addServer()` and what stands before and behind a host | [`address`] |
 //! | `?weight=2&timeout=1` behind a node | `options` |
+//! | password and database of a Redis node | [`redis`] |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
 //! | `placement = "…"` | `placement` |
@@ -22,12 +23,14 @@ pub mod address;
 pub mod file;
 mod options;
 mod placement;
+pub mod redis;
 pub mod save_path;
 pub mod step;
 pub mod watch;
 
 pub use address::Schemes;
 pub use placement::{JedisHash, JedisNames, Placement};
+pub use redis::{Redis, Secret};
 
 use crate::error::{Error, Kind};
 use crate::item::KeyRule;
@@ -82,6 +85,8 @@ pub struct NodeSpec {
     pub udp_port: u16,
     /// Where to connect.
     pub target: Target,
+    /// How it is entered, if it is a Redis or Valkey; `None` for a memcached.
+    pub redis: Option<Redis>,
     /// Hashed by the rings in place of "host:port" when given.
     pub id: Option<String>,
     /// Share of the keys, relative to the other nodes; at least 1.
@@ -102,6 +107,16 @@ pub struct NodeSpec {
     pub care: Care,
     /// What was written for this node, and so stays where a copied pool has its own defaults.
     pub written: Written,
+}
+
+/// What kind of server a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// memcached.
+    #[default]
+    Memcached,
+    /// Redis or Valkey.
+    Redis,
 }
 
 /// Who tries a failed node again, and when.
@@ -134,6 +149,8 @@ pub const DEFAULT_RETRY: i64 = 15;
 
 /// The port of a node that names none, memcached's own default.
 pub const DEFAULT_PORT: u16 = 11211;
+/// The same of a `redis://` node.
+pub const REDIS_PORT: u16 = 6379;
 /// Largest weight of a node. pecl's ring places 160 points per unit, so that this is ten
 /// million of them, a tenth of a second to build; the original has no limit.
 pub const WEIGHT_MAX: u32 = 65_535;
@@ -151,6 +168,7 @@ impl NodeSpec {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port,
             },
+            redis: None,
             id: None,
             weight: 1,
             connect_timeout: DEFAULT_TIMEOUT,
@@ -176,6 +194,14 @@ impl NodeSpec {
             self.care = Care::Probed;
         }
         self
+    }
+
+    /// What kind of server it is.
+    pub fn engine(&self) -> Engine {
+        match self.redis {
+            Some(_) => Engine::Redis,
+            None => Engine::Memcached,
+        }
     }
 
     /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket).
@@ -235,6 +261,15 @@ impl Wish {
             };
         }
         let mode = policy.mode.word();
+        if let Some(node) = nodes.iter().find(|node| node.redis.is_some()) {
+            return refuse(
+                format!(
+                    "mode {mode} is for memcached nodes, and {} is a Redis",
+                    node.name()
+                ),
+                "Write mode = \"single\" (mode=single in a list): copies on Redis nodes are not supported by this version",
+            );
+        }
         // Of a backup it counts only that there is one: its nodes come later.
         let count = nodes.len() + policy.backup.min(1);
         if count < 2 {

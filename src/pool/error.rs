@@ -23,6 +23,8 @@ pub enum Kind {
     Timeout,
     /// The node closed or reset the connection in the middle of an exchange.
     Closed,
+    /// The node does not let us in: password, user or database.
+    Auth,
     /// The node said something that is not an answer to what was asked.
     Protocol,
     /// The node answered SERVER_ERROR or its like: it works, but refused this request.
@@ -39,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tests that a list is whole.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Config,
         Kind::Key,
         Kind::Value,
@@ -53,6 +55,8 @@ impl Kind {
         Kind::Locked,
         Kind::Epoch,
         Kind::State,
+        // Marks that hosts share have numbers from this list: what is new comes last.
+        Kind::Auth,
     ];
 
     /// The kind as one lower-case word, as it stands in traces and status.
@@ -65,6 +69,7 @@ impl Kind {
             Kind::Connect => "connect",
             Kind::Timeout => "timeout",
             Kind::Closed => "closed",
+            Kind::Auth => "auth",
             Kind::Protocol => "protocol",
             Kind::Server => "server",
             Kind::Client => "client",
@@ -80,7 +85,12 @@ impl Kind {
     pub const fn is_node_fault(self) -> bool {
         matches!(
             self,
-            Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::Closed | Kind::Protocol
+            Kind::Resolve
+                | Kind::Connect
+                | Kind::Timeout
+                | Kind::Closed
+                | Kind::Auth
+                | Kind::Protocol
         )
     }
 }

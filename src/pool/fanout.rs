@@ -5,9 +5,9 @@
 //! (send, receive under SO_RCVTIMEO); everything else goes through one poll loop.
 //!
 //! ```text
-//!   open ──► sending ──► receiving ──► done
-//!     │          │           │
-//!     └──────────┴───────────┴──► failed: error, `sent` says whether bytes went out
+//!   open ──► greeting ──► sending ──► receiving ──► done
+//!     │          │           │           │
+//!     └──────────┴───────────┴───────────┴──► failed: error, `sent` says whether bytes went out
 //! ```
 //!
 //! Each lane's limit counts from the moment its request begins to go out, and does not
@@ -17,13 +17,16 @@
 //! limit anew.
 
 mod answers;
+mod greeting;
 mod quick;
 
 pub use quick::run_alone;
 
+use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::item::Span;
 use crate::node::{self, NodeRef, Open};
+use crate::wire::redis::answer;
 use crate::wire::{Expect, Reply, classic};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -53,6 +56,8 @@ pub struct Lane {
     node: Option<NodeRef>,
     /// Index of the node in its pool.
     pub member: usize,
+    /// What kind of server it is.
+    pub engine: Engine,
     /// Request bytes, made by `wire`.
     pub out: Vec<u8>,
     /// A value in the call's arena, sent after `out` and before a final CR LF; empty for none.
@@ -63,13 +68,15 @@ pub struct Lane {
     pub repeatable: bool,
     /// Does the request carry values?
     pub stores: bool,
-    /// The keys of a classic get as spans of `out`, in the order they are asked for; of
-    /// anything else empty.
+    /// The keys of a get in the order they are asked for: of a classic one as spans of `out`,
+    /// of one to Redis, which echoes no key, as spans of the call's arena. Else empty.
     pub keys: Vec<Span>,
     /// The values that came for `keys`; they are not among the answers.
     pub hits: Vec<classic::Hit>,
     /// The answers, in order, as far as they came.
     pub answers: Vec<Reply>,
+    /// How far the answer of a get to Redis is read.
+    values: answer::Progress,
     /// One of the answers is an error line.
     pub refused: bool,
     /// Why the lane failed.
@@ -93,6 +100,7 @@ enum State {
     #[default]
     Closed,
     Opening,
+    Greeting,
     Sending,
     Receiving,
     Over,
@@ -119,6 +127,7 @@ impl Lane {
         }
         self.keys.clear();
         self.hits.clear();
+        self.values = answer::Progress::default();
         self.answers.clear();
         self.repeatable = false;
         self.stores = false;
@@ -323,6 +332,11 @@ impl Lane {
                         return;
                     }
                 }
+                State::Greeting => {
+                    if !self.greet_further(&mut node, now) {
+                        return;
+                    }
+                }
                 State::Sending => {
                     // A pipeline is read while it is still being sent, or both sides would
                     // wait for the other to read.
@@ -374,6 +388,9 @@ impl Lane {
 
     /// Begins the exchange on the open connection; without a question, being open was all.
     fn start(&mut self, node: &mut node::Node, now: Instant) {
+        if node.greeting().is_some() {
+            return self.greet(node, now);
+        }
         if self.asks.is_empty() {
             node.recover();
             self.state = State::Over;
@@ -492,7 +509,7 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
                 State::Over | State::Closed => return None,
                 State::Opening => PollFlags::OUT,
                 State::Sending => PollFlags::OUT | PollFlags::IN,
-                State::Receiving => PollFlags::IN,
+                State::Greeting | State::Receiving => PollFlags::IN,
             };
             Some((i, want, lane.node.as_ref()?.borrow()))
         })

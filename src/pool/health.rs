@@ -278,6 +278,7 @@ fn unpack(cause: u64) -> Error {
         Kind::Connect if number != 0 => format!("Connection failed: {}", strerror(number)),
         Kind::Connect | Kind::Resolve => "Connection failed".to_owned(),
         Kind::Closed => "Connection closed by the server".to_owned(),
+        Kind::Auth => "the server refuses the password, user or database".to_owned(),
         _ => "Malformed server response".to_owned(),
     };
     Error::new(kind, text).code(number)

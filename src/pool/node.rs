@@ -5,11 +5,12 @@
 //! operation costs one send and one receive. A connection is either between
 //! exchanges, with nothing unread, or busy; a busy one found later is closed.
 
-use crate::config::{Care, NodeSpec, Target};
+use crate::config::{Care, NodeSpec, Protocol, Redis, Target};
 use crate::error::{Error, Kind};
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
+use crate::wire::redis::greeting::Greeting;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -46,6 +47,8 @@ pub struct Node {
     pub health: Health,
     /// It went down or came up since somebody asked, as far as the mark reaches.
     change: Option<Change>,
+    /// What has to be said on a new connection before anything else.
+    greeting: Option<Greeting>,
     /// Does it speak meta commands? Unknown until it told its version.
     pub speaks_meta: Option<bool>,
     /// Does the server behind the open connection take versions (`E`)? Unknown on every new
@@ -61,6 +64,7 @@ struct Socket {
     last_used: Instant,
     limit: Duration,
     busy: bool,
+    greeted: bool,
 }
 
 /// A connect under way: the socket and the addresses left to try.
@@ -96,8 +100,9 @@ impl Node {
             unmarked: false,
             socket: None,
             opening: None,
-            health: Health::new(shared::slot(&address(&spec.target))),
+            health: Health::new(shared::slot(&address(spec))),
             change: None,
+            greeting: spec.redis.as_ref().and_then(Greeting::of),
             speaks_meta: None,
             takes_versions: None,
         }
@@ -195,6 +200,19 @@ impl Node {
         self.fd().is_none_or(|fd| {
             poll(&mut [PollFd::new(fd, PollFlags::OUT)], at_once).is_ok_and(|ready| ready > 0)
         })
+    }
+
+    /// What is to be said on the open connection before anything else, if it was not yet.
+    pub fn greeting(&self) -> Option<&Greeting> {
+        let socket = self.socket.as_ref()?;
+        self.greeting.as_ref().filter(|_| !socket.greeted)
+    }
+
+    /// Notes that all of the greeting was answered well.
+    pub fn greeted(&mut self) {
+        if let Some(socket) = &mut self.socket {
+            socket.greeted = true;
+        }
     }
 
     /// Marks the beginning of an exchange that may take `limit`.
@@ -339,6 +357,7 @@ impl Node {
             last_used: now,
             limit,
             busy: false,
+            greeted: self.greeting.is_none(),
         });
         Ok(())
     }
@@ -368,11 +387,18 @@ pub fn strerror(errno: Errno) -> String {
 }
 
 /// The name under which a host's processes know a node: where it is, whatever it was called.
-fn address(target: &Target) -> Vec<u8> {
-    match target {
+///
+/// Whom a Redis does not let in must not keep others from it, so who we are there belongs to it.
+fn address(spec: &NodeSpec) -> Vec<u8> {
+    let mut text = match &spec.target {
         Target::Tcp { host, port } => format!("{host}:{port}").into_bytes(),
         Target::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
+    };
+    if let Some(greeting) = spec.redis.as_ref().and_then(Greeting::of) {
+        // Too short to tell anything of a password.
+        text.extend_from_slice(format!("#{:08x}", crc32fast::hash(&greeting.words)).as_bytes());
     }
+    text
 }
 
 /// Both limits of a blocking socket.
@@ -459,10 +485,32 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     Ok(found)
 }
 
+/// What connections have to have in common to be shared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Door {
+    /// Where it is.
+    pub target: Target,
+    /// Which words it takes.
+    pub protocol: Protocol,
+    /// As whom it was entered.
+    pub redis: Option<Redis>,
+}
+
+impl Door {
+    /// The door of `spec` in a pool of this protocol.
+    pub fn of(spec: &NodeSpec, protocol: Protocol) -> Door {
+        Door {
+            target: spec.target.clone(),
+            protocol,
+            redis: spec.redis.clone(),
+        }
+    }
+}
+
 /// The persistent nodes of one thread: who asks for the same server gets the same connection.
 #[derive(Debug, Default)]
 pub struct Directory {
-    nodes: HashMap<(Target, crate::config::Protocol), NodeRef>,
+    nodes: HashMap<Door, NodeRef>,
     /// By pool: the highest epoch known to be committed.
     committed: HashMap<String, Rc<Cell<u32>>>,
 }
@@ -474,11 +522,11 @@ impl Directory {
     }
 
     /// The node for `spec`: a shared one when it is persistent, else one of its own.
-    pub fn node(&mut self, spec: &NodeSpec, protocol: crate::config::Protocol) -> NodeRef {
+    pub fn node(&mut self, spec: &NodeSpec, protocol: Protocol) -> NodeRef {
         let fresh = || Rc::new(RefCell::new(Node::new(spec)));
         if spec.persistent {
             self.nodes
-                .entry((spec.target.clone(), protocol))
+                .entry(Door::of(spec, protocol))
                 .or_insert_with(fresh)
                 .clone()
         } else {
@@ -487,15 +535,13 @@ impl Directory {
     }
 
     /// The persistent nodes known, in no order, by where they are and which words they take.
-    pub fn iter(
-        &self,
-    ) -> impl Iterator<Item = (&(Target, crate::config::Protocol), &NodeRef)> + use<'_> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Door, &NodeRef)> + use<'_> {
         self.nodes.iter()
     }
 
     /// The node for `spec` if it is known and persistent, else one that nobody else will see.
-    pub fn look(&self, spec: &NodeSpec, protocol: crate::config::Protocol) -> NodeRef {
-        let known = self.nodes.get(&(spec.target.clone(), protocol));
+    pub fn look(&self, spec: &NodeSpec, protocol: Protocol) -> NodeRef {
+        let known = self.nodes.get(&Door::of(spec, protocol));
         known
             .filter(|_| spec.persistent)
             .cloned()
@@ -505,8 +551,8 @@ impl Directory {
     /// Closes the persistent nodes at `targets` and lets go of them; who still uses one
     /// connects again.
     pub fn forget(&mut self, targets: &[Target]) {
-        self.nodes.retain(|(target, _), node| {
-            let stays = !targets.contains(target);
+        self.nodes.retain(|door, node| {
+            let stays = !targets.contains(&door.target);
             if !stays {
                 node.borrow_mut().close();
             }

@@ -24,6 +24,7 @@ pub mod resync;
 mod rings;
 mod round;
 pub mod route;
+mod servers;
 mod settle;
 pub mod status;
 mod swift;
@@ -32,14 +33,14 @@ pub mod window;
 pub(crate) use fenced::NOTE;
 
 use crate::call::{Call, Event, Limits, Verb};
-use crate::config::{Mode, NodeSpec, Policy, Protocol};
+use crate::config::{Engine, Mode, NodeSpec, Policy, Protocol};
 use crate::error::Error;
 use crate::fanout;
 use crate::node::{Directory, NodeRef};
-use crate::request::{Meta, Words, refusal, refused};
+use crate::request::{self, Meta, Words, refusal, refused};
 use crate::ring::{Ring, RingNode};
 use crate::shared;
-use crate::wire::{Expect, Reply, classic};
+use crate::wire::{Expect, classic};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -205,6 +206,11 @@ impl Pool {
         self.members.get(index).map(|m| &m.spec)
     }
 
+    /// What kind of server node `index` is.
+    pub(crate) fn engine(&self, index: usize) -> Engine {
+        self.spec(index).map_or(Engine::default(), NodeSpec::engine)
+    }
+
     /// False when the node failed last time or was declared down.
     pub fn is_up(&self, index: usize) -> bool {
         self.members.get(index).is_some_and(|m| match m.declared {
@@ -316,87 +322,6 @@ impl Pool {
         }
     }
 
-    /// The version text of the first node that answers; nodes that do not are events.
-    pub fn version(&mut self, call: &mut Call) -> Option<String> {
-        (0..self.members.len()).find_map(|index| {
-            let lane = self.ask(index, call, Expect::Version, classic::version)?;
-            let lane = call.lanes.get(lane)?;
-            lane.answers.iter().find_map(|reply| match reply {
-                Reply::Version(text) => {
-                    Some(String::from_utf8_lossy(text.of(lane.received())).into_owned())
-                }
-                _ => None,
-            })
-        })
-    }
-
-    /// Empties all nodes, in `delay` seconds; true when all did it. A node left alone for
-    /// its retry interval is left alone here, too.
-    pub fn flush(&mut self, delay: u32, call: &mut Call) -> bool {
-        call.reset(Verb::Delete);
-        if self.policy.mode == Mode::Fenced {
-            self.refuse_call(call, "flush() would log everybody out");
-            return false;
-        }
-        let (first, now) = (call.used, Instant::now());
-        let mut done = true;
-        for index in 0..self.members.len() {
-            // Else it could come after the flush.
-            self.catch_up_with(call, index);
-            if !self.allows(index, now) {
-                done = false;
-                if self.is_copied() {
-                    // Else it would bring back what was flushed.
-                    self.miss_all(index);
-                }
-            } else if let Some(lane) = self.lane(call, first, index)
-                // A server listed twice is emptied once.
-                && lane.asks.is_empty()
-            {
-                classic::flush_all(&mut lane.out, delay);
-                lane.asks.push(Expect::Flushed);
-                lane.repeatable = true;
-            }
-        }
-        fanout::run(
-            call.lanes.get_mut(first..call.used).unwrap_or_default(),
-            &[],
-        );
-        self.tell_skipped(call);
-        for lane in first..call.used {
-            self.note(call, lane);
-            let emptied = call
-                .lanes
-                .get(lane)
-                .is_some_and(|l| l.answers.contains(&Reply::Done));
-            done &= emptied;
-            let member = call.lanes.get(lane).map(|lane| lane.member);
-            if let (false, true, Some(member)) = (emptied, self.is_copied(), member) {
-                self.miss_all(member);
-            }
-        }
-        done
-    }
-
-    /// The STAT or ITEM lines of node `index`, each with CR LF; `None` and an event when it
-    /// does not answer or refuses.
-    pub fn stats(&mut self, index: usize, args: &[u8], call: &mut Call) -> Option<Vec<u8>> {
-        let lane = self.ask(index, call, Expect::Stats, |out| classic::stats(out, args))?;
-        let lane = call.lanes.get(lane)?;
-        let mut text = Vec::with_capacity(lane.received().len());
-        for reply in &lane.answers {
-            match reply {
-                Reply::Stat(line) => {
-                    text.extend_from_slice(line.of(lane.received()));
-                    text.extend_from_slice(b"\r\n");
-                }
-                Reply::End => {}
-                _ => return None,
-            }
-        }
-        Some(text)
-    }
-
     /// May node `index` be asked now, or is it left alone for its retry interval? True means
     /// that the try which was due is the caller's, who must make it.
     pub fn may_ask(&mut self, index: usize) -> bool {
@@ -426,9 +351,19 @@ impl Pool {
         call: &mut Call,
         say: impl FnOnce(&mut Vec<u8>, &mut Vec<Expect>),
     ) -> Option<usize> {
+        self.exchange_lane(index, call, |lane| say(&mut lane.out, &mut lane.asks))
+    }
+
+    /// The same, said in the words of the node's engine.
+    pub(crate) fn exchange_lane(
+        &mut self,
+        index: usize,
+        call: &mut Call,
+        say: impl FnOnce(&mut fanout::Lane),
+    ) -> Option<usize> {
         let first = call.used;
         let lane = self.lane(call, first, index)?;
-        say(&mut lane.out, &mut lane.asks);
+        say(lane);
         lane.repeatable = true;
         fanout::run(
             call.lanes.get_mut(first..call.used).unwrap_or_default(),
@@ -445,13 +380,23 @@ impl Pool {
         call: &mut Call,
         say: impl Fn(&mut Vec<u8>, &mut Vec<Expect>),
     ) -> Vec<(usize, usize)> {
+        self.exchange_lanes(nodes, call, |lane| say(&mut lane.out, &mut lane.asks))
+    }
+
+    /// The same, said in the words of each node's engine.
+    pub(crate) fn exchange_lanes(
+        &mut self,
+        nodes: &[usize],
+        call: &mut Call,
+        say: impl Fn(&mut fanout::Lane),
+    ) -> Vec<(usize, usize)> {
         let first = call.used;
         for index in nodes {
             // A server listed twice has one connection, and is asked once.
             if let Some(lane) = self.lane(call, first, *index)
                 && lane.asks.is_empty()
             {
-                say(&mut lane.out, &mut lane.asks);
+                say(lane);
             }
         }
         fanout::run(
@@ -479,7 +424,7 @@ impl Pool {
         let answers = lane.answers.iter().filter(|_| lane.refused);
         for reply in answers {
             if let Some(line) = refusal(*reply) {
-                if lane.stores {
+                if lane.stores && lane.engine == Engine::Memcached {
                     // A refused value may still be in the stream, to be read as commands.
                     member.node.borrow_mut().close();
                 }
@@ -521,7 +466,7 @@ impl Pool {
             else {
                 continue;
             };
-            if meta == Meta::Unknown && jobs.is_empty() {
+            if meta == Meta::Unknown && jobs.is_empty() && lane.engine == Engine::Memcached {
                 // The probe rides in front of the first request, which is said in classic words.
                 classic::version(&mut lane.out);
                 lane.asks.push(Expect::Version);
@@ -535,13 +480,13 @@ impl Pool {
                 opaque,
                 alone,
             };
-            words.say(lane, &call.arena, entry.key.of(&call.arena), &details);
+            words.say(lane, &call.arena, entry.key, &details);
             jobs.push(job);
         }
         call.pending = pending;
         for lane in call.lanes.get_mut(first..call.used).unwrap_or_default() {
-            if verb.is_read() && lane.asks.last() == Some(&Expect::Values) {
-                classic::end(&mut lane.out);
+            if verb.is_read() {
+                end_gets(lane, &call.arena, verb);
             }
         }
     }
@@ -573,6 +518,15 @@ impl Pool {
                 .collect();
             Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
         })
+    }
+}
+
+/// Ends what asks for values, now that all keys of the lane are known.
+fn end_gets(lane: &mut fanout::Lane, arena: &[u8], verb: Verb) {
+    if lane.engine == Engine::Redis {
+        request::redis::ask_all(lane, arena, verb);
+    } else if lane.asks.last() == Some(&Expect::Values) {
+        classic::end(&mut lane.out);
     }
 }
 

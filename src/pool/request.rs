@@ -5,10 +5,13 @@
 //! command, and up to three steps in classic words.
 
 use crate::call::{Call, Details, Job, Outcome, Step, Verb};
+use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::Lane;
 use crate::item::Span;
 use crate::wire::{Expect, Reply, Store, classic, meta};
+
+pub(crate) mod redis;
 
 /// Flag bits of a counter made by a default, as pecl-memcache marks an integer (see `codec`).
 pub(crate) const FLAGS_INTEGER: u32 = 0x300;
@@ -33,7 +36,11 @@ pub(crate) struct Words {
 
 impl Words {
     /// Appends the request and the shape of its answer.
-    pub(crate) fn say(&self, lane: &mut Lane, arena: &[u8], key: &[u8], entry: &Details) {
+    pub(crate) fn say(&self, lane: &mut Lane, arena: &[u8], key: Span, entry: &Details) {
+        if lane.engine == Engine::Redis {
+            return self.say_redis(lane, arena, key, entry);
+        }
+        let key = key.of(arena);
         let up = self.verb == Verb::Increment;
         let out = &mut lane.out;
         let expect = match self.verb {
@@ -255,9 +262,29 @@ impl Reader {
             Reply::Exists => self.next(call, jobs, Outcome::Exists),
             Reply::NotFound => self.next(call, jobs, Outcome::NotFound),
             Reply::Number(n) => self.next(call, jobs, Outcome::Number(n)),
-            Reply::Stat(_) | Reply::Version(_) => return Err("an answer to another question"),
+            Reply::Item { flags, cas, data } => {
+                let value = Call::hit(self.lane, data);
+                self.next(call, jobs, Outcome::Hit { flags, cas, value });
+            }
+            Reply::NoScript => self.again(call, jobs),
+            Reply::Stat(_) | Reply::Version(_) | Reply::Text(_) => {
+                return Err("an answer to another question");
+            }
         }
         Ok(())
+    }
+
+    /// Has the next job said once more, with its script.
+    fn again(&mut self, call: &mut Call, jobs: &mut [Job]) {
+        if let Some(job) = jobs.get_mut(self.place) {
+            job.done = true;
+            call.pending.push(Job {
+                step: Step::Again,
+                done: false,
+                ..*job
+            });
+        }
+        self.place += 1;
     }
 
     /// Settles the next job, or takes the next step of a counter that needs several.
@@ -342,7 +369,13 @@ pub(crate) fn refused(line: &[u8]) -> Error {
         t if t.starts_with("SERVER_ERROR out of memory") => (Kind::Server, 0x82),
         t if t.starts_with("SERVER_ERROR") => (Kind::Server, 0),
         t if t.starts_with("CLIENT_ERROR") => (Kind::Client, 6),
+        t if t.starts_with("OOM ") => (Kind::Server, 0x82),
+        t if redis::remedy(t).is_some() => (Kind::Server, 0),
         _ => (Kind::Client, 0),
     };
-    Error::new(kind, text.into_owned()).code(number)
+    let cause = match redis::remedy(&text) {
+        Some(remedy) => format!("{}. {remedy}", text.trim_end_matches('.')),
+        None => text.into_owned(),
+    };
+    Error::new(kind, cause).code(number)
 }

@@ -21,18 +21,19 @@
 //! tests/golden/wire-session.txt.
 
 use crate::call::{Call, Verb};
+use crate::chance;
 use crate::codec::Compression;
 use crate::error::{Error, Kind};
-use crate::fanout;
+use crate::fanout::{self, Lane};
 use crate::item::{Flags, KeyRule, LongKeys};
 use crate::pool::Pool;
-use crate::wire::{Expect, Reply, classic};
+use crate::wire::Reply;
 use std::time::{Duration, Instant};
 
 pub mod fenced;
 pub mod migrate;
 mod words;
-use words::{MARK, advised, expiry, inflated, store, turn, unlock, value_of};
+use words::{Data, Keys, Lock, MARK, advised, expiry, inflated, value_of};
 
 /// First pause while somebody else has the turn (pecl: usleep(5000)).
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -125,6 +126,8 @@ pub struct Sessions {
     marked: bool,
     /// Every node of the session said that there is nothing.
     proven: bool,
+    /// Who takes turns, where they have an owner.
+    owner: String,
 }
 
 /// The turn on one session.
@@ -137,12 +140,6 @@ struct Turn {
     found: Option<Vec<u8>>,
     /// A node that was asked had nothing.
     lacking: bool,
-}
-
-/// The two keys of a session.
-struct Keys {
-    data: Vec<u8>,
-    lock: Vec<u8>,
 }
 
 /// What one node said to a request for a turn.
@@ -172,6 +169,7 @@ impl Sessions {
             mark: 0,
             marked: false,
             proven: false,
+            owner: format!("{:016x}", chance::seed()),
         }
     }
 
@@ -291,8 +289,8 @@ impl Sessions {
                 continue;
             }
             self.fresh();
-            let lane = self.pool.exchange(node, &mut self.call, |out, asks| {
-                words::get(out, asks, &keys.data);
+            let lane = self.pool.exchange_lane(node, &mut self.call, |lane| {
+                words::get(lane, &keys.data);
             });
             let Some(lane) = lane else {
                 self.proven = false;
@@ -318,20 +316,20 @@ impl Sessions {
     /// Asked again on a connection that was closed while it stood idle: should the first
     /// asking have been heard after all, the turn is waited for, and nothing is lost.
     fn ask(&mut self, node: usize, keys: &Keys) -> Said {
-        let lock_timeout = self.terms.lock_timeout;
         self.fresh();
-        let lane = self.pool.exchange(node, &mut self.call, |out, asks| {
-            turn(out, asks, &keys.lock, lock_timeout);
-            words::get(out, asks, &keys.data);
+        let lock = keys.turn(&self.terms, &self.owner);
+        let lane = self.pool.exchange_lane(node, &mut self.call, |lane| {
+            words::turn(lane, lock);
+            words::get(lane, &keys.data);
         });
         let Some(lane) = lane else {
             return Said::Nothing(self.last_error().unwrap_or_else(|| self.nobody(keys)));
         };
         let (answers, bytes) = self.call.answers(lane);
-        let Some(([counted, added], rest)) = answers.split_first_chunk() else {
+        let Some((ours, rest)) = words::is_ours(self.pool.engine(node), answers) else {
             return Said::Nothing(self.nobody(keys));
         };
-        if *counted != Reply::Number(1) && *added != Reply::Done {
+        if !ours {
             return match self.last_error() {
                 // A refusal (out of memory, not a number) will not go away by waiting.
                 Some(error) => Said::Nothing(error),
@@ -348,13 +346,15 @@ impl Sessions {
     fn everywhere(
         &mut self,
         keys: &Keys,
-        say: impl Fn(&mut Vec<u8>, &mut Vec<Expect>),
+        say: impl Fn(&mut Lane, Lock<'_>),
     ) -> Vec<(usize, usize)> {
         let now = Instant::now();
         let mut nodes = self.places(keys);
         nodes.retain(|node| self.pool.allows(*node, now));
         self.fresh();
-        self.pool.exchange_all(&nodes, &mut self.call, say)
+        let lock = keys.turn(&self.terms, &self.owner);
+        self.pool
+            .exchange_lanes(&nodes, &mut self.call, |lane| say(lane, lock))
     }
 
     fn places(&mut self, keys: &Keys) -> Vec<usize> {
@@ -414,6 +414,17 @@ impl Sessions {
             // A refusal: nearly always a value beyond the server's item size.
             told.hint("Keep less in the session, or give memcached more room (-I for one item, -m for all)")
         }
+    }
+
+    /// Another request has the turn by now: what this one has is not stored over it.
+    fn overtaken(&self, node: usize) -> Error {
+        let life = self.terms.lock_timeout;
+        let cause = format!(
+            "the session was not stored, since another request has it: this one's turn ended after {life} s"
+        );
+        Error::new(Kind::Locked, cause)
+            .at(self.pool.name(node))
+            .hint("Call session_write_close() earlier, or raise memcache.lock_timeout")
     }
 
     /// No node of a session may be asked: all failed a moment ago.
@@ -496,15 +507,21 @@ impl Store for Sessions {
         } else {
             data
         };
-        let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
-        let stored = self.everywhere(&keys, |out, asks| {
-            store(out, asks, &keys.data, flags, expiry, value);
-            unlock(out, asks, &keys.lock, lock_timeout);
-        });
+        let data = Data {
+            key: &keys.data,
+            flags,
+            ttl: expiry(lifetime),
+            value,
+        };
+        let stored = self.everywhere(&keys, |lane, lock| words::close(lane, data, lock));
         self.forget(id, &stored);
-        let whole = stored
-            .iter()
-            .any(|(_, lane)| matches!(self.call.answers(*lane).0, [Reply::Done, Reply::Done]));
+        let mut whole = false;
+        for (node, lane) in &stored {
+            match words::is_closed(self.pool.engine(*node), self.call.answers(*lane).0) {
+                Some(closed) => whole |= closed,
+                None => return Err(self.overtaken(*node)),
+            }
+        }
         if whole {
             Ok(())
         } else {
@@ -517,11 +534,10 @@ impl Store for Sessions {
             return self.write(id, data, lifetime);
         }
         let keys = self.keys(id)?;
-        let (expiry, lock_timeout) = (expiry(lifetime), self.terms.lock_timeout);
-        let touched = self.everywhere(&keys, |out, asks| {
-            classic::touch(out, &keys.data, expiry);
-            asks.push(Expect::Touched);
-            unlock(out, asks, &keys.lock, lock_timeout);
+        let expiry = expiry(lifetime);
+        let touched = self.everywhere(&keys, |lane, lock| {
+            words::touch(lane, &keys.data, expiry);
+            words::unlock(lane, lock);
         });
         self.forget(id, &touched);
         let first = |lane: usize| self.call.answers(lane).0.first().copied();
@@ -543,10 +559,8 @@ impl Store for Sessions {
 
     fn destroy(&mut self, id: &[u8]) -> Result<(), Error> {
         let keys = self.keys(id)?;
-        let removed = self.everywhere(&keys, |out, asks| {
-            classic::delete(out, &keys.data);
-            classic::delete(out, &keys.lock);
-            asks.extend([Expect::Deleted, Expect::Deleted]);
+        let removed = self.everywhere(&keys, |lane, lock| {
+            words::delete(lane, &keys.data, lock);
         });
         self.forget(id, &removed);
         if removed.is_empty() {
@@ -565,12 +579,12 @@ impl Store for Sessions {
         };
         let now = Instant::now();
         turn.nodes.retain(|node| self.pool.allows(*node, now));
-        let lock_timeout = self.terms.lock_timeout;
         self.fresh();
+        let lock = keys.turn(&self.terms, &self.owner);
         // A node that cannot be told lets the turn go when the lock's life ends.
         self.pool
-            .exchange_all(&turn.nodes, &mut self.call, |out, asks| {
-                unlock(out, asks, &keys.lock, lock_timeout);
+            .exchange_lanes(&turn.nodes, &mut self.call, |lane| {
+                words::unlock(lane, lock);
             });
     }
 

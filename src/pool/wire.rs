@@ -1,7 +1,7 @@
 //! HOW IT IS SAID: request → bytes, bytes → reply or "not yet". No I/O here.
 //!
 //! A connection is a queue of questions. Each question carries an [`Expect`], the
-//! shape of its answer; [`classic::parse`] and [`meta::parse`] turn the bytes at the
+//! shape of its answer; [`parse`] turns the bytes at the
 //! head of a read buffer into one [`Reply`], say how many bytes are still missing, or
 //! say that this is no answer at all. Positions in a reply are spans of that buffer,
 //! so nothing is copied.
@@ -10,6 +10,7 @@ pub mod classic;
 pub mod copied;
 pub mod fenced;
 pub mod meta;
+pub mod redis;
 
 use crate::item::Span;
 
@@ -59,6 +60,19 @@ pub enum Expect {
     Version,
     /// One meta reply: a status of two letters, flags, perhaps a value.
     Meta,
+    /// An answer of Redis.
+    Redis(redis::Shape),
+}
+
+impl Expect {
+    /// True for the values of a get, which come as hits.
+    #[inline]
+    pub fn is_values(self) -> bool {
+        matches!(
+            self,
+            Expect::Values | Expect::Redis(redis::Shape::Values(_))
+        )
+    }
 }
 
 /// One answer, or a part of an answer of several parts.
@@ -99,6 +113,19 @@ pub enum Reply {
     Unknown(Span),
     /// A meta reply: status, then what its flags said.
     Meta(meta::Answer),
+    /// The item of the one key that was asked for, which Redis does not echo.
+    Item {
+        /// The item's flag bits.
+        flags: u32,
+        /// The item's cas value, 0 unless asked for.
+        cas: u64,
+        /// The value.
+        data: Span,
+    },
+    /// A text.
+    Text(Span),
+    /// The server does not know the script: it has done nothing.
+    NoScript,
 }
 
 impl Reply {
@@ -113,6 +140,17 @@ impl Reply {
             self,
             Reply::ServerError(_) | Reply::ClientError(_) | Reply::Unknown(_)
         )
+    }
+}
+
+/// Reads one reply from `buf[at..]` for a question that expects `expect`.
+///
+/// Spans in the reply are positions in `buf` as a whole.
+pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
+    match expect {
+        Expect::Meta => meta::parse(buf, at),
+        Expect::Redis(shape) => redis::answer::parse(buf, at, shape),
+        _ => classic::parse(buf, at, expect),
     }
 }
 

@@ -67,6 +67,12 @@ const NEEDS: &[Need] = &[
         there: || any_program(&["memcached"]),
     },
     Need {
+        what: "redis-server",
+        package: "redis-server",
+        from: For::Test,
+        there: || any_program(&["redis-server"]),
+    },
+    Need {
         what: "php-fpm",
         package: "php-fpm",
         from: For::Test,

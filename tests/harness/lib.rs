@@ -10,6 +10,7 @@
 //! | `memcached` | a real memcached: start, kill, freeze, resume |
 //! | `php` | the extension under test and the PHP command line |
 //! | `fastcgi` | a small FastCGI client |
+//! | `redis` | a real Redis or Valkey, and an independent client of it |
 //! | `web` | php-fpm and Apache with mod_php |
 //! | `proxy` | a recording proxy that can delay, cut, repeat and swallow |
 //! | `hostile` | a server that answers what a script says, and a port that swallows connections |
@@ -31,6 +32,7 @@ pub mod php;
 pub mod place;
 pub mod process;
 pub mod proxy;
+pub mod redis;
 pub mod web;
 
 pub use fastcgi::Reply;
@@ -39,4 +41,5 @@ pub use memcached::Memcached;
 pub use php::{Output, Php};
 pub use place::{ClosedPort, TempDir, free_port, wait_until, workspace};
 pub use proxy::{Fault, Proxy};
+pub use redis::Redis;
 pub use web::{Apache, PhpFpm};

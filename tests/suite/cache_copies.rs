@@ -1,7 +1,8 @@
 //! Copies of a cache (mode sync) on real nodes: what each command does, and what faults cost.
 
+use crate::contract::contract;
 use crate::copies::pools;
-use crate::pool::{Bench, contract};
+use crate::pool::Bench;
 use harness::{Fault, Memcached, Proxy, wait_until};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::config::{Mode, Placement, Policy};

@@ -1,8 +1,9 @@
 //! Copies that follow the answer (mode async): off the caller's path, and none dropped in silence.
 
 use crate::cache_copies::{copied, owned, ports};
+use crate::contract::contract;
 use crate::copies::pools;
-use crate::pool::{Bench, contract};
+use crate::pool::Bench;
 use harness::proxy::Fault;
 use harness::{Memcached, Php, PhpFpm, Proxy, TempDir, wait_until};
 use memring_pool::call::{Outcome, Verb};

@@ -12,6 +12,7 @@ mod cache_copies;
 mod cache_php;
 mod cache_tend;
 mod companion;
+mod contract;
 mod copies;
 mod epochs;
 mod faults;

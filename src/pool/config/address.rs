@@ -5,12 +5,14 @@
 //! | `h`, `tcp://h`, `memcached://h`, `memcache://h` | TCP, with or without `:port` |
 //! | `[::1]`, `::1` | an IPv6 address; a port needs the brackets |
 //! | `unix:///path`, `unix:/path`, `file:///path` | a unix socket; `:0` behind it is dropped |
-//! | `redis://`, `rediss://`, `memcacheds://`, `tls://`, `ssl://`, `udp://` | reserved, refused |
+//! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
+//! | `rediss://`, `memcacheds://`, `tls://`, `ssl://`, `udp://` | reserved, refused |
 //!
 //! The text pecl's rings hash is kept apart from where to connect: `tcp://h` given to
 //! addServer is hashed with its scheme, as pecl-memcache does.
 
-use super::{DEFAULT_PORT, NodeSpec, Target};
+use super::options::decode;
+use super::{DEFAULT_PORT, NodeSpec, REDIS_PORT, Redis, Secret, Target, options};
 use crate::error::{Error, Kind};
 use std::net::Ipv6Addr;
 
@@ -20,6 +22,7 @@ pub struct Schemes {
     tcp: bool,
     memcached: bool,
     unix: bool,
+    redis: bool,
 }
 
 impl Default for Schemes {
@@ -29,6 +32,7 @@ impl Default for Schemes {
             tcp: true,
             memcached: true,
             unix: true,
+            redis: true,
         }
     }
 }
@@ -43,6 +47,7 @@ impl Schemes {
             tcp: false,
             memcached: false,
             unix: false,
+            redis: false,
         };
         let words = list
             .split(|c: char| c == ',' || c.is_whitespace())
@@ -53,6 +58,7 @@ impl Schemes {
                 "tcp" => allowed.tcp = true,
                 "memcached" | "memcache" => allowed.memcached = true,
                 "unix" | "file" => allowed.unix = true,
+                "redis" => allowed.redis = true,
                 other => {
                     return Err(Error::new(
                         Kind::Config,
@@ -61,7 +67,7 @@ impl Schemes {
                             clean(other)
                         ),
                     )
-                    .hint("Write some of tcp, memcached, unix, separated by commas"));
+                    .hint("Write some of tcp, memcached, unix, redis, separated by commas"));
                 }
             }
             any = true;
@@ -73,7 +79,7 @@ impl Schemes {
                 Kind::Config,
                 "memring.allow_schemes is empty, so that no server could be used",
             )
-            .hint("Write some of tcp, memcached, unix, separated by commas"))
+            .hint("Write some of tcp, memcached, unix, redis, separated by commas"))
         }
     }
 }
@@ -89,13 +95,15 @@ pub(super) struct Address<'a> {
     pub port: Option<u16>,
     /// True for a unix socket.
     pub unix: bool,
+    /// How the node is entered, of a `redis://`.
+    pub redis: Option<Redis>,
 }
 
 /// Splits `text`, which is what stands before any `?`.
 ///
 /// # Errors
 /// `Kind::Config`: a scheme that is unknown, unsupported or not allowed; no host; a port
-/// that is none; a password; a path behind the port; a socket path that does not fit.
+/// that is none; a password before a memcached; a path behind its port; a socket path that does not fit.
 pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>, Error> {
     let refuse = |cause: String, hint: String| Err(Error::new(Kind::Config, cause).hint(hint));
     let (scheme, rest) = match text.split_once("://") {
@@ -110,7 +118,8 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         "" | "tcp" => (false, allowed.tcp),
         "memcached" | "memcache" => (false, allowed.memcached),
         "unix" | "file" => (true, allowed.unix),
-        "redis" | "rediss" | "memcacheds" | "tls" | "ssl" | "udp" => {
+        "redis" => (false, allowed.redis),
+        "rediss" | "memcacheds" | "tls" | "ssl" | "udp" => {
             return refuse(
                 format!("{scheme}:// is not supported by this version"),
                 "Write tcp://HOST:PORT or unix:///PATH of a memcached".to_owned(),
@@ -147,13 +156,20 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             host: path,
             port: None,
             unix,
+            redis: None,
         });
     }
+    let (redis, rest) = if scheme.eq_ignore_ascii_case("redis") {
+        let (redis, rest) = redis_of(rest)?;
+        (Some(redis), rest)
+    } else {
+        (None, rest)
+    };
     if rest.contains('@') {
         // The text is not repeated: what stands before the @ may be a password.
         return refuse(
-            "a user name or password before the host is not supported by this version".to_owned(),
-            "Write tcp://HOST:PORT alone".to_owned(),
+            "a user name or password before the host of a memcached is not supported by this version".to_owned(),
+            "Write tcp://HOST:PORT alone, or redis:// if it is a Redis".to_owned(),
         );
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -199,7 +215,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
                         "\"{}\" is no port, which is a number from 1 to 65535",
                         clean(port)
                     ),
-                    format!("Write {host}:{DEFAULT_PORT}"),
+                    format!("Write {host}:{}", default_port(redis.as_ref())),
                 );
             }
         },
@@ -209,7 +225,56 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         host,
         port,
         unix,
+        redis,
     })
+}
+
+/// What stands around the host of a `redis://`: `USER:PASSWORD@` before it, `/DATABASE` behind.
+fn redis_of(rest: &str) -> Result<(Redis, &str), Error> {
+    let mut redis = Redis::default();
+    let rest = match rest.rsplit_once('@') {
+        Some((who, rest)) => {
+            let (user, password) = who.split_once(':').unwrap_or((who, ""));
+            // Of a URL, where only a form's "+" is a blank.
+            let plain = |text: &str| decode(&text.replace('+', "%2B"));
+            redis.user = (!user.is_empty()).then(|| plain(user));
+            redis.password = (!password.is_empty()).then(|| Secret::new(plain(password)));
+            rest
+        }
+        None => rest,
+    };
+    match rest.split_once('/') {
+        Some((host, "")) => Ok((redis, host)),
+        Some((host, database)) => {
+            redis.database = self::database(database)?;
+            Ok((redis, host))
+        }
+        None => Ok((redis, rest)),
+    }
+}
+
+/// The number of a database.
+///
+/// # Errors
+/// `Kind::Config` when it is none.
+pub(super) fn database(text: &str) -> Result<u32, Error> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits => Ok(number),
+        _ => Err(Error::new(
+            Kind::Config,
+            format!(
+                "\"{}\" is no database, which is a number from 0",
+                clean(text)
+            ),
+        )
+        .hint("Write redis://HOST/2 for database 2")),
+    }
+}
+
+/// The port of a node that names none.
+fn default_port(redis: Option<&Redis>) -> u16 {
+    redis.map_or(DEFAULT_PORT, |_| REDIS_PORT)
 }
 
 /// Host and port of `h:1`, `[::1]:1`, `h`, `[::1]`, `::1`.
@@ -230,6 +295,7 @@ impl Address<'_> {
     /// The node with pecl-memcache's defaults. `hashed` is the text its rings see as the host.
     fn node(&self, hashed: String, port: u16) -> NodeSpec {
         let mut node = NodeSpec::tcp(&hashed, port);
+        node.redis.clone_from(&self.redis);
         node.target = if self.unix {
             Target::Unix(self.host.into())
         } else {
@@ -247,7 +313,8 @@ impl Address<'_> {
         if self.unix {
             self.node(format!("unix://{}", self.host), 0)
         } else {
-            self.node(self.host.to_owned(), self.port.unwrap_or(DEFAULT_PORT))
+            let port = self.port.unwrap_or(default_port(self.redis.as_ref()));
+            self.node(self.host.to_owned(), port)
         }
     }
 }
@@ -263,6 +330,31 @@ impl NodeSpec {
     /// `Kind::Config`, as [`Schemes`] and the table above say; "invalid tcp port number"
     /// for a port out of range, the words of pecl-memcache.
     pub fn from_add_server(
+        host: &str,
+        port: Option<i64>,
+        default_port: u16,
+        allowed: &Schemes,
+    ) -> Result<NodeSpec, Error> {
+        let (host, query) = match host.split_once('?') {
+            Some((host, query)) => (host, Some(query)),
+            None => (host, None),
+        };
+        let mut node = NodeSpec::added(host, port, default_port, allowed)?;
+        if let Some(query) = query {
+            let said = options::apply(query, &mut node, &mut Vec::new())?;
+            if said.mode.is_some() || said.copies.is_some() || said.drain {
+                return Err(Error::new(
+                    Kind::Config,
+                    "mode, copies and drain are a whole pool's, not one server's",
+                )
+                .hint("Write the pool into the file of memring.config_file, and addServer('pool:NAME')"));
+            }
+        }
+        Ok(node)
+    }
+
+    /// The same without what stands behind a "?".
+    fn added(
         host: &str,
         port: Option<i64>,
         default_port: u16,
@@ -291,7 +383,11 @@ impl NodeSpec {
             )
             .hint("Write the port once"));
         }
-        let number = passed.or(address.port).unwrap_or(default_port);
+        let usual = match address.redis {
+            Some(_) => REDIS_PORT,
+            None => default_port,
+        };
+        let number = passed.or(address.port).unwrap_or(usual);
         // What is hashed keeps pecl's own scheme as passed; ours, and a port inside the
         // host, never worked there, so the plain name takes their place.
         let hashed = if address.scheme == "tcp" {

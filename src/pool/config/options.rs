@@ -4,14 +4,13 @@
 //! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
 
 use super::address::clean;
-use super::{ALL, Mode, NodeSpec, TIMEOUT_MAX, WEIGHT_MAX};
+use super::{ALL, Mode, NodeSpec, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX, address};
 use crate::codec;
 use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str =
-    "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, drain";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, drain, protocol; and of a Redis node user, password, database, client, resp";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +32,13 @@ pub(super) fn apply(
     notices: &mut Vec<Error>,
 ) -> Result<ForAll, Error> {
     let mut all = ForAll::default();
+    // It says what the others mean, wherever it stands.
+    if let Some(protocol) = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("protocol="))
+    {
+        engine(&decode(protocol), node)?;
+    }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name), decode(value));
@@ -72,8 +78,19 @@ pub(super) fn apply(
             "mode" => all.mode = Some(read_mode(&value)?),
             "copies" if value == "all" => all.copies = Some(ALL),
             "copies" => all.copies = Some(usize::try_from(number() as i64).unwrap_or(0)),
-            "auth" | "user" | "password" | "database" | "prefix" | "placement" | "read_timeout"
-            | "stream" => {
+            "protocol" => {}
+            "user" | "password" | "auth" | "database" | "client" | "resp" => {
+                match &mut node.redis {
+                    Some(redis) => of_redis(&name, value, redis)?,
+                    None => {
+                        return Err(refuse(
+                            format!("option \"{name}\" is for Redis nodes"),
+                            "Write redis:// before the host, or protocol=redis behind a socket's path",
+                        ));
+                    }
+                }
+            }
+            "prefix" | "placement" | "read_timeout" | "stream" => {
                 return Err(refuse(
                     format!("option \"{name}\" is not supported by this version"),
                     format!("Take it out; known here are {KNOWN}"),
@@ -88,6 +105,48 @@ pub(super) fn apply(
         }
     }
     Ok(all)
+}
+
+/// Makes the node what `protocol` says.
+fn engine(protocol: &str, node: &mut NodeSpec) -> Result<(), Error> {
+    match protocol {
+        "redis" => {
+            node.redis.get_or_insert_default();
+            Ok(())
+        }
+        "memcached" if node.redis.is_none() => Ok(()),
+        "memcached" => Err(refuse(
+            "redis:// and protocol=memcached contradict each other",
+            "Write tcp:// before the host of a memcached",
+        )),
+        other => Err(refuse(
+            format!("protocol \"{}\" is unknown", clean(other)),
+            "Write protocol=redis or protocol=memcached",
+        )),
+    }
+}
+
+/// Sets an option that only Redis nodes have.
+fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
+    match name {
+        "user" => redis.user = (!value.is_empty()).then_some(value),
+        "password" | "auth" => {
+            redis.password = (!value.is_empty()).then(|| Secret::new(value));
+        }
+        "database" => redis.database = address::database(&value)?,
+        "client" => redis.client = (!value.is_empty()).then_some(value),
+        _ => match value.as_str() {
+            "2" => redis.resp3 = false,
+            "3" => redis.resp3 = true,
+            other => {
+                return Err(refuse(
+                    format!("resp={} is unknown", clean(other)),
+                    "Write resp=2 or resp=3",
+                ));
+            }
+        },
+    }
+    Ok(())
 }
 
 /// What to write for a mode.
@@ -187,7 +246,7 @@ fn refuse(cause: impl Into<Box<str>>, hint: impl Into<Box<str>>) -> Error {
 
 /// URL decoding as PHP's parse_str: `+` is a blank, `%41` is `A`, bytes that are no UTF-8
 /// become U+FFFD.
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     if !text.contains(['%', '+']) {
         return text.to_owned();
     }

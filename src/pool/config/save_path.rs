@@ -62,6 +62,17 @@ pub fn parse(
         };
         let before = wish.notices.len();
         one(item, allowed, &mut wish, false).map_err(place)?;
+        let redis = wish
+            .topology
+            .nodes
+            .last()
+            .and_then(|node| node.redis.as_ref());
+        if redis.is_some_and(|redis| redis.password.is_some()) {
+            wish.notices.push(
+                Error::new(Kind::Config, "PHP shows session.save_path, and with it this password, in phpinfo() and in warnings of its own")
+                    .hint("Write the pool into the file of memring.config_file, and its name here as pool:NAME"),
+            );
+        }
         if !wish.topology.drained.is_empty() {
             let error = Error::new(Kind::Config, "a list has no epochs, which drain needs");
             return Err(place(error.hint(

@@ -2,7 +2,8 @@
 
 use super::{Lane, READ_TRUST, State, garbage};
 use crate::node;
-use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic, meta};
+use crate::wire::redis::{Shape, answer};
+use crate::wire::{self, Expect, Parsed, Reply, VALUE_MAX, classic};
 use std::time::Instant;
 
 impl Lane {
@@ -15,8 +16,11 @@ impl Lane {
                 self.parsed = classic::hits(have, self.parsed, out, keys, &mut self.hits);
             }
             let parsed = match expect {
-                Expect::Meta => meta::parse(have, self.parsed),
-                _ => classic::parse(have, self.parsed, expect),
+                Expect::Redis(Shape::Values(with_cas)) => {
+                    let (at, keys) = (&mut self.parsed, self.keys.len());
+                    answer::values(have, at, keys, with_cas, &mut self.values, &mut self.hits)
+                }
+                _ => wire::parse(have, self.parsed, expect),
             };
             match parsed {
                 Parsed::More(missing) => {
@@ -66,11 +70,7 @@ impl Lane {
             return;
         };
         let have = self.read.get(..self.filled).unwrap_or_default();
-        let parsed = match expect {
-            Expect::Meta => meta::parse(have, 0),
-            _ => classic::parse(have, 0, expect),
-        };
-        match parsed {
+        match wire::parse(have, 0, expect) {
             Parsed::More(_) => {}
             Parsed::Reply(_, reply) if self.stores && reply.is_refusal() => {
                 self.answers.push(reply);

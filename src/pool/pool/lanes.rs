@@ -40,12 +40,14 @@ impl Pool {
             call.jobs.push(Vec::new());
         }
         let spec = &wanted.spec;
-        call.lanes.get_mut(index)?.reset(
+        let lane = call.lanes.get_mut(index)?;
+        lane.reset(
             wanted.node.clone(),
             member,
             spec.connect_timeout,
             spec.op_timeout,
         );
+        lane.engine = spec.engine();
         Some(index)
     }
 

@@ -4,8 +4,9 @@
 //! keys of a node (may it be asked, which lane is its own) is found out once per node and
 //! not once per key. The way back is `Reader::take_hits` in `request`.
 
-use super::Pool;
+use super::{Pool, end_gets};
 use crate::call::{Call, Job, Step, Verb};
+use crate::config::Engine;
 use crate::item::Span;
 use crate::wire::{Expect, classic};
 use std::time::Instant;
@@ -20,7 +21,7 @@ impl Pool {
             self.load_each(call, first, verb, now);
         }
         for lane in call.lanes.get_mut(first..call.used).unwrap_or_default() {
-            classic::end(&mut lane.out);
+            end_gets(lane, &call.arena, verb);
         }
     }
 
@@ -30,7 +31,12 @@ impl Pool {
             return;
         };
         if let (Some(lane), Some(jobs)) = (call.lanes.get_mut(place), call.jobs.get_mut(place)) {
-            lane.get_all(&call.arena, call.entries.iter().map(|entry| entry.key));
+            let keys = call.entries.iter().map(|entry| entry.key);
+            if lane.engine == Engine::Redis {
+                lane.keys.extend(keys);
+            } else {
+                lane.get_all(&call.arena, keys);
+            }
             jobs.extend((0..call.entries.len()).map(|entry| ask(entry, member)));
         }
     }
@@ -67,12 +73,16 @@ impl Pool {
                 call.lanes.get_mut(place),
                 call.jobs.get_mut(place),
             ) {
-                lane.out
-                    .extend_from_slice(entry.key_and_blank().of(&call.arena));
-                lane.keys.push(Span {
-                    at: lane.out.len() - entry.key.len,
-                    len: entry.key.len,
-                });
+                if lane.engine == Engine::Redis {
+                    lane.keys.push(entry.key);
+                } else {
+                    lane.out
+                        .extend_from_slice(entry.key_and_blank().of(&call.arena));
+                    lane.keys.push(Span {
+                        at: lane.out.len() - entry.key.len,
+                        len: entry.key.len,
+                    });
+                }
                 jobs.push(ask(index, member));
             }
         }
@@ -98,8 +108,10 @@ impl Pool {
                 let place = self.lane_index(call, first, member)?;
                 let lane = call.lanes.get_mut(place)?;
                 lane.repeatable = true;
-                lane.asks.push(Expect::Values);
-                classic::get(&mut lane.out, verb == Verb::Gets);
+                if lane.engine == Engine::Memcached {
+                    lane.asks.push(Expect::Values);
+                    classic::get(&mut lane.out, verb == Verb::Gets);
+                }
                 Some((place, member))
             }
             None => None,

@@ -70,9 +70,9 @@ impl Pool {
         // Garbage in a lane means its earlier answers may be anybody's, and a get that was
         // cut before its END says nothing.
         if call.lanes.get(lane).is_some_and(|l| {
-            l.error
-                .as_ref()
-                .is_some_and(|e| e.kind() == Kind::Protocol || l.asks.contains(&Expect::Values))
+            l.error.as_ref().is_some_and(|e| {
+                e.kind() == Kind::Protocol || l.asks.iter().any(|ask| ask.is_values())
+            })
         }) {
             return Ok(());
         }

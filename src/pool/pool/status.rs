@@ -3,9 +3,9 @@
 
 use super::{Declared, Pool};
 use crate::call::Call;
-use crate::config::{Mode, NodeSpec, Protocol, Target};
+use crate::config::{Mode, NodeSpec, Target};
 use crate::fact::Fact;
-use crate::node::{Directory, Node};
+use crate::node::{Directory, Door, Node};
 use crate::replica::{Standing, State, Survey};
 use crate::shared;
 use std::time::SystemTime;
@@ -87,22 +87,23 @@ impl Pool {
 
 /// The persistent nodes of this process that none of `pools` has, each as a pool tells it.
 pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
-    let known = |target: &Target, protocol: Protocol| {
+    let known = |door: &Door| {
         pools.iter().any(|pool| {
-            pool.policy.protocol == protocol
-                && pool.members.iter().any(|m| m.spec.target == *target)
+            let protocol = pool.policy.protocol;
+            let mut members = pool.members.iter();
+            members.any(|member| Door::of(&member.spec, protocol) == *door)
         })
     };
     let mut nodes: Vec<(String, Fact)> = directory
         .iter()
-        .filter(|((target, protocol), _)| !known(target, *protocol))
-        .map(|((target, _), node)| {
+        .filter(|(door, _)| !known(door))
+        .map(|(door, node)| {
             let node = node.borrow();
             let (since, cause) = ejected(&node).unzip();
             let name = open_name(node.name());
             let pairs = vec![
                 ("node", name.as_str().into()),
-                ("address", address(target).into()),
+                ("address", address(&door.target).into()),
                 ("state", state(since).into()),
                 ("since", since.into()),
                 ("cause", cause.into()),

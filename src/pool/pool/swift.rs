@@ -9,9 +9,9 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Outcome, Step, Verb};
-use crate::config::Protocol;
+use crate::config::{Engine, Protocol};
 use crate::fanout;
-use crate::request::Words;
+use crate::request::{Words, redis};
 use crate::wire::{Expect, Reply, classic};
 use std::time::Instant;
 
@@ -57,10 +57,16 @@ impl Pool {
         };
         if verb.is_read() {
             lane.repeatable = true;
-            lane.asks.push(Expect::Values);
-            classic::get(&mut lane.out, verb == Verb::Gets);
-            lane.get_all(&call.arena, call.entries.iter().map(|entry| entry.key));
-            classic::end(&mut lane.out);
+            let keys = call.entries.iter().map(|entry| entry.key);
+            if lane.engine == Engine::Redis {
+                lane.keys.extend(keys);
+                redis::ask_all(lane, &call.arena, verb);
+            } else {
+                lane.asks.push(Expect::Values);
+                classic::get(&mut lane.out, verb == Verb::Gets);
+                lane.get_all(&call.arena, keys);
+                classic::end(&mut lane.out);
+            }
         } else {
             let words = Words {
                 verb,
@@ -69,7 +75,7 @@ impl Pool {
                 opaque: 0,
                 alone: true,
             };
-            words.say(lane, &call.arena, entry.key.of(&call.arena), &details);
+            words.say(lane, &call.arena, entry.key, &details);
         }
         fanout::run_alone(lane, &call.arena, now);
         if self.take_answers(call, place, verb) {

@@ -1,10 +1,15 @@
-//! What a session says to a node and reads out of its answers: pecl's commands, byte for byte.
+//! What a session says to a node and reads out of its answers: to a memcached pecl's commands,
+//! byte for byte.
 //!
 //! Source: pecl-memcache memcache_session.c, recorded in tests/golden/wire-session.txt.
 
+use super::Terms;
 use crate::codec;
+use crate::config::Engine;
 use crate::error::{Error, Kind};
+use crate::fanout::Lane;
 use crate::item::Flags;
+use crate::wire::redis::{self, Shape};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,40 +25,163 @@ pub(super) fn expiry(lifetime: u32) -> u32 {
     u32::try_from(now.saturating_add(u64::from(lifetime))).unwrap_or(u32::MAX)
 }
 
+/// A turn: the key it lies under, for how long it is taken, and who takes it.
+///
+/// On memcached it is pecl's counter, which has no owner; on Redis his name.
+#[derive(Clone, Copy)]
+pub(super) struct Lock<'a> {
+    pub(super) key: &'a [u8],
+    /// Seconds.
+    pub(super) life: u32,
+    pub(super) owner: &'a [u8],
+}
+
+/// What is stored, and until when (memcached's expiry).
+#[derive(Clone, Copy)]
+pub(super) struct Data<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) flags: Flags,
+    pub(super) ttl: u32,
+    pub(super) value: &'a [u8],
+}
+
+/// The two keys of a session.
+pub(super) struct Keys {
+    pub(super) data: Vec<u8>,
+    pub(super) lock: Vec<u8>,
+}
+
+impl Keys {
+    /// The turn as `owner` takes it.
+    pub(super) fn turn<'a>(&'a self, terms: &Terms, owner: &'a str) -> Lock<'a> {
+        Lock {
+            key: &self.lock,
+            life: terms.lock_timeout,
+            owner: owner.as_bytes(),
+        }
+    }
+}
+
 /// Asks for the data.
-pub(super) fn get(out: &mut Vec<u8>, asks: &mut Vec<Expect>, key: &[u8]) {
+pub(super) fn get(lane: &mut Lane, key: &[u8]) {
+    let out = &mut lane.out;
+    if lane.engine == Engine::Redis {
+        redis::get(out, key);
+        return lane.asks.push(Expect::Redis(Shape::Item(false)));
+    }
     classic::get(out, false);
     classic::get_key(out, key);
     classic::end(out);
-    asks.push(Expect::Values);
+    lane.asks.push(Expect::Values);
 }
 
-/// Stores a value.
-pub(super) fn store(
-    out: &mut Vec<u8>,
-    asks: &mut Vec<Expect>,
-    key: &[u8],
-    flags: Flags,
-    ttl: u32,
-    value: &[u8],
-) {
+/// Stores a value, and gives the turn back.
+pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
+    if lane.engine == Engine::Redis {
+        let put = redis::Put {
+            verb: Store::Set,
+            key: data.key,
+            flags: data.flags.0,
+            ttl: data.ttl,
+            cas: 0,
+            value: data.value,
+            whole: true,
+        };
+        redis::close(&mut lane.out, &put, lock.key, lock.owner);
+        return lane.asks.push(Expect::Redis(Shape::Word));
+    }
+    store(lane, data);
+    unlock(lane, lock);
+}
+
+/// Was it stored? `None` where another request has the turn by now.
+pub(super) fn is_closed(engine: Engine, answers: &[Reply]) -> Option<bool> {
+    match (engine, answers) {
+        (Engine::Redis, [Reply::Exists]) => None,
+        (Engine::Redis, [Reply::Done]) | (_, [Reply::Done, Reply::Done]) => Some(true),
+        _ => Some(false),
+    }
+}
+
+/// Stores a value in a memcached.
+fn store(lane: &mut Lane, data: Data<'_>) {
+    let out = &mut lane.out;
+    let Data {
+        key,
+        flags,
+        ttl,
+        value,
+    } = data;
     classic::store(out, Store::Set, key, flags.0, ttl, value.len(), 0);
     out.extend_from_slice(value);
     classic::end(out);
-    asks.push(Expect::Stored);
+    lane.asks.push(Expect::Stored);
 }
 
-/// Counts at the lock: the turn is ours when the count is 1, or when there was no counter.
-pub(super) fn turn(out: &mut Vec<u8>, asks: &mut Vec<Expect>, lock: &[u8], lock_timeout: u32) {
-    classic::delta(out, true, lock, 1);
-    classic::store(out, Store::Add, lock, codec::INT, lock_timeout, 1, 0);
+/// Gives the data another end.
+pub(super) fn touch(lane: &mut Lane, key: &[u8], ttl: u32) {
+    if lane.engine == Engine::Redis {
+        redis::touch(&mut lane.out, key, ttl, true);
+        return lane.asks.push(Expect::Redis(Shape::Word));
+    }
+    classic::touch(&mut lane.out, key, ttl);
+    lane.asks.push(Expect::Touched);
+}
+
+/// Takes the data away, and gives the turn back.
+pub(super) fn delete(lane: &mut Lane, key: &[u8], lock: Lock<'_>) {
+    if lane.engine == Engine::Redis {
+        redis::delete(&mut lane.out, key);
+        lane.asks.push(Expect::Redis(Shape::Word));
+        return unlock(lane, lock);
+    }
+    classic::delete(&mut lane.out, key);
+    classic::delete(&mut lane.out, lock.key);
+    lane.asks.extend([Expect::Deleted, Expect::Deleted]);
+}
+
+/// Asks for the turn. On memcached by counting: it is ours when the count is 1, or when there
+/// was no counter.
+pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
+    let out = &mut lane.out;
+    if lane.engine == Engine::Redis {
+        redis::take_turn(out, lock.key, lock.owner, lock.life);
+        return lane.asks.push(Expect::Redis(Shape::Stored));
+    }
+    classic::delta(out, true, lock.key, 1);
+    classic::store(out, Store::Add, lock.key, codec::INT, lock.life, 1, 0);
     out.extend_from_slice(b"1\r\n");
-    asks.extend([Expect::Number, Expect::Stored]);
+    lane.asks.extend([Expect::Number, Expect::Stored]);
+}
+
+/// Is the turn ours? And what was answered behind it; `None` when not enough was.
+pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Reply])> {
+    match engine {
+        Engine::Redis => {
+            let (taken, rest) = answers.split_first()?;
+            Some((*taken == Reply::Done, rest))
+        }
+        Engine::Memcached => {
+            let ([counted, added], rest) = answers.split_first_chunk()?;
+            let ours = *counted == Reply::Number(1) || *added == Reply::Done;
+            Some((ours, rest))
+        }
+    }
 }
 
 /// Gives the turn back.
-pub(super) fn unlock(out: &mut Vec<u8>, asks: &mut Vec<Expect>, key: &[u8], lock_timeout: u32) {
-    store(out, asks, key, Flags(codec::INT), lock_timeout, b"0");
+pub(super) fn unlock(lane: &mut Lane, lock: Lock<'_>) {
+    if lane.engine == Engine::Redis {
+        redis::give_back(&mut lane.out, lock.key, lock.owner);
+        return lane.asks.push(Expect::Redis(Shape::Word));
+    }
+    let free = Data {
+        key: lock.key,
+        flags: Flags(codec::INT),
+        ttl: lock.life,
+        value: b"0",
+    };
+    store(lane, free);
 }
 
 /// The one value a get for `key` may have brought.
@@ -63,6 +191,9 @@ pub(super) fn value_of<'b>(
     key: &[u8],
 ) -> Result<Option<(Flags, &'b [u8])>, Error> {
     for reply in answers {
+        if let Reply::Item { flags, data, .. } = reply {
+            return Ok(Some((Flags(*flags), data.of(bytes))));
+        }
         if let Reply::Value {
             key: echoed,
             flags,

@@ -175,6 +175,9 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
         _ if line.starts_with(b"ERROR ") => Reply::Unknown(span),
         _ if line.starts_with(b"SERVER_ERROR") => Reply::ServerError(span),
         _ if line.starts_with(b"CLIENT_ERROR") => Reply::ClientError(span),
+        (_, [b'-' | b'+' | b'$' | b':', ..]) => {
+            return Parsed::Garbage("it speaks as Redis does. Write redis:// before its host");
+        }
         _ => return Parsed::Garbage("a line that answers nothing that was asked"),
     };
     Parsed::Reply(used, reply)

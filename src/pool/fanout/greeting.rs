@@ -1,0 +1,104 @@
+//! The first words on a connection to a node that wants some: password, database.
+//!
+//! They are answered before anything else is sent. A command behind a refused `SELECT` would
+//! be carried out in another database.
+
+use super::{Lane, State, garbage};
+use crate::error::{Error, Kind};
+use crate::node;
+use crate::wire::redis::{Shape, answer};
+use crate::wire::{Parsed, Reply};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use std::time::Instant;
+
+impl Lane {
+    /// Sends the greeting.
+    #[cold]
+    pub(super) fn greet(&mut self, node: &mut node::Node, now: Instant) {
+        node.begin(self.limit);
+        self.deadline = now.checked_add(self.limit);
+        self.state = State::Greeting;
+        let sent = match (node.fd(), node.greeting()) {
+            (Some(fd), Some(greeting)) => {
+                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                rustix::net::send(fd, &greeting.words, flags)
+                    .map(|sent| sent == greeting.words.len())
+            }
+            _ => Err(Errno::NOTCONN),
+        };
+        match sent {
+            Ok(true) => {}
+            // A new connection has room for a hundred greetings.
+            Ok(false) => self.failed(node, garbage("no room for the first words")),
+            Err(errno) => self.broken_at_once(node, errno),
+        }
+    }
+
+    /// Reads answers to the greeting; false when it is time to wait.
+    #[cold]
+    pub(super) fn greet_further(&mut self, node: &mut node::Node, now: Instant) -> bool {
+        match self.receive(node, RecvFlags::DONTWAIT) {
+            Ok(0) => self.broken_at_once(node, Errno::CONNRESET),
+            Ok(_) => self.digest_greeting(node, now),
+            Err(Errno::AGAIN) => return false,
+            Err(Errno::INTR) => {}
+            Err(errno) => self.broken_at_once(node, errno),
+        }
+        true
+    }
+
+    fn digest_greeting(&mut self, node: &mut node::Node, now: Instant) {
+        let Some(greeting) = node.greeting() else {
+            return;
+        };
+        let have = self.read.get(..self.filled).unwrap_or_default();
+        let mut at = 0;
+        for about in &greeting.steps {
+            match answer::parse(have, at, Shape::Greeting) {
+                Parsed::Reply(used, reply) => {
+                    at += used;
+                    if let Some(error) = refused(about, reply, have) {
+                        return self.failed(node, error);
+                    }
+                }
+                Parsed::More(_) => return,
+                Parsed::Garbage(what) => return self.failed(node, garbage(what)),
+            }
+        }
+        if at < self.filled {
+            return self.failed(node, garbage("more answers than questions"));
+        }
+        self.filled = 0;
+        node.greeted();
+        self.start(node, now);
+    }
+
+    /// The connection broke before it could be used: there is nothing to repeat.
+    fn broken_at_once(&mut self, node: &mut node::Node, errno: Errno) {
+        let error = Error::new(Kind::Closed, node::strerror(errno)).code(errno.raw_os_error());
+        self.failed(node, error);
+    }
+}
+
+/// Why the node does not let us in, when `reply` says so.
+fn refused(about: &str, reply: Reply, bytes: &[u8]) -> Option<Error> {
+    let line = match reply {
+        Reply::ServerError(line) | Reply::ClientError(line) | Reply::Unknown(line) => line,
+        _ => return None,
+    };
+    let text = String::from_utf8_lossy(line.of(bytes)).into_owned();
+    let remedy = match about {
+        "database" => {
+            "Name one that this server has: they are numbered from 0 (databases in redis.conf)"
+        }
+        "RESP3" => "It is older than Redis 6. Take resp=3 out",
+        "client name" => "Take client= out, or choose a name without blanks",
+        _ if text.contains("without any password") => {
+            "This server asks for no password. Take it out"
+        }
+        _ => "Compare it with requirepass, or with ACL LIST, of that server",
+    };
+    let cause = format!("the server refuses the {about}: {text}");
+    Some(Error::new(Kind::Auth, format!("{cause}. {remedy}")))
+}

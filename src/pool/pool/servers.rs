@@ -1,0 +1,147 @@
+//! What is asked of servers rather than of keys: version, stats, and to be emptied.
+
+use super::{Pool, event};
+use crate::call::{Call, Verb};
+use crate::config::{Engine, Mode};
+use crate::error::{Error, Kind};
+use crate::fanout;
+use crate::wire::redis::{self, Shape};
+use crate::wire::{Expect, Reply, classic};
+use std::time::Instant;
+
+impl Pool {
+    /// The version text of the first node that answers; nodes that do not are events.
+    pub fn version(&mut self, call: &mut Call) -> Option<String> {
+        (0..self.members.len()).find_map(|index| {
+            let lane = match self.engine(index) {
+                Engine::Memcached => self.ask(index, call, Expect::Version, classic::version)?,
+                Engine::Redis => {
+                    let say = |out: &mut Vec<u8>| redis::info(out, b"server");
+                    self.ask(index, call, Expect::Redis(Shape::Text), say)?
+                }
+            };
+            let lane = call.lanes.get(lane)?;
+            lane.answers.iter().find_map(|reply| match reply {
+                Reply::Version(text) => {
+                    Some(String::from_utf8_lossy(text.of(lane.received())).into_owned())
+                }
+                Reply::Text(text) => Some(redis::stats::version(text.of(lane.received()))),
+                _ => None,
+            })
+        })
+    }
+
+    /// Empties all nodes, in `delay` seconds; true when all did it. A node left alone for
+    /// its retry interval is left alone here, too.
+    pub fn flush(&mut self, delay: u32, call: &mut Call) -> bool {
+        call.reset(Verb::Delete);
+        if self.policy.mode == Mode::Fenced {
+            self.refuse_call(call, "flush() would log everybody out");
+            return false;
+        }
+        if delay != 0 && (0..self.len()).any(|index| self.engine(index) == Engine::Redis) {
+            self.refuse_redis(call, "flush with a delay is memcached's, and a Redis node is emptied at once. Leave the delay out");
+            return false;
+        }
+        let (first, now) = (call.used, Instant::now());
+        let mut done = true;
+        for index in 0..self.members.len() {
+            // Else it could come after the flush.
+            self.catch_up_with(call, index);
+            if !self.allows(index, now) {
+                done = false;
+                if self.is_copied() {
+                    // Else it would bring back what was flushed.
+                    self.miss_all(index);
+                }
+            } else if let Some(lane) = self.lane(call, first, index)
+                // A server listed twice is emptied once.
+                && lane.asks.is_empty()
+            {
+                if lane.engine == Engine::Redis {
+                    redis::flush(&mut lane.out);
+                    lane.asks.push(Expect::Redis(Shape::Stored));
+                } else {
+                    classic::flush_all(&mut lane.out, delay);
+                    lane.asks.push(Expect::Flushed);
+                }
+                lane.repeatable = true;
+            }
+        }
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
+        self.tell_skipped(call);
+        for lane in first..call.used {
+            self.note(call, lane);
+            let emptied = call
+                .lanes
+                .get(lane)
+                .is_some_and(|l| l.answers.contains(&Reply::Done));
+            done &= emptied;
+            let member = call.lanes.get(lane).map(|lane| lane.member);
+            if let (false, true, Some(member)) = (emptied, self.is_copied(), member) {
+                self.miss_all(member);
+            }
+        }
+        done
+    }
+
+    /// The STAT or ITEM lines of node `index`, each with CR LF; `None` and an event when it
+    /// does not answer or refuses.
+    pub fn stats(&mut self, index: usize, args: &[u8], call: &mut Call) -> Option<Vec<u8>> {
+        if self.engine(index) == Engine::Redis {
+            return self.stats_of_redis(index, args, call);
+        }
+        let lane = self.ask(index, call, Expect::Stats, |out| classic::stats(out, args))?;
+        let lane = call.lanes.get(lane)?;
+        let mut text = Vec::with_capacity(lane.received().len());
+        for reply in &lane.answers {
+            match reply {
+                Reply::Stat(line) => {
+                    text.extend_from_slice(line.of(lane.received()));
+                    text.extend_from_slice(b"\r\n");
+                }
+                Reply::End => {}
+                _ => return None,
+            }
+        }
+        Some(text)
+    }
+
+    /// The same lines of a Redis node, which knows no other kinds of them.
+    fn stats_of_redis(&mut self, index: usize, args: &[u8], call: &mut Call) -> Option<Vec<u8>> {
+        if args == b"reset" {
+            let stored = Expect::Redis(Shape::Stored);
+            return self
+                .ask(index, call, stored, redis::reset_stats)
+                .map(|_| Vec::new());
+        }
+        if !args.is_empty() {
+            let args = String::from_utf8_lossy(args);
+            let why = format!(
+                "stats of type \"{args}\" are memcached's. A Redis node has those without a type"
+            );
+            self.refuse_redis(call, &why);
+            return None;
+        }
+        let lane = self.ask(index, call, Expect::Redis(Shape::Text), |out| {
+            redis::info(out, b"");
+        })?;
+        let lane = call.lanes.get(lane)?;
+        match lane.answers.as_slice() {
+            [Reply::Text(text)] => Some(redis::stats::lines(text.of(lane.received()))),
+            _ => None,
+        }
+    }
+
+    /// Tells the caller what the pool's first Redis node cannot do; nothing was sent.
+    fn refuse_redis(&self, call: &mut Call, why: &str) {
+        let mut members = self.members.iter().enumerate();
+        if let Some((index, member)) = members.find(|(_, member)| member.spec.redis.is_some()) {
+            call.events
+                .push(event(index, member, Error::new(Kind::Client, why)));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The same jobs, said to Redis.
+
+use super::{FLAGS_INTEGER, Words};
+use crate::call::{Details, Step, Verb};
+use crate::fanout::Lane;
+use crate::item::Span;
+use crate::wire::redis::{self, Count, Put, Shape};
+use crate::wire::{Expect, Store};
+
+/// A value up to this size is copied behind its line, bytes; a longer one that goes alone is
+/// sent from where it lies.
+const COPY_MAX: usize = 2048;
+
+impl Words {
+    /// Appends the request and the shape of its answer.
+    pub(super) fn say_redis(&self, lane: &mut Lane, arena: &[u8], key: Span, entry: &Details) {
+        // A server that did not know the script is given it in full.
+        let whole = self.step == Step::Again;
+        let (out, key_at, key) = (&mut lane.out, key, key.of(arena));
+        let shape = match self.verb {
+            Verb::Get | Verb::Gets => {
+                // Which keys a node is asked for is only known when all are; see `end_gets`.
+                lane.keys.push(key_at);
+                return;
+            }
+            Verb::GetAndTouch => {
+                redis::get_and_touch(out, key, entry.ttl);
+                Shape::Item(true)
+            }
+            Verb::Store(verb) => {
+                let put = Put {
+                    verb,
+                    key,
+                    flags: entry.flags,
+                    ttl: entry.ttl,
+                    cas: entry.cas,
+                    value: entry.value.of(arena),
+                    whole,
+                };
+                lane.stores = true;
+                if verb == Store::Set
+                    && self.alone
+                    && put.value.len() > COPY_MAX
+                    && redis::store_head(out, &put)
+                {
+                    lane.tail = entry.value;
+                    Shape::Stored
+                } else {
+                    redis::store(out, &put)
+                }
+            }
+            Verb::Delete => {
+                redis::delete(out, key);
+                Shape::Word
+            }
+            Verb::Increment | Verb::Decrement => {
+                let count = Count {
+                    key,
+                    up: self.verb == Verb::Increment,
+                    delta: entry.delta,
+                    initial: entry.initial.map(|n| (n, FLAGS_INTEGER, entry.ttl)),
+                    whole,
+                };
+                redis::count(out, &count);
+                Shape::Number
+            }
+            Verb::Touch => {
+                redis::touch(out, key, entry.ttl, whole);
+                Shape::Word
+            }
+        };
+        lane.asks.push(Expect::Redis(shape));
+    }
+}
+
+/// Appends what asks a Redis node for all keys of its lane.
+pub(crate) fn ask_all(lane: &mut Lane, arena: &[u8], verb: Verb) {
+    redis::get_all(&mut lane.out, arena, &lane.keys);
+    lane.asks
+        .push(Expect::Redis(Shape::Values(verb == Verb::Gets)));
+}
+
+/// What a line that Redis refused with asks of its reader; `None` for one that says it all.
+pub(crate) fn remedy(line: &str) -> Option<&'static str> {
+    let word = line.split(' ').next().unwrap_or_default();
+    Some(match word {
+        "NOAUTH" => "Write the password into the node: redis://:PASSWORD@HOST",
+        "NOPERM" => "That user's access list (ACL LIST of that server) has to allow it",
+        "READONLY" => "This node is a replica: name its master",
+        "LOADING" => "It reads its data from disk, and will answer when that is done",
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
+            "This node belongs to a Redis Cluster, which is not supported by this version: name nodes that stand alone"
+        }
+        "OOM" => "Raise maxmemory of that server, or let its maxmemory-policy evict",
+        "MISCONF" => "It cannot write its data to disk: look into its log",
+        "MASTERDOWN" => "This node is a replica without a master: name the master",
+        "WRONGTYPE" => "Another client keeps something under this key that is no string",
+        _ => return None,
+    })
+}

@@ -1,0 +1,360 @@
+//! Redis and Valkey in RESP: requests as arrays of byte strings, answers of RESP2 and RESP3.
+//!
+//! The commands of the Memcache API are said natively where Redis has them, else as scripts
+//! that run whole or not at all ([`scripts`]). How an item lies in a string is [`stored`]'s
+//! business, how answers are read [`answer`]'s.
+//!
+//! | asked for | said |
+//! |---|---|
+//! | get of one key, of many | `GET`, `MGET` |
+//! | set | `SET`, `SETEX` |
+//! | add, replace | `SET … NX`, `SET … XX` |
+//! | cas, append, prepend, increment, decrement | a script |
+//! | touch | `EXPIRE`, `EXPIREAT`; a script where the end is taken away |
+//! | get and touch | `GETEX` |
+//! | delete, flush | `DEL`, `FLUSHDB` |
+//! | stats, version | `INFO` |
+//!
+//! Source: redis.io "Redis serialization protocol specification" and the command pages.
+
+pub mod answer;
+pub mod greeting;
+pub mod scripts;
+pub mod stats;
+pub mod stored;
+
+use super::Store;
+use crate::item::Span;
+use scripts::Script;
+use stored::HEAD_LEN;
+
+/// The shape of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// OK; nothing where a condition was not met.
+    Stored,
+    /// One of the numbers of [`scripts`]: 0 is "no such item", 1 is done.
+    Word,
+    /// A counter's value as digits; nothing where there is none.
+    Number,
+    /// The item of one key, or nothing; `true` with its cas value.
+    Item(bool),
+    /// The items of many keys; `true` with their cas values.
+    Values(bool),
+    /// A text.
+    Text,
+    /// Anything but an error: one of the first words on a connection is answered.
+    Greeting,
+}
+
+/// When an item ends, as Redis takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Never.
+    Never,
+    /// In so many seconds.
+    In(u32),
+    /// At that second since 1970.
+    At(u32),
+}
+
+/// Seconds up to which memcached takes an expiry as relative (memcached.c REALTIME_MAXDELTA).
+const RELATIVE_MAX: u32 = 60 * 60 * 24 * 30;
+
+impl End {
+    /// The end that memcached makes of the expiry `ttl`.
+    ///
+    /// What does not fit into 31 bits is a negative number there, and has ended already.
+    pub fn of(ttl: u32) -> End {
+        match ttl {
+            0 => End::Never,
+            1..=RELATIVE_MAX => End::In(ttl),
+            _ if ttl > i32::MAX as u32 => End::At(1),
+            _ => End::At(ttl),
+        }
+    }
+
+    /// How many arguments it takes.
+    const fn arguments(self) -> usize {
+        match self {
+            End::Never => 0,
+            _ => 2,
+        }
+    }
+
+    /// Appends them.
+    fn say(self, out: &mut Vec<u8>) {
+        match self {
+            End::Never => {}
+            End::In(seconds) => {
+                bulk(out, b"EX");
+                number(out, seconds.into());
+            }
+            End::At(second) => {
+                bulk(out, b"EXAT");
+                number(out, second.into());
+            }
+        }
+    }
+}
+
+/// A store; its value follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Put<'a> {
+    /// Which of the storing commands.
+    pub verb: Store,
+    /// The wire key.
+    pub key: &'a [u8],
+    /// The item's flag bits.
+    pub flags: u32,
+    /// Expiry as memcached takes it.
+    pub ttl: u32,
+    /// For `Store::Cas`.
+    pub cas: u64,
+    /// The value.
+    pub value: &'a [u8],
+    /// Say scripts in full, for a server that does not know them yet.
+    pub whole: bool,
+}
+
+/// Appends a `GET`.
+pub fn get(out: &mut Vec<u8>, key: &[u8]) {
+    out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
+    bulk(out, key);
+}
+
+/// Appends a `GET`, or an `MGET`, of the keys that lie at `keys` in `arena`.
+pub fn get_all(out: &mut Vec<u8>, arena: &[u8], keys: &[Span]) {
+    if let [key] = keys {
+        return get(out, key.of(arena));
+    }
+    array(out, 1 + keys.len());
+    bulk(out, b"MGET");
+    for key in keys {
+        bulk(out, key.of(arena));
+    }
+}
+
+/// Appends a `GETEX`: a get that sets the expiry, too.
+pub fn get_and_touch(out: &mut Vec<u8>, key: &[u8], ttl: u32) {
+    let end = End::of(ttl);
+    array(out, 2 + end.arguments().max(1));
+    bulk(out, b"GETEX");
+    bulk(out, key);
+    match end {
+        End::Never => bulk(out, b"PERSIST"),
+        _ => end.say(out),
+    }
+}
+
+/// Appends the request up to where the value begins, if the value is its last argument: then
+/// it may be sent from where it lies, and CR LF behind it.
+///
+/// False, with nothing appended, when it is not.
+pub fn store_head(out: &mut Vec<u8>, put: &Put<'_>) -> bool {
+    if put.verb != Store::Set {
+        return false;
+    }
+    match End::of(put.ttl) {
+        End::Never => {
+            out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
+            bulk(out, put.key);
+        }
+        End::In(seconds) => {
+            out.extend_from_slice(b"*4\r\n$5\r\nSETEX\r\n");
+            bulk(out, put.key);
+            number(out, seconds.into());
+        }
+        End::At(_) => return false,
+    }
+    let head = stored::head(put.flags, put.value);
+    length(out, put.value.len() + head.map_or(0, |head| head.len()));
+    out.extend_from_slice(head.as_ref().map_or(&[], <[u8; HEAD_LEN]>::as_slice));
+    true
+}
+
+/// Appends a store, value and all; what its answer looks like.
+pub fn store(out: &mut Vec<u8>, put: &Put<'_>) -> Shape {
+    if store_head(out, put) {
+        out.extend_from_slice(put.value);
+        out.extend_from_slice(b"\r\n");
+        return Shape::Stored;
+    }
+    let end = End::of(put.ttl);
+    match put.verb {
+        Store::Set | Store::Add | Store::Replace => {
+            let condition: &[u8] = match put.verb {
+                Store::Add => b"NX",
+                Store::Replace => b"XX",
+                _ => b"",
+            };
+            array(
+                out,
+                3 + end.arguments() + usize::from(!condition.is_empty()),
+            );
+            bulk(out, b"SET");
+            bulk(out, put.key);
+            item(out, put.flags, put.value);
+            end.say(out);
+            if !condition.is_empty() {
+                bulk(out, condition);
+            }
+            Shape::Stored
+        }
+        Store::Cas => {
+            let words = 2 + end.arguments();
+            scripts::CAS.say(out, put.whole, put.key, words);
+            bulk(out, stored::cas_word(put.cas).as_bytes());
+            item(out, put.flags, put.value);
+            end.say(out);
+            Shape::Word
+        }
+        Store::Append => joined(out, &scripts::APPEND, put),
+        Store::Prepend => joined(out, &scripts::PREPEND, put),
+    }
+}
+
+/// A script that takes no more than the bytes to join: flags and end stay as they are.
+fn joined(out: &mut Vec<u8>, script: &Script, put: &Put<'_>) -> Shape {
+    script.say(out, put.whole, put.key, 1);
+    bulk(out, put.value);
+    Shape::Word
+}
+
+/// What to count.
+#[derive(Clone, Copy, Debug)]
+pub struct Count<'a> {
+    /// The wire key.
+    pub key: &'a [u8],
+    /// Add, or take away.
+    pub up: bool,
+    /// How much.
+    pub delta: u64,
+    /// Where a missing counter begins, its flags and its expiry as memcached takes it.
+    pub initial: Option<(u64, u32, u32)>,
+    /// Say scripts in full, for a server that does not know them yet.
+    pub whole: bool,
+}
+
+/// Appends an increment or a decrement.
+pub fn count(out: &mut Vec<u8>, count: &Count<'_>) {
+    let (initial, flags, end) = match count.initial {
+        Some((number, flags, ttl)) => (Some(number), flags, End::of(ttl)),
+        None => (None, 0, End::Never),
+    };
+    scripts::COUNT.say(out, count.whole, count.key, 4 + end.arguments());
+    bulk(out, if count.up { b"+" } else { b"-" });
+    number(out, count.delta);
+    let mut buffer = itoa::Buffer::new();
+    let digits = initial
+        .map_or("", |number| buffer.format(number))
+        .as_bytes();
+    match initial {
+        Some(_) => item(out, flags, digits),
+        None => bulk(out, b""),
+    }
+    bulk(out, digits);
+    end.say(out);
+}
+
+/// Appends a `DEL`.
+pub fn delete(out: &mut Vec<u8>, key: &[u8]) {
+    out.extend_from_slice(b"*2\r\n$3\r\nDEL\r\n");
+    bulk(out, key);
+}
+
+/// Appends what gives an item another end.
+pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32, whole: bool) {
+    let (word, number_of): (&[u8], u32) = match End::of(ttl) {
+        End::Never => return scripts::KEEP.say(out, whole, key, 0),
+        End::In(seconds) => (b"EXPIRE", seconds),
+        End::At(second) => (b"EXPIREAT", second),
+    };
+    array(out, 3);
+    bulk(out, word);
+    bulk(out, key);
+    number(out, number_of.into());
+}
+
+/// Appends what takes the turn `key` for `seconds`, if nobody has it: OK, or nothing.
+pub fn take_turn(out: &mut Vec<u8>, key: &[u8], owner: &[u8], seconds: u32) {
+    let mut buffer = itoa::Buffer::new();
+    let seconds = buffer.format(seconds.max(1)).as_bytes();
+    command(out, &[b"SET", key, owner, b"NX", b"EX", seconds]);
+}
+
+/// Appends what gives the turn `key` back where it is still its owner's.
+///
+/// Like [`close`] in full: a pipeline of a session is not said twice.
+pub fn give_back(out: &mut Vec<u8>, key: &[u8], owner: &[u8]) {
+    scripts::GIVE_BACK.say(out, true, key, 1);
+    bulk(out, owner);
+}
+
+/// Appends what stores a session and gives the turn on it back, unless somebody else has it.
+pub fn close(out: &mut Vec<u8>, put: &Put<'_>, turn: &[u8], owner: &[u8]) {
+    let end = End::of(put.ttl);
+    scripts::CLOSE.call(out, true, &[put.key, turn], 2 + end.arguments());
+    bulk(out, owner);
+    item(out, put.flags, put.value);
+    end.say(out);
+}
+
+/// Appends a `FLUSHDB`: the connection's database alone.
+pub fn flush(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"*1\r\n$7\r\nFLUSHDB\r\n");
+}
+
+/// Appends an `INFO` of one section, or of the usual ones when it is empty.
+pub fn info(out: &mut Vec<u8>, section: &[u8]) {
+    array(out, 1 + usize::from(!section.is_empty()));
+    bulk(out, b"INFO");
+    if !section.is_empty() {
+        bulk(out, section);
+    }
+}
+
+/// Appends a `CONFIG RESETSTAT`.
+pub fn reset_stats(out: &mut Vec<u8>) {
+    command(out, &[b"CONFIG", b"RESETSTAT"]);
+}
+
+/// Appends a command of these words.
+pub fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
+    array(out, words.len());
+    for word in words {
+        bulk(out, word);
+    }
+}
+
+/// Appends an item as it is stored: flags that are not 0 stand before the value.
+fn item(out: &mut Vec<u8>, flags: u32, value: &[u8]) {
+    let head = stored::head(flags, value);
+    length(out, value.len() + head.map_or(0, |head| head.len()));
+    out.extend_from_slice(head.as_ref().map_or(&[], <[u8; HEAD_LEN]>::as_slice));
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a request of `words` words.
+fn array(out: &mut Vec<u8>, words: usize) {
+    out.push(b'*');
+    out.extend_from_slice(itoa::Buffer::new().format(words).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn length(out: &mut Vec<u8>, bytes: usize) {
+    out.push(b'$');
+    out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn bulk(out: &mut Vec<u8>, word: &[u8]) {
+    length(out, word.len());
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number(out: &mut Vec<u8>, n: u64) {
+    bulk(out, itoa::Buffer::new().format(n).as_bytes());
+}

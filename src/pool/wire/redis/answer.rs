@@ -1,0 +1,304 @@
+//! From bytes to answers: RESP2, and what of RESP3 can stand in its place.
+
+use super::super::classic::Hit;
+use super::super::{LINE_MAX, Parsed, Reply, VALUE_MAX};
+use super::{Shape, stored};
+use crate::item::Span;
+
+/// One piece of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    /// `+…`, without the sign.
+    Status(Span),
+    /// `-…` or a `!` of RESP3, without the sign.
+    Error(Span),
+    /// `:…`.
+    Number(i64),
+    /// `$…`, or a `=` of RESP3 without its kind.
+    Bytes(Span),
+    /// Nothing: `$-1`, `*-1`, or `_` of RESP3.
+    Nothing,
+    /// The head of a list of so many pieces, or of a map of half as many pairs.
+    List(usize),
+}
+
+/// What could be made of the bytes at hand.
+enum Read {
+    More(usize),
+    /// A piece that took so many bytes.
+    Piece(usize, Piece),
+    Garbage(&'static str),
+}
+
+/// Reads one answer from `buf[at..]`. Spans in it are positions in `buf` as a whole.
+///
+/// For [`Shape::Values`] only an error is an answer here; see [`values`].
+pub fn parse(buf: &[u8], at: usize, shape: Shape) -> Parsed {
+    let (used, piece) = match piece(buf, at) {
+        Read::More(missing) => return Parsed::More(missing),
+        Read::Garbage(what) => return Parsed::Garbage(what),
+        Read::Piece(used, piece) => (used, piece),
+    };
+    let reply = match (shape, piece) {
+        (_, Piece::Error(line)) => refusal(buf, line),
+        (Shape::Greeting, Piece::List(pieces)) => match skip(buf, at + used, pieces) {
+            Ok(end) => return Parsed::Reply(end - at, Reply::Done),
+            Err(parsed) => return parsed,
+        },
+        (Shape::Greeting, _) => Reply::Done,
+        (Shape::Stored, Piece::Status(text)) if text.of(buf) == b"OK" => Reply::Done,
+        (Shape::Stored, Piece::Nothing) => Reply::NotStored,
+        (Shape::Word, Piece::Number(0)) => Reply::NotFound,
+        (Shape::Word, Piece::Number(1)) => Reply::Done,
+        (Shape::Word, Piece::Number(2)) => Reply::Exists,
+        (Shape::Word, Piece::Number(3)) => Reply::NotStored,
+        (Shape::Number | Shape::Item(_), Piece::Nothing) => Reply::NotFound,
+        (Shape::Number, Piece::Bytes(digits)) => match digits_of(digits.of(buf)) {
+            Some(number) => Reply::Number(number),
+            None => return Parsed::Garbage("a number that is none"),
+        },
+        (Shape::Item(with_cas), Piece::Bytes(bytes)) => {
+            let (flags, cas, data) = item(buf, bytes, with_cas);
+            Reply::Item { flags, cas, data }
+        }
+        (Shape::Text, Piece::Bytes(text) | Piece::Status(text)) => Reply::Text(text),
+        _ => return Parsed::Garbage("an answer to something else"),
+    };
+    Parsed::Reply(used, reply)
+}
+
+/// Where the list of `pieces` pieces at `at` ends, lists within it included.
+fn skip(buf: &[u8], at: usize, pieces: usize) -> Result<usize, Parsed> {
+    let (mut at, mut left) = (at, pieces);
+    while left > 0 {
+        left -= 1;
+        match piece(buf, at) {
+            Read::Piece(used, piece) => {
+                at += used;
+                if let Piece::List(more) = piece {
+                    left = left.saturating_add(more);
+                }
+            }
+            Read::More(missing) => return Err(Parsed::More(missing)),
+            Read::Garbage(what) => return Err(Parsed::Garbage(what)),
+        }
+    }
+    Ok(at)
+}
+
+/// How far the values of a get are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The head of the list was read.
+    begun: bool,
+    /// The key whose value is next.
+    place: usize,
+}
+
+/// Reads all whole values of a get of `keys` keys from `buf[*at..]` on into `hits`, and moves
+/// `at` behind them; what is missing, or [`Reply::End`] when all are there.
+pub fn values(
+    buf: &[u8],
+    at: &mut usize,
+    keys: usize,
+    with_cas: bool,
+    progress: &mut Progress,
+    hits: &mut Vec<Hit>,
+) -> Parsed {
+    // One key is asked for by a command that answers without a list.
+    if !progress.begun && keys != 1 {
+        match piece(buf, *at) {
+            Read::Piece(used, Piece::List(count)) if count == keys => *at += used,
+            Read::Piece(used, Piece::Error(line)) => {
+                return Parsed::Reply(used, refusal(buf, line));
+            }
+            Read::Piece(..) => return Parsed::Garbage("a list of another length than asked for"),
+            Read::More(missing) => return Parsed::More(missing),
+            Read::Garbage(what) => return Parsed::Garbage(what),
+        }
+    }
+    progress.begun = true;
+    while progress.place < keys {
+        match piece(buf, *at) {
+            Read::Piece(used, Piece::Bytes(bytes)) => {
+                let (flags, cas, data) = item(buf, bytes, with_cas);
+                hits.push(Hit {
+                    place: progress.place,
+                    flags,
+                    cas,
+                    data,
+                });
+                *at += used;
+            }
+            Read::Piece(used, Piece::Nothing) => *at += used,
+            Read::Piece(used, Piece::Error(line)) if keys == 1 => {
+                return Parsed::Reply(used, refusal(buf, line));
+            }
+            Read::Piece(..) => return Parsed::Garbage("something that is no value"),
+            Read::More(missing) => return Parsed::More(missing),
+            Read::Garbage(what) => return Parsed::Garbage(what),
+        }
+        progress.place += 1;
+    }
+    Parsed::Reply(0, Reply::End)
+}
+
+/// Flags, cas value and value of a stored item.
+#[inline]
+fn item(buf: &[u8], bytes: Span, with_cas: bool) -> (u32, u64, Span) {
+    let whole = bytes.of(buf);
+    let (flags, head) = stored::split(whole);
+    let cas = if with_cas { stored::cas(whole) } else { 0 };
+    let data = Span {
+        at: bytes.at + head,
+        len: bytes.len - head,
+    };
+    (flags, cas, data)
+}
+
+/// An error as what it is for the caller: a script to be given in full, a mistake of his, or
+/// the server's own trouble.
+fn refusal(buf: &[u8], line: Span) -> Reply {
+    let text = line.of(buf);
+    let begins = |word: &str| text.starts_with(word.as_bytes());
+    if begins("NOSCRIPT") {
+        Reply::NoScript
+    } else if begins("ERR unknown command") {
+        Reply::Unknown(line)
+    } else if begins("CLIENT_ERROR") || begins("WRONGTYPE") {
+        Reply::ClientError(line)
+    } else {
+        Reply::ServerError(line)
+    }
+}
+
+/// Reads one piece at `at`.
+#[inline]
+fn piece(buf: &[u8], at: usize) -> Read {
+    let rest = buf.get(at..).unwrap_or_default();
+    let Some((sign, text)) = rest.split_first() else {
+        return Read::More(1);
+    };
+    // Most of what comes is a value with its length.
+    if *sign == b'$'
+        && let Some((len, digits)) = short_length(text)
+    {
+        return body(rest, at, 1 + digits, len, 0);
+    }
+    other_piece(rest, at, *sign)
+}
+
+/// A length of up to nine digits with its CR LF, and how many bytes both take.
+#[inline]
+fn short_length(text: &[u8]) -> Option<(usize, usize)> {
+    let mut len = 0;
+    for (place, byte) in text.iter().take(10).enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let ends = place > 0 && text.get(place..place + 2)? == b"\r\n";
+            return ends.then_some((len, place + 2));
+        }
+        len = len * 10 + usize::from(digit);
+    }
+    None
+}
+
+#[inline(never)]
+fn other_piece(rest: &[u8], at: usize, sign: u8) -> Read {
+    if !b"+-:$*_#(=!%~".contains(&sign) {
+        return Read::Garbage(stranger(rest));
+    }
+    let Some(lf) = memchr::memchr(b'\n', rest) else {
+        return if rest.len() > LINE_MAX {
+            Read::Garbage("a line without an end")
+        } else {
+            Read::More(1)
+        };
+    };
+    let Some(line) = rest.get(1..lf).and_then(|line| line.strip_suffix(b"\r")) else {
+        return Read::Garbage("a line that does not end in CR LF");
+    };
+    let used = lf + 1;
+    let text = Span {
+        at: at + 1,
+        len: line.len(),
+    };
+    let piece = match sign {
+        b'+' => Piece::Status(text),
+        b'-' => Piece::Error(text),
+        b'_' => Piece::Nothing,
+        b'$' | b'*' if line == b"-1" => Piece::Nothing,
+        b'#' => match line {
+            b"t" => Piece::Number(1),
+            b"f" => Piece::Number(0),
+            _ => return Read::Garbage("a truth that is none"),
+        },
+        b'(' => Piece::Bytes(text),
+        b':' => match std::str::from_utf8(line).ok().and_then(|n| n.parse().ok()) {
+            Some(number) => Piece::Number(number),
+            None => return Read::Garbage("a number that is none"),
+        },
+        _ => {
+            let Some(len) = digits_of(line).and_then(|len| usize::try_from(len).ok()) else {
+                return Read::Garbage("a length that is none");
+            };
+            match sign {
+                b'*' | b'~' => Piece::List(len),
+                b'%' => Piece::List(len.saturating_mul(2)),
+                b'!' => match body(rest, at, used, len, 0) {
+                    Read::Piece(used, Piece::Bytes(text)) => {
+                        return Read::Piece(used, Piece::Error(text));
+                    }
+                    other => return other,
+                },
+                // Three letters and a colon say what kind of text it is.
+                b'=' if len < 4 => return Read::Garbage("a text without its kind"),
+                b'=' => return body(rest, at, used, len, 4),
+                _ => return body(rest, at, used, len, 0),
+            }
+        }
+    };
+    Read::Piece(used, piece)
+}
+
+/// The `len` bytes that begin `head` bytes into `rest`, without the first `skip` of them.
+#[inline]
+fn body(rest: &[u8], at: usize, head: usize, len: usize, skip: usize) -> Read {
+    if len > VALUE_MAX {
+        return Read::Garbage("a value longer than any may be");
+    }
+    let end = head + len;
+    match rest.get(end..end + 2) {
+        Some(b"\r\n") => {
+            let bytes = Span {
+                at: at + head + skip,
+                len: len - skip,
+            };
+            Read::Piece(end + 2, Piece::Bytes(bytes))
+        }
+        Some(_) => Read::Garbage("a value of another length than announced"),
+        None => Read::More(end + 2 - rest.len()),
+    }
+}
+
+/// Who answers like this?
+#[cold]
+fn stranger(rest: &[u8]) -> &'static str {
+    let begins = |word: &str| {
+        let len = word.len().min(rest.len());
+        rest.get(..len) == word.as_bytes().get(..len)
+    };
+    if ["ERROR", "CLIENT_ERROR", "SERVER_ERROR"]
+        .into_iter()
+        .any(begins)
+    {
+        "it speaks as memcached does. Write tcp:// before its host, not redis://"
+    } else {
+        "an answer that is not RESP"
+    }
+}
+
+/// Decimal digits only; `None` when empty or over 64 bits.
+fn digits_of(text: &[u8]) -> Option<u64> {
+    super::super::classic::digits(text)
+}

@@ -1,0 +1,50 @@
+//! The first words on a connection: who we are, and which database we mean.
+
+use super::command;
+use crate::config::Redis;
+
+/// What is said first on a connection, and waited for: what follows a refused password or
+/// database must not reach the server.
+#[derive(Debug)]
+pub struct Greeting {
+    /// The commands.
+    pub words: Vec<u8>,
+    /// What each of them is about, for the message that says which was refused.
+    pub steps: Vec<&'static str>,
+}
+
+impl Greeting {
+    /// The greeting of a Redis node; `None` where a connection is good as it is.
+    pub fn of(redis: &Redis) -> Option<Greeting> {
+        let mut greeting = Greeting {
+            words: Vec::new(),
+            steps: Vec::new(),
+        };
+        let mut say = |about, words: &[&[u8]]| {
+            command(&mut greeting.words, words);
+            greeting.steps.push(about);
+        };
+        match (&redis.user, &redis.password) {
+            (Some(user), password) => {
+                let password = password.as_ref().map_or("", |password| password.open());
+                say(
+                    "user and password",
+                    &[b"AUTH", user.as_bytes(), password.as_bytes()],
+                );
+            }
+            (None, Some(password)) => say("password", &[b"AUTH", password.open().as_bytes()]),
+            (None, None) => {}
+        }
+        if redis.resp3 {
+            say("RESP3", &[b"HELLO", b"3"]);
+        }
+        if redis.database != 0 {
+            let number = redis.database.to_string();
+            say("database", &[b"SELECT", number.as_bytes()]);
+        }
+        if let Some(name) = &redis.client {
+            say("client name", &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+        }
+        (!greeting.steps.is_empty()).then_some(greeting)
+    }
+}

@@ -1,0 +1,154 @@
+//! What Redis has no command for, as scripts: each runs whole, with nobody in between.
+//!
+//! A script is asked for by its SHA-1; a server that does not know it (new,
+//! restarted, `SCRIPT FLUSH`) says NOSCRIPT, has done nothing, and is given it in full.
+//!
+//! Numbers they answer with: 0 no such item, 1 done, 2 it is another one now, 3 not stored.
+
+use super::{array, bulk, number};
+use sha1::{Digest, Sha1};
+use std::sync::LazyLock;
+
+/// A script and the name a server knows it by.
+pub struct Script {
+    text: &'static str,
+    name: LazyLock<String>,
+}
+
+impl Script {
+    /// Appends the call of it with `arguments` words behind the key, which follow.
+    pub(super) fn say(&self, out: &mut Vec<u8>, whole: bool, key: &[u8], arguments: usize) {
+        self.call(out, whole, &[key], arguments);
+    }
+
+    /// The same with any number of keys.
+    pub(super) fn call(&self, out: &mut Vec<u8>, whole: bool, keys: &[&[u8]], arguments: usize) {
+        array(out, 3 + keys.len() + arguments);
+        if whole {
+            bulk(out, b"EVAL");
+            bulk(out, self.text.as_bytes());
+        } else {
+            bulk(out, b"EVALSHA");
+            bulk(out, self.name.as_bytes());
+        }
+        number(out, keys.len() as u64);
+        for key in keys {
+            bulk(out, key);
+        }
+    }
+}
+
+/// `SHA-1` of a script's text in hexadecimal, as EVALSHA takes it.
+fn name_of(text: &str) -> String {
+    let digest: [u8; 20] = Sha1::digest(text).into();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+macro_rules! script {
+    ($(#[$doc:meta])* $name:ident = $text:expr) => {
+        $(#[$doc])*
+        pub static $name: Script = Script {
+            text: $text,
+            name: LazyLock::new(|| name_of($name.text)),
+        };
+    };
+}
+
+script! {
+    /// Stores where the item is still the one that was seen.
+    /// Arguments: its cas value, the new item, its end.
+    CAS = "\
+local v=redis.call('GET',KEYS[1])
+if not v then return 0 end
+if string.sub(redis.sha1hex(v),1,15)~=ARGV[1] then return 2 end
+redis.call('SET',KEYS[1],ARGV[2],unpack(ARGV,3))
+return 1"
+}
+
+script! {
+    /// Puts bytes behind a value. Argument: the bytes.
+    /// Only what is shorter than the mark can become an item that seems to have flags.
+    APPEND = "\
+local h=redis.call('GETRANGE',KEYS[1],0,3)
+if h=='' and redis.call('EXISTS',KEYS[1])==0 then return 3 end
+if #h<4 and string.sub(h..ARGV[1],1,4)=='\\0mr1' then
+ redis.call('SET',KEYS[1],'\\0mr1\\0\\0\\0\\0'..h..ARGV[1],'KEEPTTL')
+else redis.call('APPEND',KEYS[1],ARGV[1]) end
+return 1"
+}
+
+script! {
+    /// Puts bytes before a value. Argument: the bytes.
+    PREPEND = "\
+local v=redis.call('GET',KEYS[1])
+if not v then return 3 end
+local h=''
+if string.sub(v,1,4)=='\\0mr1' then h,v=string.sub(v,1,8),string.sub(v,9) end
+v=ARGV[1]..v
+if h=='' and string.sub(v,1,4)=='\\0mr1' then h='\\0mr1\\0\\0\\0\\0' end
+redis.call('SET',KEYS[1],h..v,'KEEPTTL')
+return 1"
+}
+
+script! {
+    /// Counts as memcached does: 64 bits that wrap upwards, and no number below 0.
+    /// Arguments: `+` or `-`, how much, the item and the digits of a missing counter (both
+    /// empty to leave it missing), its end.
+    ///
+    /// A number of Lua has 53 bits, so one of 64 is two of ten digits each.
+    COUNT = "\
+local v=redis.call('GET',KEYS[1])
+if not v then
+ if ARGV[3]=='' then return false end
+ redis.call('SET',KEYS[1],ARGV[3],unpack(ARGV,5))
+ return ARGV[4]
+end
+local h=''
+if string.sub(v,1,4)=='\\0mr1' then h,v=string.sub(v,1,8),string.sub(v,9) end
+local function two(s) s=string.rep('0',20-#s)..s return tonumber(string.sub(s,1,10)),tonumber(string.sub(s,11)) end
+local function less(a,b,c,d) return a<c or (a==c and b<d) end
+local d=string.match(v,'^(%d+) *$')
+local a,b=0,0
+if d and #d<=20 then a,b=two(d) end
+if not d or #d>20 or not less(a,b,1844674407,3709551616) then
+ return redis.error_reply('CLIENT_ERROR cannot increment or decrement non-numeric value')
+end
+local c,e=two(ARGV[2])
+if ARGV[1]=='+' then
+ a,b=a+c,b+e
+ if b>=1e10 then a,b=a+1,b-1e10 end
+ if not less(a,b,1844674407,3709551616) then a,b=a-1844674407,b-3709551616 end
+elseif less(a,b,c,e) then a,b=0,0
+else a,b=a-c,b-e end
+if b<0 then a,b=a-1,b+1e10 end
+local n=string.format('%.0f',b)
+if a>0 then n=string.format('%.0f%010.0f',a,b) end
+redis.call('SET',KEYS[1],h..n,'KEEPTTL')
+return n"
+}
+
+script! {
+    /// Takes an item's end away: it stays until it is deleted.
+    KEEP = "\
+if redis.call('EXISTS',KEYS[1])==0 then return 0 end
+redis.call('PERSIST',KEYS[1])
+return 1"
+}
+
+script! {
+    /// Stores a session, and gives the turn on it back. Keys: session, turn. Arguments: who
+    /// wants it, the session, its end. Whose turn is over stores nothing (2).
+    CLOSE = "\
+local o=redis.call('GET',KEYS[2])
+if o and o~=ARGV[1] then return 2 end
+redis.call('SET',KEYS[1],ARGV[2],unpack(ARGV,3))
+redis.call('DEL',KEYS[2])
+return 1"
+}
+
+script! {
+    /// Gives a turn back where it is still the caller's. Argument: who he is.
+    GIVE_BACK = "\
+if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end
+return 0"
+}
