@@ -16,13 +16,14 @@ mod rules;
 
 use super::address::{Schemes, clean, shown};
 use super::{
-    ALL, HashFunction, Placement, Policy, Protocol, Target, Topology, Wish, options, placement,
+    ALL, HashFunction, NodeSpec, Placement, Policy, Protocol, Target, Topology, Wish, options, placement,
     save_path, step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use toml::Spanned;
 
@@ -71,7 +72,11 @@ pub fn load(path: &Path) -> Result<File, Error> {
             .at(&format!("{name}, line {line}"))
             .hint("Save the file as UTF-8")
     })?;
-    File::parse(&name, &text)
+    let mut file = File::parse(&name, &text)?;
+    if about.permissions().mode() & 0o004 != 0 {
+        file.warn_of_readers();
+    }
+    Ok(file)
 }
 
 impl File {
@@ -133,6 +138,27 @@ impl File {
             name: name.to_owned(),
             pools,
         })
+    }
+
+    /// Adds a notice to each pool that has a password, since everybody on the host can read it.
+    fn warn_of_readers(&mut self) {
+        for wish in self.pools.values_mut() {
+            let has_password = |node: &NodeSpec| {
+                let redis = node.redis.as_ref();
+                redis.is_some_and(|redis| redis.password.is_some())
+            };
+            if wish.topology.nodes.iter().any(has_password) {
+                let notice = Error::new(
+                    Kind::Config,
+                    "it holds a password, and every user of this host can read it",
+                );
+                wish.notices.push(
+                    notice
+                        .at(&self.name)
+                        .hint("Take that away: chmod o-r, with the group of the user PHP runs as"),
+                );
+            }
+        }
     }
 
     /// The pool of that name.

@@ -127,7 +127,7 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "unix:///var/lib/php",
         ),
         (
-            "[pool.p]\nnodes = [\"redis://10.0.0.3/2\"]".into(),
+            "[pool.p]\nnodes = [\"rediss://10.0.0.3/2\"]".into(),
             "line 2",
             "not supported by this version",
             "tcp://",

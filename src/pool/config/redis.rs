@@ -38,3 +38,77 @@ pub struct Redis {
     /// Speak RESP3.
     pub resp3: bool,
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may stop at the first surprise"
+)]
+mod tests {
+    use super::super::{Schemes, Wish, file, save_path};
+    use super::*;
+    use crate::error::Error;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn parse(list: &str) -> Result<Wish, Error> {
+        save_path::parse(list, &Schemes::default(), &|_| unreachable!())
+    }
+
+    #[test]
+    fn a_redis_node_is_entered_as_its_address_says() {
+        let redis = |user: &str, password: &str, database| Redis {
+            user: (!user.is_empty()).then(|| user.to_owned()),
+            password: (!password.is_empty()).then(|| Secret::new(password.to_owned())),
+            database,
+            ..Redis::default()
+        };
+        for (list, expected) in [
+            ("redis://a", redis("", "", 0)),
+            ("REDIS://a:1/", redis("", "", 0)),
+            ("redis://a/7", redis("", "", 7)),
+            ("redis://:p%40+w@a/7", redis("", "p@+w", 7)),
+            ("redis://u:p:q@a", redis("u", "p:q", 0)),
+            ("redis://u@a", redis("u", "", 0)),
+            ("redis://a?database=3&auth=p+w&user=u", redis("u", "p w", 3)),
+            ("unix:///s?password=p&protocol=redis", redis("", "p", 0)),
+        ] {
+            let wish = parse(list).unwrap();
+            let node = &wish.topology.nodes[0];
+            assert_eq!(node.redis.as_ref(), Some(&expected), "{list}");
+            assert!(!format!("{wish:?}").contains("p@+w"), "{wish:?}");
+            // PHP shows its own settings to whoever asks.
+            let told = wish
+                .notices
+                .iter()
+                .any(|n| n.to_string().contains("pool:NAME"));
+            assert_eq!(told, expected.password.is_some(), "{list}");
+        }
+        assert_eq!(parse("a:1").unwrap().topology.nodes[0].redis, None);
+    }
+
+    #[test]
+    fn a_file_with_a_password_that_everybody_can_read_has_a_notice() {
+        let directory =
+            std::env::temp_dir().join(format!("memring-readers-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("pools.toml");
+        let text = "[pool.a]\nnodes = [\"redis://:geheim@h\"]\n[pool.b]\nnodes = [\"redis://h\"]";
+        std::fs::write(&path, text).unwrap();
+        for (mode, told) in [(0o644, true), (0o640, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let file = file::load(&path).unwrap();
+            let notices = file.wish("a").unwrap().notices;
+            assert_eq!(notices.len(), usize::from(told), "{mode:o}");
+            for notice in notices {
+                let text = notice.to_string();
+                assert!(
+                    text.contains("chmod o-r") && !text.contains("geheim"),
+                    "{text}"
+                );
+            }
+            assert!(file.wish("b").unwrap().notices.is_empty());
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

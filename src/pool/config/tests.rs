@@ -208,11 +208,7 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "is unknown",
             "persistent, udp_port, weight",
         ),
-        (
-            "a:1?auth=secret",
-            "\"auth\" is not supported by this version",
-            "Take it out",
-        ),
+        ("a:1?auth=secret", "\"auth\" is for Redis nodes", "redis://"),
         ("a:1?id=", "id is empty", "id=NAME"),
         ("a:1?mode=x", "mode \"x\" is unknown", "mode=fenced"),
         (
@@ -241,10 +237,22 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "copies = 2",
         ),
         ("a:1?copies=2,b:1", "copies needs a mode", "mode=fenced"),
+        ("redis://a/x", "\"x\" is no database", "redis://HOST/2"),
+        ("redis://a/4294967296", "is no database", "redis://HOST/2"),
+        ("redis://a?database=-1", "is no database", "redis://HOST/2"),
+        ("redis://a?resp=4", "resp=4 is unknown", "resp=3"),
+        ("redis://u:geheim@", "no host is named", "HOST"),
+        ("redis://:geheim@a:x", "\"x\" is no port", "a:6379"),
+        ("a?protocol=mysql", "\"mysql\" is unknown", "protocol=redis"),
         (
-            "redis://a:6379",
-            "redis:// is not supported by this version",
+            "redis://a?protocol=memcached",
+            "contradict each other",
             "tcp://",
+        ),
+        (
+            "a:1?mode=fenced,redis://:geheim@b",
+            "mode fenced is for memcached nodes, and b:6379 is a Redis",
+            "mode=single",
         ),
         (
             "rediss://a",
@@ -269,8 +277,8 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
         ("gopher://a:1", "gopher:// is no scheme known", "tcp://"),
         (
             "tcp://u:geheim@a:1",
-            "password before the host is not supported",
-            "tcp://HOST:PORT",
+            "password before the host of a memcached is not supported",
+            "redis://",
         ),
         ("unix://", "1 to 107 bytes", "unix:///"),
         ("PERSISTENT=x,a:1", "php-memcached", "persistent=1"),
@@ -333,7 +341,7 @@ fn only_allowed_schemes_are_opened() {
     let tcp = Schemes::parse("tcp, memcached").unwrap();
     assert!(NodeSpec::from_add_server("unix:///s", None, 11211, &tcp).is_err());
     assert!(NodeSpec::from_add_server("memcached://a", None, 11211, &tcp).is_ok());
-    for bad in ["", " , ", "redis", "tcp,ftp"] {
+    for bad in ["", " , ", "rediss", "tcp,ftp"] {
         assert!(
             Schemes::parse(bad)
                 .unwrap_err()
@@ -343,7 +351,7 @@ fn only_allowed_schemes_are_opened() {
         );
     }
     assert_eq!(
-        Schemes::parse("tcp memcached,unix").unwrap(),
+        Schemes::parse("tcp memcached,unix redis").unwrap(),
         Schemes::default()
     );
 }
@@ -373,6 +381,15 @@ fn add_server_takes_hosts_as_pecl_does_and_ports_from_either_place() {
         ("tcp://h:5", Some(5), "tcp://h:5", tcp("h", 5)),
         ("tcp://h:5", Some(0), "tcp://h:5", tcp("h", 5)),
         ("memcached://h:5", None, "h:5", tcp("h", 5)),
+        ("redis://h", None, "h:6379", tcp("h", 6379)),
+        ("redis://u:geheim@h:5/3", None, "h:5", tcp("h", 5)),
+        ("redis://h?database=3", Some(5), "h:5", tcp("h", 5)),
+        (
+            "unix:///s?protocol=redis",
+            Some(0),
+            "unix:///s:0",
+            Target::Unix("/s".into()),
+        ),
         ("h:5", None, "h:5", tcp("h", 5)),
         ("[::1]", Some(5), "[::1]:5", tcp("::1", 5)),
         ("[::1]:5", None, "[::1]:5", tcp("::1", 5)),
@@ -407,7 +424,8 @@ fn add_server_takes_hosts_as_pecl_does_and_ports_from_either_place() {
         ("a b", None, "no host"),
         ("a\0b", None, "\"a?b\" is no host"),
         ("a/b", None, "is no host"),
-        ("redis://h", None, "not supported by this version"),
+        ("rediss://h", None, "not supported by this version"),
+        ("h?mode=sync", None, "a whole pool's"),
     ] {
         let error = NodeSpec::from_add_server(host, port, 11211, &Schemes::default())
             .unwrap_err()
