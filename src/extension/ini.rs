@@ -590,8 +590,8 @@ pub(crate) static MEMRING: &[Setting] = &[
     },
     Setting {
         name: c"memring.allow_schemes",
-        default: Some(c"tcp,unix"),
-        range: "tcp, unix; a list",
+        default: Some(c"tcp,memcached,unix,redis"),
+        range: "tcp, memcached, unix, redis; a list",
         unit: "",
         scope: Scope::System,
         sentence: "What connect(), addServer() and save_path may open.",

@@ -11,6 +11,7 @@ use memring_pool::item::{Flags, KeyRule, LongKeys, Span};
 use memring_pool::replica::words::Words;
 use memring_pool::replica::{Command, Over, Record, Reply as Shown, Stamp, Version};
 use memring_pool::wire::fenced::{self, HEADER, Header};
+use memring_pool::wire::redis::{Shape, answer};
 use memring_pool::wire::{Expect, Parsed, Reply, classic, meta};
 
 /// Inputs per decoder; about a second each without optimization.
@@ -82,6 +83,27 @@ const META: &[&[u8]] = &[
     b"SERVER_ERROR no\r\n",
 ];
 
+/// Answers of Redis, in RESP2 and RESP3.
+const REDIS: &[&[u8]] = &[
+    b"+OK\r\n",
+    b":1\r\n",
+    b":-9223372036854775808\r\n",
+    b"$5\r\nvalue\r\n",
+    b"$13\r\n\0mr1\0\0\x03\0value\r\n",
+    b"$-1\r\n",
+    b"_\r\n",
+    b"#t\r\n",
+    b"=9\r\ntxt:value\r\n",
+    b"$20\r\n18446744073709551615\r\n",
+    b"(18446744073709551615\r\n",
+    b"*3\r\n$1\r\na\r\n$-1\r\n$0\r\n\r\n",
+    b"%2\r\n$1\r\na\r\n*2\r\n:1\r\n*0\r\n+b\r\n_\r\n",
+    b"-NOSCRIPT No matching script\r\n",
+    b"!6\r\nERR no\r\n",
+    b"$4294967296\r\n",
+    b"ERROR\r\n",
+];
+
 /// Lines of a listing, which end with a bare LF.
 const KEYS: &[&[u8]] = &[
     b"key=a exp=-1 la=1 cas=7 fetch=no cls=1 size=60 flags=1048576\n",
@@ -113,6 +135,7 @@ fn spans(reply: Reply) -> Vec<Span> {
         Reply::Value { key, data, .. } => vec![key, data],
         Reply::Stat(span) | Reply::Version(span) | Reply::Unknown(span) => vec![span],
         Reply::ServerError(span) | Reply::ClientError(span) => vec![span],
+        Reply::Item { data: span, .. } | Reply::Text(span) => vec![span],
         Reply::Meta(answer) => answer.key.into_iter().chain([answer.data]).collect(),
         _ => Vec::new(),
     }
@@ -179,9 +202,42 @@ fn replies_of_every_kind_survive_damage() {
         }
         let bytes = random.damaged(META);
         check(&bytes, &|bytes| meta::parse(bytes, 0));
+        let bytes = random.damaged(REDIS);
+        for shape in [
+            Shape::Stored,
+            Shape::Word,
+            Shape::Number,
+            Shape::Item(true),
+            Shape::Text,
+            Shape::Greeting,
+        ] {
+            check(&bytes, &|bytes| answer::parse(bytes, 0, shape));
+        }
         let bytes = random.damaged(KEYS);
         check(&bytes, &|bytes| classic::parse(bytes, 0, Expect::Keys));
     }
+}
+
+#[test]
+fn values_of_a_damaged_list_lie_inside_it_and_belong_to_keys_that_were_asked_for() {
+    let mut random = Random(9);
+    let mut whole = 0;
+    for _ in 0..ROUNDS {
+        let bytes = random.damaged(REDIS);
+        let keys = 1 + random.below(4);
+        let (mut at, mut progress, mut hits) = (0, answer::Progress::default(), Vec::new());
+        let parsed = answer::values(&bytes, &mut at, keys, true, &mut progress, &mut hits);
+        whole += u64::from(parsed == Parsed::Reply(0, Reply::End));
+        assert!(at <= bytes.len(), "{:?}", bytes.escape_ascii());
+        assert!(hits.is_sorted_by(|one, other| one.place < other.place));
+        for hit in hits {
+            assert!(hit.place < keys && hit.data.at + hit.data.len <= at);
+        }
+    }
+    assert!(
+        whole > ROUNDS as u64 / 50,
+        "hardly any list was whole: {whole}"
+    );
 }
 
 #[test]

@@ -41,6 +41,8 @@ mod modules;
 mod named_pools;
 mod oracle;
 mod pool;
+mod redis;
+mod redis_sessions;
 mod reload;
 mod session;
 mod session_nodes;

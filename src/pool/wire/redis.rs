@@ -358,3 +358,12 @@ fn bulk(out: &mut Vec<u8>, word: &[u8]) {
 fn number(out: &mut Vec<u8>, n: u64) {
     bulk(out, itoa::Buffer::new().format(n).as_bytes());
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Sessions on Redis nodes, from PHP: stored as they are, one request at a time, and never over a later one.
+
+use crate::sessions::with_sessions;
+use harness::{Php, Proxy, Redis, wait_until};
+use redis::Commands;
+use std::time::Duration;
+
+/// Counts in the session `s`.
+const COUNT: &str = "session_id('s'); var_dump(session_start()); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; echo $_SESSION['n'];";
+
+/// PHP with sessions there, under each of our handlers.
+fn both(node: &str) -> [Php; 2] {
+    let single = if node.contains('?') {
+        "&mode=single"
+    } else {
+        "?mode=single"
+    };
+    [
+        with_sessions(Php::new(), node),
+        with_sessions(Php::new(), &format!("{node}{single}"))
+            .ini("session.save_handler", "memring"),
+    ]
+}
+
+#[test]
+fn a_session_lies_in_redis_as_php_wrote_it_and_ends_with_its_life() {
+    let server = Redis::start();
+    let mut client = server.client();
+    for php in both(&format!("redis://{}", server.address())) {
+        let php = php.ini("session.gc_maxlifetime", 500);
+        let _: () = redis::cmd("FLUSHALL").query(&mut client).unwrap();
+        assert_eq!(php.run(COUNT).ok(), "bool(true)\n1");
+        assert_eq!(php.run(COUNT).ok(), "bool(true)\n2");
+        let stored: String = client.get("s").unwrap();
+        assert_eq!(stored, "n|i:2;");
+        let left: i64 = client.ttl("s").unwrap();
+        assert!((400..=500).contains(&left), "{left}");
+        // An unchanged one lives on, a destroyed one does not.
+        let _: () = client.expire("s", 50).unwrap();
+        php.run("session_id('s'); session_start();").ok();
+        let left: i64 = client.ttl("s").unwrap();
+        assert!((400..=500).contains(&left), "{left}");
+        php.run("session_id('s'); session_start(); session_destroy();")
+            .ok();
+        let keys: u64 = redis::cmd("DBSIZE").query(&mut client).unwrap();
+        assert_eq!(keys, 0, "a session or a turn was left");
+        // Who wrote it matters not.
+        let _: () = client.set("s", "n|i:41;").unwrap();
+        assert_eq!(php.run(COUNT).ok(), "bool(true)\n42");
+    }
+}
+
+#[test]
+fn a_session_is_behind_its_password_in_its_database() {
+    let server = Redis::with(&["--requirepass", "x"]);
+    for php in both(&format!("redis://:x@{}/4", server.address())) {
+        let php = php.ini("display_errors", 0);
+        php.run("session_id('s'); session_start(); $_SESSION['n'] = 6;")
+            .ok();
+        let mut client = server.client_as(":x@");
+        let _: () = redis::cmd("SELECT").arg(4).query(&mut client).unwrap();
+        assert_eq!(client.get::<_, String>("s").unwrap(), "n|i:6;");
+    }
+    let wrong = with_sessions(Php::new(), &format!("redis://:y@{}", server.address()));
+    let text = wrong
+        .run("session_id('s'); var_dump(session_start());")
+        .text();
+    assert!(
+        text.contains("refuses the password") && text.contains("bool(false)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_session_costs_one_trip_to_open_and_one_to_close() {
+    let server = Redis::start();
+    let proxy = Proxy::start(server.port());
+    for php in both(&format!("redis://127.0.0.1:{}", proxy.port())) {
+        for page in [
+            "session_id('s'); session_start(); $_SESSION['n'] = rand();",
+            "session_id('s'); session_start();",
+            "session_id('s'); session_start(); session_abort();",
+            "session_id('s'); session_start(); session_destroy();",
+        ] {
+            proxy.clear();
+            php.run(page).ok();
+            let (count, said) = crate::session::trips(&proxy);
+            assert_eq!(count, 2, "{page}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn after_every_ending_the_turn_is_given_back() {
+    let server = Redis::start();
+    let mut client = server.client();
+    for php in both(&format!("redis://{}", server.address())) {
+        let php = php.ini("display_errors", 0);
+        for ending in [
+            "",
+            "session_write_close();",
+            "session_abort();",
+            "session_reset(); session_write_close();",
+            "session_destroy();",
+            "no_such_function();",
+            "ini_set('memory_limit', '4M'); str_repeat('x', 50000000);",
+        ] {
+            php.run(&format!(
+                "session_id('s'); session_start(); $_SESSION['n'] = 1; {ending}"
+            ));
+            let held: bool = client.exists("s.lock").unwrap();
+            assert!(!held, "after {ending}");
+        }
+    }
+}
+
+#[test]
+fn two_requests_of_one_session_come_one_after_the_other() {
+    let server = Redis::start();
+    for php in both(&format!("redis://{}", server.address())) {
+        let _: () = redis::cmd("FLUSHALL").query(&mut server.client()).unwrap();
+        let add = "session_id('s'); session_start(); $n = $_SESSION['n'] ?? 0; usleep(20000); $_SESSION['n'] = $n + 1;";
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| php.run(add).ok());
+            }
+        });
+        assert_eq!(server.client().get::<_, String>("s").unwrap(), "n|i:8;");
+    }
+}
+
+#[test]
+fn whose_turn_was_taken_over_does_not_overwrite_the_later_request() {
+    let server = Redis::start();
+    for php in both(&format!("redis://{}", server.address())) {
+        let mut client = server.client();
+        let _: () = redis::cmd("FLUSHALL").query(&mut client).unwrap();
+        let php = php.ini("memcache.lock_timeout", 1);
+        std::thread::scope(|scope| {
+            let late = scope.spawn(|| {
+                php.run("session_id('s'); session_start(); $_SESSION['n'] = 'late'; sleep(4);")
+                    .text()
+            });
+            let begun = wait_until(Duration::from_secs(10), || {
+                server.client().exists::<_, bool>("s.lock").unwrap()
+            });
+            assert!(begun, "the first request did not begin");
+            // It waits until the first one's turn is over, and then has it for as long as it likes.
+            let next =
+                php.run("session_id('s'); var_dump(session_start()); $_SESSION['n'] = 'next';");
+            assert_eq!(next.ok(), "bool(true)");
+            let holder = "session_id('s'); session_start(); $_SESSION['n'] = 'last'; sleep(1);";
+            let last = scope.spawn(|| {
+                php.clone()
+                    .ini("memcache.lock_timeout", 20)
+                    .run(holder)
+                    .text()
+            });
+            assert_eq!(last.join().unwrap(), "");
+            assert_eq!(
+                server.client().get::<_, String>("s").unwrap(),
+                "n|s:4:\"last\";"
+            );
+            // Nobody has the turn now; somebody takes it before the late one ends.
+            let _: () = client.set("s.lock", "somebody").unwrap();
+            let text = late.join().unwrap();
+            assert!(text.contains("another request has it"), "{text}");
+            assert!(text.contains("memcache.lock_timeout"), "{text}");
+        });
+        assert_eq!(client.get::<_, String>("s").unwrap(), "n|s:4:\"last\";");
+        // Nor is somebody else's turn given back.
+        assert_eq!(client.get::<_, String>("s.lock").unwrap(), "somebody");
+    }
+}
+
+#[test]
+fn copies_of_sessions_on_redis_nodes_need_a_word_of_their_own() {
+    let servers = [Redis::start(), Redis::start()];
+    let list = servers
+        .each_ref()
+        .map(|s| format!("redis://{}", s.address()))
+        .join(",");
+    let php = with_sessions(Php::new(), &list).ini("session.save_handler", "memring");
+    let text = php
+        .run("session_id('s'); var_dump(session_start());")
+        .text();
+    assert!(
+        text.contains("mode fenced is for memcached nodes"),
+        "{text}"
+    );
+    assert!(text.contains("mode=single"), "{text}");
+    for server in &servers {
+        let keys: u64 = redis::cmd("DBSIZE").query(&mut server.client()).unwrap();
+        assert_eq!(keys, 0);
+    }
+}
