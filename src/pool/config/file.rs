@@ -16,8 +16,8 @@ mod rules;
 
 use super::address::{Schemes, clean, shown};
 use super::{
-    ALL, HashFunction, NodeSpec, Placement, Policy, Protocol, Target, Topology, Wish, options, placement,
-    save_path, step,
+    ALL, HashFunction, NodeSpec, Placement, Policy, Protocol, Target, Topology, Wish, options,
+    placement, save_path, step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
