@@ -22,7 +22,7 @@ use crate::run::{self, Running, Scratch};
 use crate::servers::Memcached;
 use crate::{Stop, bootstrap, failed};
 use bare::Bare;
-use contender::{Contender, Worker};
+use contender::{Contender, OURS_ON_REDIS, Worker};
 use report::{Facts, Report, Row};
 use shape::{redis_shape, shape};
 use std::net::{TcpListener, TcpStream};
@@ -50,6 +50,9 @@ const PLACE: &str = "127.0.0.1";
 const NODES: usize = 4;
 /// Turns each contender has in a round. Many short ones: on a busy machine some then pass undisturbed.
 const SLICES: u32 = 30;
+
+/// Bars that ours is held to on Redis nodes, shares of the bare loop there.
+const REDIS_BARS: [(&str, f64); 3] = [("get", 0.92), ("multi-1", 0.80), ("multi-4", 0.80)];
 
 /// Rows: name, passes in one slice, and the bar that memring is held to, a share of the bare loop.
 const ROWS: [(&str, u32, Option<f64>); 13] = [
@@ -169,10 +172,11 @@ struct Field {
     workers: Vec<Worker>,
     bare: Bare,
     bare_redis: Option<Bare>,
-    /// Which key lies where, as our own client says.
-    places: String,
+    /// Which key lies where, as our own client says: on memcached nodes, and on Redis ones.
+    places: [String; 2],
+    redis_ports: Vec<u16>,
     _nodes: Vec<Memcached>,
-    _redis: Option<Redis>,
+    _redis: Vec<Redis>,
 }
 
 impl Field {
@@ -187,21 +191,29 @@ impl Field {
             .map(|_| Memcached::start())
             .collect::<Result<Vec<_>, _>>()?;
         let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
-        let redis = Redis::start()?;
-        let contenders = contenders(php, so, options, &ports, redis.as_ref());
+        let mut redis = Vec::new();
+        while redis.len() < NODES
+            && let Some(node) = Redis::start()?
+        {
+            redis.push(node);
+        }
+        let redis_ports: Vec<u16> = redis.iter().map(|node| node.port).collect();
+        let contenders = contenders(php, so, options, &ports, &redis_ports);
         let mut workers = Vec::new();
         for contender in &contenders {
             let mut worker = contender.start(php, scratch, file)?;
             worker.ask("fill", 1)?;
             workers.push(worker);
         }
-        let places = workers
-            .first_mut()
-            .map_or_else(|| Ok(String::new()), |ours| ours.ask("places", 1))?;
+        let mut places_of = |name| {
+            let mut workers = workers.iter_mut();
+            let ours = workers.find(|worker| worker.name == name);
+            ours.map_or_else(|| Ok(String::new()), |ours| ours.ask("places", 1))
+        };
+        let places = [places_of("memring")?, places_of(OURS_ON_REDIS)?];
         let bare = Bare::connect(&ports)?;
-        let bare_redis = redis
-            .as_ref()
-            .map(|redis| Bare::connect(&[redis.port]))
+        let bare_redis = (!redis_ports.is_empty())
+            .then(|| Bare::connect(&redis_ports))
             .transpose()?;
         Ok(Field {
             ports,
@@ -210,6 +222,7 @@ impl Field {
             bare,
             bare_redis,
             places,
+            redis_ports,
             _nodes: nodes,
             _redis: redis,
         })
@@ -217,7 +230,9 @@ impl Field {
 
     /// Measures one row: slices in turns, the best of each counts.
     fn measure(&mut self, row: &mut Row, name: &str, count: u32, slices: u32) -> Result<(), Stop> {
-        let (shape, redis_shape) = (shape(name, &self.ports, &self.places), redis_shape(name));
+        let [places, redis_places] = &self.places;
+        let shape = shape(name, &self.ports, places);
+        let redis_shape = redis_shape(name, &self.redis_ports, redis_places);
         let fresh = name == "session";
         let mut best = vec![Duration::MAX; self.workers.len()];
         let (mut best_bare, mut best_redis) = (Duration::MAX, Duration::MAX);
@@ -227,7 +242,7 @@ impl Field {
                 if !contender::takes_part(worker.name, name) {
                     continue;
                 }
-                if worker.name == "phpredis" {
+                if contender::is_on_redis(worker.name) {
                     let bare = self.bare_redis.as_mut();
                     let Some(bare) = bare.filter(|_| !redis_shape.is_empty()) else {
                         continue;
@@ -238,9 +253,9 @@ impl Field {
             }
         }
         for (index, (worker, best)) in self.workers.iter().zip(best).enumerate() {
-            let yardstick = match worker.name {
-                "phpredis" => best_redis,
-                _ => best_bare,
+            let yardstick = match contender::is_on_redis(worker.name) {
+                true => best_redis,
+                false => best_bare,
             };
             if best < Duration::MAX {
                 row.add(index, yardstick / count, best / count);
@@ -264,7 +279,11 @@ fn measure(php: &Php, so: &Path, options: &Options) -> Result<Report, Stop> {
     }
     let mut rows: Vec<Row> = ROWS
         .iter()
-        .map(|(name, _, bar)| Row::new(name, *bar, field.workers.len()))
+        .map(|(name, _, bar)| {
+            let mut redis = REDIS_BARS.iter();
+            let redis_bar = redis.find(|(row, _)| row == name).map(|(_, bar)| *bar);
+            Row::new(name, [*bar, redis_bar], field.workers.len())
+        })
         .collect();
     let slices = if options.quick { SLICES / 5 } else { SLICES };
     for round in 1..=options.rounds {
@@ -338,7 +357,7 @@ fn contenders(
     so: &Path,
     options: &Options,
     ports: &[u16],
-    redis: Option<&Redis>,
+    redis: &[u16],
 ) -> Vec<Contender> {
     let mut all = vec![Contender::new(
         "memring",
@@ -367,8 +386,12 @@ fn contenders(
             ports.to_vec(),
         ));
     }
+    if !redis.is_empty() {
+        let so = vec![so.to_owned()];
+        all.push(Contender::new(OURS_ON_REDIS, so, redis.to_vec()));
+    }
     match (rival("redis", &["igbinary"]), redis) {
-        (Some(files), Some(redis)) => all.push(Contender::new("phpredis", files, vec![redis.port])),
+        (Some(files), [first, ..]) => all.push(Contender::new("phpredis", files, vec![*first])),
         _ => run::say("   phpredis or redis-server is not installed: left out"),
     }
     all
@@ -431,7 +454,7 @@ fn facts(workers: &[Worker], options: &Options) -> Result<Facts, Stop> {
     })
 }
 
-/// A redis-server for the rows of phpredis.
+/// A redis-server for the columns of phpredis and of ours on Redis nodes.
 struct Redis {
     port: u16,
     running: Running,

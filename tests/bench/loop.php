@@ -37,8 +37,9 @@ function client(string $who, array $ports, bool $lasting = true): object
             return $client;
         default:
             $client = new Memcache;
+            $scheme = $who === 'memring-redis' ? 'redis://' : '';
             foreach ($ports as $port) {
-                $client->addServer('127.0.0.1', $port, $lasting);
+                $client->addServer("{$scheme}127.0.0.1", $port, $lasting);
             }
             return $client;
     }
@@ -105,7 +106,7 @@ function redundantly(string $who, callable $job): mixed
     return $result;
 }
 
-$copies = $who === 'phpredis' ? null : copying($who, $ports);
+$copies = str_contains($who, 'redis') ? null : copying($who, $ports);
 $fill = function () use ($who, $one, $all, $copies, $keys, $small, $large) {
     foreach ($keys as $key) {
         $one->set($key, $small);
@@ -195,7 +196,7 @@ if ($argv[3] === 'once') {
 }
 $bench = stream_socket_client("unix://$argv[3]");
 $extension = ['php-memcached' => 'memcached', 'phpredis' => 'redis'][$who] ?? 'memcache';
-if ($who === 'memring') {
+if (str_starts_with($who, 'memring')) {
     $extension = 'memring';
 }
 fwrite($bench, PHP_VERSION . ' ' . phpversion($extension) . ' ' . gmdate('Y-m-d') . "\n");

@@ -26,9 +26,21 @@ pub(crate) struct Contender {
     handler: &'static str,
 }
 
-/// Has the client of this name anything like the row? No phpredis keeps copies.
+/// Ours on Redis nodes.
+pub(crate) const OURS_ON_REDIS: &str = "memring-redis";
+
+/// Are the nodes of the client of this name Redis servers?
+pub(crate) fn is_on_redis(name: &str) -> bool {
+    name == "phpredis" || name == OURS_ON_REDIS
+}
+
+/// Has the client of this name anything like the row? phpredis has one node and no copies, and
+/// copies on Redis nodes are not measured.
 pub(crate) fn takes_part(name: &str, row: &str) -> bool {
-    name != "phpredis" || !row.ends_with("-copied")
+    match row {
+        "multi-4" => name != "phpredis",
+        _ => !is_on_redis(name) || !row.ends_with("-copied"),
+    }
 }
 
 impl Contender {
@@ -62,10 +74,10 @@ impl Contender {
             command.arg(format!("extension={}", extension.display()));
         }
         let node = self.ports.first().copied().unwrap_or_default();
-        let scheme = if self.handler == "memcached" {
-            ""
-        } else {
-            "tcp://"
+        let scheme = match (self.handler, self.name) {
+            ("memcached", _) => "",
+            (_, OURS_ON_REDIS) => "redis://",
+            _ => "tcp://",
         };
         for setting in [
             format!("session.save_handler={}", self.handler),

@@ -70,24 +70,26 @@ pub(super) fn shape(row: &str, ports: &[u16], places: &str) -> Vec<Vec<Exchange>
     }
 }
 
-/// The same in Redis' words, for phpredis; empty where its row has no fair match.
-pub(super) fn redis_shape(row: &str) -> Vec<Vec<Exchange>> {
-    let say = |words: &[&str], end: &'static [u8]| {
+/// The same in Redis' words; empty where the row has no fair match. `places` is as for [`shape`].
+pub(super) fn redis_shape(row: &str, ports: &[u16], places: &str) -> Vec<Vec<Exchange>> {
+    let say_to = |node: usize, words: &[&str], end: &'static [u8]| {
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
-        vec![Exchange {
-            node: 0,
+        Exchange {
+            node,
             request: request.into_bytes(),
             end,
-        }]
+        }
     };
+    let say = |words: &[&str], end| vec![say_to(0, words, end)];
     let (small, large) = ("x".repeat(SMALL), "x".repeat(LARGE));
     match row {
         "get" => vec![say(&["GET", "bench:small"], b"x\r\n")],
         "set" => vec![say(&["SET", "bench:small", &small], b"OK\r\n")],
         "miss" => vec![say(&["GET", "bench:missing"], b"-1\r\n")],
+        "get-10k" => vec![say(&["GET", "bench:large"], b"\r\n")],
         "set-10k" => vec![say(&["SET", "bench:other", &large], b"OK\r\n")],
         "multi-1" => {
             let keys: Vec<String> = (0..100).map(|key| format!("bench:{key}")).collect();
@@ -96,6 +98,27 @@ pub(super) fn redis_shape(row: &str) -> Vec<Vec<Exchange>> {
                 .collect();
             // The last of a hundred values ends as the others do: the loop counts on one read, as 12 KB allow it.
             vec![say(&words, b"x\r\n")]
+        }
+        "multi-4" => {
+            let mut asked = vec![vec!["MGET".to_owned()]; ports.len()];
+            for (key, port) in places.split_whitespace().enumerate() {
+                let owner = ports.iter().position(|p| p.to_string() == port);
+                if let Some(words) = asked.get_mut(owner.unwrap_or(0)) {
+                    words.push(format!("bench:{key}"));
+                }
+            }
+            let asked = asked
+                .iter()
+                .enumerate()
+                .filter(|(_, words)| words.len() > 1);
+            vec![
+                asked
+                    .map(|(node, words)| {
+                        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                        say_to(node, &words, b"x\r\n")
+                    })
+                    .collect(),
+            ]
         }
         "increment" => vec![say(&["INCR", "bench:number"], b"\r\n")],
         "session" | "session-kept" => vec![
