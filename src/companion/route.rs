@@ -127,7 +127,9 @@ fn wish(asked: &Asked, pool: Option<&str>, op: Op) -> Result<Wish, Stop> {
     if op == Op::Session && !wish.mode_written && nodes > 1 {
         // As the session handler memring takes a list that says nothing of it.
         wish.topology.policy.mode = Mode::Fenced;
-        wish.topology.policy.placement = Placement::Rendezvous;
+        if !wish.placement_written {
+            wish.topology.policy.placement = Placement::Rendezvous;
+        }
         wish.check().map_err(refused)?;
     }
     Ok(wish)

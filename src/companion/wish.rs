@@ -223,7 +223,9 @@ fn listed(label: String, list: &str, file: Option<&File>) -> Result<Kept, Stop> 
     // As the session handler memring takes a list that says nothing of it.
     if !wish.mode_written {
         wish.topology.policy.mode = Mode::Fenced;
-        wish.topology.policy.placement = Placement::Rendezvous;
+        if !wish.placement_written {
+            wish.topology.policy.placement = Placement::Rendezvous;
+        }
         wish.check().map_err(of_list)?;
     }
     if wish.topology.policy.mode != Mode::Fenced {

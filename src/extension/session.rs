@@ -260,10 +260,12 @@ pub(crate) fn wish(handler: Handler, list: &[u8]) -> Result<Wish, Error> {
     }
     if handler == Handler::Memring && wish.topology.nodes.len() > 1 {
         policy.mode = Mode::Fenced;
-        policy.placement = Placement::Rendezvous;
+        if !wish.placement_written {
+            policy.placement = Placement::Rendezvous;
+        }
         wish.check()
             .map_err(|error| error.at("session.save_path"))?;
-    } else if policy.mode == Mode::Single {
+    } else if policy.mode == Mode::Single && !wish.placement_written {
         (policy.placement, policy.hash) = (placement, hash);
     }
     Ok(wish)

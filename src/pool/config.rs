@@ -236,6 +236,8 @@ pub struct Wish {
     pub topology: Topology,
     /// True when a mode was written, rather than taken by default.
     pub mode_written: bool,
+    /// True when a placement was written.
+    pub placement_written: bool,
     /// What was read otherwise than it may have been meant; to be shown as PHP notices.
     pub notices: Vec<Error>,
 }

@@ -517,6 +517,7 @@ impl Pool {
                 })
                 .collect();
             Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
+                .behind(policy.keys.prefix.len())
         })
     }
 }

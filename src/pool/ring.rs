@@ -12,6 +12,7 @@
 //! | jedis-murmur, jedis-md5 | Jedis 2.10 and 3, redis.clients.jedis.util.Sharded with Hashing.MURMUR_HASH (its default) and Hashing.MD5; Jedis 4 and 5, JedisSharding, which has neither names nor weights |
 //! | jedis-murmur-2.9, jedis-md5-2.9 | Jedis 2.0 to 2.9, redis.clients.util.Sharded: other points where a shard has a name |
 //! | murmur3, md5 | nobody else: our own points, for new pools |
+//! | phpredis | phpredis' session handler on several hosts (redis_session.c redis_pool_get_sock): the first four bytes of the id modulo the weights, the host added last first |
 //! | rendezvous | nobody else: our own, the only even one (ring/rendezvous.rs) |
 //!
 //! libmemcached's own quirk is kept: under ketama, the first weight above 1 switches
@@ -53,6 +54,8 @@ pub struct RingNode<'a> {
 #[derive(Clone, Debug)]
 pub struct Ring {
     tag: Option<Tag>,
+    /// Bytes of each key that stand before a session's id.
+    prefix: usize,
     rule: Rule,
 }
 
@@ -69,6 +72,8 @@ enum Rule {
     Points(hash::KeyHash, Points<u32>),
     /// The same among points of 64 bits.
     Wide(WideHash, Points<u64>),
+    /// phpredis: the first four bytes of the id modulo the sum of weights.
+    FirstBytes(Slots),
     Rendezvous(Rendezvous),
 }
 
@@ -112,6 +117,7 @@ impl Ring {
                 };
                 Rule::Wide(function, jedis(nodes, function, names))
             }
+            Placement::Phpredis => Rule::FirstBytes(Slots::last_first(nodes)),
             Placement::Rendezvous => Rule::Rendezvous(Rendezvous::new(nodes)),
         };
         let tag = tag.map(|[open, close]| Tag {
@@ -119,7 +125,18 @@ impl Ring {
             close,
             jedis: matches!(placement, Placement::Jedis(..)),
         });
-        Ring { tag, rule }
+        Ring {
+            tag,
+            prefix: 0,
+            rule,
+        }
+    }
+
+    /// The same for keys that begin with a prefix of so many bytes, which phpredis does not count.
+    #[must_use]
+    pub fn behind(mut self, prefix: usize) -> Ring {
+        self.prefix = prefix;
+        self
     }
 
     /// Index of the node that owns `key` (wire form).
@@ -131,6 +148,7 @@ impl Ring {
             Rule::Modulo(function, slots) => slots.at(hash::pecl(*function, key)),
             Rule::Points(function, points) => points.owner(function.of(key)),
             Rule::Wide(function, points) => points.owner(function.of(key)),
+            Rule::FirstBytes(slots) => slots.of_id(key.get(self.prefix..).unwrap_or_default(), 0),
             Rule::Rendezvous(nodes) => nodes.owner(key),
         };
         index as usize
@@ -150,6 +168,10 @@ impl Ring {
             Rule::Modulo(function, slots) => slots.at(hash::pecl_attempt(*function, key, attempt)),
             Rule::Points(function, points) => points.after(function.of(key), attempt),
             Rule::Wide(function, points) => points.after(function.of(key), attempt),
+            Rule::FirstBytes(slots) => {
+                let id = key.get(self.prefix..).unwrap_or_default();
+                slots.of_id(id, attempt.saturating_add(1))
+            }
             Rule::Rendezvous(nodes) => nodes.after(key, attempt),
         };
         index as usize
@@ -236,6 +258,31 @@ impl Slots {
             row: row.take(Slots::REACH).collect(),
             total,
         }
+    }
+
+    /// The row of phpredis, which puts each host before those it has (redis_pool_add).
+    fn last_first(nodes: &[RingNode<'_>]) -> Slots {
+        let mut row = Vec::new();
+        for (index, node) in (0u32..nodes.len() as u32).zip(nodes).rev() {
+            row.extend(std::iter::repeat_n(index, node.weight as usize));
+        }
+        let row: Box<[u32]> = row.into();
+        let total = row.len() as u64;
+        Slots { row, total }
+    }
+
+    /// The node of a session's id, `steps` different ones further.
+    ///
+    /// phpredis reads the bytes as its processor does: low byte first wherever PHP runs today.
+    fn of_id(&self, id: &[u8], steps: u32) -> u32 {
+        let mut first = [0; 4];
+        first.iter_mut().zip(id).for_each(|(to, byte)| *to = *byte);
+        let place = u64::from(u32::from_le_bytes(first)).checked_rem(self.total);
+        let place = place.unwrap_or(0) as usize;
+        let owner = self.row.get(place).copied().unwrap_or(0);
+        let nodes = self.row.first().map_or(1, |last| last + 1);
+        // The nodes after it in the list, and round again.
+        (owner + steps % nodes) % nodes
     }
 
     fn at(&self, hash: u32) -> u32 {

@@ -376,16 +376,7 @@ impl Sessions {
     }
 
     fn keys(&self, id: &[u8]) -> Result<Keys, Error> {
-        let mut data = Vec::new();
-        self.rule.append(id, &mut data)?;
-        let mut lock = Vec::new();
-        let suffixed = [data.as_slice(), b".lock"].concat();
-        KeyRule {
-            prefix: Vec::new(),
-            long: LongKeys::Hash,
-        }
-        .append(&suffixed, &mut lock)?;
-        Ok(Keys { data, lock })
+        Keys::of(&self.rule, id)
     }
 
     /// Empties the call for the next exchange, keeping what is worth a log line.

@@ -14,13 +14,40 @@ fn probe(php: &Php) -> String {
     let ports = [server.port(), proxy.port(), closed.port()];
     let mut script = golden::read("api-probe.php");
     for (recorded, now) in RECORDED.iter().zip(ports) {
-        script = script.replace(&recorded.to_string(), &now.to_string());
+        script = with_port(&script, *recorded, now);
     }
     let mut text = String::from_utf8_lossy(&php.run(&script).stdout).to_string();
     for (recorded, now) in RECORDED.iter().zip(ports) {
-        text = text.replace(&now.to_string(), &recorded.to_string());
+        text = with_port(&text, now, *recorded);
     }
     normal(&text)
+}
+
+/// The text with another port in place of `from`. Digits of a longer number are none of it: a
+/// free port can be any five of them.
+fn with_port(text: &str, from: u16, to: u16) -> String {
+    let from = from.to_string();
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(&from) {
+        let (before, found) = rest.split_at(at);
+        let behind = &found[from.len()..];
+        let alone = !before.ends_with(|c: char| c.is_ascii_digit())
+            && !behind.starts_with(|c: char| c.is_ascii_digit());
+        out.push_str(before);
+        out.push_str(&if alone { to.to_string() } else { from.clone() });
+        rest = behind;
+    }
+    out + rest
+}
+
+#[test]
+fn a_port_is_no_part_of_a_longer_number() {
+    let text = "tcp 37203, 9223372036854775807 and 372037203:37203";
+    assert_eq!(
+        with_port(text, 37203, 28811),
+        "tcp 28811, 9223372036854775807 and 372037203:28811"
+    );
 }
 
 /// Takes out what depends on the moment, the machine or the version of memcached and not on the extension.

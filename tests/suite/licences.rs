@@ -16,6 +16,7 @@ const ALLOWED: &[&str] = &[
     "0BSD",
     "BSD-2-Clause",
     "BSD-3-Clause",
+    "BSL-1.0",
     "ISC",
     "Unicode-3.0",
     "Unlicense",

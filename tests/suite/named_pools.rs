@@ -233,7 +233,7 @@ fn a_scheme_that_is_not_allowed_is_refused_by_name() {
         "{text}"
     );
     let text = Php::new()
-        .run("$m = new Memcache; var_dump(@$m->addServer('redis://127.0.0.1', 6379)); echo error_get_last()['message'];")
+        .run("$m = new Memcache; var_dump(@$m->addServer('rediss://127.0.0.1', 6379)); echo error_get_last()['message'];")
         .ok();
     assert!(
         text.contains("bool(false)") && text.contains("not supported by this version"),

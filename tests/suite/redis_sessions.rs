@@ -108,7 +108,7 @@ fn after_every_ending_the_turn_is_given_back() {
             php.run(&format!(
                 "session_id('s'); session_start(); $_SESSION['n'] = 1; {ending}"
             ));
-            let held: bool = client.exists("s.lock").unwrap();
+            let held: bool = client.exists("s_LOCK").unwrap();
             assert!(!held, "after {ending}");
         }
     }
@@ -142,7 +142,7 @@ fn whose_turn_was_taken_over_does_not_overwrite_the_later_request() {
                     .text()
             });
             let begun = wait_until(Duration::from_secs(10), || {
-                server.client().exists::<_, bool>("s.lock").unwrap()
+                server.client().exists::<_, bool>("s_LOCK").unwrap()
             });
             assert!(begun, "the first request did not begin");
             // It waits until the first one's turn is over, and then has it for as long as it likes.
@@ -162,14 +162,14 @@ fn whose_turn_was_taken_over_does_not_overwrite_the_later_request() {
                 "n|s:4:\"last\";"
             );
             // Nobody has the turn now; somebody takes it before the late one ends.
-            let _: () = client.set("s.lock", "somebody").unwrap();
+            let _: () = client.set("s_LOCK", "somebody").unwrap();
             let text = late.join().unwrap();
             assert!(text.contains("another request has it"), "{text}");
             assert!(text.contains("memcache.lock_timeout"), "{text}");
         });
         assert_eq!(client.get::<_, String>("s").unwrap(), "n|s:4:\"last\";");
         // Nor is somebody else's turn given back.
-        assert_eq!(client.get::<_, String>("s.lock").unwrap(), "somebody");
+        assert_eq!(client.get::<_, String>("s_LOCK").unwrap(), "somebody");
     }
 }
 
@@ -193,4 +193,145 @@ fn copies_of_sessions_on_redis_nodes_need_a_word_of_their_own() {
         let keys: u64 = redis::cmd("DBSIZE").query(&mut server.client()).unwrap();
         assert_eq!(keys, 0);
     }
+}
+
+/// phpredis with its sessions there, locking as it can; `None` where it is not installed.
+fn phpredis(list: &str) -> Option<Php> {
+    let php = Php::bare().extension("igbinary").extension("redis");
+    if php
+        .run("echo phpversion('redis');")
+        .text()
+        .contains("Warning")
+    {
+        println!("skipped: phpredis is not installed (package php-redis)");
+        return None;
+    }
+    Some(
+        with_sessions(php, list)
+            .ini("session.save_handler", "redis")
+            .ini("redis.session.locking_enabled", 1)
+            .ini("redis.session.lock_retries", 1000),
+    )
+}
+
+#[test]
+fn sessions_of_phpredis_go_on_here_and_back_there() {
+    let server = Redis::with(&["--requirepass", "p w"]);
+    let list = format!(
+        "tcp://{}?auth=p+w&database=2&prefix=PHPREDIS_SESSION:",
+        server.address()
+    );
+    let Some(theirs) = phpredis(&list) else {
+        return;
+    };
+    let ours = both(&list).map(|php| php.ini("display_errors", "stderr"));
+    let [one, other] = &ours;
+    // A thousand visitors, each host in turn: theirs, ours, theirs.
+    let visit = "for ($i = 0; $i < 1000; $i++) { session_id(\"visitor$i\"); session_start(); echo $_SESSION['n'] ?? 0, ' '; $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; $_SESSION['name'] = \"v$i\"; session_write_close(); }";
+    for (host, php) in [&theirs, one, &theirs, other, &theirs]
+        .into_iter()
+        .enumerate()
+    {
+        let seen = php.run(visit).ok();
+        assert_eq!(
+            seen.trim(),
+            vec![host.to_string(); 1000].join(" "),
+            "host {host}"
+        );
+    }
+    let mut client = server.client_as(":p%20w@");
+    let _: () = redis::cmd("SELECT").arg(2).query(&mut client).unwrap();
+    let stored: String = client.get("PHPREDIS_SESSION:visitor999").unwrap();
+    assert_eq!(stored, "n|i:5;name|s:4:\"v999\";");
+    let keys: u64 = redis::cmd("DBSIZE").query(&mut client).unwrap();
+    assert_eq!(keys, 1000, "a lock or a copy was left");
+}
+
+#[test]
+fn a_request_of_phpredis_and_one_of_ours_wait_for_each_other() {
+    let server = Redis::start();
+    let list = format!(
+        "tcp://{}?database=0&prefix=PHPREDIS_SESSION:",
+        server.address()
+    );
+    let Some(theirs) = phpredis(&list) else {
+        return;
+    };
+    for ours in both(&list) {
+        let _: () = redis::cmd("FLUSHALL").query(&mut server.client()).unwrap();
+        let add = "session_id('s'); session_start(); $n = $_SESSION['n'] ?? 0; usleep(20000); $_SESSION['n'] = $n + 1;";
+        std::thread::scope(|scope| {
+            for php in [&theirs, &ours, &theirs, &ours, &theirs, &ours] {
+                scope.spawn(|| assert_eq!(php.run(add).ok(), ""));
+            }
+        });
+        let stored: String = server.client().get("PHPREDIS_SESSION:s").unwrap();
+        assert_eq!(stored, "n|i:6;");
+    }
+}
+
+#[test]
+fn sessions_of_phpredis_are_found_on_the_host_where_it_keeps_them() {
+    let servers = [(); 3].map(|()| Redis::start());
+    let host = |(number, server): (usize, &Redis)| {
+        format!(
+            "tcp://{}?weight={}&database=0&prefix=PHPREDIS_SESSION:",
+            server.address(),
+            number + 1
+        )
+    };
+    let list = servers
+        .iter()
+        .enumerate()
+        .map(host)
+        .collect::<Vec<_>>()
+        .join(",");
+    let Some(theirs) = phpredis(&list) else {
+        return;
+    };
+    // With several hosts its locks are given back on another one, and stay (phpredis #1422).
+    let theirs = theirs.ini("redis.session.locking_enabled", 0);
+    // Made by PHP, as visitors' are; each host reads the names from a file.
+    let directory = harness::TempDir::new("visitors");
+    let names = directory.path().join("names");
+    theirs
+        .run(&format!(
+            "for ($i = 0; $i < 300; $i++) {{ $ids[] = $id = session_create_id(); }} file_put_contents('{}', implode(\"\\n\", $ids));",
+            names.display()
+        ))
+        .ok();
+    let visit = format!(
+        "foreach (file('{}', FILE_IGNORE_NEW_LINES) as $id) {{ session_id($id); session_start(); echo $_SESSION['n'] ?? 0; $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; session_write_close(); }}",
+        names.display()
+    );
+    let nodes = list
+        .replace("tcp://", "redis://")
+        .replace("&database=0&prefix=PHPREDIS_SESSION:", "");
+    let file = directory.file(
+        "pools.toml",
+        format!(
+            "[pool.web]\nnodes = [\"{}\"]\nplacement = \"phpredis\"\nkey_prefix = \"PHPREDIS_SESSION:\"\nmode = \"single\"\n",
+            nodes.replace(',', "\", \"")
+        ),
+    );
+    let pool = with_sessions(Php::new(), "pool:web").ini("memring.config_file", file.display());
+    let listed = format!("{list}&placement=phpredis&mode=single");
+    let ours = [
+        pool.clone(),
+        pool.ini("session.save_handler", "memring"),
+        with_sessions(Php::new(), &listed).ini("session.save_handler", "memring"),
+    ];
+    for (seen, php) in [
+        &theirs, &ours[0], &theirs, &ours[1], &theirs, &ours[2], &theirs,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(php.run(&visit).ok(), seen.to_string().repeat(300));
+    }
+    let keys = servers
+        .each_ref()
+        .map(|server| -> u64 { redis::cmd("DBSIZE").query(&mut server.client()).unwrap() });
+    assert_eq!(keys.iter().sum::<u64>(), 300, "{keys:?}");
+    assert!(keys.iter().all(|count| *count > 20), "{keys:?}");
 }

@@ -342,15 +342,27 @@ impl NodeSpec {
         let mut node = NodeSpec::added(host, port, default_port, allowed)?;
         if let Some(query) = query {
             let said = options::apply(query, &mut node, &mut Vec::new())?;
-            if said.mode.is_some() || said.copies.is_some() || said.drain {
+            if said.mode.is_some()
+                || said.copies.is_some()
+                || said.drain
+                || said.prefix.is_some()
+                || said.placement.is_some()
+            {
                 return Err(Error::new(
                     Kind::Config,
-                    "mode, copies and drain are a whole pool's, not one server's",
+                    "mode, copies, placement, prefix and drain are a whole pool's, not one server's",
                 )
                 .hint("Write the pool into the file of memring.config_file, and addServer('pool:NAME')"));
             }
         }
         Ok(node)
+    }
+
+    /// Gives a TCP node another port.
+    pub(super) fn move_to(&mut self, number: u16) {
+        if let Target::Tcp { port, .. } = &mut self.target {
+            (*port, self.port) = (number, number);
+        }
     }
 
     /// The same without what stands behind a "?".

@@ -273,8 +273,9 @@ impl RawPool {
         if let Some(copies) = &self.copies {
             wish.topology.policy.copies = Some(read_copies(copies, at)?);
         }
+        wish.placement_written = self.placement.is_some();
         if self.placement.is_none() {
-            wish.topology.policy.placement = save_path::placement(wish.topology.policy.mode);
+            wish.topology.policy.placement = save_path::usual_placement(wish.topology.policy.mode);
         }
         read_nodes(&self.nodes, at, &mut wish)?;
         if wish.topology.nodes.is_empty() {
@@ -374,7 +375,7 @@ impl RawPool {
         let prefix = match &self.key_prefix {
             None => Vec::new(),
             // Leave room for the key itself: the protocol takes 250 bytes of both.
-            Some(prefix) if prefix.get_ref().len() > 128 => {
+            Some(prefix) if prefix.get_ref().len() > options::PREFIX_MAX => {
                 return Err(
                     Error::new(Kind::Config, "key_prefix is longer than 128 bytes")
                         .at(&at(prefix.span().start))

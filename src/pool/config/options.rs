@@ -4,21 +4,25 @@
 //! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
 
 use super::address::clean;
-use super::{ALL, Mode, NodeSpec, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX, address};
+use super::{ALL, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX, address};
 use crate::codec;
 use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, drain, protocol; and of a Redis node user, password, database, client, resp";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, protocol; and of a Redis node user, password, auth, database, client, read_timeout, resp";
 
 /// What stands behind a node and holds for the whole list.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ForAll {
     pub(super) mode: Option<Mode>,
     pub(super) copies: Option<usize>,
     /// Of this node alone: it gives up its keys.
     pub(super) drain: bool,
+    /// How keys are spread.
+    pub(super) placement: Option<Placement>,
+    /// Before every key, as phpredis' `prefix`.
+    pub(super) prefix: Option<String>,
 }
 
 /// Sets what `query` ("a=1&b=2") says on `node`; returns what it says of the list.
@@ -33,11 +37,14 @@ pub(super) fn apply(
 ) -> Result<ForAll, Error> {
     let mut all = ForAll::default();
     // It says what the others mean, wherever it stands.
+    let mut names = query.split('&').map(|pair| pair.split('=').next());
     if let Some(protocol) = query
         .split('&')
         .find_map(|pair| pair.strip_prefix("protocol="))
     {
         engine(&decode(protocol), node)?;
+    } else if names.any(|name| name.is_some_and(is_phpredis)) {
+        node.redis.get_or_insert_default();
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -79,18 +86,29 @@ pub(super) fn apply(
             "copies" if value == "all" => all.copies = Some(ALL),
             "copies" => all.copies = Some(usize::try_from(number() as i64).unwrap_or(0)),
             "protocol" => {}
-            "user" | "password" | "auth" | "database" | "client" | "resp" => {
-                match &mut node.redis {
-                    Some(redis) => of_redis(&name, value, redis)?,
-                    None => {
-                        return Err(refuse(
-                            format!("option \"{name}\" is for Redis nodes"),
-                            "Write redis:// before the host, or protocol=redis behind a socket's path",
-                        ));
-                    }
-                }
+            "prefix" if value.len() > PREFIX_MAX => {
+                return Err(refuse(
+                    format!("prefix is longer than {PREFIX_MAX} bytes"),
+                    "Choose a shorter one",
+                ));
             }
-            "prefix" | "placement" | "read_timeout" | "stream" => {
+            "prefix" => all.prefix = Some(value),
+            "read_timeout" if node.redis.is_some() => {
+                node.op_timeout = timeout(number())?;
+                node.written.timeout = true;
+            }
+            "user" | "password" | "client" | "resp" | "database" | "auth" | "auth[]"
+            | "auth[user]" | "auth[pass]" | "auth[0]" | "auth[1]" => match &mut node.redis {
+                Some(redis) => of_redis(&name, value, redis)?,
+                None => {
+                    return Err(refuse(
+                        format!("option \"{name}\" is for Redis nodes"),
+                        "Write redis:// before the host, or protocol=redis behind a socket's path",
+                    ));
+                }
+            },
+            "placement" => all.placement = Some(Placement::read(&value)?),
+            "read_timeout" | "stream" => {
                 return Err(refuse(
                     format!("option \"{name}\" is not supported by this version"),
                     format!("Take it out; known here are {KNOWN}"),
@@ -105,6 +123,15 @@ pub(super) fn apply(
         }
     }
     Ok(all)
+}
+
+/// Longest prefix, bytes: half of memcached's longest key is left.
+pub(super) const PREFIX_MAX: usize = 128;
+
+/// Is it a word of phpredis' session.save_path that no list of memcached has?
+fn is_phpredis(name: &str) -> bool {
+    let name = decode(name);
+    name == "database" || name == "auth" || name.starts_with("auth[")
 }
 
 /// Makes the node what `protocol` says.
@@ -130,7 +157,10 @@ fn engine(protocol: &str, node: &mut NodeSpec) -> Result<(), Error> {
 fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
     match name {
         "user" => redis.user = (!value.is_empty()).then_some(value),
-        "password" | "auth" => {
+        // phpredis' two: "auth[]" twice, or with names.
+        "auth[]" if redis.user.is_none() => redis.user = Some(value),
+        "auth[user]" | "auth[0]" => redis.user = (!value.is_empty()).then_some(value),
+        "password" | "auth" | "auth[]" | "auth[pass]" | "auth[1]" => {
             redis.password = (!value.is_empty()).then(|| Secret::new(value));
         }
         "database" => redis.database = address::database(&value)?,

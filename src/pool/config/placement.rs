@@ -2,6 +2,7 @@
 //!
 //! What a placement computes is `ring`'s; here stand the words for it and its limits.
 
+use super::address::clean;
 use super::{Mode, NodeSpec, Policy};
 use crate::error::{Error, Kind};
 
@@ -24,6 +25,8 @@ pub enum Placement {
     Md5,
     /// Jedis' `Sharded`, the sharding of `ShardedJedis` and `ShardedJedisPool`.
     Jedis(JedisHash, JedisNames),
+    /// phpredis' sessions on several hosts.
+    Phpredis,
     /// Weighted rendezvous (highest random weight).
     Rendezvous,
 }
@@ -52,7 +55,7 @@ const WEIGHTS_MAX: u64 = 10_000;
 
 impl Placement {
     /// Every placement, in the order in which messages list them.
-    pub const ALL: [Placement; 11] = [
+    pub const ALL: [Placement; 12] = [
         Placement::PeclConsistent,
         Placement::PeclStandard,
         Placement::Ketama,
@@ -64,7 +67,25 @@ impl Placement {
         Placement::Jedis(JedisHash::Md5, JedisNames::Plain),
         Placement::Jedis(JedisHash::Murmur, JedisNames::Weight),
         Placement::Jedis(JedisHash::Md5, JedisNames::Weight),
+        Placement::Phpredis,
     ];
+
+    /// The placement of that name.
+    ///
+    /// # Errors
+    /// `Kind::Config` for an unknown one, with all there are.
+    pub(super) fn read(name: &str) -> Result<Placement, Error> {
+        let mut all = Placement::ALL.into_iter();
+        all.find(|placement| placement.word() == name)
+            .ok_or_else(|| {
+                let known = Placement::ALL.map(Placement::word).join(", ");
+                Error::new(
+                    Kind::Config,
+                    format!("placement \"{}\" is unknown", clean(name)),
+                )
+                .hint(format!("Write one of {known}"))
+            })
+    }
 
     /// The placement as it is written in a pool file.
     pub const fn word(self) -> &'static str {
@@ -73,6 +94,7 @@ impl Placement {
             Placement::PeclStandard => "pecl-standard",
             Placement::Ketama => "ketama",
             Placement::KetamaWeighted => "ketama-weighted",
+            Placement::Phpredis => "phpredis",
             Placement::Rendezvous => "rendezvous",
             Placement::Murmur3 => "murmur3",
             Placement::Md5 => "md5",
@@ -94,6 +116,12 @@ pub(super) fn check(nodes: &[NodeSpec], policy: &Policy) -> Result<(), Error> {
     let jedis = match policy.placement {
         Placement::Jedis(..) => true,
         Placement::Murmur3 | Placement::Md5 => false,
+        // A session of phpredis is on one host, and no other client looks for it elsewhere.
+        Placement::Phpredis if policy.mode != Mode::Single => {
+            let cause = "placement \"phpredis\" is for mode single";
+            return Err(Error::new(Kind::Config, cause)
+                .hint("Write mode = \"single\" (mode=single in a list), or another placement"));
+        }
         _ => return Ok(()),
     };
     let sum: u64 = nodes.iter().map(|node| u64::from(node.weight)).sum();
@@ -143,7 +171,7 @@ mod tests {
 
     /// Every word, as README's table has it.
     const WORDS: &str = "\"pecl-consistent\", \"pecl-standard\", \"ketama\", \"ketama-weighted\", \"rendezvous\", \
-        \"murmur3\", \"md5\", \"jedis-murmur\", \"jedis-md5\", \"jedis-murmur-2.9\", \"jedis-md5-2.9\"";
+        \"murmur3\", \"md5\", \"jedis-murmur\", \"jedis-md5\", \"jedis-murmur-2.9\", \"jedis-md5-2.9\", \"phpredis\"";
 
     #[test]
     fn every_placement_can_be_written_and_an_unknown_one_is_told_all_of_them() {

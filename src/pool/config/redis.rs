@@ -72,6 +72,11 @@ mod tests {
             ("redis://u@a", redis("u", "", 0)),
             ("redis://a?database=3&auth=p+w&user=u", redis("u", "p w", 3)),
             ("unix:///s?password=p&protocol=redis", redis("", "p", 0)),
+            // phpredis' grammar.
+            ("tcp://a?auth=p&database=3", redis("", "p", 3)),
+            ("a?auth[]=u&auth[]=p", redis("u", "p", 0)),
+            ("a?auth%5Bpass%5D=p&auth%5Buser%5D=u", redis("u", "p", 0)),
+            ("unix:///s?database=1", redis("", "", 1)),
         ] {
             let wish = parse(list).unwrap();
             let node = &wish.topology.nodes[0];
@@ -85,6 +90,13 @@ mod tests {
             assert_eq!(told, expected.password.is_some(), "{list}");
         }
         assert_eq!(parse("a:1").unwrap().topology.nodes[0].redis, None);
+        // phpredis' default port, and its prefix.
+        let wish =
+            parse("tcp://a?database=1&prefix=P:,redis://b?prefix=P%3A&read_timeout=2").unwrap();
+        let names: Vec<String> = wish.topology.nodes.iter().map(|n| n.name()).collect();
+        assert_eq!(names, ["a:6379", "b:6379"]);
+        assert_eq!(wish.topology.policy.keys.prefix, b"P:");
+        assert_eq!(wish.topology.nodes[1].op_timeout.as_secs(), 2);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! directory, which is what Debian's php.ini leaves here for the `files` handler.
 
 use super::address::{self, Schemes, clean, shown};
-use super::{Mode, Placement, Topology, Wish, options};
+use super::{Mode, Placement, REDIS_PORT, Wish, options, placement};
 use crate::error::{Error, Kind};
 
 /// Reads `list`. `pools` is asked for the pool when the list is `pool:NAME`.
@@ -48,11 +48,7 @@ pub fn parse(
         }
         _ => {}
     }
-    let mut wish = Wish {
-        topology: Topology::default(),
-        mode_written: false,
-        notices: Vec::new(),
-    };
+    let mut wish = Wish::default();
     for (number, item) in (1..).zip(items) {
         let place = |error: Error| {
             error.at(&format!(
@@ -85,12 +81,16 @@ pub fn parse(
     }
     wish.check()
         .map_err(|error| error.at("session.save_path"))?;
-    wish.topology.policy.placement = placement(wish.topology.policy.mode);
+    if !wish.placement_written {
+        wish.topology.policy.placement = usual_placement(wish.topology.policy.mode);
+    }
+    placement::check(&wish.topology.nodes, &wish.topology.policy)
+        .map_err(|error| error.at("session.save_path"))?;
     Ok(wish)
 }
 
 /// How keys are spread where nothing is said of it.
-pub(super) fn placement(mode: Mode) -> Placement {
+pub(super) fn usual_placement(mode: Mode) -> Placement {
     match mode {
         Mode::Single => Placement::default(),
         Mode::Async | Mode::Sync | Mode::Fenced => Placement::Rendezvous,
@@ -146,15 +146,39 @@ pub(super) fn one(
         }
         _ => (place, None),
     };
-    let mut node = address::parse(place, allowed)?.listed();
+    let address = address::parse(place, allowed)?;
+    let mut node = address.listed();
     node.persistent = persistent;
     if let Some(weight) = third {
         options::apply(&format!("weight={weight}"), &mut node, &mut wish.notices)?;
     }
     let all = options::apply(query, &mut node, &mut wish.notices)?;
+    if address.port.is_none() && address.redis.is_none() && node.redis.is_some() {
+        node.move_to(REDIS_PORT);
+    }
+    if node.redis.is_some() && node.written.retry {
+        wish.notices.push(
+            Error::new(Kind::Config, "retry_interval counts seconds, as pecl-memcache does; phpredis' counts milliseconds")
+                .hint("Write how long a failed node is left alone, in seconds"),
+        );
+    }
+    if let Some(prefix) = all.prefix {
+        let keys = &mut wish.topology.policy.keys;
+        if !keys.prefix.is_empty() && keys.prefix != prefix.as_bytes() {
+            return refuse(
+                "two servers have different prefixes, and a list has one".to_owned(),
+                "Write the same prefix= behind each, or none".to_owned(),
+            );
+        }
+        keys.prefix = prefix.into_bytes();
+    }
     if let Some(mode) = all.mode {
         wish.topology.policy.mode = mode;
         wish.mode_written = true;
+    }
+    if let Some(placement) = all.placement {
+        wish.topology.policy.placement = placement;
+        wish.placement_written = true;
     }
     if all.copies.is_some() {
         wish.topology.policy.copies = all.copies;

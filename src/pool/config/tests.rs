@@ -208,7 +208,16 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "is unknown",
             "persistent, udp_port, weight",
         ),
-        ("a:1?auth=secret", "\"auth\" is for Redis nodes", "redis://"),
+        (
+            "a:1?user=u&password=secret",
+            "\"user\" is for Redis nodes",
+            "redis://",
+        ),
+        (
+            "a:1?prefix=x,b:1?prefix=y",
+            "different prefixes",
+            "the same prefix=",
+        ),
         ("a:1?id=", "id is empty", "id=NAME"),
         ("a:1?mode=x", "mode \"x\" is unknown", "mode=fenced"),
         (

@@ -5,7 +5,7 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::config::{COPIED_TIMEOUT, Care};
+use crate::config::{COPIED_TIMEOUT, Care, Placement};
 use crate::wire::{Expect, classic};
 use crate::{probe, shared};
 use std::time::{Duration, Instant};
@@ -85,7 +85,12 @@ impl Pool {
 
     /// The nodes of a session in pecl's order: those of "<key>-0", "<key>-1", …; never the
     /// owner of the bare key (memcache_session.c PS_READ_FUNC).
+    ///
+    /// phpredis keeps a session where its id says, and nowhere else.
     pub(crate) fn session_places(&mut self, key: &[u8], copies: u32, attempts: u32) -> Vec<usize> {
+        if self.policy.placement == Placement::Phpredis {
+            return vec![self.ring().owner(key)];
+        }
         let wanted = usize::try_from(copies)
             .unwrap_or(1)
             .clamp(1, self.len().max(1));

@@ -191,7 +191,8 @@ impl Pool {
                     .collect();
                 let policy = &self.policy;
                 Part {
-                    ring: Ring::new(&nodes, policy.placement, policy.hash, policy.tag),
+                    ring: Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
+                        .behind(policy.keys.prefix.len()),
                     members,
                 }
             })

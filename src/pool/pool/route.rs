@@ -8,7 +8,7 @@ use super::Pool;
 use super::rings::Homes;
 use super::status::open_name;
 use crate::call::Limits;
-use crate::config::Mode;
+use crate::config::{Engine, Mode, Placement};
 use crate::error::Error;
 use crate::fact::{Fact, shown};
 use crate::item::{KEY_MAX, KeyRule, LongKeys};
@@ -253,10 +253,13 @@ impl Pool {
                     role: if number == 1 { "owner" } else { "copy" },
                     reads: usable,
                     writes: usable,
-                    why: format!(
-                        "\"KEY-{}\" leads here: copy {number} of {count} (memcache.session_redundancy)",
-                        number - 1
-                    ),
+                    why: match self.policy.placement {
+                        Placement::Phpredis => "the first four bytes of the id lead here".to_owned(),
+                        _ => format!(
+                            "\"KEY-{}\" leads here: copy {number} of {count} (memcache.session_redundancy)",
+                            number - 1
+                        ),
+                    },
                 }
             })
             .collect();
@@ -268,8 +271,13 @@ impl Pool {
         let reason = if used.is_empty() {
             "none of the session's nodes is asked now, so session_start() would fail".to_owned()
         } else {
+            let redis = |place: &Place| self.engine(place.node) == Engine::Redis;
+            let turn = match places.iter().any(redis) {
+                true => "KEY_LOCK on a Redis, the counter KEY.lock on a memcached",
+                false => "the counter KEY.lock there",
+            };
             format!(
-                "the session is read from the first of {} that has it, and written to all of them; its turn is the counter KEY.lock there",
+                "the session is read from the first of {} that has it, and written to all of them; its turn is {turn}",
                 used.join(", ")
             )
         };

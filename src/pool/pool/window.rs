@@ -50,7 +50,8 @@ impl List {
             .collect();
         List {
             members,
-            ring: Ring::new(&nodes, policy.placement, policy.hash, policy.tag),
+            ring: Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
+                .behind(policy.keys.prefix.len()),
             fingerprint: fingerprint(specs, policy),
         }
     }

@@ -8,7 +8,7 @@ use crate::codec;
 use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::Lane;
-use crate::item::Flags;
+use crate::item::{Flags, KeyRule, LongKeys};
 use crate::wire::redis::{self, Shape};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,6 +31,7 @@ pub(super) fn expiry(lifetime: u32) -> u32 {
 #[derive(Clone, Copy)]
 pub(super) struct Lock<'a> {
     pub(super) key: &'a [u8],
+    pub(super) redis_key: &'a [u8],
     /// Seconds.
     pub(super) life: u32,
     pub(super) owner: &'a [u8],
@@ -45,17 +46,45 @@ pub(super) struct Data<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// The two keys of a session.
+/// The keys of a session: its data, and the turn on it.
 pub(super) struct Keys {
     pub(super) data: Vec<u8>,
+    /// On memcached, as pecl-memcache has it.
     pub(super) lock: Vec<u8>,
+    /// On Redis, as phpredis has it: a worker of either keeps the other waiting.
+    pub(super) redis_lock: Vec<u8>,
 }
 
 impl Keys {
+    /// Those of session `id` under `rule`.
+    ///
+    /// # Errors
+    /// `Kind::Key` for an id that is empty.
+    pub(super) fn of(rule: &KeyRule, id: &[u8]) -> Result<Keys, Error> {
+        let mut data = Vec::new();
+        rule.append(id, &mut data)?;
+        let suffixed = |suffix: &[u8]| {
+            let mut key = Vec::new();
+            let rule = KeyRule {
+                prefix: Vec::new(),
+                long: LongKeys::Hash,
+            };
+            rule.append(&[data.as_slice(), suffix].concat(), &mut key)
+                .map(|_| key)
+        };
+        Ok(Keys {
+            lock: suffixed(b".lock")?,
+            // phpredis redis_session.c, lock_acquire.
+            redis_lock: suffixed(b"_LOCK")?,
+            data,
+        })
+    }
+
     /// The turn as `owner` takes it.
     pub(super) fn turn<'a>(&'a self, terms: &Terms, owner: &'a str) -> Lock<'a> {
         Lock {
             key: &self.lock,
+            redis_key: &self.redis_lock,
             life: terms.lock_timeout,
             owner: owner.as_bytes(),
         }
@@ -87,7 +116,7 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
             value: data.value,
             whole: true,
         };
-        redis::close(&mut lane.out, &put, lock.key, lock.owner);
+        redis::close(&mut lane.out, &put, lock.redis_key, lock.owner);
         return lane.asks.push(Expect::Redis(Shape::Word));
     }
     store(lane, data);
@@ -145,7 +174,7 @@ pub(super) fn delete(lane: &mut Lane, key: &[u8], lock: Lock<'_>) {
 pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
     let out = &mut lane.out;
     if lane.engine == Engine::Redis {
-        redis::take_turn(out, lock.key, lock.owner, lock.life);
+        redis::take_turn(out, lock.redis_key, lock.owner, lock.life);
         return lane.asks.push(Expect::Redis(Shape::Stored));
     }
     classic::delta(out, true, lock.key, 1);
@@ -172,7 +201,7 @@ pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Repl
 /// Gives the turn back.
 pub(super) fn unlock(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
-        redis::give_back(&mut lane.out, lock.key, lock.owner);
+        redis::give_back(&mut lane.out, lock.redis_key, lock.owner);
         return lane.asks.push(Expect::Redis(Shape::Word));
     }
     let free = Data {
