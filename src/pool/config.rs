@@ -263,15 +263,7 @@ impl Wish {
             };
         }
         let mode = policy.mode.word();
-        if let Some(node) = nodes.iter().find(|node| node.redis.is_some()) {
-            return refuse(
-                format!(
-                    "mode {mode} is for memcached nodes, and {} is a Redis",
-                    node.name()
-                ),
-                "Write mode = \"single\" (mode=single in a list): copies on Redis nodes are not supported by this version",
-            );
-        }
+        redis::without_copies(nodes, policy.mode)?;
         // Of a backup it counts only that there is one: its nodes come later.
         let count = nodes.len() + policy.backup.min(1);
         if count < 2 {

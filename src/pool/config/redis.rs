@@ -1,5 +1,7 @@
 //! What only a Redis or Valkey node has: who we are there, and which database is meant.
 
+use super::{Mode, NodeSpec};
+use crate::error::{Error, Kind};
 use std::fmt;
 
 /// A text that no message, status or trace may show.
@@ -39,6 +41,22 @@ pub struct Redis {
     pub resp3: bool,
 }
 
+/// Checks that no node is a Redis where `mode` keeps copies.
+///
+/// # Errors
+/// `Kind::Config`, naming the first that is one.
+pub(super) fn without_copies(nodes: &[NodeSpec], mode: Mode) -> Result<(), Error> {
+    let mut nodes = nodes.iter();
+    match nodes.find(|node| node.redis.is_some()) {
+        Some(node) if mode != Mode::Single => Err(Error::new(
+            Kind::Config,
+            format!("mode {} is for memcached nodes, and {} is a Redis", mode.word(), node.name()),
+        )
+        .hint("Write mode = \"single\" (mode=single in a list): copies on Redis nodes are not supported by this version")),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -48,7 +66,6 @@ pub struct Redis {
 mod tests {
     use super::super::{Schemes, Wish, file, save_path};
     use super::*;
-    use crate::error::Error;
     use std::os::unix::fs::PermissionsExt;
 
     fn parse(list: &str) -> Result<Wish, Error> {
@@ -97,6 +114,26 @@ mod tests {
         assert_eq!(names, ["a:6379", "b:6379"]);
         assert_eq!(wish.topology.policy.keys.prefix, b"P:");
         assert_eq!(wish.topology.nodes[1].op_timeout.as_secs(), 2);
+    }
+
+    #[test]
+    fn copies_on_redis_nodes_are_refused_wherever_they_are_asked_for() {
+        for pool in [
+            "nodes = [\"redis://a\", \"b\"]\nmode = \"sync\"",
+            "nodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"",
+            "nodes = [\"redis://a\", \"b\", \"c\"]\nprefix.\"x\" = { mode = \"async\" }",
+            "nodes = [\"a\", \"b\"]\nmode = \"sync\"\nbackup = \"q\"\n[pool.q]\nnodes = [\"redis://c\"]",
+        ] {
+            let error = file::File::parse("f", &format!("[pool.p]\n{pool}")).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains("is a Redis") && text.contains("mode = \"single\""),
+                "{pool}: {text}"
+            );
+        }
+        let single =
+            "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nprefix.\"x\" = { mode = \"single\" }";
+        assert!(file::File::parse("f", single).is_ok());
     }
 
     #[test]
