@@ -37,7 +37,7 @@ use crate::item::KeyRule;
 use std::time::Duration;
 
 /// Where a node listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// A name or an IPv4/IPv6 address (without brackets) and a TCP port.
     Tcp {

@@ -24,11 +24,11 @@ use crate::counters::Counter;
 use crate::error::Error;
 use crate::node::Change;
 use crate::shared;
+use crate::transport::{self, Wish};
 use crate::wire::copied::{Life, Over};
 use line::Line;
-use rustix::event::{PollFd, Timespec, poll};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,8 @@ pub struct News {
 }
 
 thread_local! {
-    static LINES: RefCell<HashMap<Target, Line>> = RefCell::default();
+    /// In an order that is the same each time, as all that is done to them.
+    static LINES: RefCell<BTreeMap<Target, Line>> = RefCell::default();
     static NEWS: RefCell<News> = RefCell::default();
     /// The process whose lines they are (`shared::generation`).
     static OWNER: Cell<u64> = const { Cell::new(0) };
@@ -120,14 +121,14 @@ pub fn push(spec: &NodeSpec, copy: Copy, hold: Duration) {
                 .entry(spec.target.clone())
                 .or_insert_with(|| Line::new(spec)),
         };
-        let now = Instant::now();
+        let now = transport::now();
         line.take(spec, copy, hold, now);
         if line.is_due(now) || line.held() > HOLD {
             line.step(now);
         }
         while line.held() > HOLD {
             await_any(&[line], None);
-            line.step(Instant::now());
+            line.step(transport::now());
         }
     });
 }
@@ -146,7 +147,7 @@ pub fn has(target: &Target, key: &[u8]) -> bool {
 pub fn carry_on() {
     if is_busy() {
         lines(|lines| {
-            let now = Instant::now();
+            let now = transport::now();
             let due = lines.values_mut().filter(|line| line.is_due(now));
             due.for_each(|line| line.step(now));
         });
@@ -159,10 +160,10 @@ pub fn wait_for(target: &Target) {
         let Some(line) = lines.get_mut(target) else {
             return;
         };
-        line.step(Instant::now());
+        line.step(transport::now());
         while !line.is_idle() {
             await_any(&[line], None);
-            line.step(Instant::now());
+            line.step(transport::now());
         }
     });
 }
@@ -174,9 +175,9 @@ pub fn finish(patience: Option<Duration>) {
         return;
     }
     lines(|lines| {
-        let end = patience.map(|patience| Instant::now() + patience);
+        let end = patience.map(|patience| transport::now() + patience);
         loop {
-            let now = Instant::now();
+            let now = transport::now();
             lines.values_mut().for_each(|line| line.step(now));
             let late = end.is_some_and(|end| end <= now);
             let open: Vec<&Line> = lines
@@ -216,7 +217,7 @@ pub fn forget(targets: &[Target]) {
 }
 
 /// Works with the lines of this process; those a parent had are the parent's business.
-fn lines<R>(work: impl FnOnce(&mut HashMap<Target, Line>) -> R) -> R {
+fn lines<R>(work: impl FnOnce(&mut BTreeMap<Target, Line>) -> R) -> R {
     let own = shared::generation();
     LINES.with_borrow_mut(|lines| {
         if OWNER.replace(own) != own {
@@ -229,17 +230,16 @@ fn lines<R>(work: impl FnOnce(&mut HashMap<Target, Line>) -> R) -> R {
 
 /// Waits until one of the sockets is ready, or the first of their ends or `end` is reached.
 fn await_any(open: &[&Line], end: Option<Instant>) {
-    let now = Instant::now();
+    let now = transport::now();
     let nearest = open.iter().filter_map(|line| line.end()).chain(end).min();
     let left = nearest.map(|end| end.saturating_duration_since(now));
-    let mut polled: Vec<PollFd<'_>> = open
+    let mut wishes: Vec<Wish<'_>> = open
         .iter()
-        .filter_map(|line| Some(PollFd::new(line.socket()?, line.wish())))
+        .filter_map(|line| Some(Wish::new(line.socket()?, line.wish())))
         .collect();
-    let limit = Timespec::try_from(left.unwrap_or_default()).ok();
     // Whatever became of it, the next step looks at the sockets themselves.
-    let _ = poll(&mut polled, limit.as_ref());
-    let now = Instant::now();
+    transport::poll(&mut wishes, Some(left.unwrap_or_default()));
+    let now = transport::now();
     open.iter().for_each(|line| line.seen.set(now));
 }
 

@@ -26,11 +26,12 @@ use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::item::Span;
 use crate::node::{self, NodeRef, Open};
+use crate::transport::{self, Wish};
 use crate::wire::redis::answer;
 use crate::wire::{Expect, Reply, classic};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::net::{RecvFlags, SendFlags};
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -210,13 +211,13 @@ impl Lane {
 
     /// Hands as much of the request as possible to the kernel.
     fn send(&mut self, node: &node::Node, arena: &[u8], flags: SendFlags) -> Result<(), Errno> {
-        let Some(fd) = node.fd() else {
+        let Some(socket) = node.socket() else {
             return Err(Errno::NOTCONN);
         };
         while self.sent < self.total() {
             let head = self.out.get(self.sent..).unwrap_or_default();
             let count = if self.tail.len == 0 {
-                rustix::net::send(fd, head, flags)
+                socket.send(head, flags)
             } else {
                 let skip = self.sent.saturating_sub(self.out.len());
                 let value = self.tail.of(arena);
@@ -229,7 +230,7 @@ impl Lane {
                             .unwrap_or_default(),
                     ),
                 ];
-                rustix::net::sendmsg(fd, &parts, &mut SendAncillaryBuffer::default(), flags)
+                socket.send_parts(&parts, flags)
             };
             match count {
                 Ok(n) => self.sent += n,
@@ -243,14 +244,14 @@ impl Lane {
 
     /// Receives once into the read buffer.
     fn receive(&mut self, node: &node::Node, flags: RecvFlags) -> Result<usize, Errno> {
-        let Some(fd) = node.fd() else {
+        let Some(socket) = node.socket() else {
             return Err(Errno::NOTCONN);
         };
         if self.filled == self.read.len() {
             self.grow((self.read.len() * 2).max(READ_FIRST));
         }
         let room = self.read.get_mut(self.filled..).unwrap_or_default();
-        let (count, _) = rustix::net::recv(fd, room, flags)?;
+        let count = socket.receive(room, flags)?;
         self.filled += count;
         Ok(count)
     }
@@ -415,7 +416,7 @@ impl Lane {
         }
         // A server that never stops talking would keep this loop from the poll loop's clock.
         if matches!(self.state, State::Sending | State::Receiving)
-            && self.deadline.is_some_and(|d| d <= Instant::now())
+            && self.deadline.is_some_and(|d| d <= transport::now())
         {
             self.failed(node, timeout());
         }
@@ -428,7 +429,7 @@ impl Lane {
             return;
         };
         let mut node = node.borrow_mut();
-        let now = Instant::now();
+        let now = transport::now();
         if self.state == State::Opening
             && node.addresses_left() > 0
             && self.connect_end.is_some_and(|end| now < end)
@@ -447,7 +448,7 @@ impl Lane {
 
 /// Waits for `time`, for a turn somebody else still has.
 pub(crate) fn pause(time: Duration) {
-    std::thread::sleep(time);
+    transport::pause(time);
 }
 
 #[cold]
@@ -466,7 +467,7 @@ fn garbage(what: &str) -> Error {
 /// Lanes must be on different nodes. `arena` holds the values `Lane::tail` points to.
 /// What failed stands in `Lane::error`; the node is then closed and marked failed.
 pub fn run(lanes: &mut [Lane], arena: &[u8]) {
-    let now = Instant::now();
+    let now = transport::now();
     if lanes.iter().all(|lane| lane.is_quick(now)) && quick::quick(lanes, arena, now) {
         return;
     }
@@ -483,7 +484,7 @@ fn wait_all(lanes: &mut [Lane], arena: &[u8], now: Instant) {
 
 /// Waits once for whichever lane is next; false when all are over.
 fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
-    let now = Instant::now();
+    let now = transport::now();
     let mut nearest: Option<Instant> = None;
     for lane in lanes.iter_mut().filter(|l| l.state != State::Over) {
         if lane.deadline.is_some_and(|d| d <= now) {
@@ -514,26 +515,25 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
             Some((i, want, lane.node.as_ref()?.borrow()))
         })
         .collect();
-    let mut polled: Vec<PollFd<'_>> = nodes
+    let mut wishes: Vec<Wish<'_>> = nodes
         .iter()
-        .filter_map(|(_, want, node)| node.fd().map(|fd| PollFd::new(fd, *want)))
+        .filter_map(|(_, want, node)| node.socket().map(|socket| Wish::new(socket, *want)))
         .collect();
-    if polled.is_empty() {
+    if wishes.is_empty() {
         return false;
     }
     let left = nearest.map(|n| n.saturating_duration_since(now));
-    let limit = left.and_then(|d| Timespec::try_from(d).ok());
     // An interrupted or failed poll shows no lane ready; the loop then looks at the clock again.
-    let _ = rustix::event::poll(&mut polled, limit.as_ref());
+    transport::poll(&mut wishes, left);
     let ready: Vec<usize> = nodes
         .iter()
-        .zip(&polled)
-        .filter(|(_, p)| !p.revents().is_empty())
+        .zip(&wishes)
+        .filter(|(_, wish)| wish.ready)
         .map(|((i, _, _), _)| *i)
         .collect();
-    drop(polled);
+    drop(wishes);
     drop(nodes);
-    let now = Instant::now();
+    let now = transport::now();
     for index in ready {
         if let Some(lane) = lanes.get_mut(index) {
             lane.advance(arena, true, now);

@@ -12,6 +12,7 @@
 //! | `config` | WISH: nodes and policy as asked for |
 //! | `ring` | WHERE a key lives |
 //! | `wire` | HOW IT IS SAID, no I/O |
+//! | `transport` | WHAT CARRIES: sockets and clocks, the machine's or a simulation's |
 //! | `chance` | random bits, and bits made of others |
 //! | `replica` | HOW MANY: copied reads and writes as state machines |
 //! | `counters` | what is counted on a host |
@@ -51,4 +52,5 @@ pub mod ring;
 pub mod session;
 pub mod shared;
 pub mod slices;
+pub mod transport;
 pub mod wire;

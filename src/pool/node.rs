@@ -10,11 +10,11 @@ use crate::error::{Error, Kind};
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
+use crate::transport::{self, Address, Wish};
 use crate::wire::redis::greeting::Greeting;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
+use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::RecvFlags;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -58,7 +58,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Socket {
-    fd: OwnedFd,
+    fd: transport::Socket,
     generation: u64,
     exchanges: u64,
     last_used: Instant,
@@ -70,14 +70,8 @@ struct Socket {
 /// A connect under way: the socket and the addresses left to try.
 #[derive(Debug)]
 struct Opening {
-    fd: OwnedFd,
+    fd: transport::Socket,
     left: VecDeque<Address>,
-}
-
-#[derive(Clone, Debug)]
-enum Address {
-    Ip(SocketAddr),
-    Unix(std::path::PathBuf),
 }
 
 /// How far an attempt to open a connection got.
@@ -155,7 +149,7 @@ impl Node {
         let Some(Opening { fd, left }) = self.opening.take() else {
             return self.open(limit);
         };
-        match sockopt::socket_error(&fd).unwrap_or_else(Err) {
+        match fd.connected() {
             Ok(()) => self.opened(fd, limit).map(|()| Open::Ready),
             Err(errno) => self.open_next(left, errno, limit),
         }
@@ -186,7 +180,7 @@ impl Node {
     }
 
     /// The socket of a connect under way or of the open connection.
-    pub fn fd(&self) -> Option<&OwnedFd> {
+    pub fn socket(&self) -> Option<&transport::Socket> {
         self.opening
             .as_ref()
             .map(|o| &o.fd)
@@ -196,9 +190,10 @@ impl Node {
     /// Is a connect under way over, one way or the other? True without a socket, too: who
     /// goes on is told what became of it.
     pub fn is_writable(&self) -> bool {
-        let at_once = Some(&Timespec::default());
-        self.fd().is_none_or(|fd| {
-            poll(&mut [PollFd::new(fd, PollFlags::OUT)], at_once).is_ok_and(|ready| ready > 0)
+        self.socket().is_none_or(|socket| {
+            let mut wishes = [Wish::new(socket, PollFlags::OUT)];
+            transport::poll(&mut wishes, Some(Duration::ZERO));
+            wishes.iter().any(|wish| wish.ready)
         })
     }
 
@@ -220,7 +215,7 @@ impl Node {
         self.unmarked = self.care == Care::Probed && self.health.is_unmarked();
         if let Some(socket) = &mut self.socket {
             socket.busy = true;
-            if socket.limit != limit && set_limits(&socket.fd, limit).is_ok() {
+            if socket.limit != limit && socket.fd.set_limits(limit).is_ok() {
                 socket.limit = limit;
             }
         }
@@ -284,6 +279,10 @@ impl Node {
     /// Notes a failure: closes the connection and forgets the resolved name.
     #[cold]
     pub fn fail(&mut self, error: &Error) {
+        if let Some(socket) = &self.socket {
+            // A write that nobody waits for any more must not come after a later one.
+            socket.fd.abort();
+        }
         self.close();
         let asker = match self.care {
             Care::Prober => Asker::Tend,
@@ -321,7 +320,7 @@ impl Node {
         limit: Duration,
     ) -> Result<Open, Error> {
         while let Some(address) = left.pop_front() {
-            match begin_connect(&address) {
+            match transport::Socket::connect(&address) {
                 Ok((fd, true)) => {
                     self.opened(fd, limit)?;
                     return Ok(Open::Ready);
@@ -336,19 +335,11 @@ impl Node {
         Err(self.refused(Kind::Connect, &strerror(last), last.raw_os_error()))
     }
 
-    fn opened(&mut self, fd: OwnedFd, limit: Duration) -> Result<(), Error> {
-        let prepare = || -> rustix::io::Result<()> {
-            rustix::io::ioctl_fionbio(&fd, false)?;
-            set_limits(&fd, limit)
-        };
-        prepare().map_err(|e| self.refused(Kind::Connect, &strerror(e), e.raw_os_error()))?;
-        if matches!(self.target, Target::Tcp { .. }) {
-            // Without it a request cut into two segments waits for an acknowledgement. A socket that
-            // cannot do it still works.
-            let _ = sockopt::set_tcp_nodelay(&fd, true);
-        }
+    fn opened(&mut self, fd: transport::Socket, limit: Duration) -> Result<(), Error> {
+        fd.prepare(limit, matches!(self.target, Target::Tcp { .. }))
+            .map_err(|e| self.refused(Kind::Connect, &strerror(e), e.raw_os_error()))?;
         self.takes_versions = None;
-        let now = Instant::now();
+        let now = transport::now();
         let generation = shared::generation();
         self.socket = Some(Socket {
             fd,
@@ -401,43 +392,14 @@ fn address(spec: &NodeSpec) -> Vec<u8> {
     text
 }
 
-/// Both limits of a blocking socket.
-#[cold]
-fn set_limits(fd: &OwnedFd, limit: Duration) -> rustix::io::Result<()> {
-    // Zero would mean "for ever" to the kernel.
-    let limit = limit.max(Duration::from_micros(1));
-    sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, Some(limit))?;
-    sockopt::set_socket_timeout(fd, sockopt::Timeout::Send, Some(limit))
-}
-
 /// True when the peer has neither closed the connection nor sent anything on it.
 #[cold]
-fn is_silent(fd: &OwnedFd) -> bool {
+fn is_silent(fd: &transport::Socket) -> bool {
     let mut byte = [0u8; 1];
     matches!(
-        rustix::net::recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+        fd.receive(&mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
         Err(Errno::AGAIN)
     )
-}
-
-/// Starts one connect; true when it is done already (unix sockets, often loopback).
-fn begin_connect(address: &Address) -> rustix::io::Result<(OwnedFd, bool)> {
-    let family = match address {
-        Address::Ip(SocketAddr::V4(_)) => AddressFamily::INET,
-        Address::Ip(SocketAddr::V6(_)) => AddressFamily::INET6,
-        Address::Unix(_) => AddressFamily::UNIX,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    let begun = match address {
-        Address::Ip(ip) => rustix::net::connect(&fd, ip),
-        Address::Unix(path) => rustix::net::connect(&fd, &SocketAddrUnix::new(path.as_path())?),
-    };
-    match begun {
-        Ok(()) => Ok((fd, true)),
-        Err(Errno::INPROGRESS | Errno::INTR) => Ok((fd, false)),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// When a name was resolved, and to what.
@@ -452,7 +414,7 @@ thread_local! {
 #[cfg(test)]
 pub(crate) fn know(host: &str, port: u16, found: Vec<SocketAddr>) {
     let name = (host.to_owned(), port);
-    NAMES.with_borrow_mut(|names| names.insert(name, (Instant::now(), found)));
+    NAMES.with_borrow_mut(|names| names.insert(name, (transport::now(), found)));
 }
 
 /// The addresses of a name; the cause as PHP words it when there are none.
@@ -462,7 +424,7 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let now = Instant::now();
+    let now = transport::now();
     let wanted = (host.to_owned(), port);
     let known = NAMES.with_borrow(|names| {
         names

@@ -24,6 +24,7 @@ pub mod resync;
 mod rings;
 mod round;
 pub mod route;
+pub mod rules;
 mod servers;
 mod settle;
 pub mod status;
@@ -40,6 +41,7 @@ use crate::node::{Directory, NodeRef};
 use crate::request::{self, Meta, Words, refusal, refused};
 use crate::ring::{Ring, RingNode};
 use crate::shared;
+use crate::transport;
 use crate::wire::{Expect, classic};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -61,6 +63,7 @@ pub struct Pool {
     /// The highest epoch of this pool that this thread knows to be committed.
     committed: Rc<Cell<u32>>,
     counts: Counts,
+    rules: rules::Rules,
 }
 
 /// What a pool that keeps copies of values did beside answering.
@@ -103,6 +106,8 @@ struct Member {
     claimed: Option<Instant>,
     /// The call that passed the node over.
     passed: Option<Instant>,
+    /// The call in which it was not given what it missed, and so is not asked for anything.
+    owed: Option<Instant>,
     /// This object knows that the node is failed; of twins the first one's counts.
     told: bool,
 }
@@ -119,6 +124,7 @@ impl Pool {
             window: None,
             committed: Rc::default(),
             counts: Counts::default(),
+            rules: rules::Rules::ALL,
         }
     }
 
@@ -166,6 +172,7 @@ impl Pool {
             },
             claimed: None,
             passed: None,
+            owed: None,
             told: false,
             spec,
         });
@@ -266,7 +273,7 @@ impl Pool {
         if self.members.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = transport::now();
         match self.policy.mode {
             Mode::Single if self.policy.rules.is_empty() => self.run_plain(call, verb, now),
             Mode::Fenced => self.run_fenced(call, verb),
@@ -325,7 +332,7 @@ impl Pool {
     /// May node `index` be asked now, or is it left alone for its retry interval? True means
     /// that the try which was due is the caller's, who must make it.
     pub fn may_ask(&mut self, index: usize) -> bool {
-        self.allows(index, Instant::now())
+        self.allows(index, transport::now())
     }
 
     /// One question to one node, whatever its health; the lane that has the answer.

@@ -9,9 +9,10 @@ use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::node::{Node, NodeRef, Open};
 use crate::shared;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::transport::{self, Wish};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ pub fn begin(of: &NodeRef, spec: &NodeSpec) {
         node: Node::new(spec),
         stage: Stage::Connecting,
         limit: spec.op_timeout,
-        end: Instant::now() + spec.op_timeout,
+        end: transport::now() + spec.op_timeout,
         generation: shared::generation(),
     };
     let opened = probe.node.open(spec.op_timeout);
@@ -64,10 +65,10 @@ pub fn carry_on(wait: Duration) {
         }
         // A forked child has no business with its parent's connections.
         probes.retain(|probe| probe.generation == shared::generation());
-        let end = Instant::now() + wait;
+        let end = transport::now() + wait;
         loop {
             probes.retain_mut(|probe| probe.step().is_none());
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.saturating_duration_since(transport::now());
             if probes.is_empty() || left.is_zero() {
                 return;
             }
@@ -77,19 +78,18 @@ pub fn carry_on(wait: Duration) {
 }
 
 fn await_any(probes: &[Probe], limit: Duration) {
-    let mut polled: Vec<PollFd<'_>> = probes
+    let mut wishes: Vec<Wish<'_>> = probes
         .iter()
         .filter_map(|probe| {
             let flags = match probe.stage {
                 Stage::Connecting => PollFlags::OUT,
                 Stage::Connected | Stage::Asked => PollFlags::IN,
             };
-            Some(PollFd::new(probe.node.fd()?, flags))
+            Some(Wish::new(probe.node.socket()?, flags))
         })
         .collect();
-    let limit = Timespec::try_from(limit).ok();
     // Whatever became of it, the next step looks at the sockets themselves.
-    let _ = poll(&mut polled, limit.as_ref());
+    transport::poll(&mut wishes, Some(limit));
 }
 
 impl Probe {
@@ -108,10 +108,14 @@ impl Probe {
             let question = b"version\r\n";
             let sent = self
                 .node
-                .fd()
-                .map(|fd| send(fd, question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT));
+                .socket()
+                .map(|socket| socket.send(question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT));
             match sent {
-                Some(Ok(count)) if count == question.len() => self.stage = Stage::Asked,
+                Some(Ok(count)) if count == question.len() => {
+                    self.stage = Stage::Asked;
+                    // Nobody may have been here for long, which is not the node's fault.
+                    self.end = transport::now() + self.limit;
+                }
                 Some(Err(Errno::AGAIN | Errno::INTR)) => return self.late(),
                 _ => return self.closed(),
             }
@@ -120,10 +124,10 @@ impl Probe {
             let mut answer = [0u8; 64];
             let got = self
                 .node
-                .fd()
-                .map(|fd| recv(fd, &mut answer, RecvFlags::DONTWAIT));
+                .socket()
+                .map(|socket| socket.receive(&mut answer, RecvFlags::DONTWAIT));
             return match got {
-                Some(Ok((count, _))) if count > 0 => {
+                Some(Ok(count)) if count > 0 => {
                     if answer.starts_with(b"VERSION") {
                         self.over(Ok(()))
                     } else {
@@ -150,7 +154,7 @@ impl Probe {
     }
 
     fn late(&mut self) -> Option<()> {
-        if Instant::now() < self.end {
+        if transport::now() < self.end {
             return None;
         }
         self.over(Err(Error::new(Kind::Timeout, "Network timeout")))

@@ -31,6 +31,7 @@ pub use missed::{Miss, Missed, Withdrawal};
 use crate::chance;
 use crate::counters::{COUNTERS, Counter};
 use crate::error::{Error, Kind};
+use crate::transport;
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fstat, open};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 use rustix::process::geteuid;
@@ -231,7 +232,59 @@ pub fn set_broken(record_key: &[u8], broken: bool) -> bool {
 }
 
 fn region() -> Option<&'static Region> {
+    if transport::is_played() {
+        return PLAYED.get().map(|site| site.0);
+    }
     REGION.get().copied().flatten()
+}
+
+thread_local! {
+    static PLAYED: Cell<Option<Site>> = const { Cell::new(None) };
+}
+
+/// The region of a simulated host, for the threads that are its processes.
+#[derive(Clone, Copy)]
+pub struct Site(&'static Region);
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Site")
+    }
+}
+
+impl Site {
+    /// A host of its own. Its memory is never given back: use it again, [`Site::clear`]ed.
+    pub fn reserve() -> Option<Site> {
+        anonymous().map(Site)
+    }
+
+    /// Makes this thread one of the host's processes, once it has a player.
+    pub fn enter(self) {
+        PLAYED.set(Some(self));
+    }
+
+    /// Forgets what was known of nodes and kept for them.
+    pub fn clear(self) {
+        for slot in self.0.slot.iter().filter(|s| s.who.load(Relaxed) != 0) {
+            let Slot {
+                who,
+                failed,
+                cause,
+                state,
+                due,
+                pause,
+                since,
+                born,
+            } = slot;
+            for word in [who, failed, cause, state, due, pause, since, born] {
+                word.store(0, Relaxed);
+            }
+        }
+        if self.0.missed.kept() > 0 {
+            self.0.missed.clear();
+        }
+        self.0.host.tended.store(0, Relaxed);
+    }
 }
 
 /// The region this process sees.
@@ -280,10 +333,7 @@ pub fn overflow() -> u64 {
 
 /// Milliseconds of the monotonic clock; never 0.
 pub fn now() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let fraction = u64::try_from(time.tv_nsec).unwrap_or(0);
-    (seconds * 1000 + fraction / 1_000_000).max(1)
+    transport::monotonic()
 }
 
 impl Slot {
@@ -382,6 +432,9 @@ impl Region {
 
 /// Random bits, other ones each time, and in a forked child other ones than in its parent.
 pub fn throw() -> u64 {
+    if let Some(bits) = transport::throw() {
+        return bits;
+    }
     thread_local! {
         /// Whose they are ([`generation`]), where they began, and how many were thrown.
         static DICE: Cell<[u64; 3]> = const { Cell::new([0; 3]) };

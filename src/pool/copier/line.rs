@@ -5,13 +5,13 @@ use super::{Copy, What, tell_failed, tell_missed};
 use crate::config::{NodeSpec, Target};
 use crate::error::{Error, Kind};
 use crate::node::{Node, Open, connect_timeout, strerror};
+use crate::transport::{self, Socket};
 use crate::wire::meta::{self, Status};
 use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic};
 use crate::wire::{copied, fenced};
 use rustix::event::PollFlags;
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -112,11 +112,11 @@ impl Line {
             read: Vec::new(),
             spoken: 0,
             heard: 0,
-            began: Instant::now(),
+            began: transport::now(),
             again: false,
             refusals: 0,
             twice: 0,
-            seen: Cell::new(Instant::now()),
+            seen: Cell::new(transport::now()),
             stalled: false,
             moved: false,
         }
@@ -151,8 +151,8 @@ impl Line {
     }
 
     /// The socket, while there is one.
-    pub(super) fn socket(&self) -> Option<&OwnedFd> {
-        self.node.fd()
+    pub(super) fn socket(&self) -> Option<&Socket> {
+        self.node.socket()
     }
 
     /// What it waits for at the socket.
@@ -235,7 +235,7 @@ impl Line {
             Ok(Open::Ready) => {
                 self.stage = Stage::Open;
                 (self.spoken, self.heard) = (0, 0);
-                self.began = Instant::now();
+                self.began = transport::now();
                 // Another server may stand there than last time.
                 classic::version(&mut self.out);
                 self.asks.push_back(Ask::Version);
@@ -281,7 +281,7 @@ impl Line {
                 if self.asks.is_empty() {
                     self.node.finish(now);
                     self.rest();
-                } else if self.end().is_some_and(|end| end <= Instant::now()) {
+                } else if self.end().is_some_and(|end| end <= transport::now()) {
                     self.fail(&Error::new(Kind::Timeout, "Network timeout"));
                 }
             }
@@ -351,10 +351,10 @@ impl Line {
     fn send(&mut self) -> Result<bool, Lost> {
         while self.sent < self.out.len() {
             let rest = self.out.get(self.sent..).unwrap_or_default();
-            let Some(fd) = self.node.fd() else {
+            let Some(socket) = self.node.socket() else {
                 return Err(Lost::Cut("Connection closed".to_owned()));
             };
-            match send(fd, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match socket.send(rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(count) => {
                     self.sent += count;
                     self.moved |= self.stalled;
@@ -380,12 +380,12 @@ impl Line {
         loop {
             let filled = self.read.len();
             self.read.resize(filled + READ, 0);
-            let Some(fd) = self.node.fd() else {
+            let Some(socket) = self.node.socket() else {
                 return Err(Lost::Cut("Connection closed".to_owned()));
             };
             let room = self.read.get_mut(filled..).unwrap_or_default();
-            let got = recv(fd, room, RecvFlags::DONTWAIT);
-            let count = got.map_or(0, |(count, _)| count);
+            let got = socket.receive(room, RecvFlags::DONTWAIT);
+            let count = got.unwrap_or(0);
             self.read.truncate(filled + count);
             match got {
                 Ok(_) if count == 0 => {

@@ -19,10 +19,11 @@ impl Lane {
         node.begin(self.limit);
         self.deadline = now.checked_add(self.limit);
         self.state = State::Greeting;
-        let sent = match (node.fd(), node.greeting()) {
-            (Some(fd), Some(greeting)) => {
+        let sent = match (node.socket(), node.greeting()) {
+            (Some(socket), Some(greeting)) => {
                 let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                rustix::net::send(fd, &greeting.words, flags)
+                socket
+                    .send(&greeting.words, flags)
                     .map(|sent| sent == greeting.words.len())
             }
             _ => Err(Errno::NOTCONN),

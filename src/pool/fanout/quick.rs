@@ -5,6 +5,7 @@
 
 use super::{Lane, QUICK_PIPELINE, SWIFT, State, timeout, wait_all};
 use crate::node;
+use crate::transport;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::time::Instant;
@@ -56,7 +57,7 @@ impl Lane {
         if self.state != State::Receiving {
             return;
         }
-        let now = Instant::now();
+        let now = transport::now();
         self.deadline = now.checked_add(self.limit);
         self.advance(arena, false, now);
         if self.state == State::Receiving && self.filled == 0 {
@@ -100,7 +101,7 @@ pub(super) fn quick(lanes: &mut [Lane], arena: &[u8], now: Instant) -> bool {
         // The socket's own limit counts from here and not from when the request went out.
         // While the nodes are swift that is the same; if one was not, the poll loop, which
         // keeps to the deadlines, has the rest.
-        if waited && now.elapsed() > SWIFT {
+        if waited && transport::since(now) > SWIFT {
             break;
         }
         let Some(node) = lane.node.clone() else {

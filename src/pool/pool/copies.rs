@@ -13,10 +13,11 @@ use crate::fanout;
 use crate::replica::words::Words;
 use crate::replica::{Command, Lost, Machine, Neighbour, Over, Reply, Send};
 use crate::shared;
+use crate::transport;
 use crate::wire::copied::takes_versions;
 use crate::wire::{self, Expect, classic};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// What a machine works on.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +32,7 @@ pub struct Task<'a> {
 
 /// This host's clock, milliseconds since 1970: what machines take for the time.
 pub fn clock() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |time| {
-        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-    })
+    transport::clock()
 }
 
 /// This host's name, for records; without blanks, which part the words of one. Read once
@@ -124,7 +122,7 @@ impl Pool {
         sends: &[(Task<'_>, &Send)],
         call: &mut Call,
     ) -> Vec<Result<Vec<Reply>, Lost>> {
-        let now = Instant::now();
+        let now = transport::now();
         let member = |(task, send): &(Task<'_>, &Send)| task.nodes.get(send.place).copied();
         self.meet(sends, call, now);
         let first = call.used;

@@ -10,6 +10,7 @@ use crate::call::{Call, Verb};
 use crate::fanout;
 use crate::item::Span;
 use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
+use crate::transport;
 use crate::wire::{Expect, Reply, Store, classic};
 use std::collections::HashMap;
 use std::collections::hash_map::IntoIter;
@@ -79,9 +80,9 @@ impl Pool {
     /// Where somebody else is at it, he is waited for, half a second at most. `random` is any
     /// number that nobody else has.
     pub fn found(&mut self, record_key: &[u8], random: u64, call: &mut Call) -> Founded {
-        let begin = Instant::now();
+        let begin = transport::now();
         loop {
-            let late = begin.elapsed() > FOUNDING;
+            let late = transport::since(begin) > FOUNDING;
             match self.found_once(record_key, random, late, call) {
                 Founded::Again if !late => fanout::pause(LOOK),
                 end => return end,
@@ -253,7 +254,7 @@ impl Pool {
             keys: HashMap::new().into_iter().peekable(),
             all: 0,
             seen: 0,
-            sign: Instant::now(),
+            sign: transport::now(),
             done,
         })
     }
@@ -281,8 +282,8 @@ impl Pool {
             done,
             ..
         } = passing;
-        if sign.elapsed() > SIGN {
-            *sign = Instant::now();
+        if transport::since(*sign) > SIGN {
+            *sign = transport::now();
             let key = turn_key(record_key);
             self.exchange(*target, call, |out, asks| {
                 classic::touch(out, &key, TURN);

@@ -11,6 +11,7 @@ use crate::fanout;
 use crate::item::Span;
 use crate::replica::Version;
 use crate::shared;
+use crate::transport;
 use crate::wire::copied::{self, HEADED, Life, Over, TOMBSTONE, VERSION_LEAST};
 use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, Shown};
 use crate::wire::meta::{Answer as MetaAnswer, Status};
@@ -120,13 +121,21 @@ impl Copy {
         }
     }
 
+    /// The same as one that is older than all others.
+    pub(super) fn outdated(self) -> Copy {
+        Copy {
+            version: Version(0),
+            ..self
+        }
+    }
+
     /// The life to store it again with. `dice` are random bits.
     ///
     /// A server's clock ticks once per second. Storing "what is left" again and again would
     /// make a counter that is counted fast live for ever, since each tick between look and
     /// store gives a second away: so one is taken back as often as a tick must have happened.
     pub(super) fn life(&self, dice: u64) -> Life {
-        let ticked = self.seen.elapsed().as_micros() as u64 > dice % 1_000_000;
+        let ticked = transport::since(self.seen).as_micros() as u64 > dice % 1_000_000;
         let seconds = match self.left {
             FOR_EVER => FOR_EVER,
             left => left.saturating_sub(u32::from(ticked)),
@@ -165,7 +174,7 @@ impl Pool {
         let answered: Vec<bool> = (first..call.used)
             .map(|lane| self.note(call, lane))
             .collect();
-        let seen = Instant::now();
+        let seen = transport::now();
         places
             .iter()
             .map(|place| match place {

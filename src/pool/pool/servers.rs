@@ -5,9 +5,9 @@ use crate::call::{Call, Verb};
 use crate::config::{Engine, Mode};
 use crate::error::{Error, Kind};
 use crate::fanout;
+use crate::transport;
 use crate::wire::redis::{self, Shape};
 use crate::wire::{Expect, Reply, classic};
-use std::time::Instant;
 
 impl Pool {
     /// The version text of the first node that answers; nodes that do not are events.
@@ -43,7 +43,7 @@ impl Pool {
             self.refuse_redis(call, "flush with a delay is memcached's, and a Redis node is emptied at once. Leave the delay out");
             return false;
         }
-        let (first, now) = (call.used, Instant::now());
+        let (first, now) = (call.used, transport::now());
         let mut done = true;
         for index in 0..self.members.len() {
             // Else it could come after the flush.

@@ -4,10 +4,11 @@ use crate::config::NodeSpec;
 use crate::error::{Error, Kind};
 use crate::node::{Node, Open, strerror};
 use crate::pool::resync::key_and_size;
+use crate::transport::{self, Wish};
 use crate::wire::classic;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ impl Listing {
             node: Node::new(spec),
             stage: Stage::Connecting,
             limit: spec.op_timeout,
-            heard: Instant::now(),
+            heard: transport::now(),
             rest: Vec::new(),
         };
         let opened = listing.node.open(spec.op_timeout);
@@ -75,7 +76,7 @@ impl Listing {
             if self.stage == Stage::Asked && self.read(keys)? {
                 return Ok(true);
             }
-            if self.heard.elapsed() > SILENCE {
+            if transport::since(self.heard) > SILENCE {
                 return Err(Error::new(Kind::Timeout, "Network timeout"));
             }
             if !self.wait(end) {
@@ -94,8 +95,8 @@ impl Listing {
     fn ask(&mut self) -> Result<(), Error> {
         let mut question = Vec::new();
         classic::list_keys(&mut question);
-        let fd = self.node.fd().ok_or_else(closed)?;
-        match send(fd, &question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        let socket = self.node.socket().ok_or_else(closed)?;
+        match socket.send(&question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(count) if count == question.len() => {
                 self.stage = Stage::Asked;
                 Ok(())
@@ -108,14 +109,14 @@ impl Listing {
     /// Reads what has arrived; true at the end of the listing.
     fn read(&mut self, keys: &mut HashMap<Vec<u8>, usize>) -> Result<bool, Error> {
         let mut piece = [0u8; READ];
-        let fd = self.node.fd().ok_or_else(closed)?;
-        let count = match recv(fd, &mut piece, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return Err(closed()),
-            Ok((count, _)) => count,
+        let socket = self.node.socket().ok_or_else(closed)?;
+        let count = match socket.receive(&mut piece, RecvFlags::DONTWAIT) {
+            Ok(0) => return Err(closed()),
+            Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             Err(errno) => return Err(Error::new(Kind::Closed, strerror(errno))),
         };
-        self.heard = Instant::now();
+        self.heard = transport::now();
         self.rest
             .extend_from_slice(piece.get(..count).unwrap_or_default());
         let mut from = 0;
@@ -144,17 +145,16 @@ impl Listing {
 
     /// Waits for the node until `end`; false when that is over.
     fn wait(&self, end: Instant) -> bool {
-        let left = end.saturating_duration_since(Instant::now());
-        let (false, Some(fd)) = (left.is_zero(), self.node.fd()) else {
+        let left = end.saturating_duration_since(transport::now());
+        let (false, Some(socket)) = (left.is_zero(), self.node.socket()) else {
             return false;
         };
         let flags = match self.stage {
             Stage::Asked => PollFlags::IN,
             Stage::Connecting | Stage::Connected => PollFlags::OUT,
         };
-        let limit = Timespec::try_from(left).ok();
         // Whatever became of it, the next step looks at the socket itself.
-        let _ = poll(&mut [PollFd::new(fd, flags)], limit.as_ref());
+        transport::poll(&mut [Wish::new(socket, flags)], Some(left));
         true
     }
 }

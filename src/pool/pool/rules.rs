@@ -1,0 +1,51 @@
+//! The protective rules of a cache's copies, each of which the simulation switches off.
+
+use super::Pool;
+
+/// What keeps copies right; everybody but the simulation uses [`Rules::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// A delete leaves a tombstone.
+    pub tombstone: bool,
+    /// Keys that a node missed are kept for it.
+    pub hint: bool,
+    /// A flush that a node missed is kept for it.
+    pub hint_of_flush: bool,
+    /// A node that is back is given what it missed when it has carried out what lay in its buffers.
+    pub late: bool,
+    /// What was written without a node is what it missed, though its version be lower.
+    pub behind: bool,
+    /// Nothing goes over a copy that is newer.
+    pub newest: bool,
+    /// What a read gives back to a node goes over nothing but what was seen there.
+    pub repair_over_seen: bool,
+    /// What depends on what is stored goes over nothing but what was seen.
+    pub over_seen: bool,
+}
+
+impl Rules {
+    /// All of them.
+    pub const ALL: Rules = Rules {
+        tombstone: true,
+        hint: true,
+        hint_of_flush: true,
+        late: true,
+        behind: true,
+        newest: true,
+        repair_over_seen: true,
+        over_seen: true,
+    };
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules::ALL
+    }
+}
+
+impl Pool {
+    /// Switches rules of its copies off, to see that they are needed.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+}

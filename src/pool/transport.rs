@@ -1,0 +1,397 @@
+//! WHAT CARRIES: sockets, clocks and dice, the operating system's or those of a simulation.
+//!
+//! ```text
+//!   node, fanout, probe, copier ─► Socket ─┬─► Real      one system call
+//!   all that asks for the time ─► now … ───┴─► a Player  what the thread was given (`play`)
+//! ```
+//!
+//! Everything that a call is told by the machine it runs on comes through here, so the same
+//! code that waits on sockets also runs on played ones, under a clock that jumps from event
+//! to event: every schedule of it can be played again (`tests/suite/simulation`). A played
+//! thread is a process to itself: what the pool keeps by thread, it keeps by process.
+//!
+//! The real way costs one branch for each system call. Files, name servers and memory that
+//! processes share are not in here; for the last see `shared::Site`.
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, sockopt,
+};
+use std::cell::{Cell, RefCell};
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Who plays the operating system for one thread. Every method may let other threads' turns
+/// pass; `pause`, `poll` and a `receive` that waits let virtual time pass, too.
+pub trait Player {
+    /// Time since some moment, which never goes back.
+    fn now(&self) -> Duration;
+    /// The host's clock, milliseconds since 1970.
+    fn clock(&self) -> u64;
+    /// Random bits.
+    fn throw(&self) -> u64;
+    /// Waits.
+    fn pause(&self, time: Duration);
+    /// Begins to connect; the number of the socket.
+    fn connect(&self, to: SocketAddr) -> u32;
+    /// What became of a connect that is over.
+    ///
+    /// # Errors
+    /// As a connect's.
+    fn connected(&self, socket: u32) -> Result<(), Errno>;
+    /// Hands all bytes over.
+    ///
+    /// # Errors
+    /// As a send's.
+    fn send(&self, socket: u32, bytes: &[u8]) -> Result<usize, Errno>;
+    /// Takes bytes that arrived, waiting for them for `limit` at most; `peek` leaves them there.
+    ///
+    /// # Errors
+    /// As a receive's, `AGAIN` when there are none.
+    fn receive(
+        &self,
+        socket: u32,
+        room: &mut [u8],
+        limit: Duration,
+        peek: bool,
+    ) -> Result<usize, Errno>;
+    /// Waits until one of these sockets can be read, or written where that is wished, for
+    /// `limit` at most; which.
+    fn poll(&self, wishes: &[(u32, PollFlags)], limit: Option<Duration>) -> Vec<bool>;
+    /// Closes a socket; `abort` as [`Socket::abort`].
+    fn close(&self, socket: u32, abort: bool);
+}
+
+/// Has any thread ever been played? Everybody else is spared the look at his own.
+static PLAYED: AtomicBool = AtomicBool::new(false);
+/// Where the time of players begins.
+static BEGIN: OnceLock<Instant> = OnceLock::new();
+
+thread_local! {
+    static PLAYER: RefCell<Option<Rc<dyn Player>>> = const { RefCell::new(None) };
+}
+
+/// Gives this thread a player, or takes it away. What the thread still has of the player is
+/// then let go of in silence.
+pub fn play(player: Option<Rc<dyn Player>>) {
+    PLAYED.store(true, Relaxed);
+    PLAYER.with_borrow_mut(|own| *own = player);
+}
+
+/// Is this thread played?
+#[inline]
+pub fn is_played() -> bool {
+    PLAYED.load(Relaxed) && player(|_| ()).is_some()
+}
+
+#[cold]
+fn player<R>(ask: impl FnOnce(&dyn Player) -> R) -> Option<R> {
+    // A thread that ends has none.
+    let asked = PLAYER.try_with(|own| own.borrow().as_deref().map(ask));
+    asked.ok().flatten()
+}
+
+/// What a player says, where there is one.
+#[inline]
+fn played<R>(ask: impl FnOnce(&dyn Player) -> R) -> Option<R> {
+    if PLAYED.load(Relaxed) {
+        player(ask)
+    } else {
+        None
+    }
+}
+
+/// The time, for limits and intervals.
+#[inline]
+pub fn now() -> Instant {
+    match played(|player| player.now()) {
+        Some(since) => *BEGIN.get_or_init(Instant::now) + since,
+        None => Instant::now(),
+    }
+}
+
+/// Time since `then`.
+#[inline]
+pub fn since(then: Instant) -> Duration {
+    now().saturating_duration_since(then)
+}
+
+/// Milliseconds of the monotonic clock, which all processes of a host share; never 0.
+pub fn monotonic() -> u64 {
+    if let Some(since) = played(|player| player.now()) {
+        return u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1);
+    }
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let fraction = u64::try_from(time.tv_nsec).unwrap_or(0);
+    (seconds * 1000 + fraction / 1_000_000).max(1)
+}
+
+/// This host's clock, milliseconds since 1970.
+pub fn clock() -> u64 {
+    played(|player| player.clock()).unwrap_or_else(|| {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |time| {
+            u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+        })
+    })
+}
+
+/// A player's random bits; nothing for everybody else, who throws his own.
+#[inline]
+pub fn throw() -> Option<u64> {
+    played(|player| player.throw())
+}
+
+/// Waits for `time`.
+pub fn pause(time: Duration) {
+    if played(|player| player.pause(time)).is_none() {
+        std::thread::sleep(time);
+    }
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug)]
+pub enum Address {
+    /// An address and a port.
+    Ip(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// A connection, or one that is coming about.
+#[derive(Debug)]
+pub enum Socket {
+    /// The operating system's.
+    Real(OwnedFd),
+    /// A player's.
+    Played(Played),
+}
+
+/// A player's socket.
+#[derive(Debug)]
+pub struct Played {
+    number: u32,
+    limit: Cell<Duration>,
+    aborted: Cell<bool>,
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        player(|player| player.close(self.number, self.aborted.get()));
+    }
+}
+
+/// What somebody waits for at a socket.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// The socket.
+    pub socket: &'a Socket,
+    /// Bytes to read, room to write.
+    pub flags: PollFlags,
+    /// Something of it is there, or the connection is gone.
+    pub ready: bool,
+}
+
+impl<'a> Wish<'a> {
+    /// A wish for one of `flags`.
+    pub fn new(socket: &'a Socket, flags: PollFlags) -> Wish<'a> {
+        Wish {
+            socket,
+            flags,
+            ready: false,
+        }
+    }
+}
+
+impl Socket {
+    /// Begins to connect without waiting; true when that is done already (unix sockets, often
+    /// loopback).
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn connect(address: &Address) -> rustix::io::Result<(Socket, bool)> {
+        if let Address::Ip(to) = address
+            && let Some(number) = played(|player| player.connect(*to))
+        {
+            let own = Played {
+                number,
+                limit: Cell::new(Duration::ZERO),
+                aborted: Cell::new(false),
+            };
+            return Ok((Socket::Played(own), false));
+        }
+        let family = match address {
+            Address::Ip(SocketAddr::V4(_)) => AddressFamily::INET,
+            Address::Ip(SocketAddr::V6(_)) => AddressFamily::INET6,
+            Address::Unix(_) => AddressFamily::UNIX,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        let begun = match address {
+            Address::Ip(ip) => rustix::net::connect(&fd, ip),
+            Address::Unix(path) => rustix::net::connect(&fd, &SocketAddrUnix::new(path.as_path())?),
+        };
+        match begun {
+            Ok(()) => Ok((Socket::Real(fd), true)),
+            Err(Errno::INPROGRESS | Errno::INTR) => Ok((Socket::Real(fd), false)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What became of a connect that is over.
+    ///
+    /// # Errors
+    /// Why it did not come about.
+    pub fn connected(&self) -> Result<(), Errno> {
+        match self {
+            Socket::Real(fd) => sockopt::socket_error(fd).unwrap_or_else(Err),
+            Socket::Played(own) => {
+                player(|player| player.connected(own.number)).unwrap_or(Err(Errno::NOTCONN))
+            }
+        }
+    }
+
+    /// Lets an exchange on the connection wait, for `limit` at most, and makes a TCP socket send
+    /// at once what it is given.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn prepare(&self, limit: Duration, tcp: bool) -> rustix::io::Result<()> {
+        if let Socket::Real(fd) = self {
+            rustix::io::ioctl_fionbio(fd, false)?;
+        }
+        self.set_limits(limit)?;
+        if let (Socket::Real(fd), true) = (self, tcp) {
+            // Without it a request cut into two segments waits for an acknowledgement. A socket that
+            // cannot do it still works.
+            let _ = sockopt::set_tcp_nodelay(fd, true);
+        }
+        Ok(())
+    }
+
+    /// How long a receive or a send may wait.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    #[cold]
+    pub fn set_limits(&self, limit: Duration) -> rustix::io::Result<()> {
+        // Zero would mean "for ever" to the kernel.
+        let limit = limit.max(Duration::from_micros(1));
+        match self {
+            Socket::Real(fd) => {
+                sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, Some(limit))?;
+                sockopt::set_socket_timeout(fd, sockopt::Timeout::Send, Some(limit))
+            }
+            Socket::Played(own) => {
+                own.limit.set(limit);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets nothing more of it go out once it is closed. What a silent network has not delivered
+    /// would be sent again and again, and be carried out when everybody has given it up.
+    pub fn abort(&self) {
+        match self {
+            // A socket that cannot do it is closed all the same.
+            Socket::Real(fd) => {
+                let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+            }
+            Socket::Played(own) => own.aborted.set(true),
+        }
+    }
+
+    /// Sends what it takes without waiting, or within its limit where `flags` say so; how much.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    #[inline]
+    pub fn send(&self, bytes: &[u8], flags: SendFlags) -> rustix::io::Result<usize> {
+        match self {
+            Socket::Real(fd) => rustix::net::send(fd, bytes, flags),
+            Socket::Played(own) => own.send(bytes),
+        }
+    }
+
+    /// The same for bytes that lie in several places.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn send_parts(&self, parts: &[IoSlice<'_>], flags: SendFlags) -> rustix::io::Result<usize> {
+        match self {
+            Socket::Real(fd) => {
+                rustix::net::sendmsg(fd, parts, &mut SendAncillaryBuffer::default(), flags)
+            }
+            Socket::Played(own) => {
+                let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+                own.send(&bytes)
+            }
+        }
+    }
+
+    /// Receives into `room`; how much.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    #[inline]
+    pub fn receive(&self, room: &mut [u8], flags: RecvFlags) -> rustix::io::Result<usize> {
+        match self {
+            Socket::Real(fd) => rustix::net::recv(fd, room, flags).map(|(count, _)| count),
+            Socket::Played(own) => own.receive(room, flags),
+        }
+    }
+}
+
+impl Played {
+    #[cold]
+    fn send(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        player(|player| player.send(self.number, bytes)).unwrap_or(Err(Errno::NOTCONN))
+    }
+
+    #[cold]
+    fn receive(&self, room: &mut [u8], flags: RecvFlags) -> rustix::io::Result<usize> {
+        let limit = match flags.contains(RecvFlags::DONTWAIT) {
+            true => Duration::ZERO,
+            false => self.limit.get(),
+        };
+        let peek = flags.contains(RecvFlags::PEEK);
+        let received = player(|player| player.receive(self.number, room, limit, peek));
+        received.unwrap_or(Err(Errno::NOTCONN))
+    }
+}
+
+/// Waits until one of the wishes is ready, for `limit` at most; none is after an interruption:
+/// whoever goes on looks at the clock, and at the sockets themselves.
+pub fn poll(wishes: &mut [Wish<'_>], limit: Option<Duration>) {
+    let ready: Vec<bool> = if is_played() {
+        let wished = |wish: &Wish<'_>| match wish.socket {
+            Socket::Played(own) => Some((own.number, wish.flags)),
+            Socket::Real(_) => None,
+        };
+        let mine: Vec<(u32, PollFlags)> = wishes.iter().filter_map(wished).collect();
+        player(|player| player.poll(&mine, limit)).unwrap_or_default()
+    } else {
+        let mut polled: Vec<PollFd<'_>> = wishes
+            .iter()
+            .filter_map(|wish| match wish.socket {
+                Socket::Real(fd) => Some(PollFd::new(fd, wish.flags)),
+                Socket::Played(_) => None,
+            })
+            .collect();
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let _ = rustix::event::poll(&mut polled, limit.as_ref());
+        polled.iter().map(|p| !p.revents().is_empty()).collect()
+    };
+    for (wish, ready) in wishes.iter_mut().zip(ready) {
+        wish.ready = ready;
+    }
+}
