@@ -110,6 +110,12 @@ impl Health {
         }
     }
 
+    /// For how long no mark has stood at `now`, milliseconds; `None` while one does.
+    pub fn up_for(&self, now: u64) -> Option<u64> {
+        let since = self.marks().since.load(Relaxed);
+        self.is_up(now).then(|| now.saturating_sub(since))
+    }
+
     /// True when no mark at all stands, which needs no clock to say.
     pub fn is_unmarked(&self) -> bool {
         self.failed == 0 && self.slot.is_none_or(|slot| !slot.is_marked())

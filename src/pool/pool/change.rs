@@ -250,7 +250,7 @@ impl Pool {
         }
         let mut lines = Vec::with_capacity(chosen.len());
         for one in &chosen {
-            lines.push(over_seen(&one.way, one.decider, &one.put));
+            lines.push(self.over_seen(&one.way, one.decider, &one.put));
         }
         let answers = self.round(call, &lines, now);
         let (mut again, mut won) = (Vec::new(), Vec::new());
@@ -283,7 +283,7 @@ impl Pool {
         let mut lines = Vec::new();
         for one in &won {
             let others = one.way.plan.live.iter().filter(|m| **m != one.decider);
-            lines.extend(others.map(|member| over_seen(&one.way, *member, &one.put)));
+            lines.extend(others.map(|member| self.over_seen(&one.way, *member, &one.put)));
         }
         let mut lost: Vec<(usize, usize)> = Vec::new();
         let mut stored = vec![1usize; call.entries.len()];
@@ -348,7 +348,7 @@ impl Pool {
                 continue;
             };
             match answer {
-                Answer::Found(copy) if copy.version >= put.version => {
+                Answer::Found(copy) if self.rules.newest && copy.version >= put.version => {
                     // Somebody went on from what was decided.
                     if let Some(count) = stored.get_mut(line.entry) {
                         *count += 1;
@@ -410,6 +410,24 @@ impl Pool {
         }
     }
 
+    /// The store of `put` at `member`, over what was seen there and nothing else.
+    fn over_seen(&self, way: &Way, member: usize, put: &Put) -> Line {
+        let seen = way.seen.iter().find(|(node, _)| *node == member);
+        let over = match seen {
+            _ if !self.rules.over_seen => Over::Anything,
+            Some((_, Answer::Found(copy))) => Over::Cas(copy.cas),
+            _ => Over::Nothing,
+        };
+        Line {
+            entry: way.entry,
+            member,
+            what: What::Put(Put {
+                over,
+                ..put.clone()
+            }),
+        }
+    }
+
     /// Tells the caller what a server would have said.
     fn refuse(&self, call: &mut Call, index: usize, line: &[u8]) {
         if let Some(member) = self.members.get(index) {
@@ -433,23 +451,6 @@ fn go_on(copy: Copy, value: Vec<u8>, outcome: Outcome) -> Decision {
 
 /// memcached's words (proto_text.c process_arithmetic_command).
 const NOT_A_NUMBER: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value";
-
-/// The store of `put` at `member`, over what was seen there and nothing else.
-fn over_seen(way: &Way, member: usize, put: &Put) -> Line {
-    let seen = way.seen.iter().find(|(node, _)| *node == member);
-    let over = match seen {
-        Some((_, Answer::Found(copy))) => Over::Cas(copy.cas),
-        _ => Over::Nothing,
-    };
-    Line {
-        entry: way.entry,
-        member,
-        what: What::Put(Put {
-            over,
-            ..put.clone()
-        }),
-    }
-}
 
 /// A stored number: decimal digits that fit into 64 bits.
 fn counter(text: &[u8]) -> Option<u64> {

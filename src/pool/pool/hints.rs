@@ -11,7 +11,12 @@
 //! So a node that hung and comes back with what it had shows nothing that was changed
 //! meanwhile. Many do this at the same time, and some write: so it is given a key over nothing
 //! but what was seen there (cas value), and who comes second looks again. A node that missed a
-//! flush, or more keys than can be kept, is emptied.
+//! flush, or more keys than can be kept, is emptied. One that could not be given all is passed
+//! over by that call.
+//!
+//! What was said to a node and not answered may still lie in its buffers, or in the network.
+//! Nothing there can be told to stay away, so a node that is back is given a moment first, and a
+//! connection that failed is aborted (`node`).
 
 use super::Pool;
 use super::cache::{by_entry, look, newest};
@@ -22,9 +27,10 @@ use crate::counters::Counter;
 use crate::fanout;
 use crate::item::KeyRule;
 use crate::shared::{self, Miss, Missed};
+use crate::transport;
 use crate::wire::{Expect, classic};
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 /// Keys kept for one node of one pool by a process that shares no memory.
@@ -33,8 +39,19 @@ const KEYS: usize = 65_536;
 const AT_ONCE: usize = 500;
 /// How often keys are looked at again that changed meanwhile.
 const AGAIN: usize = 4;
+/// Pauses for a write that is under way to several nodes: a moment mostly, all together longer
+/// than it has by default (`COPIED_TIMEOUT`), after which it would count as missed.
+const UNDER_WAY: [Duration; AGAIN - 1] = [
+    Duration::from_millis(2),
+    Duration::from_millis(18),
+    Duration::from_millis(100),
+];
 /// How often a list of them is asked for, half a millisecond apart: longer than a lock lives.
 const LISTS: u32 = 5000;
+/// For so long a node that is back carries out what was said to it before: a server
+/// that goes on finds in its buffers what everybody has given up, and no order among
+/// connections. Only then can it be given anything that stays.
+const LATE: Duration = Duration::from_millis(20);
 /// Kept in place of a key by who missed everything. No key of the wire has a zero byte.
 const ALL: &[u8] = b"\0all";
 
@@ -42,7 +59,7 @@ const ALL: &[u8] = b"\0all";
 #[derive(Debug, Default)]
 struct Known {
     /// Keys that the host's memory has no room for.
-    keys: HashSet<Box<[u8]>>,
+    keys: BTreeSet<Box<[u8]>>,
     /// Everything, or more than can be kept.
     all: bool,
     /// The host's memory has some of ours.
@@ -59,6 +76,7 @@ thread_local! {
 impl Pool {
     /// Keeps the key of `entry` for nodes that missed a write of it.
     pub(super) fn miss(&mut self, call: &Call, entry: usize, members: &[usize]) {
+        let members = members.iter().filter(|_| self.rules.hint);
         for member in members {
             self.counts.missed += 1;
             shared::count(Counter::MissedKeys);
@@ -78,25 +96,66 @@ impl Pool {
 
     /// Keeps for a node that it missed a flush.
     pub(super) fn miss_all(&mut self, member: usize) {
-        self.keep(member, ALL);
+        if self.rules.hint_of_flush {
+            self.keep(member, ALL);
+        }
     }
 
     fn keep(&self, member: usize, key: &[u8]) {
         keep(self.whose(member), key);
     }
 
-    /// Hands over what nodes missed that may be asked again.
-    pub(super) fn settle_hints(&mut self, call: &mut Call, now: Instant) {
+    /// Hands over what nodes missed that may be asked again. When the call begins, which then may
+    /// be later than `now`: its own exchanges have all of their time.
+    pub(super) fn settle_hints(&mut self, call: &mut Call, now: Instant) -> Instant {
+        let mut begin = now;
         for member in 0..self.members.len() {
             let whose = self.whose(member);
             if owes(whose) && self.allows(member, now) {
                 let mut own = Call::new();
-                self.hand_over(member, whose, &mut own, now);
+                let done =
+                    self.is_back(member, &mut own) && self.hand_over(member, whose, &mut own, now);
+                if let (false, Some(member)) = (done, self.members.get_mut(member)) {
+                    member.owed = Some(now);
+                }
                 call.events.append(&mut own.events);
                 call.changes.append(&mut own.changes);
+                begin = transport::now();
+            }
+        }
+        if begin != now {
+            for member in &mut self.members {
+                for mark in [&mut member.claimed, &mut member.passed, &mut member.owed] {
+                    *mark = mark.map(|at| if at == now { begin } else { at });
+                }
             }
         }
         self.tell_skipped(call);
+        begin
+    }
+
+    /// Waits until a node has been up for long enough; false when it is not up at all. One that
+    /// is not is asked, so that it can be.
+    fn is_back(&mut self, member: usize, call: &mut Call) -> bool {
+        let up_for = |pool: &Pool| {
+            let member = pool.members.get(member)?;
+            let up_for = member.node.borrow().health.up_for(shared::now())?;
+            Some(Duration::from_millis(up_for))
+        };
+        if up_for(self).is_none() {
+            call.reset(Verb::Get);
+            self.exchange_all(&[member], call, |out, asks| {
+                classic::version(out);
+                asks.push(Expect::Version);
+            });
+        }
+        let Some(up_for) = up_for(self) else {
+            return false;
+        };
+        if self.rules.late && up_for < LATE {
+            fanout::pause(LATE - up_for);
+        }
+        true
     }
 
     /// Asks every node whether it answers, whatever is known of it; by node.
@@ -117,7 +176,7 @@ impl Pool {
     /// whose requests may be far between.
     pub fn look_after(&mut self, call: &mut Call) -> Vec<bool> {
         let answers = self.answers(call);
-        self.settle_hints(call, Instant::now());
+        self.settle_hints(call, transport::now());
         answers
     }
 
@@ -127,7 +186,8 @@ impl Pool {
         members.map(|member| kept_for(self.whose(member))).collect()
     }
 
-    fn hand_over(&mut self, member: usize, whose: u64, call: &mut Call, now: Instant) {
+    /// False when it still owes something.
+    fn hand_over(&mut self, member: usize, whose: u64, call: &mut Call, now: Instant) -> bool {
         // A copy that comes after its key was dropped would be taken for a new one.
         self.catch_up_with(call, member);
         let known = KNOWN.with_borrow_mut(|known| known.remove(&whose).unwrap_or_default());
@@ -141,18 +201,20 @@ impl Pool {
             });
             if emptied.is_none() {
                 self.miss_all(member);
-                return;
+                return false;
             }
             self.counts.emptied += 1;
             if let Some(region) = region {
                 kept.iter()
                     .for_each(|miss| region.mended(whose, miss, shared::now()));
             }
-            return;
+            return true;
         }
+        let mut all = true;
         for some in kept.chunks(AT_ONCE) {
             let keys: Vec<&[u8]> = some.iter().map(|miss| miss.key.as_slice()).collect();
             if !self.mend_keys(member, &keys, call, now) {
+                all = false;
                 break;
             }
             if let Some(region) = region {
@@ -170,6 +232,7 @@ impl Pool {
         }
         let rest = own.get(done..).unwrap_or_default();
         rest.iter().for_each(|key| self.keep(member, key));
+        all && rest.is_empty()
     }
 
     /// Gives a node what the others have of these keys, in place of what it has; false when
@@ -182,16 +245,21 @@ impl Pool {
             let _ = call.push(&rule, key);
         }
         let mut open: Vec<usize> = (0..call.entries.len()).collect();
-        for _ in 0..AGAIN {
+        for turn in 1..=AGAIN {
             let mut looks = Vec::new();
+            // Keys of which copies are on their way: they may be newer where they were told first.
+            let mut followed = Vec::new();
             for entry in &open {
                 let plan = self.plan(call, *entry, now);
+                if !plan.later.is_empty() {
+                    followed.push(*entry);
+                }
                 let others = plan.usable().filter(|node| *node != member);
                 looks.push(look(*entry, member, true));
                 looks.extend(others.map(|node| look(*entry, node, true)));
             }
             let answers = self.round(call, &looks, now);
-            let mut lines = Vec::new();
+            let (mut lines, mut ahead) = (Vec::new(), Vec::new());
             for (entry, mut seen) in by_entry(&looks, &answers, call.entries.len())
                 .into_iter()
                 .enumerate()
@@ -203,6 +271,20 @@ impl Pool {
                     return false;
                 }
                 match (newest(&seen), own.1) {
+                    (Some((_, copy)), Answer::Found(mine))
+                        if self.rules.behind
+                            && mine.version > copy.version
+                            && !followed.contains(&entry) =>
+                    {
+                        // A write that is under way is elsewhere at the next look. Else who wrote
+                        // without this node has a clock that is behind, and was right.
+                        if turn < AGAIN {
+                            ahead.push(entry);
+                            continue;
+                        }
+                        let behind = Answer::Found(mine.outdated());
+                        lines.extend(self.repairs(call, entry, &[(own.0, behind)], copy));
+                    }
                     (Some((_, copy)), _) => lines.extend(self.repairs(call, entry, &[own], copy)),
                     (None, Answer::Found(copy)) => lines.push(Line {
                         entry,
@@ -221,7 +303,11 @@ impl Pool {
                 .iter()
                 .zip(answers)
                 .filter_map(|(line, answer)| (!done(&answer)).then_some(line.entry))
+                .chain(ahead.iter().copied())
                 .collect();
+            if let (false, Some(pause)) = (ahead.is_empty(), UNDER_WAY.get(turn - 1)) {
+                fanout::pause(*pause);
+            }
             if open.is_empty() {
                 self.counts.handed_over += keys.len() as u64;
                 return true;

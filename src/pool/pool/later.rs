@@ -91,7 +91,9 @@ impl Pool {
         copier::carry_on();
         let news = copier::take_news();
         self.counts.missed += news.missed.len() as u64;
-        keep(&news.missed);
+        if self.rules.hint {
+            keep(&news.missed);
+        }
         for (target, error) in &news.failed {
             let same = |m: &&super::Member| m.spec.target == *target;
             for member in self.members.iter().filter(same) {

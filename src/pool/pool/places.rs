@@ -225,6 +225,9 @@ impl Pool {
             return false;
         };
         let pause = member.spec.retry_interval;
+        if member.owed == Some(now) {
+            return false;
+        }
         if member.declared == Declared::Down {
             // Down by hand, long ago: whoever may try again at all may do so at once.
             return pause >= 0;

@@ -97,10 +97,14 @@ impl Pool {
     fn is_well(&self, index: usize, now: Instant) -> bool {
         self.members.get(index).is_some_and(|member| {
             // Only the first of twins knows what this object was told of their server.
-            member.twin == index && !member.told && member.declared == Declared::No && {
-                let mut node = member.node.borrow_mut();
-                node.health.is_unmarked() && node.is_open(now)
-            }
+            member.twin == index
+                && !member.told
+                && member.owed != Some(now)
+                && member.declared == Declared::No
+                && {
+                    let mut node = member.node.borrow_mut();
+                    node.health.is_unmarked() && node.is_open(now)
+                }
         })
     }
 
