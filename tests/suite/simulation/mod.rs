@@ -2,7 +2,8 @@
 //!
 //! The machines of `memring_pool::replica` are run here as they are on sockets, only that
 //! time, network and nodes are simulated and every command of every client may fall between
-//! any two of another's. A history checker knows what may be seen. So that it is known to
+//! any two of another's. A cache's copies have no machines: there whole processes are run, each
+//! a thread, on the sockets and clocks of a player (`memring_pool::transport`). A history checker knows what may be seen. So that it is known to
 //! see, the policies of other clients are run too, and must fail.
 //!
 //! ```text
@@ -12,7 +13,8 @@
 //! ```
 //!
 //! The long soak is the tests of `promises` and `steps`, each on its own and in blocks, from a
-//! copy of the test binary that the next build does not replace. A seed takes about 20 ms of a core.
+//! copy of the test binary that the next build does not replace. A seed takes about 20 ms of a core,
+//! one of `caches` 30 ms.
 //!
 //! ```text
 //! cargo test -p memring-tests --release --test suite --no-run     says where the binary is
@@ -36,18 +38,27 @@
 //! | `workers` | who serves requests |
 //! | `tenders` | who brings nodes back, and ends a step |
 //! | `checker` | the checker itself, tried |
+//! | `processes` | the same for the real code of a cache: threads, sockets, one clock |
+//! | `wires` | bytes on their way between them, and what goes wrong |
+//! | `memcached` | a server, in bytes |
+//! | `visitors` | who uses a cache |
+//! | `values` | what may be seen of it |
+//! | `caches` | what its copies promise, each rule switched off, and the limits |
 //! | `rivals` | policies that lose |
 //! | `promises` | ours do not, by chance; and the limits |
 //! | `steps` | nor while the node list changes |
 //! | `rules` | each protective rule, switched off |
 //! | `traps` | schedules that cost somebody a session once |
 
+mod caches;
 mod checker;
 mod clients;
 mod faults;
 mod files;
 mod history;
+mod memcached;
 mod node;
+mod processes;
 mod promises;
 mod random;
 mod rivals;
@@ -55,6 +66,9 @@ mod rules;
 mod steps;
 mod tenders;
 mod traps;
+mod values;
+mod visitors;
+mod wires;
 mod workers;
 mod world;
 
@@ -63,6 +77,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use history::{Counts, History, Violation};
+use values::Values;
 
 /// What many seeds came to.
 #[derive(Debug, Default)]
@@ -78,8 +93,26 @@ struct Tally {
     took: Duration,
 }
 
+/// What a run came to: what was found, and how much was done.
+type Told = (Vec<(u64, Violation, String)>, Counts);
+
 /// Plays seeds 1 to `count` (`MEMRING_SEEDS`), or the one of `MEMRING_SEED` with a trace.
 fn sweep(count: u64, play: impl Fn(u64, bool) -> History) -> Tally {
+    tally(count, |seed, trace| {
+        let history = play(seed, trace);
+        (history.found, history.counts)
+    })
+}
+
+/// The same for runs on values of a cache.
+fn sweep_values(count: u64, play: impl Fn(u64, bool) -> Values) -> Tally {
+    tally(count, |seed, trace| {
+        let values = play(seed, trace);
+        (values.found, values.counts)
+    })
+}
+
+fn tally(count: u64, play: impl Fn(u64, bool) -> Told) -> Tally {
     let asked = |name| {
         std::env::var(name)
             .ok()
@@ -97,11 +130,11 @@ fn sweep(count: u64, play: impl Fn(u64, bool) -> History) -> Tally {
     };
     let begun = Instant::now();
     for seed in seeds {
-        let history = play(seed, single.is_some());
+        let (found, counts) = play(seed, single.is_some());
         tally.seeds += 1;
-        tally.bad += u64::from(!history.found.is_empty());
-        tally.counts.add(history.counts);
-        for (time, kind, words) in history.found {
+        tally.bad += u64::from(!found.is_empty());
+        tally.counts.add(counts);
+        for (time, kind, words) in found {
             if single.is_some() {
                 eprintln!("{time:>8} VIOLATION {kind}: {words}");
             }
