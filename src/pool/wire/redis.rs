@@ -343,13 +343,26 @@ fn array(out: &mut Vec<u8>, words: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
+#[inline]
 fn length(out: &mut Vec<u8>, bytes: usize) {
+    // Keys are short, and a get has a hundred of them.
+    if bytes < 100 {
+        let digits = [b'0' + (bytes / 10) as u8, b'0' + (bytes % 10) as u8];
+        let head = [b'$', digits[0], digits[1], b'\r', b'\n'];
+        match bytes {
+            0..10 => out.extend_from_slice(&[b'$', digits[1], b'\r', b'\n']),
+            _ => out.extend_from_slice(&head),
+        }
+        return;
+    }
     out.push(b'$');
     out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
+#[inline]
 fn bulk(out: &mut Vec<u8>, word: &[u8]) {
+    out.reserve(word.len() + 8);
     length(out, word.len());
     out.extend_from_slice(word);
     out.extend_from_slice(b"\r\n");

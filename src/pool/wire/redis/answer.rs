@@ -119,7 +119,21 @@ pub fn values(
     }
     progress.begun = true;
     while progress.place < keys {
+        // Nearly all of them are whole values.
+        if let Some((bytes, used)) = whole_value(buf, *at) {
+            let (flags, cas, data) = item(buf, bytes, with_cas);
+            hits.push(Hit {
+                place: progress.place,
+                flags,
+                cas,
+                data,
+            });
+            *at += used;
+            progress.place += 1;
+            continue;
+        }
         match piece(buf, *at) {
+            // Longer than nine digits, or RESP3's other kind of text.
             Read::Piece(used, Piece::Bytes(bytes)) => {
                 let (flags, cas, data) = item(buf, bytes, with_cas);
                 hits.push(Hit {
@@ -186,6 +200,19 @@ fn piece(buf: &[u8], at: usize) -> Read {
         return body(rest, at, 1 + digits, len, 0);
     }
     other_piece(rest, at, *sign)
+}
+
+/// The value at `at` and how many bytes it takes with its length, if all of it is there.
+#[inline]
+fn whole_value(buf: &[u8], at: usize) -> Option<(Span, usize)> {
+    let text = buf.get(at..)?.strip_prefix(b"$")?;
+    let (len, head) = short_length(text)?;
+    let end = text.get(head + len..head + len + 2)?;
+    let bytes = Span {
+        at: at + 1 + head,
+        len,
+    };
+    (end == b"\r\n").then_some((bytes, 1 + head + len + 2))
 }
 
 /// A length of up to nine digits with its CR LF, and how many bytes both take.
