@@ -95,7 +95,8 @@ script! {
     /// Arguments: `+` or `-`, how much, the item and the digits of a missing counter (both
     /// empty to leave it missing), its end.
     ///
-    /// A number of Lua has 53 bits, so one of 64 is two of ten digits each.
+    /// A number of Lua has 53 bits: up to 15 digits are counted as one, longer ones as two of
+    /// ten digits each.
     COUNT = "\
 local v=redis.call('GET',KEYS[1])
 if not v then
@@ -105,24 +106,30 @@ if not v then
 end
 local h=''
 if string.sub(v,1,4)=='\\0mr1' then h,v=string.sub(v,1,8),string.sub(v,9) end
-local function two(s) s=string.rep('0',20-#s)..s return tonumber(string.sub(s,1,10)),tonumber(string.sub(s,11)) end
-local function less(a,b,c,d) return a<c or (a==c and b<d) end
 local d=string.match(v,'^(%d+) *$')
-local a,b=0,0
-if d and #d<=20 then a,b=two(d) end
-if not d or #d>20 or not less(a,b,1844674407,3709551616) then
- return redis.error_reply('CLIENT_ERROR cannot increment or decrement non-numeric value')
+local n
+if d and #d<16 and #ARGV[2]<16 then
+ n=ARGV[1]=='+' and d+ARGV[2] or d-ARGV[2]
+ n=string.format('%.0f',n<0 and 0 or n)
+else
+ local function two(s) s=string.rep('0',20-#s)..s return tonumber(string.sub(s,1,10)),tonumber(string.sub(s,11)) end
+ local function less(a,b,c,d) return a<c or (a==c and b<d) end
+ local a,b=0,0
+ if d and #d<=20 then a,b=two(d) end
+ if not d or #d>20 or not less(a,b,1844674407,3709551616) then
+  return redis.error_reply('CLIENT_ERROR cannot increment or decrement non-numeric value')
+ end
+ local c,e=two(ARGV[2])
+ if ARGV[1]=='+' then
+  a,b=a+c,b+e
+  if b>=1e10 then a,b=a+1,b-1e10 end
+  if not less(a,b,1844674407,3709551616) then a,b=a-1844674407,b-3709551616 end
+ elseif less(a,b,c,e) then a,b=0,0
+ else a,b=a-c,b-e end
+ if b<0 then a,b=a-1,b+1e10 end
+ n=string.format('%.0f',b)
+ if a>0 then n=string.format('%.0f%010.0f',a,b) end
 end
-local c,e=two(ARGV[2])
-if ARGV[1]=='+' then
- a,b=a+c,b+e
- if b>=1e10 then a,b=a+1,b-1e10 end
- if not less(a,b,1844674407,3709551616) then a,b=a-1844674407,b-3709551616 end
-elseif less(a,b,c,e) then a,b=0,0
-else a,b=a-c,b-e end
-if b<0 then a,b=a-1,b+1e10 end
-local n=string.format('%.0f',b)
-if a>0 then n=string.format('%.0f%010.0f',a,b) end
 redis.call('SET',KEYS[1],h..n,'KEEPTTL')
 return n"
 }
