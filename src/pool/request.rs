@@ -267,7 +267,7 @@ impl Reader {
                 self.next(call, jobs, Outcome::Hit { flags, cas, value });
             }
             Reply::NoScript => self.again(call, jobs),
-            Reply::Stat(_) | Reply::Version(_) | Reply::Text(_) => {
+            Reply::Stat(_) | Reply::Version(_) | Reply::Text(_) | Reply::List(_) => {
                 return Err("an answer to another question");
             }
         }

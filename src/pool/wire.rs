@@ -124,6 +124,8 @@ pub enum Reply {
     },
     /// A text.
     Text(Span),
+    /// A list, its head included; for `redis::answer::parts`.
+    List(Span),
     /// The server does not know the script: it has done nothing.
     NoScript,
 }

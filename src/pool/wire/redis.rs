@@ -15,9 +15,12 @@
 //! | delete, flush | `DEL`, `FLUSHDB` |
 //! | stats, version | `INFO` |
 //!
+//! Copied items have a script of their own ([`fenced`]).
+//!
 //! Source: redis.io "Redis serialization protocol specification" and the command pages.
 
 pub mod answer;
+pub mod fenced;
 pub mod greeting;
 pub mod scripts;
 pub mod stats;
@@ -43,6 +46,8 @@ pub enum Shape {
     Values(bool),
     /// A text.
     Text,
+    /// A list of texts and numbers, or nothing.
+    List,
     /// Anything but an error: one of the first words on a connection is answered.
     Greeting,
 }
@@ -298,6 +303,50 @@ pub fn close(out: &mut Vec<u8>, put: &Put<'_>, turn: &[u8], owner: &[u8]) {
     bulk(out, owner);
     item(out, put.flags, put.value);
     end.say(out);
+}
+
+/// Keys that a server looks at for one page of them, about; it serves nobody else meanwhile.
+const PAGE: u64 = 500;
+
+/// The cursor of the first page.
+pub const FIRST_PAGE: &[u8] = b"0";
+
+/// Appends the question for a page of the keys of copied items, the one at `cursor`.
+/// The answer is for [`page`].
+pub fn list_keys(out: &mut Vec<u8>, cursor: &[u8], whole: bool) {
+    scripts::PAGE.call(out, whole, &[], 2);
+    bulk(out, cursor);
+    number(out, PAGE);
+}
+
+/// Reads such a page out of the list at `list` in `buf`, and gives each key and the bytes of its
+/// value to `take`. The cursor of the next one; nothing when that was the last.
+///
+/// # Errors
+/// It is no such page.
+pub fn page(
+    buf: &[u8],
+    list: Span,
+    mut take: impl FnMut(&[u8], usize),
+) -> Result<Option<Vec<u8>>, &'static str> {
+    const WRONG: &str = "a page of keys without its form";
+    let parts = answer::parts(buf, list).ok_or(WRONG)?;
+    let (Some(answer::Part::Bytes(cursor)), rest) = (parts.first(), parts.get(1..)) else {
+        return Err(WRONG);
+    };
+    for pair in rest.unwrap_or_default().chunks(2) {
+        let [answer::Part::Bytes(key), answer::Part::Number(size)] = pair else {
+            return Err(WRONG);
+        };
+        take(key.of(buf), usize::try_from(*size).unwrap_or(0));
+    }
+    let cursor = cursor.of(buf);
+    Ok((cursor != b"0").then(|| cursor.to_vec()))
+}
+
+/// Appends a `PING`.
+pub fn ping(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
 }
 
 /// Appends a `FLUSHDB`: the connection's database alone.

@@ -62,6 +62,14 @@ pub fn parse(buf: &[u8], at: usize, shape: Shape) -> Parsed {
             Reply::Item { flags, cas, data }
         }
         (Shape::Text, Piece::Bytes(text) | Piece::Status(text)) => Reply::Text(text),
+        (Shape::List, Piece::Nothing) => Reply::NotFound,
+        (Shape::List, Piece::List(pieces)) => match skip(buf, at + used, pieces) {
+            Ok(end) => {
+                let list = Span { at, len: end - at };
+                return Parsed::Reply(list.len, Reply::List(list));
+            }
+            Err(parsed) => return parsed,
+        },
         _ => return Parsed::Garbage("an answer to something else"),
     };
     Parsed::Reply(used, reply)
@@ -84,6 +92,41 @@ fn skip(buf: &[u8], at: usize, pieces: usize) -> Result<usize, Parsed> {
         }
     }
     Ok(at)
+}
+
+/// One part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing.
+    Nothing,
+    /// A number.
+    Number(i64),
+    /// Bytes.
+    Bytes(Span),
+}
+
+/// The parts of the list that lies at `list` in `buf`; `None` for one with lists in it, or errors.
+pub fn parts(buf: &[u8], list: Span) -> Option<Vec<Part>> {
+    let buf = buf.get(..list.at.checked_add(list.len)?)?;
+    let Read::Piece(used, Piece::List(count)) = piece(buf, list.at) else {
+        return None;
+    };
+    let mut at = list.at + used;
+    // What was announced counts for nothing: each part takes bytes that are there.
+    let mut parts = Vec::with_capacity(count.min(list.len));
+    for _ in 0..count {
+        let Read::Piece(used, piece) = piece(buf, at) else {
+            return None;
+        };
+        at += used;
+        parts.push(match piece {
+            Piece::Nothing => Part::Nothing,
+            Piece::Number(number) => Part::Number(number),
+            Piece::Bytes(bytes) | Piece::Status(bytes) => Part::Bytes(bytes),
+            Piece::Error(_) | Piece::List(_) => return None,
+        });
+    }
+    Some(parts)
 }
 
 /// How far the values of a get are read.

@@ -1,7 +1,10 @@
 //! The first words on a connection: who we are, and which database we mean.
 
-use super::command;
+use super::{command, info};
 use crate::config::Redis;
+
+/// The step of a greeting that asks for the process.
+pub const PROCESS: &str = "question for its run_id (INFO)";
 
 /// What is said first on a connection, and waited for: what follows a refused password or
 /// database must not reach the server.
@@ -46,5 +49,20 @@ impl Greeting {
             say("client name", &[b"CLIENT", b"SETNAME", name.as_bytes()]);
         }
         (!greeting.steps.is_empty()).then_some(greeting)
+    }
+
+    /// Adds the question which process answers; it is the last step.
+    pub fn identify(greeting: &mut Option<Greeting>) {
+        let greeting = greeting.get_or_insert(Greeting {
+            words: Vec::new(),
+            steps: Vec::new(),
+        });
+        info(&mut greeting.words, b"server");
+        greeting.steps.push(PROCESS);
+    }
+
+    /// Does it ask which process answers?
+    pub fn identifies(&self) -> bool {
+        self.steps.last() == Some(&PROCESS)
     }
 }

@@ -159,3 +159,108 @@ script! {
 if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end
 return 0"
 }
+
+script! {
+    /// Copied items and records, as [`super::fenced`] says them.
+    /// Arguments: a word, and what it takes.
+    FENCED = "\
+local k,op,seen=KEYS[1],ARGV[1],ARGV[2]
+local function now(last)
+ local t=redis.call('TIME')
+ local n=t[1]*1e6+t[2]
+ if last and n<=tonumber(last) then n=last+1 end
+ return string.format('%.0f',n)
+end
+if op=='add' or op=='set' or op=='doubt' then
+ local h=redis.pcall('HMGET',k,'r','c')
+ if op=='add' then
+  if h.err or h[1] then return 3 end
+ elseif not h[1] then return 0
+ elseif h[2]~=seen then return 2 end
+ local c=now(h[2])
+ redis.call('HDEL',k,'k')
+ if op=='doubt' then redis.call('HSET',k,'c',c)
+ else
+  local id=string.match(redis.call('INFO','server'),'run_id:(%w+)') or ''
+  redis.call('HSET',k,'r',ARGV[3],'c',c,'i',id,'k','1')
+ end
+ return 1
+end
+local h=redis.pcall('HMGET',k,'c','f','t')
+local c,f,t,d=h[1],h[2],h[3]
+local own=c and f and not string.find(c..f,'%D')
+local room=not c and f and redis.call('HEXISTS',k,'d')==1
+if not own then
+ c,f=false,'0'
+ local kind=room and 'none' or redis.call('TYPE',k).ok
+ if kind~='none' then
+  d=kind
+  if kind=='string' then d=redis.call('GET',k) end
+  c=string.format('%.0f',tonumber(string.sub(redis.sha1hex(d),1,12),16)+1)
+ end
+end
+if op=='read' or op=='touch' then
+ local token,left='-',-1
+ local asks=op=='read' and seen~=''
+ if not c then
+  if not asks then return false end
+  c,d,token,left=now(),'','W',tonumber(seen)
+  local e
+  if room then
+   redis.call('HDEL',k,'t')
+   e=redis.pcall('HSET',k,'c',c,'f',f,'t','1')
+  else e=redis.pcall('HSET',k,'c',c,'f',f,'d',d,'t','1') end
+  if type(e)=='table' then return e end
+  redis.call('PEXPIRE',k,seen)
+ elseif own then
+  if op=='touch' then redis.call('PEXPIRE',k,seen) end
+  left=redis.call('PTTL',k)
+  if t then token='Z'
+  elseif asks and left>=0 then
+   redis.call('HDEL',k,'t')
+   redis.call('HSET',k,'t','1')
+   token='W'
+  end
+ end
+ if ARGV[3]=='' then return {c,f,left,token} end
+ return {c,f,left,token,d or f=='0' and '' or redis.call('HGET',k,'d')}
+end
+if op=='store' and seen=='' then
+ if c then return 3 end
+elseif not c then return 0
+elseif c~=seen then return 2 end
+if op=='store' then
+ if own or room then
+  if #ARGV[6]<=redis.call('HSTRLEN',k,'d') then redis.call('HDEL',k,'t') end
+ elseif c then redis.call('DEL',k) end
+ local e=redis.pcall('HSET',k,'c',ARGV[3],'f',ARGV[4],'d',ARGV[6])
+ if type(e)=='table' then
+  if own and string.find(e.err,'OOM') then redis.call('HDEL',k,'c','t') end
+  return e
+ end
+ redis.call('HDEL',k,'t')
+ redis.call('PEXPIRE',k,ARGV[5])
+elseif op=='unlock' then
+ if not own then return 2 end
+ redis.call('HDEL',k,'t')
+ if c~=ARGV[3] then redis.call('HSET',k,'c',ARGV[3]) end
+ if ARGV[4]~='' then redis.call('PEXPIRE',k,ARGV[4]) end
+elseif op=='remove' then redis.call('DEL',k)
+else return redis.error_reply('ERR no such word') end
+return 1"
+}
+
+script! {
+    /// One page of the items of ours: the next cursor, then each key and the bytes of its value.
+    /// Argument: the cursor, 0 at first.
+    PAGE = "\
+local page=redis.call('SCAN',ARGV[1],'COUNT',ARGV[2],'TYPE','hash')
+local told={page[1]}
+for _,k in ipairs(page[2]) do
+ if redis.call('HEXISTS',k,'c')==1 and redis.call('HEXISTS',k,'f')==1 then
+  told[#told+1]=k
+  told[#told+1]=redis.call('HSTRLEN',k,'d')
+ end
+end
+return told"
+}
