@@ -17,6 +17,8 @@
 //! so after [`Reply::Refused`] a `Write` has left nothing behind. It is the caller who
 //! knows what that node is then still good for. A record that is refused stays as it was.
 
+pub mod redis;
+
 use super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, TOMBSTONE_EXTRA};
 use super::{Token, Trust, Version};
 use crate::item::Span;
@@ -42,6 +44,44 @@ pub struct Words<'a> {
     pub record_key: &'a [u8],
     /// The server takes versions as cas values (memcached 1.6.27 and later).
     pub has_e: bool,
+}
+
+/// The words of whichever server a node is.
+#[derive(Clone, Copy, Debug)]
+pub enum Speech<'a> {
+    /// A memcached's.
+    Memcached(Words<'a>),
+    /// A Redis' or Valkey's.
+    Redis(redis::Words<'a>),
+}
+
+impl Speech<'_> {
+    /// Appends `command` to `out`, and the shape of its one answer to `asks`.
+    ///
+    /// `opaque` is the number an answer of memcached has to return.
+    pub fn say(&self, command: &Command, opaque: u64, out: &mut Vec<u8>, asks: &mut Vec<Expect>) {
+        match self {
+            Speech::Memcached(words) => words.say(command, opaque, out, asks),
+            Speech::Redis(words) => words.say(command, out, asks),
+        }
+    }
+
+    /// Makes of the server's answer to `command` the machine's reply.
+    ///
+    /// # Errors
+    /// What is wrong with the answer, as [`Words::read`] and [`redis::Words::read`] have it.
+    pub fn read(
+        &self,
+        command: &Command,
+        opaque: u64,
+        reply: wire::Reply,
+        buffer: &[u8],
+    ) -> Result<Reply, &'static str> {
+        match self {
+            Speech::Memcached(words) => words.read(command, opaque, reply, buffer),
+            Speech::Redis(words) => words.read(command, reply, buffer),
+        }
+    }
 }
 
 impl Words<'_> {
