@@ -11,6 +11,7 @@ pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
 use crate::transport::{self, Address, Wish};
+use crate::wire::redis::fenced::Process;
 use crate::wire::redis::greeting::Greeting;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -49,6 +50,8 @@ pub struct Node {
     change: Option<Change>,
     /// What has to be said on a new connection before anything else.
     greeting: Option<Greeting>,
+    /// The process behind the open connection of a Redis, where it was asked for.
+    pub process: Option<Process>,
     /// Does it speak meta commands? Unknown until it told its version.
     pub speaks_meta: Option<bool>,
     /// Does the server behind the open connection take versions (`E`)? Unknown on every new
@@ -97,6 +100,7 @@ impl Node {
             health: Health::new(shared::slot(&address(spec))),
             change: None,
             greeting: spec.redis.as_ref().and_then(Greeting::of),
+            process: None,
             speaks_meta: None,
             takes_versions: None,
         }
@@ -201,6 +205,15 @@ impl Node {
     pub fn greeting(&self) -> Option<&Greeting> {
         let socket = self.socket.as_ref()?;
         self.greeting.as_ref().filter(|_| !socket.greeted)
+    }
+
+    /// From now on a connection begins with the question which process it leads to, for who
+    /// must not take a Redis that came back with old data for the one that was there before.
+    pub fn identify(&mut self) {
+        if !self.greeting.as_ref().is_some_and(Greeting::identifies) {
+            Greeting::identify(&mut self.greeting);
+            self.close();
+        }
     }
 
     /// Notes that all of the greeting was answered well.
@@ -338,7 +351,7 @@ impl Node {
     fn opened(&mut self, fd: transport::Socket, limit: Duration) -> Result<(), Error> {
         fd.prepare(limit, matches!(self.target, Target::Tcp { .. }))
             .map_err(|e| self.refused(Kind::Connect, &strerror(e), e.raw_os_error()))?;
-        self.takes_versions = None;
+        (self.takes_versions, self.process) = (None, None);
         let now = transport::now();
         let generation = shared::generation();
         self.socket = Some(Socket {

@@ -1,4 +1,5 @@
-//! Who failed is asked again, off the path of requests: `version`, on a connection of its own.
+//! Who failed is asked again, off the path of requests: `version`, or `PING` behind the first
+//! words of a Redis, on a connection of its own.
 //!
 //! A probe never waits for longer than it is told to. It is carried on by whatever this
 //! process does next: another look at the node, or the end of a request. A process that does
@@ -10,6 +11,9 @@ use crate::error::{Error, Kind};
 use crate::node::{Node, NodeRef, Open};
 use crate::shared;
 use crate::transport::{self, Wish};
+use crate::wire::redis::greeting::Greeting;
+use crate::wire::redis::{self, Shape, answer};
+use crate::wire::{LINE_MAX, Parsed, Reply};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -24,6 +28,11 @@ struct Probe {
     /// The connection it is made on.
     node: Node,
     stage: Stage,
+    question: Vec<u8>,
+    /// How many answers of Redis it has; `None` for the one of memcached.
+    answers: Option<usize>,
+    /// The beginning of an answer.
+    read: Vec<u8>,
     limit: Duration,
     end: Instant,
     generation: u64,
@@ -47,10 +56,20 @@ pub fn begin(of: &NodeRef, spec: &NodeSpec) {
         of: of.clone(),
         node: Node::new(spec),
         stage: Stage::Connecting,
+        question: b"version\r\n".to_vec(),
+        answers: None,
+        read: Vec::new(),
         limit: spec.op_timeout,
         end: transport::now() + spec.op_timeout,
         generation: shared::generation(),
     };
+    if let Some(redis) = &spec.redis {
+        let greeting = Greeting::of(redis);
+        probe.answers = Some(1 + greeting.as_ref().map_or(0, |greeting| greeting.steps.len()));
+        // A PING harms nobody in any database: it need not wait for the words before it.
+        probe.question = greeting.map_or_else(Vec::new, |greeting| greeting.words);
+        redis::ping(&mut probe.question);
+    }
     let opened = probe.node.open(spec.op_timeout);
     if probe.opened(opened).is_none() && probe.step().is_none() {
         PROBES.with_borrow_mut(|probes| probes.push(probe));
@@ -105,13 +124,11 @@ impl Probe {
             }
         }
         if self.stage == Stage::Connected {
-            let question = b"version\r\n";
-            let sent = self
-                .node
-                .socket()
-                .map(|socket| socket.send(question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT));
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let socket = self.node.socket();
+            let sent = socket.map(|socket| socket.send(&self.question, flags));
             match sent {
-                Some(Ok(count)) if count == question.len() => {
+                Some(Ok(count)) if count == self.question.len() => {
                     self.stage = Stage::Asked;
                     // Nobody may have been here for long, which is not the node's fault.
                     self.end = transport::now() + self.limit;
@@ -121,12 +138,20 @@ impl Probe {
             }
         }
         if self.stage == Stage::Asked {
-            let mut answer = [0u8; 64];
+            let mut answer = [0u8; 512];
             let got = self
                 .node
                 .socket()
                 .map(|socket| socket.receive(&mut answer, RecvFlags::DONTWAIT));
             return match got {
+                Some(Ok(count)) if count > 0 && self.answers.is_some() => {
+                    self.read
+                        .extend_from_slice(answer.get(..count).unwrap_or_default());
+                    match self.heard_from_redis() {
+                        Some(found) => self.over(found),
+                        None => self.late(),
+                    }
+                }
                 Some(Ok(count)) if count > 0 => {
                     if answer.starts_with(b"VERSION") {
                         self.over(Ok(()))
@@ -140,6 +165,26 @@ impl Probe {
             };
         }
         None
+    }
+
+    /// What a Redis said, once it said all. One that reads its data from disk is not back yet.
+    fn heard_from_redis(&self) -> Option<Result<(), Error>> {
+        let mut at = 0;
+        for _ in 0..self.answers.unwrap_or_default() {
+            match answer::parse(&self.read, at, Shape::Greeting) {
+                Parsed::Reply(used, Reply::Done) => at += used,
+                Parsed::Reply(_, Reply::ServerError(line) | Reply::ClientError(line)) => {
+                    let what = String::from_utf8_lossy(line.of(&self.read)).into_owned();
+                    return Some(Err(Error::new(Kind::Server, what)));
+                }
+                Parsed::More(_) if self.read.len() < LINE_MAX => return None,
+                _ => {
+                    let what = "Malformed server response: no answer to PING";
+                    return Some(Err(Error::new(Kind::Protocol, what)));
+                }
+            }
+        }
+        Some(Ok(()))
     }
 
     fn opened(&mut self, opened: Result<Open, Error>) -> Option<()> {

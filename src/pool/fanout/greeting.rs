@@ -6,6 +6,8 @@
 use super::{Lane, State, garbage};
 use crate::error::{Error, Kind};
 use crate::node;
+use crate::wire::redis::fenced::Process;
+use crate::wire::redis::greeting::PROCESS;
 use crate::wire::redis::{Shape, answer};
 use crate::wire::{Parsed, Reply};
 use rustix::io::Errno;
@@ -55,10 +57,22 @@ impl Lane {
         };
         let have = self.read.get(..self.filled).unwrap_or_default();
         let mut at = 0;
+        let mut process = None;
         for about in &greeting.steps {
-            match answer::parse(have, at, Shape::Greeting) {
+            let shape = match *about {
+                PROCESS => Shape::Text,
+                _ => Shape::Greeting,
+            };
+            match answer::parse(have, at, shape) {
                 Parsed::Reply(used, reply) => {
                     at += used;
+                    if let Reply::Text(info) = reply {
+                        process = Process::in_info(info.of(have));
+                        if process.is_none() {
+                            let what = "no run_id, without which nobody can tell whether it came back with old data";
+                            return self.failed(node, garbage(what));
+                        }
+                    }
                     if let Some(error) = refused(about, reply, have) {
                         return self.failed(node, error);
                     }
@@ -71,6 +85,7 @@ impl Lane {
             return self.failed(node, garbage("more answers than questions"));
         }
         self.filled = 0;
+        node.process = process;
         node.greeted();
         self.start(node, now);
     }
@@ -94,6 +109,7 @@ fn refused(about: &str, reply: Reply, bytes: &[u8]) -> Option<Error> {
             "Name one that this server has: they are numbered from 0 (databases in redis.conf)"
         }
         "RESP3" => "It is older than Redis 6. Take resp=3 out",
+        PROCESS => "Allow it to that user (ACL SETUSER … +info): copied sessions need it",
         "client name" => "Take client= out, or choose a name without blanks",
         _ if text.contains("without any password") => {
             "This server asks for no password. Take it out"
