@@ -218,6 +218,16 @@ impl Pool {
         self.spec(index).map_or(Engine::default(), NodeSpec::engine)
     }
 
+    /// What its servers are, for a sentence about them.
+    pub(crate) fn servers(&self) -> &'static str {
+        let redis = self.members.iter().filter(|m| m.spec.redis.is_some());
+        match redis.count() {
+            0 => "memcached",
+            count if count == self.members.len() => "Redis",
+            _ => "each server",
+        }
+    }
+
     /// False when the node failed last time or was declared down.
     pub fn is_up(&self, index: usize) -> bool {
         self.members.get(index).is_some_and(|m| match m.declared {

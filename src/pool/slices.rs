@@ -13,9 +13,10 @@
 
 mod listing;
 
-use crate::call::Call;
+use crate::call::{Call, Verb};
 use crate::config::{Care, NodeSpec, Policy};
 use crate::counters::Counter;
+use crate::error::{Error, Kind};
 use crate::handoff;
 use crate::node::Directory;
 use crate::pool::Pool;
@@ -23,6 +24,7 @@ use crate::pool::copies::host_name;
 use crate::pool::resync::{Pass, Passing};
 use crate::replica::Resynced;
 use crate::shared;
+use crate::wire::redis::FIRST_PAGE;
 use listing::Listing;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -64,6 +66,8 @@ struct Work {
     /// The keys found so far, which node is listing, and which one is next.
     keys: HashMap<Vec<u8>, usize>,
     listing: Option<Listing>,
+    /// The next page of the node that is next, a Redis.
+    cursor: Option<Vec<u8>>,
     next: usize,
     /// When it was gone on with last.
     last: Instant,
@@ -222,6 +226,7 @@ impl Work {
                 passing,
                 keys: HashMap::new(),
                 listing: None,
+                cursor: None,
                 next: 0,
                 last: Instant::now(),
                 owner: shared::generation(),
@@ -266,6 +271,7 @@ impl Work {
         }
         let listed = match (&mut self.listing, self.pool.spec(self.next)) {
             (Some(listing), _) => listing.step(end, &mut self.keys),
+            (None, Some(spec)) if spec.redis.is_some() => self.list_pages(end),
             (None, Some(spec)) => match Listing::new(spec) {
                 Ok(listing) => self.listing.insert(listing).step(end, &mut self.keys),
                 Err(error) => Err(error),
@@ -297,6 +303,28 @@ impl Work {
                     error.cause()
                 ));
                 Some(Slice::GivenUp(LONG_PAUSE))
+            }
+        }
+    }
+
+    /// Asks a Redis for its keys, page by page; true when that was all. A page takes it less time
+    /// than a slice has.
+    fn list_pages(&mut self, end: Instant) -> Result<bool, Error> {
+        loop {
+            let at = self.cursor.take();
+            let at = at.as_deref().unwrap_or(FIRST_PAGE);
+            self.call.reset(Verb::Get);
+            match (self.pool).page(self.next, at, &mut self.keys, &mut self.call) {
+                Some(None) => return Ok(true),
+                Some(next) => self.cursor = next,
+                None => {
+                    let event = self.call.events().last().map(|event| event.error.clone());
+                    let silent = || Error::new(Kind::Server, "it does not say which it has");
+                    return Err(event.unwrap_or_else(silent));
+                }
+            }
+            if self.keys.len() > KEYS || Instant::now() >= end {
+                return Ok(false);
             }
         }
     }

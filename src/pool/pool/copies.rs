@@ -7,10 +7,11 @@
 
 use super::Pool;
 use crate::call::Call;
+use crate::config::Engine;
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::fanout;
-use crate::replica::words::Words;
+use crate::replica::words::{Speech, Words, redis};
 use crate::replica::{Command, Lost, Machine, Neighbour, Over, Reply, Send};
 use crate::shared;
 use crate::transport;
@@ -122,6 +123,38 @@ impl Pool {
         sends: &[(Task<'_>, &Send)],
         call: &mut Call,
     ) -> Vec<Result<Vec<Reply>, Lost>> {
+        let mut heard = self.exchange_once(sends, call, false);
+        let again: Vec<usize> = (0..heard.len())
+            .filter(|number| matches!(heard.get(*number), Some(Heard::NoScript)))
+            .collect();
+        if !again.is_empty() {
+            let sends: Vec<_> = again
+                .iter()
+                .filter_map(|number| sends.get(*number).copied())
+                .collect();
+            let whole = self.exchange_once(&sends, call, true);
+            for (number, whole) in again.into_iter().zip(whole) {
+                if let Some(slot) = heard.get_mut(number) {
+                    *slot = whole;
+                }
+            }
+        }
+        let replies = heard.into_iter().map(|heard| match heard {
+            Heard::Replies(replies) => Ok(replies),
+            Heard::Lost(lost) => Err(lost),
+            // A script that was said in full is known.
+            Heard::NoScript => Err(Lost { maybe_done: false }),
+        });
+        replies.collect()
+    }
+
+    /// The same, with scripts by their names or in `whole`.
+    fn exchange_once(
+        &mut self,
+        sends: &[(Task<'_>, &Send)],
+        call: &mut Call,
+        whole: bool,
+    ) -> Vec<Heard> {
         let now = transport::now();
         let member = |(task, send): &(Task<'_>, &Send)| task.nodes.get(send.place).copied();
         self.meet(sends, call, now);
@@ -130,9 +163,10 @@ impl Pool {
         for send in sends {
             let index = member(send).filter(|index| self.allows(*index, now));
             asked.push(index.and_then(|index| {
+                self.identify(index);
                 let known = self.takes_versions(index);
                 let lane = self.lane_index(call, first, index)?;
-                let start = say_send(*send, call, lane, known)?;
+                let start = say_send(*send, call, lane, known, whole)?;
                 Some(Asked {
                     lane,
                     start,
@@ -159,7 +193,7 @@ impl Pool {
             .zip(sends)
             .map(|(asked, send)| {
                 let Some(asked) = asked else {
-                    return Err(Lost { maybe_done: false });
+                    return Heard::Lost(Lost { maybe_done: false });
                 };
                 let well = well.get_mut(asked.lane - first);
                 self.read_send(*send, call, asked, well)
@@ -205,7 +239,7 @@ impl Pool {
         call: &mut Call,
         asked: Asked,
         well: Option<&mut bool>,
-    ) -> Result<Vec<Reply>, Lost> {
+    ) -> Heard {
         let Asked {
             lane,
             start,
@@ -214,14 +248,24 @@ impl Pool {
         } = asked;
         let sent = call.lanes.get(lane).is_some_and(fanout::Lane::was_sent);
         let Some(well) = well.filter(|well| **well) else {
-            return Err(Lost { maybe_done: sent });
+            return Heard::Lost(Lost { maybe_done: sent });
         };
         let Some(answered) = call.lanes.get(lane) else {
-            return Err(Lost { maybe_done: sent });
+            return Heard::Lost(Lost { maybe_done: sent });
         };
-        let words = words(task, known.or(self.takes_versions(index)).unwrap_or(false));
         let end = start + send.commands.len();
         let answers = answered.answers.get(start..end).unwrap_or_default();
+        if has_done_nothing(&send.commands, answers) {
+            return Heard::NoScript;
+        }
+        let words = match answered.engine {
+            Engine::Memcached => {
+                let has_e = known.or(self.takes_versions(index)).unwrap_or(false);
+                speech(task, has_e)
+            }
+            // Who answered, though the connection may be another than was thought.
+            Engine::Redis => self.speech_to_redis(task, index, false),
+        };
         let replies: Result<Vec<Reply>, &'static str> = answers
             .iter()
             .zip((start as u64..).zip(&send.commands))
@@ -240,7 +284,7 @@ impl Pool {
         match replies {
             Ok(replies) if replies.len() == send.commands.len() => {
                 count(&send.commands, &replies);
-                Ok(replies)
+                Heard::Replies(replies)
             }
             short_or_wrong => {
                 *well = false;
@@ -256,12 +300,41 @@ impl Pool {
                     lane.error = Some(error);
                 }
                 self.note(call, lane);
-                Err(Lost { maybe_done: true })
+                Heard::Lost(Lost { maybe_done: true })
             }
         }
     }
 
+    /// Has a Redis say on each new connection which process it is.
+    pub(super) fn identify(&self, index: usize) {
+        let redis = |member: &&super::Member| member.spec.redis.is_some();
+        if let Some(member) = self.members.get(index).filter(redis) {
+            member.node.borrow_mut().identify();
+        }
+    }
+
+    /// The words of node `index`, a Redis, with the process that its connection leads to.
+    pub(super) fn speech_to_redis<'a>(
+        &self,
+        task: Task<'a>,
+        index: usize,
+        whole: bool,
+    ) -> Speech<'a> {
+        let process = |member: &super::Member| member.node.borrow().process;
+        Speech::Redis(redis::Words {
+            key: task.key,
+            record_key: task.record_key,
+            process: self.members.get(index).and_then(process),
+            whole,
+        })
+    }
+
+    /// Does the memcached behind the open connection take versions? Of a Redis there is nothing
+    /// to be found out.
     fn takes_versions(&self, index: usize) -> Option<bool> {
+        if self.engine(index) == Engine::Redis {
+            return Some(true);
+        }
         let node = self.members.get(index)?.node.borrow();
         node.takes_versions.filter(|_| node.is_connected())
     }
@@ -282,6 +355,17 @@ impl Pool {
     }
 }
 
+/// What became of a pipeline.
+#[derive(Debug)]
+enum Heard {
+    /// It was answered.
+    Replies(Vec<Reply>),
+    /// The node did not answer.
+    Lost(Lost),
+    /// The node does not know the script, and has done nothing.
+    NoScript,
+}
+
 /// Where the answers to a pipeline will be.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
@@ -299,6 +383,7 @@ fn say_send(
     call: &mut Call,
     lane: usize,
     known: Option<bool>,
+    whole: bool,
 ) -> Option<usize> {
     let lane = call.lanes.get_mut(lane)?;
     let reads = send.commands.iter().all(is_read);
@@ -315,19 +400,39 @@ fn say_send(
         .iter()
         .any(|command| matches!(command, Command::Write { .. }));
     let start = lane.asks.len();
-    let words = words(task, known.unwrap_or(false));
+    let words = match lane.engine {
+        Engine::Memcached => speech(task, known.unwrap_or(false)),
+        // Only answers are compared with the process.
+        Engine::Redis => Speech::Redis(redis::Words {
+            key: task.key,
+            record_key: task.record_key,
+            process: None,
+            whole,
+        }),
+    };
     for (opaque, command) in (start as u64..).zip(&send.commands) {
         words.say(command, opaque, &mut lane.out, &mut lane.asks);
     }
     Some(start)
 }
 
-fn words<'a>(task: Task<'a>, has_e: bool) -> Words<'a> {
-    Words {
+/// The words of a memcached.
+pub(super) fn speech(task: Task<'_>, has_e: bool) -> Speech<'_> {
+    Speech::Memcached(Words {
         key: task.key,
         record_key: task.record_key,
         has_e,
-    }
+    })
+}
+
+/// Did a Redis know the script of no command that changes anything? What it answered to others
+/// is asked again. One that learned the script in the middle of a pipeline has done the rest of
+/// it, which is for the reader to find.
+fn has_done_nothing(commands: &[Command], answers: &[wire::Reply]) -> bool {
+    let unknown = |reply: &wire::Reply| *reply == wire::Reply::NoScript;
+    let mut pairs = commands.iter().zip(answers);
+    answers.iter().any(unknown)
+        && pairs.all(|(command, reply)| unknown(reply) || *command == Command::ReadRecord)
 }
 
 /// Counts what only the nodes' answers tell.

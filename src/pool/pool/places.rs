@@ -5,7 +5,8 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::config::{COPIED_TIMEOUT, Care, Placement};
+use crate::config::{COPIED_TIMEOUT, Care, Engine, Placement};
+use crate::wire::redis::{self, Shape};
 use crate::wire::{Expect, classic};
 use crate::{probe, shared};
 use std::time::{Duration, Instant};
@@ -300,9 +301,15 @@ impl Pool {
     pub fn ask_out(&mut self, call: &mut Call) -> Vec<usize> {
         let out = self.out();
         let first = call.used;
-        self.exchange_all(&out, call, |text, asks| {
-            classic::version(text);
-            asks.push(Expect::Version);
+        self.exchange_lanes(&out, call, |lane| match lane.engine {
+            Engine::Memcached => {
+                classic::version(&mut lane.out);
+                lane.asks.push(Expect::Version);
+            }
+            Engine::Redis => {
+                redis::ping(&mut lane.out);
+                lane.asks.push(Expect::Redis(Shape::Text));
+            }
         });
         call.used = first;
         self.out()

@@ -1,11 +1,12 @@
 //! The records of all nodes, looked at together, and what a person may say of them.
 
 use super::Pool;
-use super::copies::Task;
+use super::copies::{Task, speech};
 use crate::call::{Call, Verb};
+use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout;
-use crate::replica::words::Words;
+use crate::replica::words::Speech;
 use crate::replica::{Absent, Command, Founded, Founding, Reply, Standing, State, Survey};
 
 /// What came of a person's word that a pool is new though a node does not answer.
@@ -44,18 +45,20 @@ impl Pool {
     /// answers is marked up again, who does not is marked down, for the whole host.
     pub fn records(&mut self, record_key: &[u8], call: &mut Call) -> Survey {
         call.reset(Verb::Get);
-        let words = Words {
+        let task = Task {
             key: b"",
             record_key,
-            has_e: false,
+            nodes: &[],
         };
         let first = call.used;
         let mut lanes = Vec::with_capacity(self.members.len());
         for index in 0..self.members.len() {
+            self.identify(index);
             let Some(at) = self.lane_index(call, first, index) else {
                 continue;
             };
             lanes.push((index, at));
+            let words = self.speech_for_records(task, index);
             // A server listed twice has one connection, and is asked once.
             if let Some(lane) = call.lanes.get_mut(at).filter(|lane| lane.asks.is_empty()) {
                 words.say(&Command::ReadRecord, 0, &mut lane.out, &mut lane.asks);
@@ -71,21 +74,24 @@ impl Pool {
             .map(|(index, lane)| {
                 (
                     self.ring_name(index),
-                    self.standing(index, lane, words, call),
+                    self.standing(index, lane, task, call),
                 )
             })
             .collect();
         Survey::new(nodes)
     }
 
-    fn standing(
-        &mut self,
-        index: usize,
-        lane: usize,
-        words: Words<'_>,
-        call: &mut Call,
-    ) -> Standing {
+    /// Which says the question for a record, the same to every memcached.
+    fn speech_for_records<'a>(&self, task: Task<'a>, index: usize) -> Speech<'a> {
+        match self.engine(index) {
+            Engine::Memcached => speech(task, false),
+            Engine::Redis => self.speech_to_redis(task, index, false),
+        }
+    }
+
+    fn standing(&mut self, index: usize, lane: usize, task: Task<'_>, call: &mut Call) -> Standing {
         if self.note(call, lane) {
+            let words = self.speech_for_records(task, index);
             let said = call.lanes.get(lane).and_then(|lane| {
                 let reply = lane.answers.first()?;
                 Some(words.read(&Command::ReadRecord, 0, *reply, lane.received()))

@@ -7,10 +7,12 @@
 use super::Pool;
 use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
+use crate::config::Engine;
 use crate::fanout;
 use crate::item::Span;
 use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
 use crate::transport;
+use crate::wire::redis::{self, FIRST_PAGE, Shape};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::collections::HashMap;
 use std::collections::hash_map::IntoIter;
@@ -141,7 +143,14 @@ impl Pool {
     ) -> Result<(), String> {
         call.reset(Verb::Get);
         let key = turn_key(record_key);
-        let lane = self.exchange(target, call, |out, asks| {
+        let lane = self.exchange_lane(target, call, |lane| {
+            let (out, asks) = (&mut lane.out, &mut lane.asks);
+            if lane.engine == Engine::Redis {
+                redis::take_turn(out, &key, runner.as_bytes(), TURN);
+                redis::get(out, &key);
+                asks.extend([Shape::Stored, Shape::Item(false)].map(Expect::Redis));
+                return;
+            }
             classic::store(out, Store::Add, &key, 0, TURN, runner.len(), 0);
             out.extend_from_slice(runner.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -154,7 +163,7 @@ impl Pool {
             return Ok(());
         };
         let has = lane.answers.iter().find_map(|reply| match reply {
-            Reply::Value { data, .. } => Some(data.of(lane.received())),
+            Reply::Value { data, .. } | Reply::Item { data, .. } => Some(data.of(lane.received())),
             _ => None,
         });
         match has {
@@ -170,9 +179,15 @@ impl Pool {
         call.reset(Verb::Get);
         let key = turn_key(record_key);
         // Whom it does not reach lets the turn go when its life ends.
-        self.exchange(target, call, |out, asks| {
-            classic::delete(out, &key);
-            asks.push(Expect::Deleted);
+        self.exchange_lane(target, call, |lane| match lane.engine {
+            Engine::Memcached => {
+                classic::delete(&mut lane.out, &key);
+                lane.asks.push(Expect::Deleted);
+            }
+            Engine::Redis => {
+                redis::delete(&mut lane.out, &key);
+                lane.asks.push(Expect::Redis(Shape::Word));
+            }
         });
     }
 
@@ -285,9 +300,15 @@ impl Pool {
         if transport::since(*sign) > SIGN {
             *sign = transport::now();
             let key = turn_key(record_key);
-            self.exchange(*target, call, |out, asks| {
-                classic::touch(out, &key, TURN);
-                asks.push(Expect::Touched);
+            self.exchange_lane(*target, call, |lane| match lane.engine {
+                Engine::Memcached => {
+                    classic::touch(&mut lane.out, &key, TURN);
+                    lane.asks.push(Expect::Touched);
+                }
+                Engine::Redis => {
+                    redis::touch(&mut lane.out, &key, TURN, true);
+                    lane.asks.push(Expect::Redis(Shape::Word));
+                }
             });
         }
         // What was refused for so many keys needs no list of its own.
@@ -391,6 +412,13 @@ impl Pool {
         let mut keys = HashMap::new();
         for index in (0..self.members.len()).filter(|index| !without.contains(index)) {
             let first = call.used;
+            if self.engine(index) == Engine::Redis {
+                let mut cursor = Some(FIRST_PAGE.to_vec());
+                while let Some(at) = cursor {
+                    cursor = self.page(index, &at, &mut keys, call).ok_or(index)?;
+                }
+                continue;
+            }
             let limit = self.set_limit(index, |limit| limit.max(LISTING));
             let listed = self.exchange(index, call, |out, asks| {
                 classic::list_keys(out);
@@ -415,6 +443,42 @@ impl Pool {
             call.used = first;
         }
         Ok(keys)
+    }
+
+    /// Puts a page of the keys that node `index`, a Redis, holds into `keys`; the cursor of the
+    /// next page, nothing after the last one, and nothing at all when it does not tell.
+    ///
+    /// What is there from the first page to the last is told; what comes and goes meanwhile may
+    /// be. So it is with memcached's listing, and records say when that does not do.
+    pub(crate) fn page(
+        &mut self,
+        index: usize,
+        cursor: &[u8],
+        keys: &mut HashMap<Vec<u8>, usize>,
+        call: &mut Call,
+    ) -> Option<Option<Vec<u8>>> {
+        let first = call.used;
+        let mut next = None;
+        // By its name at first; then in full, if the server does not know it.
+        for whole in [false, true] {
+            let lane = self.exchange_lane(index, call, |lane| {
+                redis::list_keys(&mut lane.out, cursor, whole);
+                lane.asks.push(Expect::Redis(Shape::List));
+            });
+            let lane = call.lanes.get(lane?)?;
+            if let [Reply::List(list)] = *lane.answers.as_slice() {
+                let mut take = |key: &[u8], size: usize| {
+                    let largest = keys.entry(key.to_vec()).or_insert(size);
+                    *largest = size.max(*largest);
+                };
+                next = redis::page(lane.received(), list, &mut take).ok();
+            }
+            call.used = first;
+            if next.is_some() {
+                break;
+            }
+        }
+        next
     }
 
     /// Changes the limit of one exchange with a node; what it was.

@@ -91,7 +91,7 @@ pub(crate) fn remedy(line: &str) -> Option<&'static str> {
         "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
             "This node belongs to a Redis Cluster, which is not supported by this version: name nodes that stand alone"
         }
-        "OOM" => "Raise maxmemory of that server, or let its maxmemory-policy evict",
+        "OOM" => "Raise maxmemory of that server, or, of a cache, let its maxmemory-policy evict",
         "MISCONF" => "It cannot write its data to disk: look into its log",
         "MASTERDOWN" => "This node is a replica without a master: name the master",
         "WRONGTYPE" => "Another client keeps something under this key that is no string",

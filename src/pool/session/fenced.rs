@@ -276,9 +276,13 @@ impl Fenced {
             Some(Closed::Failed) | None => {
                 let last = self.call.events().last().map(|event| event.error.clone());
                 let hint = if last.as_ref().is_some_and(|error| !error.kind().is_node_fault()) {
-                    "It is as it was. Keep less in the session, or give memcached more room (-I for one item, -m for all)"
+                    match self.pool.servers() {
+                        "memcached" => "It is as it was. Keep less in the session, or give memcached more room (-I for one item, -m for all)".to_owned(),
+                        _ => "It is as it was. Keep less in the session, or give the nodes more room (of memcached -I for one item and -m for all, of Redis maxmemory)".to_owned(),
+                    }
                 } else {
-                    "Is memcached running there? memring status says more"
+                    let servers = self.pool.servers();
+                    format!("Is {servers} running there? memring status says more")
                 };
                 Err(Error::new(
                     Kind::Connect,
@@ -359,7 +363,7 @@ impl Fenced {
             "the session may exist, but fewer than two nodes that can be trusted to know it answered",
         )
         .at(&self.names(nodes))
-        .hint("The session was not started, so nothing is overwritten. Is memcached running there? memring status says who is trusted, and memring tend brings back who is not")
+        .hint(format!("The session was not started, so nothing is overwritten. Is {} running there? memring status says who is trusted, and memring tend brings back who is not", self.pool.servers()))
     }
 
     fn locked(&self, nodes: &[usize]) -> Error {
