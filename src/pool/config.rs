@@ -248,7 +248,7 @@ impl Wish {
     /// # Errors
     /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
     /// fenced more than 3; in a copied mode fewer than two nodes, or one
-    /// server twice.
+    /// server twice; Redis nodes in mode sync or async.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =

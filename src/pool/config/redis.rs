@@ -41,18 +41,18 @@ pub struct Redis {
     pub resp3: bool,
 }
 
-/// Checks that no node is a Redis where `mode` keeps copies.
+/// Checks that no node is a Redis where `mode` keeps copies of a cache.
 ///
 /// # Errors
 /// `Kind::Config`, naming the first that is one.
 pub(super) fn without_copies(nodes: &[NodeSpec], mode: Mode) -> Result<(), Error> {
     let mut nodes = nodes.iter();
     match nodes.find(|node| node.redis.is_some()) {
-        Some(node) if mode != Mode::Single => Err(Error::new(
+        Some(node) if matches!(mode, Mode::Sync | Mode::Async) => Err(Error::new(
             Kind::Config,
             format!("mode {} is for memcached nodes, and {} is a Redis", mode.word(), node.name()),
         )
-        .hint("Write mode = \"single\" (mode=single in a list): copies on Redis nodes are not supported by this version")),
+        .hint("Write mode = \"single\" (mode=single in a list), or mode = \"fenced\" for sessions: copies of a cache are on memcached nodes only in this version")),
         _ => Ok(()),
     }
 }
@@ -117,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn copies_on_redis_nodes_are_refused_wherever_they_are_asked_for() {
+    fn copies_of_a_cache_on_redis_nodes_are_refused_wherever_they_are_asked_for() {
         for pool in [
             "nodes = [\"redis://a\", \"b\"]\nmode = \"sync\"",
-            "nodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"",
+            "nodes = [\"redis://a\", \"b\"]\nmode = \"async\"",
             "nodes = [\"redis://a\", \"b\", \"c\"]\nprefix.\"x\" = { mode = \"async\" }",
             "nodes = [\"a\", \"b\"]\nmode = \"sync\"\nbackup = \"q\"\n[pool.q]\nnodes = [\"redis://c\"]",
         ] {
@@ -133,7 +133,10 @@ mod tests {
         }
         let single =
             "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nprefix.\"x\" = { mode = \"single\" }";
-        assert!(file::File::parse("f", single).is_ok());
+        let fenced = "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"";
+        for pool in [single, fenced] {
+            assert!(file::File::parse("f", pool).is_ok(), "{pool}");
+        }
     }
 
     #[test]

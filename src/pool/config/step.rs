@@ -112,6 +112,15 @@ pub(super) fn migrate(from: &str, topology: &mut Topology) -> Result<(), Error> 
             "Write mode = \"fenced\", or take it out",
         );
     }
+    if let Some(node) = topology.nodes.iter().find(|node| node.redis.is_some()) {
+        return refuse(
+            format!(
+                "migrate_from is for memcached nodes, and {} is a Redis",
+                node.name()
+            ),
+            "Take it out: sessions of pecl-memcache lie on memcached",
+        );
+    }
     if topology.policy.keys.prefix.is_empty() {
         return refuse(
             "migrate_from needs a key_prefix: the copies lie on the same nodes as pecl's sessions, and need names of their own",
