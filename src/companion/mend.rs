@@ -304,6 +304,7 @@ fn passes(host: &mut Host, who: &str, target: usize, say: &dyn Fn(&str)) -> Resu
 /// Why node `place` kept a founding or a pass from its end.
 fn stopped(host: &Host, place: usize) -> String {
     let who = host.pool.ring_name(place);
+    let is_redis = (host.pool.spec(place)).is_some_and(|spec| spec.redis.is_some());
     let said = host
         .call
         .events()
@@ -318,6 +319,10 @@ fn stopped(host: &Host, place: usize) -> String {
         Some(event) if event.error.cause().contains("BUSY") => {
             format!("{who} is listing its keys for somebody else. It is tried again")
         }
+        Some(event) if is_redis => format!(
+            "{who} does not list its keys ({}). Its user has to be allowed SCAN and scripts (ACL LIST of that server), or no other node can be mended",
+            event.error.cause().trim_end()
+        ),
         Some(event) => format!(
             "{who} does not list its keys ({}). Start memcached there without -X and without -o no_lru_crawler, or no other node can be mended",
             event.error.cause().trim_end()

@@ -50,7 +50,7 @@ pub(crate) fn change(before: Option<Seen>, survey: &Survey, place: usize) -> Opt
 fn state(survey: &Survey, place: usize) -> String {
     match (survey.state(place), survey.standing(place)) {
         (State::Silent, Some(Standing::Silent(error))) => format!(
-            "does not answer: {}. It is asked at every look; until then the other nodes serve its keys. Is memcached running there?",
+            "does not answer: {}. It is asked at every look; until then the other nodes serve its keys. Is the server running there?",
             error.cause()
         ),
         (State::Silent, _) => "does not answer".to_owned(),
