@@ -11,6 +11,7 @@
 //! | `php` | the extension under test and the PHP command line |
 //! | `fastcgi` | a small FastCGI client |
 //! | `redis` | a real Redis or Valkey, and an independent client of it |
+//! | `server` | either of them, for tests that hold for both |
 //! | `web` | php-fpm and Apache with mod_php |
 //! | `proxy` | a recording proxy that can delay, cut, repeat and swallow |
 //! | `hostile` | a server that answers what a script says, and a port that swallows connections |
@@ -33,6 +34,7 @@ pub mod place;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod server;
 pub mod web;
 
 pub use fastcgi::Reply;
@@ -42,4 +44,5 @@ pub use php::{Output, Php};
 pub use place::{ClosedPort, TempDir, free_port, wait_until, workspace};
 pub use proxy::{Fault, Proxy};
 pub use redis::Redis;
+pub use server::Server;
 pub use web::{Apache, PhpFpm};

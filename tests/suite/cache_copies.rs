@@ -1,7 +1,7 @@
 //! Copies of a cache (mode sync) on real nodes: what each command does, and what faults cost.
 
 use crate::contract::contract;
-use crate::copies::pools;
+use crate::copies::caches;
 use crate::pool::Bench;
 use harness::{Fault, Memcached, Proxy, wait_until};
 use memring_pool::call::{Outcome, Verb};
@@ -64,7 +64,7 @@ fn count(bench: &mut Bench, key: &str, initial: Option<u64>) -> Outcome {
 
 #[test]
 fn every_command_has_its_outcome_on_copies() {
-    for nodes in pools() {
+    for nodes in caches() {
         contract(&mut synced("contract", &ports(&nodes)));
         contract(&mut synced("contract", &ports(&nodes[..2])));
     }
@@ -72,7 +72,7 @@ fn every_command_has_its_outcome_on_copies() {
 
 #[test]
 fn a_set_is_on_two_nodes_and_a_get_asks_the_owner_alone() {
-    for nodes in pools() {
+    for nodes in caches() {
         let proxies: Vec<Proxy> = nodes.iter().map(|n| Proxy::start(n.port())).collect();
         let fronts: Vec<u16> = proxies.iter().map(Proxy::port).collect();
         let mut bench = synced("counted", &fronts);
@@ -121,7 +121,7 @@ fn a_set_is_on_two_nodes_and_a_get_asks_the_owner_alone() {
 
 #[test]
 fn a_killed_node_loses_no_acknowledged_set_also_when_it_is_back_empty() {
-    for mut nodes in pools() {
+    for mut nodes in caches() {
         let mut bench = synced("killed", &ports(&nodes));
         let keys: Vec<String> = (0..60).map(|n| format!("k{n}")).collect();
         for key in &keys {
@@ -171,7 +171,7 @@ fn a_killed_node_loses_no_acknowledged_set_also_when_it_is_back_empty() {
 
 #[test]
 fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = synced("hung", &ports(&nodes));
         let keys: Vec<String> = (0..30).map(|n| format!("k{n}")).collect();
         for key in &keys {
@@ -222,7 +222,7 @@ fn a_hung_node_comes_back_and_shows_nothing_old_and_nothing_deleted() {
 fn counters_and_joined_values_of_many_writers_lose_nothing() {
     const WORKERS: usize = 4;
     const ROUNDS: usize = 25;
-    for mut nodes in pools() {
+    for mut nodes in caches() {
         let all = ports(&nodes);
         synced("count", &all).store(Store::Set, "joined", b"", 0);
         let winners: usize = std::thread::scope(|scope| {
@@ -268,7 +268,7 @@ fn counters_and_joined_values_of_many_writers_lose_nothing() {
 
 #[test]
 fn a_cas_value_holds_on_every_copy() {
-    for mut nodes in pools() {
+    for mut nodes in caches() {
         let mut bench = synced("cas", &ports(&nodes));
         bench.store(Store::Set, "k", b"one", 0);
         let token = |bench: &mut Bench| match bench.run(Verb::Gets, &["k"], |_, _| {})[0] {
@@ -293,7 +293,7 @@ fn a_cas_value_holds_on_every_copy() {
 
 #[test]
 fn another_clients_value_is_served_and_is_older_than_any_of_ours() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = synced("foreign", &ports(&nodes[..2]));
         let key = owned(&mut bench, 0, 1).remove(0);
         nodes[0].raw(format!("set {key} 0 0 5\r\nalien\r\n"), "STORED\r\n");
@@ -313,7 +313,7 @@ fn another_clients_value_is_served_and_is_older_than_any_of_ours() {
 
 #[test]
 fn a_deleted_value_is_not_added_back_by_a_read_that_was_slow() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = synced("slow", &ports(&nodes[..2]));
         let key = owned(&mut bench, 0, 1).remove(0);
         bench.store(Store::Set, &key, b"value", 0);
@@ -334,7 +334,7 @@ fn a_deleted_value_is_not_added_back_by_a_read_that_was_slow() {
 
 #[test]
 fn a_deleted_value_is_not_added_back_where_it_was_missing_either() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = synced("missing", &ports(&nodes[..2]));
         let key = owned(&mut bench, 0, 1).remove(0);
         bench.store(Store::Set, &key, b"value", 0);
@@ -350,7 +350,7 @@ fn a_deleted_value_is_not_added_back_where_it_was_missing_either() {
 /// One host hands over a key that another one deletes at this moment.
 #[test]
 fn a_missed_value_that_is_deleted_while_it_is_handed_over_stays_deleted() {
-    for mut nodes in pools() {
+    for mut nodes in caches() {
         let proxies: Vec<Proxy> = nodes[..2].iter().map(|n| Proxy::start(n.port())).collect();
         let fronts: Vec<u16> = proxies.iter().map(Proxy::port).collect();
         let mut bench = synced("handed", &fronts);
@@ -394,7 +394,7 @@ fn a_missed_value_that_is_deleted_while_it_is_handed_over_stays_deleted() {
 
 #[test]
 fn after_a_flush_no_copy_brings_a_value_back() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = synced("flush", &ports(&nodes));
         let keys: Vec<String> = (0..30).map(|n| format!("k{n}")).collect();
         for key in &keys {
@@ -419,7 +419,7 @@ fn after_a_flush_no_copy_brings_a_value_back() {
 
 #[test]
 fn a_get_of_many_keys_is_one_wait_for_owners_and_one_for_copies() {
-    let nodes = pools().remove(0);
+    let nodes = caches().remove(0);
     let proxies: Vec<Proxy> = nodes.iter().map(|n| Proxy::start(n.port())).collect();
     let fronts: Vec<u16> = proxies.iter().map(Proxy::port).collect();
     let mut bench = synced("many", &fronts);

@@ -84,7 +84,7 @@ fn every_method_works_on_copies_and_goes_on_when_a_node_dies() {
 
 #[test]
 fn a_copied_session_is_read_plainly_and_nothing_else_is_done_to_it() {
-    for nodes in crate::copies::pools() {
+    for nodes in crate::copies::caches() {
         let directory = TempDir::new("fenced");
         let php = php(&directory, &nodes, "mode = \"fenced\"");
         let text = php

@@ -1,6 +1,6 @@
 //! The program memring as it is run beside PHP: tend, status, trust, on real nodes.
 
-use crate::copies::{Host, pools, value};
+use crate::copies::{Host, Place, caches, pools, value};
 use harness::process::Process;
 use harness::{Memcached, TempDir, wait_until, workspace};
 use memring_pool::replica::{Closed, Found, Founded};
@@ -111,9 +111,9 @@ impl Tend {
     }
 }
 
-fn list(nodes: &[Memcached]) -> String {
-    let names: Vec<String> = nodes.iter().map(Memcached::address).collect();
-    names.join(",")
+fn list(nodes: &[impl Place]) -> String {
+    let urls: Vec<String> = nodes.iter().map(Place::url).collect();
+    urls.join(",")
 }
 
 pub(crate) fn is_safe(list: &str) -> bool {
@@ -352,7 +352,7 @@ fn a_record_of_an_unknown_format_is_reported_and_never_overwritten() {
 
 #[test]
 fn a_new_pool_with_a_silent_node_is_founded_by_a_persons_word_only() {
-    for mut nodes in pools() {
+    for mut nodes in caches() {
         let list = list(&nodes);
         // Before it went away it was trusted, and had a session.
         put(&nodes[2], "~r", "memring1 trusted 17 5f3a09c2d81e6b47 0");

@@ -1,6 +1,6 @@
 //! Copied sessions on real nodes: what the machines of `replica` promise, without PHP.
 
-use harness::{Memcached, wait_until};
+use harness::{Memcached, Redis, Server, wait_until};
 use memring_pool::call::{Call, Verb};
 use memring_pool::config::{NodeSpec, Placement, Policy};
 use memring_pool::node::Directory;
@@ -20,6 +20,33 @@ const LIFE: u32 = 600;
 /// Longer than what a node without the value has.
 const LONG: &str = "a value of which other nodes have no more than word";
 
+/// A node of a pool.
+pub(crate) trait Place {
+    fn spec(&self) -> NodeSpec;
+
+    /// As a save_path names it.
+    fn url(&self) -> String {
+        let spec = self.spec();
+        let scheme = spec.redis.map_or("tcp", |_| "redis");
+        format!("{scheme}://127.0.0.1:{}", spec.port)
+    }
+}
+
+impl Place for Memcached {
+    fn spec(&self) -> NodeSpec {
+        NodeSpec::tcp("127.0.0.1", self.port())
+    }
+}
+
+impl Place for Server {
+    fn spec(&self) -> NodeSpec {
+        NodeSpec {
+            redis: self.is_redis().then(Default::default),
+            ..NodeSpec::tcp("127.0.0.1", self.port())
+        }
+    }
+}
+
 /// One host of a copied pool: its connections, and its dice.
 pub(crate) struct Host {
     pool: Pool,
@@ -28,14 +55,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn of(nodes: &[Memcached], seed: u64) -> Host {
+    pub(crate) fn of(nodes: &[impl Place], seed: u64) -> Host {
         let mut directory = Directory::new();
         let mut pool = Pool::new(Policy {
             placement: Placement::Rendezvous,
             ..Policy::default()
         });
         for node in nodes {
-            let mut spec = NodeSpec::tcp("127.0.0.1", node.port());
+            let mut spec = node.spec();
             spec.op_timeout = Duration::from_millis(300);
             spec.connect_timeout = Duration::from_millis(300);
             spec.retry_interval = 0;
@@ -155,9 +182,9 @@ pub(crate) fn value(value: &str) -> Found {
     Found::Value(Arc::from(value.as_bytes()))
 }
 
-/// Three nodes: all of this machine's memcached, and, where another is named, all of that one
+/// Three nodes of a cache: all of this machine's memcached, and, where another is named, all of that one
 /// and a mixture.
-pub(crate) fn pools() -> Vec<Vec<Memcached>> {
+pub(crate) fn caches() -> Vec<Vec<Memcached>> {
     let mut pools = vec![(0..3).map(|_| Memcached::start()).collect::<Vec<_>>()];
     let newer = |count: usize| -> Option<Vec<Memcached>> {
         (0..count).map(|_| Memcached::newer(&[])).collect()
@@ -168,6 +195,22 @@ pub(crate) fn pools() -> Vec<Vec<Memcached>> {
         mixed.push(Memcached::start());
         pools.push(mixed);
     }
+    pools
+}
+
+/// Three nodes of sessions: those of a cache, three Redis, and one memcached with two Redis.
+pub(crate) fn pools() -> Vec<Vec<Server>> {
+    let caches = caches().into_iter();
+    let mut pools: Vec<Vec<Server>> = caches
+        .map(|nodes| nodes.into_iter().map(Server::Memcached).collect())
+        .collect();
+    let redis = || Server::Redis(Redis::start());
+    pools.push(vec![redis(), redis(), redis()]);
+    pools.push(vec![
+        Server::Memcached(Memcached::start()),
+        redis(),
+        redis(),
+    ]);
     pools
 }
 
@@ -230,8 +273,8 @@ fn with_two_copies_the_third_node_has_word_of_a_session_and_gets_the_value_when_
         host.found();
         assert_eq!(host.write("s1", LONG), Closed::Done { copies: 3 });
         let order = host.pool.preferred(b"s1", PREFERRED);
-        let has = |nodes: &[Memcached], place: usize| {
-            let (_, stored) = nodes[order[place]].stored("s1").unwrap();
+        let has = |nodes: &[Server], place: usize| {
+            let stored = nodes[order[place]].stored("s1").unwrap();
             String::from_utf8_lossy(&stored).contains(LONG)
         };
         assert_eq!(
@@ -256,7 +299,7 @@ fn with_two_copies_the_third_node_has_word_of_a_session_and_gets_the_value_when_
             host.close("s1", opened.grips, text(&longer)),
             Closed::Done { copies: 2 }
         );
-        let (_, stored) = nodes[order[2]].stored("s1").unwrap();
+        let stored = nodes[order[2]].stored("s1").unwrap();
         assert!(String::from_utf8_lossy(&stored).contains(&longer));
         nodes[order[0]].resume();
         assert!(host.bring_back(3));
@@ -426,7 +469,7 @@ fn an_unchanged_session_gives_its_turn_back_and_is_stored_again_where_it_is_gone
         host.found();
         host.write("s", "kept");
         let opened = host.open("s", TURN, false);
-        nodes[1].raw("delete s\r\n", "\r\n");
+        nodes[1].delete("s");
         assert_eq!(
             host.close("s", opened.grips, Ending::Touch),
             Closed::Done { copies: 3 }

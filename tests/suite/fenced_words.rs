@@ -1,14 +1,17 @@
 //! The commands of the copies on real servers: what each promises to the machines, as said by `replica::words`.
 //!
 //! Every test runs on the memcached of this machine and on the one that MEMRING_MEMCACHED_NEW names, each spoken to
-//! without versions and, where it has `E`, with them.
+//! without versions and, where it has `E`, with them; and on this machine's Redis and the ones that
+//! MEMRING_REDIS_NEW and MEMRING_VALKEY name.
 
 mod limits;
+mod redis_alone;
 
-use harness::Memcached;
-use memring_pool::replica::words::Words;
+use harness::{Memcached, Redis};
+use memring_pool::replica::words::{Speech, Words, redis};
 use memring_pool::replica::{Command, Item, Over, Record, Reply, Stamp, Token, Version};
-use memring_pool::wire::{self, Expect, Parsed, classic, fenced, meta};
+use memring_pool::wire::redis::fenced::Process;
+use memring_pool::wire::{self, Expect, Parsed, fenced};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -24,7 +27,12 @@ const SECOND: Version = Version(0x0123_4567_89ab_cf00);
 /// One connection to one server.
 struct Talk {
     stream: TcpStream,
+    /// Cas values are versions.
     has_e: bool,
+    /// It is a Redis, this process of it.
+    process: Option<Process>,
+    /// Other words than usual.
+    words: Option<Speech<'static>>,
     opaque: u64,
     /// All that was asked and answered: command, opaque, the answer's bytes.
     heard: Vec<(Command, u64, Vec<u8>)>,
@@ -32,23 +40,46 @@ struct Talk {
 
 impl Talk {
     fn to(server: &Memcached, has_e: bool) -> Talk {
-        let stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        Talk::at(server.port(), has_e, None)
+    }
+
+    fn to_redis(server: &Redis) -> Talk {
+        let process = Process::of(server.info("run_id").as_bytes());
+        Talk::at(server.port(), true, Some(process.unwrap()))
+    }
+
+    fn at(port: u16, has_e: bool, process: Option<Process>) -> Talk {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let limit = Some(Duration::from_secs(5));
         stream.set_read_timeout(limit).unwrap();
         stream.set_nodelay(true).unwrap();
         Talk {
             stream,
             has_e,
+            process,
+            words: None,
             opaque: 0,
             heard: Vec::new(),
         }
     }
 
-    fn words(&self) -> Words<'static> {
-        Words {
-            key: KEY.as_bytes(),
-            record_key: RECORD.as_bytes(),
-            has_e: self.has_e,
+    fn words(&self) -> Speech<'static> {
+        let (key, record_key) = (KEY.as_bytes(), RECORD.as_bytes());
+        if let Some(words) = self.words {
+            return words;
+        }
+        match self.process {
+            None => Speech::Memcached(Words {
+                key,
+                record_key,
+                has_e: self.has_e,
+            }),
+            Some(process) => Speech::Redis(redis::Words {
+                key,
+                record_key,
+                process: Some(process),
+                whole: true,
+            }),
         }
     }
 
@@ -143,10 +174,7 @@ impl Talk {
 }
 
 fn parsed(bytes: &[u8], expect: Expect) -> Parsed {
-    match expect {
-        Expect::Meta => meta::parse(bytes, 0),
-        other => classic::parse(bytes, 0, other),
-    }
+    wire::parse(bytes, 0, expect)
 }
 
 fn stamp(version: Version) -> Stamp {
@@ -167,8 +195,28 @@ fn has_e(server: &Memcached) -> bool {
     matches!(talk.next(Expect::Meta).0, wire::Reply::Meta(_))
 }
 
-/// Runs `test` on a server of its own for each version and each way of speaking.
-fn each(extra: &[&str], test: impl Fn(&Memcached, &mut Talk)) {
+/// Runs `test` on a server of its own for each kind and version, and each way of speaking.
+fn each(test: impl Fn(&mut Talk)) {
+    each_memcached(&[], |_, talk| test(talk));
+    each_redis(&[], |_, talk| test(talk));
+}
+
+/// The same on Redis alone, and on the others of its kind that are named.
+fn each_redis(extra: &[&str], test: impl Fn(&Redis, &mut Talk)) {
+    let others = ["MEMRING_REDIS_NEW", "MEMRING_VALKEY"];
+    let others = others.map(|variable| Redis::newer(variable, extra));
+    for server in [Some(Redis::with(extra))]
+        .into_iter()
+        .chain(others)
+        .flatten()
+    {
+        println!("Redis {}", server.info("redis_version"));
+        test(&server, &mut Talk::to_redis(&server));
+    }
+}
+
+/// The same on memcached alone.
+fn each_memcached(extra: &[&str], test: impl Fn(&Memcached, &mut Talk)) {
     let newer = Memcached::newer(extra);
     if newer.is_none() {
         println!("skipped in part: MEMRING_MEMCACHED_NEW names no newer memcached");
@@ -213,7 +261,7 @@ fn the_newer_memcached_has_versions_and_the_probe_changes_nothing() {
 
 #[test]
 fn a_missing_item_becomes_a_placeholder_that_one_reader_holds() {
-    each(&[], |_, talk| {
+    each(|talk| {
         assert_eq!(
             talk.ask(Command::Read {
                 value: true,
@@ -248,7 +296,7 @@ fn a_missing_item_becomes_a_placeholder_that_one_reader_holds() {
 
 #[test]
 fn the_token_is_won_once_and_freed_by_a_write() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let cas = talk.begin();
         let won = talk.item(true, true);
         assert_eq!((won.token, won.cas), (Token::Won, cas));
@@ -271,7 +319,7 @@ fn the_token_is_won_once_and_freed_by_a_write() {
 
 #[test]
 fn the_token_is_freed_by_an_unlock_that_keeps_version_value_and_life() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let cas = talk.begin();
         assert_eq!(talk.item(false, true).token, Token::Won);
         assert_eq!(talk.item(false, true).token, Token::Taken);
@@ -295,7 +343,7 @@ fn the_token_is_freed_by_an_unlock_that_keeps_version_value_and_life() {
 
 #[test]
 fn a_touch_gives_a_life_and_leaves_the_token_with_whoever_has_it() {
-    each(&[], |_, talk| {
+    each(|talk| {
         assert_eq!(talk.ask(Command::Touch { life: 500 }), Reply::Miss);
         let cas = talk.begin();
         assert_eq!(talk.item(false, true).token, Token::Won);
@@ -311,7 +359,7 @@ fn a_touch_gives_a_life_and_leaves_the_token_with_whoever_has_it() {
 
 #[test]
 fn a_value_stored_again_in_the_next_life_has_another_cas_value_and_the_same_version() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let cas = talk.begin();
         let next = Stamp {
             inc: 18,
@@ -326,8 +374,8 @@ fn a_value_stored_again_in_the_next_life_has_another_cas_value_and_the_same_vers
 }
 
 #[test]
-fn an_unlocked_item_gives_its_token_to_any_look() {
-    each(&[], |_, talk| {
+fn an_unlocked_item_of_memcached_gives_its_token_to_any_look() {
+    each_memcached(&[], |_, talk| {
         let cas = talk.begin();
         talk.unlock(cas, FIRST, None);
         // Nobody asked, and it is given all the same: whoever looks must free it again.
@@ -341,7 +389,7 @@ fn an_unlocked_item_gives_its_token_to_any_look() {
 
 #[test]
 fn an_unlock_over_another_item_or_none_frees_nothing() {
-    each(&[], |_, talk| {
+    each(|talk| {
         assert_eq!(talk.unlock(5, FIRST, None), Reply::NotFound);
         assert_eq!(talk.ask(Command::Remove { cas: 5 }), Reply::NotFound);
         let cas = talk.begin();
@@ -362,7 +410,7 @@ fn an_unlock_over_another_item_or_none_frees_nothing() {
 
 #[test]
 fn a_write_goes_over_what_was_read_and_nothing_else() {
-    each(&[], |_, talk| {
+    each(|talk| {
         assert_eq!(talk.write(Over::Cas(7), FIRST, "x"), Reply::NotFound);
         let cas = talk.begin();
         assert_eq!(talk.write(Over::Nothing, SECOND, "x"), Reply::NotStored);
@@ -384,7 +432,7 @@ fn a_write_goes_over_what_was_read_and_nothing_else() {
 
 #[test]
 fn a_taken_over_turn_fences_its_old_owner() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let cas = talk.begin();
         assert_eq!(talk.item(true, true).token, Token::Won);
         // Somebody waited long enough, and raises the version by a tick.
@@ -401,7 +449,7 @@ fn a_taken_over_turn_fences_its_old_owner() {
 
 #[test]
 fn a_tombstone_is_seen_by_its_flag_with_and_without_the_value() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let cas = talk.begin();
         let grave = Stamp {
             tombstone: true,
@@ -429,7 +477,7 @@ fn a_tombstone_is_seen_by_its_flag_with_and_without_the_value() {
 
 #[test]
 fn values_of_every_byte_and_of_a_large_size_come_back_whole() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let mut over = Over::Nothing;
         for data in [
             Vec::new(),
@@ -450,7 +498,7 @@ fn values_of_every_byte_and_of_a_large_size_come_back_whole() {
 
 #[test]
 fn a_record_is_added_once_and_changed_only_over_the_one_that_was_read() {
-    each(&[], |server, talk| {
+    each(|talk| {
         assert_eq!(talk.ask(Command::ReadRecord), Reply::NoRecord);
         let joining = Record::new(3, 0x5f3a);
         let set = |cas, record: &Record| Command::SetRecord {
@@ -470,6 +518,23 @@ fn a_record_is_added_once_and_changed_only_over_the_one_that_was_read() {
         assert_eq!(talk.ask(set(cas, &joining)), Reply::Exists);
         let (stored, second) = talk.record();
         assert!(stored == trusted && second != cas);
+        // What is not believed any more is another record, too.
+        let doubt = |cas| Command::DoubtRecord { cas };
+        assert_eq!(talk.ask(doubt(cas)), Reply::Exists);
+        assert_eq!(talk.ask(doubt(second)), done);
+        assert_eq!(talk.ask(doubt(second)), Reply::Exists);
+        let (stored, third) = talk.record();
+        assert_eq!(stored, joining);
+        assert_eq!(talk.ask(set(second, &trusted)), Reply::Exists);
+        assert_eq!(talk.ask(set(third, &trusted)), done);
+        assert_eq!(talk.record().0, trusted);
+    });
+}
+
+#[test]
+fn a_record_of_memcached_has_no_end_and_another_format_is_told_apart() {
+    each_memcached(&[], |server, talk| {
+        talk.ask(Command::AddRecord(Record::new(3, 0x5f3a)));
         // It has no end, and its key is not the item's.
         let life = server.raw(format!("mg {RECORD} t\r\n"), "\r\n");
         assert_eq!(life, b"HD t-1\r\n");
@@ -480,7 +545,7 @@ fn a_record_is_added_once_and_changed_only_over_the_one_that_was_read() {
 
 #[test]
 fn a_pipeline_is_answered_in_order_each_by_itself() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let replies = talk.pipeline(&[
             Command::ReadRecord,
             Command::AddRecord(Record::new(1, 1)),

@@ -209,6 +209,7 @@ fn replies_of_every_kind_survive_damage() {
             Shape::Number,
             Shape::Item(true),
             Shape::Text,
+            Shape::List,
             Shape::Greeting,
         ] {
             check(&bytes, &|bytes| answer::parse(bytes, 0, shape));

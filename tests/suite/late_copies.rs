@@ -2,7 +2,7 @@
 
 use crate::cache_copies::{copied, owned, ports};
 use crate::contract::contract;
-use crate::copies::pools;
+use crate::copies::caches;
 use crate::pool::Bench;
 use harness::proxy::Fault;
 use harness::{Memcached, Php, PhpFpm, Proxy, TempDir, wait_until};
@@ -45,7 +45,7 @@ fn came(proxy: &Proxy, words: &str) -> bool {
 
 #[test]
 fn every_command_has_its_outcome_where_copies_follow() {
-    for nodes in pools() {
+    for nodes in caches() {
         contract(&mut trailing("contract", &ports(&nodes)));
         contract(&mut trailing("contract", &ports(&nodes[..2])));
     }
@@ -53,7 +53,7 @@ fn every_command_has_its_outcome_where_copies_follow() {
 
 #[test]
 fn the_first_node_answers_and_at_the_end_of_the_request_each_copy_has_the_value() {
-    for mut nodes in pools() {
+    for mut nodes in caches() {
         let mut bench = holding("follow", &ports(&nodes));
         let keys: Vec<String> = (0..60).map(|n| format!("k{n}")).collect();
         for key in &keys {
@@ -76,7 +76,7 @@ fn the_first_node_answers_and_at_the_end_of_the_request_each_copy_has_the_value(
 
 #[test]
 fn nobody_waits_for_a_copy_whose_node_is_slow_and_it_gets_there_without_another_call() {
-    for nodes in pools() {
+    for nodes in caches() {
         let far = Proxy::start(nodes[1].port());
         let mut bench = holding("slow", &[nodes[0].port(), far.port()]);
         let near = owned(&mut bench, 0, 20);
@@ -99,7 +99,7 @@ fn nobody_waits_for_a_copy_whose_node_is_slow_and_it_gets_there_without_another_
 
 #[test]
 fn what_was_written_is_read_though_its_copy_is_still_on_its_way() {
-    for mut nodes in pools() {
+    for mut nodes in caches() {
         let far = Proxy::start(nodes[1].port());
         let mut bench = holding("own", &[nodes[0].port(), far.port()]);
         let key = owned(&mut bench, 0, 1).remove(0);
@@ -117,7 +117,7 @@ fn what_was_written_is_read_though_its_copy_is_still_on_its_way() {
 
 #[test]
 fn a_first_node_that_dies_costs_no_write_and_is_up_to_date_when_it_is_back() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = trailing("first", &ports(&nodes));
         let keys: Vec<String> = (0..30).map(|n| format!("k{n}")).collect();
         for key in &keys {
@@ -160,7 +160,7 @@ fn a_first_node_that_dies_costs_no_write_and_is_up_to_date_when_it_is_back() {
 
 #[test]
 fn a_copy_that_does_not_arrive_is_counted_and_its_node_gives_up_what_it_has() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = trailing("hung", &ports(&nodes[..2]));
         let near = owned(&mut bench, 0, 30);
         for key in &near {
@@ -190,7 +190,7 @@ fn a_copy_that_does_not_arrive_is_counted_and_its_node_gives_up_what_it_has() {
 
 #[test]
 fn a_connection_cut_while_it_was_idle_loses_no_copy() {
-    for nodes in pools() {
+    for nodes in caches() {
         let far = Proxy::start(nodes[1].port());
         let mut bench = trailing("cut", &[nodes[0].port(), far.port()]);
         let near = owned(&mut bench, 0, 3);
@@ -214,7 +214,7 @@ fn a_connection_cut_while_it_was_idle_loses_no_copy() {
 
 #[test]
 fn of_two_copies_that_cross_the_older_does_not_stay() {
-    for nodes in pools() {
+    for nodes in caches() {
         let mut bench = trailing("cross", &ports(&nodes[..2]));
         let key = owned(&mut bench, 0, 1).remove(0);
         set(&mut bench, &key, "newer");
@@ -275,7 +275,7 @@ fn a_server_of_another_version_on_the_same_port_gets_copies_as_it_takes_them() {
 
 #[test]
 fn more_than_can_be_held_is_waited_for_and_not_dropped() {
-    for nodes in pools() {
+    for nodes in caches() {
         let far = Proxy::start(nodes[1].port());
         let mut bench = trailing("large", &[nodes[0].port(), far.port()]);
         let near = owned(&mut bench, 0, 24);
@@ -309,7 +309,7 @@ fn more_than_can_be_held_is_waited_for_and_not_dropped() {
 
 #[test]
 fn after_a_flush_no_copy_on_its_way_brings_a_value_back() {
-    for nodes in pools() {
+    for nodes in caches() {
         let far = Proxy::start(nodes[1].port());
         let mut bench = holding("flush", &[nodes[0].port(), far.port()]);
         let near = owned(&mut bench, 0, 20);

@@ -2,7 +2,7 @@
 //! for longer than it must, and no copy is left that is older than it seems.
 
 use crate::cache_copies::{copied, owned, ports};
-use crate::copies::pools;
+use crate::copies::caches;
 use harness::hostile::Request;
 use harness::{Act, Hostile, Memcached, TempDir};
 use memring_pool::call::{Outcome, Verb};
@@ -240,7 +240,7 @@ fn a_node_that_is_always_a_little_behind_costs_no_more_memory_than_what_is_on_it
 
 #[test]
 fn a_delete_of_what_the_first_node_had_no_more_is_not_undone_by_a_read_meanwhile() {
-    for nodes in pools() {
+    for nodes in caches() {
         let ports = ports(&nodes[..2]);
         let mut bench = copied("undone", Mode::Async, &ports);
         bench.pool.policy_mut().hold = LONG;
@@ -264,7 +264,7 @@ fn a_delete_of_what_the_first_node_had_no_more_is_not_undone_by_a_read_meanwhile
 
 #[test]
 fn a_delete_is_remembered_by_nodes_that_had_nothing_too() {
-    for nodes in pools() {
+    for nodes in caches() {
         for mode in [Mode::Sync, Mode::Async] {
             let mut bench = copied("bare", mode, &ports(&nodes[..2]));
             let key = owned(&mut bench, 0, 1).remove(0);

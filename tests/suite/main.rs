@@ -42,6 +42,7 @@ mod named_pools;
 mod oracle;
 mod pool;
 mod redis;
+mod redis_copies;
 mod redis_sessions;
 mod reload;
 mod session;

@@ -174,21 +174,26 @@ fn whose_turn_was_taken_over_does_not_overwrite_the_later_request() {
 }
 
 #[test]
-fn copies_of_sessions_on_redis_nodes_need_a_word_of_their_own() {
+fn two_redis_nodes_keep_copies_of_sessions_and_not_those_of_a_cache() {
     let servers = [Redis::start(), Redis::start()];
     let list = servers
         .each_ref()
         .map(|s| format!("redis://{}", s.address()))
         .join(",");
     let php = with_sessions(Php::new(), &list).ini("session.save_handler", "memring");
-    let text = php
-        .run("session_id('s'); var_dump(session_start());")
-        .text();
-    assert!(
-        text.contains("mode fenced is for memcached nodes"),
-        "{text}"
-    );
-    assert!(text.contains("mode=single"), "{text}");
+    assert_eq!(php.run(COUNT).ok(), "bool(true)\n1");
+    for server in &servers {
+        let stored: String = server.client().hget("s", "d").unwrap();
+        assert_eq!(stored, "n|i:1;");
+        let _: () = redis::cmd("FLUSHALL").query(&mut server.client()).unwrap();
+    }
+    for mode in ["sync", "async"] {
+        let list = list.replacen(',', &format!("?mode={mode},"), 1);
+        let text = with_sessions(Php::new(), &list).run(COUNT).text();
+        let wanted = format!("mode {mode} is for memcached nodes");
+        assert!(text.contains(&wanted), "{text}");
+        assert!(text.contains("fenced"), "{text}");
+    }
     for server in &servers {
         let keys: u64 = redis::cmd("DBSIZE").query(&mut server.client()).unwrap();
         assert_eq!(keys, 0);

@@ -1,14 +1,13 @@
 //! The turn on a copied session among PHP processes: who waits is woken, who was killed is
 //! followed at once, and a pause costs few commands. Processes with one state_dir are one host.
 
-use crate::copies::pools;
-use crate::session::to;
+use crate::copies::{Place, pools};
 use crate::sessions::php;
 use harness::{Memcached, Php, TempDir, wait_until};
 use std::time::Duration;
 
-fn memring(nodes: &[Memcached]) -> Php {
-    let list: Vec<String> = nodes.iter().map(|node| to(node.port(), "")).collect();
+fn memring(nodes: &[impl Place]) -> Php {
+    let list: Vec<String> = nodes.iter().map(Place::url).collect();
     php(&list.join(", ")).ini("session.save_handler", "memring")
 }
 

@@ -8,8 +8,8 @@
 //! MEMRING_FAULT_SESSIONS=10000 cargo test --release -p memring-tests --test suite -- faults:: --test-threads=1 --nocapture
 //! ```
 //!
-//! With MEMRING_MEMCACHED_NEW every fault is played on those servers, too; MEMRING_FAULT_SERVERS=own or newer picks
-//! one. What the promise leaves out is written beside the fault.
+//! With MEMRING_MEMCACHED_NEW every fault is played on those servers, too, and a few on Redis. MEMRING_FAULT_SERVERS
+//! picks: own or newer, redis, or both for pools of one memcached and two Redis. What the promise leaves out is written beside the fault.
 
 mod cache;
 mod rivals;
@@ -20,7 +20,7 @@ mod state;
 mod steps;
 mod visits;
 
-use harness::Memcached;
+use harness::{Memcached, Redis, Server};
 use scripts::{
     all_away, back_empty, back_with_an_old_snapshot, clocks_apart, cut, disturbed, flapping, hangs,
     idle_cut, killed, nonsense, php_killed, resumes_with_old_data, silent, slow, split_views,
@@ -56,7 +56,7 @@ fn seconds(seconds: f64) -> Duration {
 
 #[test]
 fn f1_a_node_is_killed_and_nobody_notices() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         nobody_notices(&Plan::new("F1 killed", servers).play(killed));
     }
 }
@@ -70,7 +70,7 @@ fn f2_a_node_hangs_and_nobody_notices() {
 
 #[test]
 fn f3_a_node_resumes_with_old_data_and_nobody_notices() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::new("F3 resumes with old data", servers);
         nobody_notices(&plan.play(resumes_with_old_data));
     }
@@ -78,14 +78,14 @@ fn f3_a_node_resumes_with_old_data_and_nobody_notices() {
 
 #[test]
 fn f4_each_node_comes_back_empty_and_nobody_notices() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         nobody_notices(&Plan::new("F4 back empty", servers).play(back_empty));
     }
 }
 
 #[test]
 fn f5_a_node_comes_back_with_an_old_snapshot_and_it_is_not_believed() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::proxied("F5 back with an old snapshot", servers);
         nothing_is_lost(&plan.play(back_with_an_old_snapshot));
     }
@@ -249,6 +249,58 @@ pub(crate) fn empty(node: &Memcached, fillers: usize) {
     node.raw(request, &end);
 }
 
+/// A node without room.
+enum Filled {
+    /// A memcached with so many items more.
+    Items(usize),
+    /// A Redis that was told to have no more than it has.
+    Limit,
+}
+
+impl Filled {
+    fn fill(node: &Server) -> Filled {
+        match node {
+            Server::Memcached(node) => Filled::Items(fill(node)),
+            Server::Redis(node) => {
+                limit(node, "1");
+                Filled::Limit
+            }
+        }
+    }
+
+    fn empty(self, node: &Server) {
+        match self {
+            Filled::Items(fillers) => empty(node.memcached(), fillers),
+            Filled::Limit => limit(node.redis(), "0"),
+        }
+    }
+}
+
+/// Gives a Redis so many bytes; 0 is as many as there are.
+fn limit(node: &Redis, bytes: &str) {
+    let words = ["SET", "maxmemory", bytes, "maxmemory-policy", "noeviction"];
+    redis::cmd("CONFIG")
+        .arg(&words)
+        .exec(&mut node.client())
+        .expect("CONFIG SET of our Redis");
+}
+
+/// How often a node had no room.
+fn stores_refused(node: &Server) -> u64 {
+    match node {
+        Server::Memcached(node) => node.stat("store_no_memory"),
+        Server::Redis(node) => {
+            let text: String = redis::cmd("INFO")
+                .arg("errorstats")
+                .query(&mut node.client())
+                .expect("INFO of our Redis");
+            let mut lines = text.lines();
+            let count = lines.find_map(|line| line.strip_prefix("errorstat_OOM:count="));
+            count.map_or(0, |count| count.trim().parse().unwrap())
+        }
+    }
+}
+
 /// With -M, as a session node should be run. Without it the server throws sessions away, which no copy mends.
 /// A full node keeps its record; how soon it is trusted again is not asked here.
 #[test]
@@ -260,21 +312,21 @@ fn f12_full_nodes_refuse_and_lose_nothing() {
                 ..1000 => &["-M", "-m", "4"],
                 _ => &["-M", "-m", "32"],
             },
+            // A Redis stores what does not grow.
+            grows: matches!(servers, Servers::Redis | Servers::Both),
             ..Plan::new("F12 memory full", servers)
         };
         let tally = plan.play(|scene| {
-            let refused = |scene: &Scene<'_>| -> u64 {
-                let nodes = scene.nodes.iter();
-                nodes.map(|node| node.stat("store_no_memory")).sum()
-            };
-            let mut fillers = vec![fill(&scene.nodes[0])];
+            let refused =
+                |scene: &Scene<'_>| -> u64 { scene.nodes.iter().map(stores_refused).sum() };
+            let mut filled = vec![Filled::fill(&scene.nodes[0])];
             scene.lap();
-            fillers.extend(scene.nodes[1..].iter().map(fill));
+            filled.extend(scene.nodes[1..].iter().map(Filled::fill));
             let before = refused(scene);
             scene.lap();
             assert!(refused(scene) > before, "the nodes were never full");
-            for (node, fillers) in scene.nodes.iter().zip(fillers) {
-                empty(node, fillers);
+            for (node, filled) in scene.nodes.iter().zip(filled) {
+                filled.empty(node);
             }
             scene.lap();
             let log = scene.hosts[0].tend_log();
@@ -368,6 +420,11 @@ fn f17_hosts_whose_clocks_are_minutes_apart_lose_nothing() {
 }
 
 #[test]
+fn f19_memcached_and_redis_in_one_pool_lose_nothing() {
+    nobody_notices(&Plan::new("F19 both kinds, back empty", Servers::Both).play(back_empty));
+}
+
+#[test]
 fn f19_mixed_servers_and_an_upgrade_of_one_after_the_other_lose_nothing() {
     if std::env::var_os("MEMRING_MEMCACHED_NEW").is_none() {
         eprintln!("skipped: MEMRING_MEMCACHED_NEW names no newer memcached");
@@ -388,10 +445,10 @@ fn f19_mixed_servers_and_an_upgrade_of_one_after_the_other_lose_nothing() {
 /// All nodes flushed at once is an order to forget, and is not undone.
 #[test]
 fn f20_one_node_flushed_loses_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let tally = Plan::new("F20 flush_all of one node", servers).play(|scene| {
             for place in 0..scene.nodes.len() {
-                scene.nodes[place].raw("flush_all\r\n", "OK\r\n");
+                scene.nodes[place].flush();
                 scene.lap();
                 scene.trusted();
             }

@@ -1,7 +1,7 @@
 //! What happens to nodes, as scripts: played on three nodes, on two, with a cache, and with a rival.
 
 use super::seconds;
-use super::snapshot::Snapshot;
+use super::snapshot::Copy;
 use super::stage::Scene;
 use harness::{Fault, wait_until};
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub(super) fn slow() -> [(u64, Fault); 3] {
 }
 
 pub(super) fn back_with_an_old_snapshot(scene: &mut Scene<'_>) {
-    let snapshot = Snapshot::of(&scene.nodes[0]);
+    let snapshot = Copy::of(&scene.nodes[0]);
     assert!(snapshot.len() > 1);
     scene.lap();
     scene.nodes[0].kill();
@@ -125,12 +125,14 @@ pub(super) fn cut() -> [(u64, Fault); 4] {
 }
 
 /// Replies that nobody can believe, and how often.
-pub(super) fn nonsense() -> [(u64, Fault); 9] {
+pub(super) fn nonsense() -> [(u64, Fault); 11] {
     [
         (5, Fault::Garbage),
         (5, Fault::Before(b"HD\r\n")),
         (5, Fault::Before(b"EN\r\n")),
         (5, Fault::Before(b"VA 2 f0 c1 s2 t100\r\nxx\r\n")),
+        (5, Fault::Before(b":1\r\n")),
+        (5, Fault::Before(b"*-1\r\n")),
         (5, Fault::OtherKey),
         (5, Fault::Previous),
         (5, Fault::Length(3)),

@@ -2,7 +2,7 @@
 //!
 //! Taken with classic `gets`: to `mg`, with or without flags, a stale item gives its win token, and with it the turn.
 
-use harness::Memcached;
+use harness::{Memcached, Redis, Server};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +18,56 @@ struct Item {
 
 /// All items of a node.
 pub(crate) struct Snapshot(Vec<Item>);
+
+/// The same of a node of either kind.
+pub(super) enum Copy {
+    /// Of a memcached.
+    Items(Snapshot),
+    /// A Redis keeps it in a file, and comes back with it by itself.
+    File(usize),
+}
+
+impl Copy {
+    /// Takes it.
+    pub(super) fn of(node: &Server) -> Copy {
+        match node {
+            Server::Memcached(node) => Copy::Items(Snapshot::of(node)),
+            Server::Redis(node) => Copy::File(save(node)),
+        }
+    }
+
+    /// How many items it holds.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Copy::Items(snapshot) => snapshot.len(),
+            Copy::File(items) => *items,
+        }
+    }
+
+    /// Puts every item back.
+    pub(super) fn restore(&self, node: &Server) {
+        match self {
+            Copy::Items(snapshot) => snapshot.restore(node.memcached()),
+            // It was killed and had no time to write another one.
+            Copy::File(_) => {
+                let items: usize = redis::cmd("DBSIZE")
+                    .query(&mut node.redis().client())
+                    .expect("DBSIZE of our Redis");
+                assert!(items > 1, "it came back empty");
+            }
+        }
+    }
+}
+
+/// Has a Redis write its file; how many items it holds.
+fn save(node: &Redis) -> usize {
+    let mut client = node.client();
+    let saved = redis::cmd("SAVE").exec(&mut client);
+    saved.expect("SAVE of our Redis");
+    redis::cmd("DBSIZE")
+        .query(&mut client)
+        .expect("DBSIZE of our Redis")
+}
 
 fn connect(node: &Memcached) -> BufReader<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", node.port())).expect("connect to our memcached");

@@ -5,7 +5,7 @@ use super::state::{Place, State};
 use super::visits::{Sessions, Tally};
 use crate::companion;
 use harness::process::Process;
-use harness::{Memcached, Php, PhpFpm, Proxy, TempDir, wait_until};
+use harness::{Memcached, Php, PhpFpm, Proxy, Redis, Server, TempDir, wait_until};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,11 +29,34 @@ pub(super) enum Servers {
     Newer,
     /// One newer, the others this machine's.
     Mixed,
+    /// Redis.
+    Redis,
+    /// One memcached, the others Redis.
+    Both,
 }
 
 impl Servers {
-    /// This machine's, and the newer ones where they are named; `MEMRING_FAULT_SERVERS` picks `own` or `newer`.
+    /// Memcached; or what `MEMRING_FAULT_SERVERS` picks: `own` or `newer`, `redis`, or `both` in one pool.
     pub(super) fn all() -> Vec<Servers> {
+        match std::env::var("MEMRING_FAULT_SERVERS").as_deref() {
+            Ok("redis") => vec![Servers::Redis],
+            Ok("both") => vec![Servers::Both],
+            _ => Servers::memcached(),
+        }
+    }
+
+    /// The same and Redis, too, where nothing is picked: for the faults that another kind of server can get wrong
+    /// in another way.
+    pub(super) fn each_kind() -> Vec<Servers> {
+        let mut all = Servers::all();
+        if std::env::var_os("MEMRING_FAULT_SERVERS").is_none() {
+            all.push(Servers::Redis);
+        }
+        all
+    }
+
+    /// This machine's memcached, and the newer one where it is named; `MEMRING_FAULT_SERVERS` picks `own` or `newer`.
+    pub(super) fn memcached() -> Vec<Servers> {
         let named = std::env::var_os("MEMRING_MEMCACHED_NEW").is_some();
         let picked = std::env::var("MEMRING_FAULT_SERVERS").unwrap_or_default();
         let mut all = Vec::new();
@@ -46,17 +69,19 @@ impl Servers {
         all
     }
 
-    fn start(self, place: usize, extra: &[&str]) -> Memcached {
+    fn start(self, place: usize, extra: &[&str]) -> Server {
         let newer = match self {
-            Servers::Own => false,
+            Servers::Redis => return Server::Redis(Redis::start()),
+            Servers::Both if place != 1 => return Server::Redis(Redis::start()),
+            Servers::Own | Servers::Both => false,
             Servers::Newer => true,
             Servers::Mixed => place == 1,
         };
-        if newer {
+        Server::Memcached(if newer {
             Memcached::newer(extra).expect("MEMRING_MEMCACHED_NEW names a memcached")
         } else {
             Memcached::with(extra)
-        }
+        })
     }
 }
 
@@ -80,10 +105,12 @@ pub(super) struct Plan {
     /// Whether a proxy stands before each node, one for each host.
     pub(super) proxies: bool,
     pub(super) handler: Handler,
-    /// Arguments of each memcached.
+    /// Arguments of each memcached; a Redis has none.
     pub(super) extra: &'static [&'static str],
     /// Bytes in each session.
     pub(super) pad: usize,
+    /// Of each visit a few more than of the one before, up to twice as many.
+    pub(super) grows: bool,
     pub(super) sessions: usize,
     /// Environment of each host's PHP.
     pub(super) environment: Vec<Vec<(String, String)>>,
@@ -109,6 +136,7 @@ impl Plan {
             handler: Handler::Memring,
             extra: &[],
             pad: 100,
+            grows: false,
             sessions: sessions(),
             environment: Vec::new(),
             state: State::Directory,
@@ -128,13 +156,13 @@ impl Plan {
 
     /// Visits every session while `script` runs, looks at all of them at the end, and tells what came out.
     pub(super) fn play(self, script: impl FnOnce(&mut Scene<'_>)) -> Tally {
-        let mut nodes: Vec<Memcached> = (0..self.nodes + self.spare)
+        let mut nodes: Vec<Server> = (0..self.nodes + self.spare)
             .map(|place| self.servers.start(place, self.extra))
             .collect();
         let hosts: Vec<Web> = (0..self.hosts)
             .map(|host| Web::start(&self, host, &nodes[..self.nodes]))
             .collect();
-        let sessions = Sessions::new(self.sessions, self.pad, self.cache);
+        let sessions = Sessions::new(self.sessions, self.pad, self.grows, self.cache);
         let tally = std::thread::scope(|scope| {
             // A script that fails must end the visits, too, or the scope waits for ever.
             let guard = Ends(&sessions);
@@ -189,7 +217,7 @@ impl Drop for Ends<'_> {
 
 /// What a script acts on while the visits go on.
 pub(super) struct Scene<'run> {
-    pub(super) nodes: &'run mut Vec<Memcached>,
+    pub(super) nodes: &'run mut Vec<Server>,
     pub(super) hosts: &'run [Web],
     pub(super) sessions: &'run Sessions,
 }
@@ -257,7 +285,7 @@ pub(super) struct Web {
 }
 
 impl Web {
-    fn start(plan: &Plan, number: usize, nodes: &[Memcached]) -> Web {
+    fn start(plan: &Plan, number: usize, nodes: &[Server]) -> Web {
         let directory = TempDir::new("host");
         let proxies: Vec<Proxy> = nodes
             .iter()
@@ -267,7 +295,14 @@ impl Web {
         let port = |place: usize| proxies.get(place).map_or(nodes[place].port(), Proxy::port);
         // The ports differ from host to host, the nodes' names do not.
         let mut names: Vec<String> = (0..nodes.len())
-            .map(|place| node_name(port(place), &format!("node{place}"), 1))
+            .map(|place| {
+                node_name(
+                    nodes[place].scheme(),
+                    port(place),
+                    &format!("node{place}"),
+                    1,
+                )
+            })
             .collect();
         if plan.cache {
             // On a busy machine 100 ms are over for a node that is well, which would be a second fault.
@@ -287,8 +322,7 @@ impl Web {
             let path = path.display().to_string();
             ("pool:sessions".to_string(), ["--config".to_string(), path])
         } else {
-            let list: Vec<String> = names.iter().map(|name| format!("tcp://{name}")).collect();
-            (list.join(", "), ["--list".to_string(), list.join(", ")])
+            (names.join(", "), ["--list".to_string(), names.join(", ")])
         };
         let state = plan.state.make(&directory);
         let mut php = match plan.handler {
@@ -427,8 +461,8 @@ const USED: &str = "
 ";
 
 /// A node as lists and pool files name it.
-pub(super) fn node_name(port: u16, id: &str, weight: u32) -> String {
-    format!("127.0.0.1:{port}?id={id}&weight={weight}")
+pub(super) fn node_name(scheme: &str, port: u16, id: &str, weight: u32) -> String {
+    format!("{scheme}://127.0.0.1:{port}?id={id}&weight={weight}")
 }
 
 /// A file with one pool of copied sessions on these nodes; `more` is added to its table.

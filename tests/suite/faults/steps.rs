@@ -72,7 +72,10 @@ const LISTS: [(&str, &[Named]); 6] = [
 
 fn names(scene: &Scene<'_>, list: &[Named]) -> Vec<String> {
     list.iter()
-        .map(|node| node_name(scene.nodes[node.place].port(), node.id, node.weight))
+        .map(|node| {
+            let server = &scene.nodes[node.place];
+            node_name(server.scheme(), server.port(), node.id, node.weight)
+        })
         .collect()
 }
 

@@ -130,6 +130,7 @@ pub(super) struct Sessions {
     ending: AtomicBool,
     /// Bytes in a session beside its number.
     pad: usize,
+    grows: bool,
     /// Values of a cache are visited.
     cache: bool,
     /// When a node came back last.
@@ -137,7 +138,7 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new(count: usize, pad: usize, cache: bool) -> Sessions {
+    pub(super) fn new(count: usize, pad: usize, grows: bool, cache: bool) -> Sessions {
         Sessions {
             known: (0..count).map(|_| Mutex::default()).collect(),
             tally: Mutex::default(),
@@ -148,6 +149,7 @@ impl Sessions {
             begun: Instant::now(),
             ending: AtomicBool::new(false),
             pad,
+            grows,
             cache,
             returned: Mutex::default(),
         }
@@ -257,7 +259,12 @@ impl Sessions {
         known.number += u64::from(act == "write");
         let number = known.number;
         let begin = Instant::now();
-        let answer = host.ask(&format!("do={act}&id={id}&v={number}&pad={}", self.pad));
+        let more = match self.grows {
+            true => number as usize * 7 % self.pad,
+            false => 0,
+        };
+        let pad = self.pad + more;
+        let answer = host.ask(&format!("do={act}&id={id}&v={number}&pad={pad}"));
         let took = begin.elapsed();
         let mut tally = locked(&self.tally);
         tally.requests += 1;

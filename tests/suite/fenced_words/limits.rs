@@ -1,7 +1,7 @@
 //! The same where things end or go wrong: foreign items, lives, full memory, a server that lost its versions, damage.
 
 use super::super::faults;
-use super::{FIRST, KEY, RECORD, SECOND, Talk, each, has_e, parsed, stamp};
+use super::{FIRST, KEY, RECORD, SECOND, Talk, each, each_memcached, has_e, parsed, stamp};
 use harness::{Memcached, wait_until};
 use memring_pool::item::Span;
 use memring_pool::replica::words::{NO_VERSIONS, VALUE_LIFE_MAX};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[test]
 fn an_item_of_somebody_else_has_no_stamp_and_without_an_end_no_token() {
-    each(&[], |server, talk| {
+    each_memcached(&[], |server, talk| {
         server.raw(format!("set {KEY} 768 0 3\r\nabc\r\n"), "STORED\r\n");
         let item = talk.item(true, true);
         assert_eq!((item.stamp, item.token), (None, Token::Taken));
@@ -53,7 +53,7 @@ fn talk_cas(server: &Memcached) -> u64 {
 
 #[test]
 fn the_longest_life_is_a_life_and_not_a_date_and_a_short_one_ends() {
-    each(&[], |_, talk| {
+    each(|talk| {
         let Reply::Done { cas } = talk.store(Over::Nothing, stamp(FIRST), u32::MAX, b"x") else {
             panic!("not stored")
         };
@@ -78,7 +78,7 @@ fn the_longest_life_is_a_life_and_not_a_date_and_a_short_one_ends() {
 #[test]
 fn a_store_too_large_for_the_server_takes_the_item_away_whatever_its_fence_says() {
     let large = vec![b'x'; 2_000_000];
-    each(&[], |_, talk| {
+    each_memcached(&[], |_, talk| {
         for over in ["its cas value", "another", "nothing"] {
             let cas = talk.begin();
             let over = match over {
@@ -100,7 +100,7 @@ fn a_store_too_large_for_the_server_takes_the_item_away_whatever_its_fence_says(
 
 #[test]
 fn a_full_memory_refuses_a_larger_value_and_still_frees_tokens() {
-    each(&["-M", "-m", "2"], |server, talk| {
+    each_memcached(&["-M", "-m", "2"], |server, talk| {
         let cas = talk.begin();
         assert_eq!(talk.item(false, true).token, Token::Won);
         // Fills the memory with items of another size class.
@@ -129,7 +129,7 @@ fn a_full_memory_refuses_a_larger_value_and_still_frees_tokens() {
 
 #[test]
 fn a_full_memory_keeps_its_record_which_can_be_doubted_and_has_room_for_what_it_dropped() {
-    each(&["-M", "-m", "2"], |server, talk| {
+    each_memcached(&["-M", "-m", "2"], |server, talk| {
         let trusted = Record::new(3, 0x5f3a).trusted();
         talk.ask(Command::AddRecord(trusted.clone()));
         let cas = talk.begin();
@@ -219,7 +219,7 @@ impl Random {
 #[test]
 fn damaged_answers_never_stop_the_reader_and_no_foreign_one_passes() {
     const SEED: u64 = 5;
-    each(&[], |server, talk| {
+    each_memcached(&[], |server, talk| {
         a_life_of_everything(server, talk);
         let heard = std::mem::take(&mut talk.heard);
         let words = talk.words();
