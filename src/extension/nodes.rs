@@ -16,7 +16,7 @@ use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Topology, WEIGHT_MAX,
+    DEFAULT_RETRY, DEFAULT_TIMEOUT, Mode, NodeSpec, Policy, Topology, WEIGHT_MAX,
 };
 use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::pool::Pool;
@@ -431,6 +431,11 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         status: wish.status,
         ..spec
     };
+    let copied = link.with(|state| state.pool.policy().mode != Mode::Single);
+    if spec.redis.is_some() && copied == Some(true) {
+        errors::warning("A pool with copies takes no Redis node: they are on memcached nodes");
+        return Ok(None);
+    }
     let index = link.with(|state| registry::with(|nodes| state.pool.add(spec, nodes)));
     Ok(index.map(|index| (link, index)))
 }
