@@ -412,19 +412,13 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         Found::Pool(topology) => return add_pool(link, topology),
     };
     let limit = duration(wish.timeout);
-    let (connect_timeout, op_timeout, idle_limit) = ini::read(|values| {
-        (
-            values.connect_timeout,
-            values.op_timeout,
-            values.persistent_idle,
-        )
-    });
+    let (connect, op, idle) = ini::read(|v| (v.connect_timeout, v.op_timeout, v.persistent_idle));
     let spec = NodeSpec {
         udp_port,
         weight: u32::try_from(wish.weight).unwrap_or(u32::MAX),
-        connect_timeout: connect_timeout.unwrap_or(limit),
-        op_timeout: op_timeout.unwrap_or(limit),
-        idle_limit: idle_limit.unwrap_or(Duration::MAX),
+        connect_timeout: connect.unwrap_or(limit),
+        op_timeout: op.unwrap_or(limit),
+        idle_limit: idle.unwrap_or(Duration::MAX),
         retry_interval: wish.retry_interval,
         // A node declared down must not mark the connection that other pools share.
         persistent: wish.persistent && wish.status,

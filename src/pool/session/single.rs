@@ -15,7 +15,8 @@
 //! session; an unchanged session is touched; a new id is proved to be new.
 //! Where one copy has nothing and another is silent, the session is a new one, as in pecl:
 //! more than pecl's copies is promised by modes with more than counters.
-//! A counter carries no owner, so neither fence nor takeover is possible here.
+//! A counter carries no owner, so neither fence nor takeover is possible on memcached. On Redis
+//! a turn has one: what a request stores whose turn is over goes only over what it read.
 //!
 //! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in
 //! tests/golden/wire-session.txt.
