@@ -16,7 +16,7 @@ use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    DEFAULT_RETRY, DEFAULT_TIMEOUT, NodeSpec, Policy, Topology, WEIGHT_MAX,
+    DEFAULT_RETRY, DEFAULT_TIMEOUT, Mode, NodeSpec, Policy, Topology, WEIGHT_MAX,
 };
 use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::pool::Pool;
@@ -412,25 +412,24 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         Found::Pool(topology) => return add_pool(link, topology),
     };
     let limit = duration(wish.timeout);
-    let (connect_timeout, op_timeout, idle_limit) = ini::read(|values| {
-        (
-            values.connect_timeout,
-            values.op_timeout,
-            values.persistent_idle,
-        )
-    });
+    let (connect, op, idle) = ini::read(|v| (v.connect_timeout, v.op_timeout, v.persistent_idle));
     let spec = NodeSpec {
         udp_port,
         weight: u32::try_from(wish.weight).unwrap_or(u32::MAX),
-        connect_timeout: connect_timeout.unwrap_or(limit),
-        op_timeout: op_timeout.unwrap_or(limit),
-        idle_limit: idle_limit.unwrap_or(Duration::MAX),
+        connect_timeout: connect.unwrap_or(limit),
+        op_timeout: op.unwrap_or(limit),
+        idle_limit: idle.unwrap_or(Duration::MAX),
         retry_interval: wish.retry_interval,
         // A node declared down must not mark the connection that other pools share.
         persistent: wish.persistent && wish.status,
         status: wish.status,
         ..spec
     };
+    let copied = link.with(|state| state.pool.policy().mode != Mode::Single);
+    if spec.redis.is_some() && copied == Some(true) {
+        errors::warning("A pool with copies takes no Redis node: they are on memcached nodes");
+        return Ok(None);
+    }
     let index = link.with(|state| registry::with(|nodes| state.pool.add(spec, nodes)));
     Ok(index.map(|index| (link, index)))
 }

@@ -71,6 +71,10 @@ impl Keeper {
         };
         let migrating = policy.migrating;
         let mut pool = Pool::new(policy);
+        if pool.policy().mode == Mode::Single {
+            // phpredis' placement goes by what stands behind it.
+            pool.policy_mut().keys.prefix.clone_from(&prefix);
+        }
         // Where pecl keeps them: on the same nodes, placed as the settings say.
         let mut old_pool = Pool::new(Policy {
             placement: settings.placement,

@@ -389,7 +389,7 @@ impl Lane {
 
     /// Begins the exchange on the open connection; without a question, being open was all.
     fn start(&mut self, node: &mut node::Node, now: Instant) {
-        if node.greeting().is_some() {
+        if node.greeting(self.stores).is_some() {
             return self.greet(node, now);
         }
         if self.asks.is_empty() {

@@ -52,6 +52,8 @@ pub struct Node {
     greeting: Option<Greeting>,
     /// The process behind the open connection of a Redis, where it was asked for.
     pub process: Option<Process>,
+    /// It is a Redis, as far as we were told.
+    redis: bool,
     /// Does it speak meta commands? Unknown until it told its version.
     pub speaks_meta: Option<bool>,
     /// Does the server behind the open connection take versions (`E`)? Unknown on every new
@@ -101,6 +103,7 @@ impl Node {
             change: None,
             greeting: spec.redis.as_ref().and_then(Greeting::of),
             process: None,
+            redis: spec.redis.is_some(),
             speaks_meta: None,
             takes_versions: None,
         }
@@ -202,9 +205,17 @@ impl Node {
     }
 
     /// What is to be said on the open connection before anything else, if it was not yet.
-    pub fn greeting(&self) -> Option<&Greeting> {
+    ///
+    /// A memcached behind the name of a Redis would carry out the lines of a value as commands:
+    /// where none was spoken to before, `values` are sent to nobody who has not shown what he is.
+    pub fn greeting(&self, values: bool) -> Option<&Greeting> {
         let socket = self.socket.as_ref()?;
-        self.greeting.as_ref().filter(|_| !socket.greeted)
+        if socket.greeted {
+            return None;
+        }
+        self.greeting
+            .as_ref()
+            .or_else(|| values.then(Greeting::ping))
     }
 
     /// From now on a connection begins with the question which process it leads to, for who
@@ -220,6 +231,7 @@ impl Node {
     pub fn greeted(&mut self) {
         if let Some(socket) = &mut self.socket {
             socket.greeted = true;
+            socket.busy = false;
         }
     }
 
@@ -238,6 +250,7 @@ impl Node {
     pub fn finish(&mut self, now: Instant) {
         if let Some(socket) = &mut self.socket {
             socket.busy = false;
+            socket.greeted = true;
             socket.exchanges += 1;
             socket.last_used = now;
         }
@@ -361,7 +374,7 @@ impl Node {
             last_used: now,
             limit,
             busy: false,
-            greeted: self.greeting.is_none(),
+            greeted: !self.redis,
         });
         Ok(())
     }
@@ -392,15 +405,16 @@ pub fn strerror(errno: Errno) -> String {
 
 /// The name under which a host's processes know a node: where it is, whatever it was called.
 ///
-/// Whom a Redis does not let in must not keep others from it, so who we are there belongs to it.
+/// Whom a Redis does not let in must not keep others from it, so who we are there belongs to it;
+/// nor must who takes a memcached for a Redis.
 fn address(spec: &NodeSpec) -> Vec<u8> {
     let mut text = match &spec.target {
         Target::Tcp { host, port } => format!("{host}:{port}").into_bytes(),
         Target::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
     };
-    if let Some(greeting) = spec.redis.as_ref().and_then(Greeting::of) {
-        // Too short to tell anything of a password.
-        text.extend_from_slice(format!("#{:08x}", crc32fast::hash(&greeting.words)).as_bytes());
+    if let Some(redis) = &spec.redis {
+        let greeting = Greeting::of(redis).map(|greeting| crc32fast::hash(&greeting.words));
+        text.extend_from_slice(format!("#redis{:08x}", greeting.unwrap_or(0)).as_bytes());
     }
     text
 }

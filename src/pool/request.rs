@@ -9,7 +9,7 @@ use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::Lane;
 use crate::item::Span;
-use crate::wire::{Expect, Reply, Store, classic, meta};
+use crate::wire::{self, Expect, Reply, Store, classic, meta};
 
 pub(crate) mod redis;
 
@@ -370,10 +370,10 @@ pub(crate) fn refused(line: &[u8]) -> Error {
         t if t.starts_with("SERVER_ERROR") => (Kind::Server, 0),
         t if t.starts_with("CLIENT_ERROR") => (Kind::Client, 6),
         t if t.starts_with("OOM ") => (Kind::Server, 0x82),
-        t if redis::remedy(t).is_some() => (Kind::Server, 0),
+        t if wire::redis::remedy(t).is_some() => (Kind::Server, 0),
         _ => (Kind::Client, 0),
     };
-    let cause = match redis::remedy(&text) {
+    let cause = match wire::redis::remedy(&text) {
         Some(remedy) => format!("{}. {remedy}", text.trim_end_matches('.')),
         None => text.into_owned(),
     };

@@ -233,6 +233,14 @@ fn a_scheme_that_is_not_allowed_is_refused_by_name() {
         "{text}"
     );
     let text = Php::new()
+        .ini("memring.allow_schemes", "tcp")
+        .run("$m = new Memcache; var_dump(@$m->addServer('tcp://127.0.0.1?database=0')); echo error_get_last()['message'];")
+        .ok();
+    assert!(
+        text.starts_with("bool(false)") && text.contains("redis is not among"),
+        "{text}"
+    );
+    let text = Php::new()
         .run("$m = new Memcache; var_dump(@$m->addServer('rediss://127.0.0.1', 6379)); echo error_get_last()['message'];")
         .ok();
     assert!(

@@ -157,19 +157,136 @@ fn whose_turn_was_taken_over_does_not_overwrite_the_later_request() {
                     .text()
             });
             assert_eq!(last.join().unwrap(), "");
-            assert_eq!(
-                server.client().get::<_, String>("s").unwrap(),
-                "n|s:4:\"last\";"
-            );
-            // Nobody has the turn now; somebody takes it before the late one ends.
-            let _: () = client.set("s_LOCK", "somebody").unwrap();
+            // Nobody has the turn now, and nobody else had it when the late one looks.
             let text = late.join().unwrap();
             assert!(text.contains("another request has it"), "{text}");
             assert!(text.contains("memcache.lock_timeout"), "{text}");
         });
         assert_eq!(client.get::<_, String>("s").unwrap(), "n|s:4:\"last\";");
-        // Nor is somebody else's turn given back.
-        assert_eq!(client.get::<_, String>("s_LOCK").unwrap(), "somebody");
+    }
+}
+
+#[test]
+fn who_logged_out_while_a_late_request_ran_stays_logged_out() {
+    let server = Redis::start();
+    for php in both(&format!("redis://{}", server.address())) {
+        let php = php.ini("memcache.lock_timeout", 1).ini("display_errors", 0);
+        for change in ["$_SESSION['n'] = 'late';", ""] {
+            let mut client = server.client();
+            let _: () = client.set("s", "n|i:1;").unwrap();
+            let page = format!("session_id('s'); session_start(); {change} sleep(3);");
+            std::thread::scope(|scope| {
+                let late = scope.spawn(|| php.run(&page));
+                let begun = wait_until(Duration::from_secs(10), || {
+                    server.client().exists::<_, bool>("s_LOCK").unwrap()
+                });
+                assert!(begun, "the first request did not begin");
+                let out = php.run("session_id('s'); session_start(); var_dump($_SESSION['n'], session_destroy());");
+                assert_eq!(out.ok(), "int(1)\nbool(true)");
+                late.join().unwrap();
+            });
+            assert!(
+                !client.exists::<_, bool>("s").unwrap(),
+                "alive again: {change:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_read_that_is_refused_is_no_new_session() {
+    let server = Redis::with(&["--user", "app", "on", "nopass", "~*", "+@all", "-get"]);
+    let mut client = server.client();
+    let _: () = client.set("s", "n|i:41;").unwrap();
+    let _: () = client.rpush("list", "somebody else's").unwrap();
+    for (user, id) in [("app:x", "s"), ("default:x", "list")] {
+        for php in both(&format!("redis://{user}@{}", server.address())) {
+            for (strict, closed) in [(0, false), (1, false), (0, true), (1, true)] {
+                let php = php.clone().ini("session.use_strict_mode", strict);
+                let options = if closed {
+                    "['read_and_close' => true]"
+                } else {
+                    "[]"
+                };
+                let text = php
+                    .run(&format!("session_id('{id}'); var_dump(session_start({options})); $_SESSION['n'] = 1;"))
+                    .text();
+                assert!(
+                    text.contains("bool(false)"),
+                    "{id} {strict} {closed}: {text}"
+                );
+                assert!(text.contains("nothing is overwritten"), "{text}");
+                let held: bool = client.exists(format!("{id}_LOCK")).unwrap();
+                assert!(!held, "{id}: the turn was left");
+            }
+        }
+    }
+    assert_eq!(client.get::<_, String>("s").unwrap(), "n|i:41;");
+    assert_eq!(client.llen::<_, u32>("list").unwrap(), 1);
+}
+
+#[test]
+fn what_a_server_refuses_at_the_end_is_told_and_leaves_no_turn() {
+    let server = Redis::with(&["--user", "app", "on", "nopass", "~*", "+@all", "-del"]);
+    let mut client = server.client();
+    for php in both(&format!("redis://app:x@{}", server.address())) {
+        let _: () = client.set("s", "n|i:1;").unwrap();
+        let text = php
+            .run("session_id('s'); session_start(); var_dump(session_destroy());")
+            .text();
+        assert!(text.contains("bool(false)"), "{text}");
+        assert!(client.exists::<_, bool>("s").unwrap());
+        let _: () = client.del("s_LOCK").unwrap();
+    }
+    let full = "session_id('s'); session_start(); $_SESSION['n'] = 2; $s = stream_socket_client(getenv('NODE')); fwrite($s, \"CONFIG SET maxmemory 1kb\\r\\n\"); echo fgets($s);";
+    for php in both(&format!("redis://{}", server.address())) {
+        let text = php
+            .env("NODE", format!("tcp://{}", server.address()))
+            .run(full)
+            .text();
+        let _: () = redis::cmd("CONFIG")
+            .arg("SET")
+            .arg("maxmemory")
+            .arg(0)
+            .query(&mut client)
+            .unwrap();
+        assert!(
+            text.contains("+OK") && text.contains("could not be stored"),
+            "{text}"
+        );
+        assert!(
+            !client.exists::<_, bool>("s_LOCK").unwrap(),
+            "the turn was left"
+        );
+        assert_eq!(client.get::<_, String>("s").unwrap(), "n|i:1;");
+    }
+}
+
+#[test]
+fn ids_and_data_of_any_length_lie_under_their_own_key_as_they_are() {
+    let server = Redis::start();
+    let mut client = server.client();
+    for php in both(&format!(
+        "redis://{}?prefix=PHPREDIS_SESSION:",
+        server.address()
+    )) {
+        for length in [1, 233, 256] {
+            let id = "i".repeat(length);
+            let big = format!("b|s:60000:\"{}\";", "b".repeat(60_000));
+            let _: () = client.set(format!("PHPREDIS_SESSION:{id}"), &big).unwrap();
+            let page = format!(
+                "session_id('{id}'); session_start(); echo strlen($_SESSION['b']); $_SESSION['b'] .= 'c';"
+            );
+            assert_eq!(php.run(&page).ok(), "60000");
+            let stored: String = client.get(format!("PHPREDIS_SESSION:{id}")).unwrap();
+            assert_eq!(stored, format!("b|s:60001:\"{}c\";", "b".repeat(60_000)));
+        }
+        // Longer than any second since 1970 can say.
+        let php = php.ini("session.gc_maxlifetime", 3_000_000_000_u32);
+        php.run("session_id('long'); session_start(); $_SESSION['n'] = 1;")
+            .ok();
+        let left: i64 = client.ttl("PHPREDIS_SESSION:long").unwrap();
+        assert!(left > 2_999_999_000, "{left}");
     }
 }
 
@@ -232,7 +349,7 @@ fn sessions_of_phpredis_go_on_here_and_back_there() {
     let ours = both(&list).map(|php| php.ini("display_errors", "stderr"));
     let [one, other] = &ours;
     // A thousand visitors, each host in turn: theirs, ours, theirs.
-    let visit = "for ($i = 0; $i < 1000; $i++) { session_id(\"visitor$i\"); session_start(); echo $_SESSION['n'] ?? 0, ' '; $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; $_SESSION['name'] = \"v$i\"; session_write_close(); }";
+    let visit = "for ($i = 0; $i < 1000; $i++) { session_id(\"visitor$i\"); session_start(); echo $_SESSION['n'] ?? 0, ' '; $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; $_SESSION['name'] = str_repeat(\"v$i\", $i % 100 ? 1 : 9000); session_write_close(); }";
     for (host, php) in [&theirs, one, &theirs, other, &theirs]
         .into_iter()
         .enumerate()

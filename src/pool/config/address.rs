@@ -84,6 +84,23 @@ impl Schemes {
     }
 }
 
+impl Schemes {
+    /// Checks that Redis nodes may be opened, however it was written that a node is one.
+    ///
+    /// # Errors
+    /// `Kind::Config` with the word to add.
+    pub(super) fn check_redis(&self) -> Result<(), Error> {
+        if self.redis {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Config,
+            "a Redis node is meant, and redis is not among memring.allow_schemes",
+        )
+        .hint("Add redis to memring.allow_schemes in php.ini"))
+    }
+}
+
 /// An address as written, its scheme already judged.
 #[derive(Debug, PartialEq)]
 pub(super) struct Address<'a> {
@@ -195,6 +212,9 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
     if !plausible {
         let cause = if host.is_empty() {
             "no host is named".to_owned()
+        } else if redis.is_some() {
+            // It may be a password whose host was forgotten.
+            "what stands behind redis:// is no host".to_owned()
         } else {
             format!("\"{}\" is no host", clean(host))
         };
@@ -210,12 +230,20 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
                 Some(number)
             }
             _ => {
-                return refuse(
-                    format!(
-                        "\"{}\" is no port, which is a number from 1 to 65535",
-                        clean(port)
+                let (port, example) = match redis {
+                    None => (
+                        format!("\"{}\" is no port", clean(port)),
+                        format!("{host}:{DEFAULT_PORT}"),
                     ),
-                    format!("Write {host}:{}", default_port(redis.as_ref())),
+                    // The same as above.
+                    Some(_) => (
+                        "what stands behind the colon is no port".to_owned(),
+                        format!("redis://HOST:{REDIS_PORT}, or redis://:PASSWORD@HOST"),
+                    ),
+                };
+                return refuse(
+                    format!("{port}, which is a number from 1 to 65535"),
+                    format!("Write {example}"),
                 );
             }
         },
@@ -341,7 +369,7 @@ impl NodeSpec {
         };
         let mut node = NodeSpec::added(host, port, default_port, allowed)?;
         if let Some(query) = query {
-            let said = options::apply(query, &mut node, &mut Vec::new())?;
+            let said = options::apply(query, &mut node, &mut Vec::new(), allowed)?;
             if said.mode.is_some()
                 || said.copies.is_some()
                 || said.drain
@@ -411,8 +439,41 @@ impl NodeSpec {
     }
 }
 
-/// `text` fit for a message: printable, at most 100 characters.
+/// `text` without what may be secret in addresses: a password before a host, options behind
+/// one, and what stands in the place of both where something was forgotten.
+pub(super) fn masked(text: &str) -> String {
+    let Some(at) = text.find("://") else {
+        return text.to_owned();
+    };
+    let (scheme, rest) = text.split_at(at + 3);
+    // A password may hold any character, so nothing before the last @ is believed to be none.
+    if let Some((_, behind)) = rest.rsplit_once('@') {
+        let host = behind.split('?').next().unwrap_or(behind);
+        return format!("{scheme}…@{host}");
+    }
+    let end = rest
+        .find(|c: char| c.is_whitespace() || "\"'`,]".contains(c))
+        .unwrap_or(rest.len());
+    let (address, behind) = rest.split_at(end);
+    let (place, options) = match address.split_once('?') {
+        Some((place, _)) => (place, "?…"),
+        None => (address, ""),
+    };
+    let port = place.rsplit_once(':').map_or("", |(_, port)| port);
+    let digits = port.split('/').next().unwrap_or(port);
+    let redis = scheme.to_ascii_lowercase().contains("redis");
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (place.starts_with('[') || place.matches(':').count() < 2);
+    let place = match redis && !plain {
+        true => "…",
+        false => place,
+    };
+    format!("{scheme}{place}{options}{}", masked(behind))
+}
+
+/// `text` fit for a message: printable, at most 100 characters, without what may be secret.
 pub(super) fn clean(text: &str) -> String {
+    let text = masked(text);
     let mut clean: String = text
         .chars()
         .take(100)

@@ -14,10 +14,10 @@
 
 mod rules;
 
-use super::address::{Schemes, clean, shown};
+use super::address::{Schemes, clean, masked, shown};
 use super::{
     ALL, HashFunction, NodeSpec, Placement, Policy, Protocol, Target, Topology, Wish, options,
-    placement, save_path, step,
+    placement, redis, save_path, step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
@@ -98,7 +98,7 @@ impl File {
             let place = error
                 .span()
                 .map_or_else(|| name.to_owned(), |span| at(span.start));
-            Error::new(Kind::Config, error.message().trim_end())
+            Error::new(Kind::Config, masked(error.message().trim_end()))
                 .at(&place)
                 .hint(SHAPE)
         })?;
@@ -287,6 +287,9 @@ impl RawPool {
         placement::check(&wish.topology.nodes, &wish.topology.policy)?;
         wish.topology.policy.max_out = self.read_max_out(at, &wish.topology)?;
         self.read_step(at, &mut wish)?;
+        for nodes in [&wish.topology.previous, &wish.topology.drained] {
+            redis::without_copies(nodes, wish.topology.policy.mode)?;
+        }
         placement::check(&wish.topology.previous, &wish.topology.policy)?;
         if let Some(from) = &self.migrate_from {
             step::migrate(from.get_ref(), &mut wish.topology)

@@ -3,7 +3,7 @@
 //! pecl-memcache turns each value into a number the way PHP casts a string, so `2x` is 2
 //! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
 
-use super::address::clean;
+use super::address::{Schemes, clean};
 use super::{ALL, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX, address};
 use crate::codec;
 use crate::error::{Error, Kind};
@@ -34,6 +34,7 @@ pub(super) fn apply(
     query: &str,
     node: &mut NodeSpec,
     notices: &mut Vec<Error>,
+    allowed: &Schemes,
 ) -> Result<ForAll, Error> {
     let mut all = ForAll::default();
     // It says what the others mean, wherever it stands.
@@ -45,6 +46,9 @@ pub(super) fn apply(
         engine(&decode(protocol), node)?;
     } else if names.any(|name| name.is_some_and(is_phpredis)) {
         node.redis.get_or_insert_default();
+    }
+    if node.redis.is_some() {
+        allowed.check_redis()?;
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -71,6 +75,15 @@ pub(super) fn apply(
                 node.retry_interval = number() as i64;
                 node.written.retry = true;
             }
+            // phpredis: no limit.
+            "timeout" | "read_timeout" if node.redis.is_some() && value == "0" => {
+                node.written.timeout = true;
+                match name.as_str() {
+                    "timeout" => node.connect_timeout = TIMEOUT_MAX,
+                    _ => node.op_timeout = TIMEOUT_MAX,
+                }
+            }
+            "persistent_id" if node.redis.is_some() => {}
             "timeout" => {
                 let limit = timeout(number())?;
                 node.connect_timeout = limit;
@@ -116,7 +129,8 @@ pub(super) fn apply(
             }
             other => {
                 return Err(refuse(
-                    format!("option \"{}\" is unknown", clean(other)),
+                    // What stands behind its name may be a password with a slip before it.
+                    format!("option \"{}\" is unknown", word(other)),
                     format!("Known are {KNOWN}"),
                 ));
             }
@@ -177,6 +191,13 @@ fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
         },
     }
     Ok(())
+}
+
+/// The beginning of `text` that can be the name of an option.
+fn word(text: &str) -> String {
+    let name = |c: char| c.is_ascii_alphanumeric() || "_[]".contains(c);
+    let end = text.find(|c| !name(c)).unwrap_or(text.len());
+    clean(text.get(..end).unwrap_or_default())
 }
 
 /// What to write for a mode.

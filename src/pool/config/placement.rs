@@ -122,6 +122,11 @@ pub(super) fn check(nodes: &[NodeSpec], policy: &Policy) -> Result<(), Error> {
             return Err(Error::new(Kind::Config, cause)
                 .hint("Write mode = \"single\" (mode=single in a list), or another placement"));
         }
+        Placement::Phpredis if policy.tag.is_some() => {
+            let cause =
+                "placement \"phpredis\" goes by the beginning of an id, and tag by a part of it";
+            return Err(Error::new(Kind::Config, cause).hint("Take tag out"));
+        }
         _ => return Ok(()),
     };
     let sum: u64 = nodes.iter().map(|node| u64::from(node.weight)).sum();

@@ -117,6 +117,23 @@ mod tests {
     }
 
     #[test]
+    fn no_message_repeats_a_password_whatever_slip_is_made() {
+        for pool in [
+            "nodes = \"redis://:geheim@h\"",
+            "nodes = [\"redis://:geheim@h\", \"x y\"]",
+            "nodes = [\"redis://u:geheim:6379\"]",
+            "nodes = [\"redis://h?password:geheim\"]",
+            "nodes = [\"redis://:geheim@h\"]\nplacement = \"redis://:geheim@h\"",
+            "nodes = [\"a\", \"b\"]\nmode = \"sync\"\nbackup = \"redis://:geheim@h\"",
+            "nodes = [\"a\", \"b\"]\nprefix.\"c\" = { mode = \"sync\", nodes = [\"redis://:geheim@h\"] }",
+            "nodes = [\"a\"]\n\"redis://:geheim@h\" = 1",
+        ] {
+            let error = file::File::parse("f", &format!("[pool.p]\n{pool}")).unwrap_err();
+            assert!(!error.to_string().contains("heim"), "{pool}: {error}");
+        }
+    }
+
+    #[test]
     fn copies_of_a_cache_on_redis_nodes_are_refused_wherever_they_are_asked_for() {
         for pool in [
             "nodes = [\"redis://a\", \"b\"]\nmode = \"sync\"",

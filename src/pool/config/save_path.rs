@@ -150,9 +150,14 @@ pub(super) fn one(
     let mut node = address.listed();
     node.persistent = persistent;
     if let Some(weight) = third {
-        options::apply(&format!("weight={weight}"), &mut node, &mut wish.notices)?;
+        options::apply(
+            &format!("weight={weight}"),
+            &mut node,
+            &mut wish.notices,
+            allowed,
+        )?;
     }
-    let all = options::apply(query, &mut node, &mut wish.notices)?;
+    let all = options::apply(query, &mut node, &mut wish.notices, allowed)?;
     if address.port.is_none() && address.redis.is_none() && node.redis.is_some() {
         node.move_to(REDIS_PORT);
     }

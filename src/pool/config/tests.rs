@@ -251,7 +251,15 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
         ("redis://a?database=-1", "is no database", "redis://HOST/2"),
         ("redis://a?resp=4", "resp=4 is unknown", "resp=3"),
         ("redis://u:geheim@", "no host is named", "HOST"),
-        ("redis://:geheim@a:x", "\"x\" is no port", "a:6379"),
+        ("redis://:geheim@a:x", "is no port", "HOST:6379"),
+        ("redis://u:geheim:6379", "is no host", "HOST"),
+        ("redis://u:geheim", "is no port", ":PASSWORD@HOST"),
+        (
+            "redis://a?password:geheim",
+            "\"password\" is unknown",
+            "Known",
+        ),
+        ("redis://:ge,heim@h", "no host is named", "HOST"),
         ("a?protocol=mysql", "\"mysql\" is unknown", "protocol=redis"),
         (
             "redis://a?protocol=memcached",

@@ -3,9 +3,11 @@
 //! They are answered before anything else is sent. A command behind a refused `SELECT` would
 //! be carried out in another database.
 
-use super::{Lane, State, garbage};
+use super::{Lane, State, garbage, timeout};
 use crate::error::{Error, Kind};
 use crate::node;
+use crate::transport;
+use crate::wire;
 use crate::wire::redis::fenced::Process;
 use crate::wire::redis::greeting::PROCESS;
 use crate::wire::redis::{Shape, answer};
@@ -14,6 +16,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::time::Instant;
 
+/// Answers to a greeting are no longer than this, bytes: INFO of one section is the longest.
+const GREETING_MAX: usize = 64 << 10;
+
 impl Lane {
     /// Sends the greeting.
     #[cold]
@@ -21,7 +26,7 @@ impl Lane {
         node.begin(self.limit);
         self.deadline = now.checked_add(self.limit);
         self.state = State::Greeting;
-        let sent = match (node.socket(), node.greeting()) {
+        let sent = match (node.socket(), node.greeting(self.stores)) {
             (Some(socket), Some(greeting)) => {
                 let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
                 socket
@@ -48,11 +53,19 @@ impl Lane {
             Err(Errno::INTR) => {}
             Err(errno) => self.broken_at_once(node, errno),
         }
+        // A server that never stops talking would keep this from the poll loop's clock.
+        if self.state == State::Greeting {
+            if self.filled > GREETING_MAX {
+                self.failed(node, garbage("an answer longer than any to first words"));
+            } else if self.deadline.is_some_and(|end| end <= transport::now()) {
+                self.failed(node, timeout());
+            }
+        }
         true
     }
 
     fn digest_greeting(&mut self, node: &mut node::Node, now: Instant) {
-        let Some(greeting) = node.greeting() else {
+        let Some(greeting) = node.greeting(self.stores) else {
             return;
         };
         let have = self.read.get(..self.filled).unwrap_or_default();
@@ -116,6 +129,17 @@ fn refused(about: &str, reply: Reply, bytes: &[u8]) -> Option<Error> {
         }
         _ => "Compare it with requirepass, or with ACL LIST, of that server",
     };
-    let cause = format!("the server refuses the {about}: {text}");
-    Some(Error::new(Kind::Auth, format!("{cause}. {remedy}")))
+    // What it would say to any command is not about this one.
+    let (kind, cause, remedy) = match wire::redis::remedy(&text) {
+        Some(_) if about == PROCESS && text.starts_with("NOPERM") => (Kind::Auth, about, remedy),
+        Some(remedy) if text.starts_with("NOAUTH") => (Kind::Auth, about, remedy),
+        Some(remedy) => (Kind::Closed, "the server lets nobody in now", remedy),
+        None => (Kind::Auth, about, remedy),
+    };
+    let cause = match kind {
+        Kind::Auth => format!("the server refuses the {cause}: {text}"),
+        _ => format!("{cause}: {text}"),
+    };
+    let cause = cause.trim_end_matches('.');
+    Some(Error::new(kind, format!("{cause}. {remedy}")))
 }

@@ -79,22 +79,3 @@ pub(crate) fn ask_all(lane: &mut Lane, arena: &[u8], verb: Verb) {
     lane.asks
         .push(Expect::Redis(Shape::Values(verb == Verb::Gets)));
 }
-
-/// What a line that Redis refused with asks of its reader; `None` for one that says it all.
-pub(crate) fn remedy(line: &str) -> Option<&'static str> {
-    let word = line.split(' ').next().unwrap_or_default();
-    Some(match word {
-        "NOAUTH" => "Write the password into the node: redis://:PASSWORD@HOST",
-        "NOPERM" => "That user's access list (ACL LIST of that server) has to allow it",
-        "READONLY" => "This node is a replica: name its master",
-        "LOADING" => "It reads its data from disk, and will answer when that is done",
-        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
-            "This node belongs to a Redis Cluster, which is not supported by this version: name nodes that stand alone"
-        }
-        "OOM" => "Raise maxmemory of that server, or, of a cache, let its maxmemory-policy evict",
-        "MISCONF" => "It cannot write its data to disk: look into its log",
-        "MASTERDOWN" => "This node is a replica without a master: name the master",
-        "WRONGTYPE" => "Another client keeps something under this key that is no string",
-        _ => return None,
-    })
-}

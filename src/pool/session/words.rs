@@ -9,7 +9,8 @@ use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::Lane;
 use crate::item::{Flags, KeyRule, LongKeys};
-use crate::wire::redis::{self, Shape};
+use crate::request::{refusal, refused};
+use crate::wire::redis::{self, Over, Shape};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,34 +26,42 @@ pub(super) fn expiry(lifetime: u32) -> u32 {
     u32::try_from(now.saturating_add(u64::from(lifetime))).unwrap_or(u32::MAX)
 }
 
-/// A turn: the key it lies under, for how long it is taken, and who takes it.
+/// A turn: for how long it is taken, and who takes it.
 ///
 /// On memcached it is pecl's counter, which has no owner; on Redis his name.
 #[derive(Clone, Copy)]
 pub(super) struct Lock<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) redis_key: &'a [u8],
+    pub(super) keys: &'a Keys,
     /// Seconds.
     pub(super) life: u32,
     pub(super) owner: &'a [u8],
 }
 
-/// What is stored, and until when (memcached's expiry).
+/// What is stored, and for how long.
 #[derive(Clone, Copy)]
 pub(super) struct Data<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) flags: Flags,
-    pub(super) ttl: u32,
+    /// As a memcached is given it: perhaps compressed, with the flags that say so.
     pub(super) value: &'a [u8],
+    pub(super) flags: Flags,
+    /// As PHP wrote it: every client of a Redis reads that.
+    pub(super) plain: &'a [u8],
+    /// Seconds.
+    pub(super) life: u32,
+    /// What it may go over on a Redis where the turn is over.
+    pub(super) over: Over,
 }
 
 /// The keys of a session: its data, and the turn on it.
+#[derive(Debug)]
 pub(super) struct Keys {
+    /// On memcached, and for placement.
     pub(super) data: Vec<u8>,
     /// On memcached, as pecl-memcache has it.
-    pub(super) lock: Vec<u8>,
+    lock: Vec<u8>,
+    /// On Redis, where keys may be as long as they like.
+    redis_data: Vec<u8>,
     /// On Redis, as phpredis has it: a worker of either keeps the other waiting.
-    pub(super) redis_lock: Vec<u8>,
+    redis_lock: Vec<u8>,
 }
 
 impl Keys {
@@ -63,19 +72,18 @@ impl Keys {
     pub(super) fn of(rule: &KeyRule, id: &[u8]) -> Result<Keys, Error> {
         let mut data = Vec::new();
         rule.append(id, &mut data)?;
-        let suffixed = |suffix: &[u8]| {
-            let mut key = Vec::new();
-            let rule = KeyRule {
-                prefix: Vec::new(),
-                long: LongKeys::Hash,
-            };
-            rule.append(&[data.as_slice(), suffix].concat(), &mut key)
-                .map(|_| key)
+        let mut lock = Vec::new();
+        let plain = KeyRule {
+            prefix: Vec::new(),
+            long: LongKeys::Hash,
         };
+        plain.append(&[data.as_slice(), b".lock"].concat(), &mut lock)?;
+        let redis_data = [rule.prefix.as_slice(), id].concat();
         Ok(Keys {
-            lock: suffixed(b".lock")?,
+            lock,
             // phpredis redis_session.c, lock_acquire.
-            redis_lock: suffixed(b"_LOCK")?,
+            redis_lock: [redis_data.as_slice(), b"_LOCK"].concat(),
+            redis_data,
             data,
         })
     }
@@ -83,8 +91,7 @@ impl Keys {
     /// The turn as `owner` takes it.
     pub(super) fn turn<'a>(&'a self, terms: &Terms, owner: &'a str) -> Lock<'a> {
         Lock {
-            key: &self.lock,
-            redis_key: &self.redis_lock,
+            keys: self,
             life: terms.lock_timeout,
             owner: owner.as_bytes(),
         }
@@ -92,38 +99,40 @@ impl Keys {
 }
 
 /// Asks for the data.
-pub(super) fn get(lane: &mut Lane, key: &[u8]) {
+pub(super) fn get(lane: &mut Lane, keys: &Keys) {
     let out = &mut lane.out;
     if lane.engine == Engine::Redis {
-        redis::get(out, key);
-        return lane.asks.push(Expect::Redis(Shape::Item(false)));
+        redis::get(out, &keys.redis_data);
+        return lane.asks.push(Expect::Redis(Shape::Item(true)));
     }
     classic::get(out, false);
-    classic::get_key(out, key);
+    classic::get_key(out, &keys.data);
     classic::end(out);
     lane.asks.push(Expect::Values);
 }
 
 /// Stores a value, and gives the turn back.
 pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
+    let Lock { keys, owner, .. } = lock;
+    // A server of another kind than was said must not take a value for commands.
+    lane.stores = true;
     if lane.engine == Engine::Redis {
-        let put = redis::Put {
-            verb: Store::Set,
-            key: data.key,
-            flags: data.flags.0,
-            ttl: data.ttl,
-            cas: 0,
-            value: data.value,
-            whole: true,
+        let close = redis::Close {
+            key: &keys.redis_data,
+            value: data.plain,
+            life: data.life,
+            turn: &keys.redis_lock,
+            owner,
+            over: data.over,
         };
-        redis::close(&mut lane.out, &put, lock.redis_key, lock.owner);
+        redis::close(&mut lane.out, &close);
         return lane.asks.push(Expect::Redis(Shape::Word));
     }
-    store(lane, data);
+    store(lane, &keys.data, data.flags, expiry(data.life), data.value);
     unlock(lane, lock);
 }
 
-/// Was it stored? `None` where another request has the turn by now.
+/// Was it stored? `None` where another request had the turn since.
 pub(super) fn is_closed(engine: Engine, answers: &[Reply]) -> Option<bool> {
     match (engine, answers) {
         (Engine::Redis, [Reply::Exists]) => None,
@@ -133,52 +142,48 @@ pub(super) fn is_closed(engine: Engine, answers: &[Reply]) -> Option<bool> {
 }
 
 /// Stores a value in a memcached.
-fn store(lane: &mut Lane, data: Data<'_>) {
+fn store(lane: &mut Lane, key: &[u8], flags: Flags, ttl: u32, value: &[u8]) {
     let out = &mut lane.out;
-    let Data {
-        key,
-        flags,
-        ttl,
-        value,
-    } = data;
     classic::store(out, Store::Set, key, flags.0, ttl, value.len(), 0);
     out.extend_from_slice(value);
     classic::end(out);
     lane.asks.push(Expect::Stored);
 }
 
-/// Gives the data another end.
-pub(super) fn touch(lane: &mut Lane, key: &[u8], ttl: u32) {
+/// Gives the data another end, and the turn back.
+pub(super) fn touch(lane: &mut Lane, life: u32, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
-        redis::touch(&mut lane.out, key, ttl, true);
-        return lane.asks.push(Expect::Redis(Shape::Word));
+        redis::prolong(&mut lane.out, &lock.keys.redis_data, life);
+        lane.asks.push(Expect::Redis(Shape::Word));
+    } else {
+        classic::touch(&mut lane.out, &lock.keys.data, expiry(life));
+        lane.asks.push(Expect::Touched);
     }
-    classic::touch(&mut lane.out, key, ttl);
-    lane.asks.push(Expect::Touched);
+    unlock(lane, lock);
 }
 
 /// Takes the data away, and gives the turn back.
-pub(super) fn delete(lane: &mut Lane, key: &[u8], lock: Lock<'_>) {
+pub(super) fn delete(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
-        redis::delete(&mut lane.out, key);
+        redis::delete(&mut lane.out, &lock.keys.redis_data);
         lane.asks.push(Expect::Redis(Shape::Word));
         return unlock(lane, lock);
     }
-    classic::delete(&mut lane.out, key);
-    classic::delete(&mut lane.out, lock.key);
+    classic::delete(&mut lane.out, &lock.keys.data);
+    classic::delete(&mut lane.out, &lock.keys.lock);
     lane.asks.extend([Expect::Deleted, Expect::Deleted]);
 }
 
 /// Asks for the turn. On memcached by counting: it is ours when the count is 1, or when there
 /// was no counter.
 pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
-    let out = &mut lane.out;
+    let (out, keys) = (&mut lane.out, lock.keys);
     if lane.engine == Engine::Redis {
-        redis::take_turn(out, lock.redis_key, lock.owner, lock.life);
-        return lane.asks.push(Expect::Redis(Shape::Stored));
+        redis::take_turn(out, &keys.redis_lock, lock.owner, lock.life);
+        return lane.asks.push(Expect::Redis(Shape::Word));
     }
-    classic::delta(out, true, lock.key, 1);
-    classic::store(out, Store::Add, lock.key, codec::INT, lock.life, 1, 0);
+    classic::delta(out, true, &keys.lock, 1);
+    classic::store(out, Store::Add, &keys.lock, codec::INT, lock.life, 1, 0);
     out.extend_from_slice(b"1\r\n");
     lane.asks.extend([Expect::Number, Expect::Stored]);
 }
@@ -201,42 +206,65 @@ pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Repl
 /// Gives the turn back.
 pub(super) fn unlock(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
-        redis::give_back(&mut lane.out, lock.redis_key, lock.owner);
+        redis::give_back(&mut lane.out, &lock.keys.redis_lock, lock.owner);
         return lane.asks.push(Expect::Redis(Shape::Word));
     }
-    let free = Data {
-        key: lock.key,
-        flags: Flags(codec::INT),
-        ttl: lock.life,
-        value: b"0",
-    };
-    store(lane, free);
+    store(lane, &lock.keys.lock, Flags(codec::INT), lock.life, b"0");
 }
 
-/// The one value a get for `key` may have brought.
+/// What one node said to a request for a turn.
+pub(super) enum Said {
+    /// The turn is ours; what there is, and its cas value.
+    Ours(Option<(Flags, Vec<u8>)>, u64),
+    /// The turn is ours, and nobody can say what there is.
+    Unread(Error),
+    Taken,
+    Nothing(Error),
+}
+
+/// A session as a node has it.
+pub(super) struct Found<'b> {
+    pub(super) flags: Flags,
+    pub(super) data: &'b [u8],
+    /// Of a Redis: what tells whether it is still the same.
+    pub(super) cas: u64,
+}
+
+/// The one value a get of a session may have brought.
+///
+/// # Errors
+/// A refusal, which says nothing of whether there is one; the value of another key.
 pub(super) fn value_of<'b>(
     answers: &[Reply],
     bytes: &'b [u8],
-    key: &[u8],
-) -> Result<Option<(Flags, &'b [u8])>, Error> {
+    keys: &Keys,
+) -> Result<Option<Found<'b>>, Error> {
     for reply in answers {
-        if let Reply::Item { flags, data, .. } = reply {
-            return Ok(Some((Flags(*flags), data.of(bytes))));
+        if let Some(line) = refusal(*reply) {
+            return Err(refused(line.of(bytes)));
         }
-        if let Reply::Value {
-            key: echoed,
-            flags,
-            data,
-            ..
-        } = reply
-        {
-            if echoed.of(bytes) != key {
+        match reply {
+            Reply::Item { flags, data, cas } => {
+                return Ok(Some(Found {
+                    flags: Flags(*flags),
+                    data: data.of(bytes),
+                    cas: *cas,
+                }));
+            }
+            Reply::Value { key, .. } if key.of(bytes) != keys.data => {
                 return Err(Error::new(
                     Kind::Protocol,
                     "Malformed server response: the value of another key",
                 ));
             }
-            return Ok(Some((Flags(*flags), data.of(bytes))));
+            Reply::Value { flags, data, .. } => {
+                return Ok(Some(Found {
+                    flags: Flags(*flags),
+                    data: data.of(bytes),
+                    cas: 0,
+                }));
+            }
+            _ => {}
         }
     }
     Ok(None)

@@ -281,27 +281,60 @@ pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32, whole: bool) {
     number(out, number_of.into());
 }
 
-/// Appends what takes the turn `key` for `seconds`, if nobody has it: OK, or nothing.
+/// Appends what takes the turn `key` for `seconds`, if nobody else has it.
+///
+/// Like [`give_back`] and [`close`] in full: a pipeline of a session is not said twice.
 pub fn take_turn(out: &mut Vec<u8>, key: &[u8], owner: &[u8], seconds: u32) {
-    let mut buffer = itoa::Buffer::new();
-    let seconds = buffer.format(seconds.max(1)).as_bytes();
-    command(out, &[b"SET", key, owner, b"NX", b"EX", seconds]);
+    scripts::TAKE.say(out, true, key, 2);
+    bulk(out, owner);
+    number(out, seconds.max(1).into());
 }
 
 /// Appends what gives the turn `key` back where it is still its owner's.
-///
-/// Like [`close`] in full: a pipeline of a session is not said twice.
 pub fn give_back(out: &mut Vec<u8>, key: &[u8], owner: &[u8]) {
     scripts::GIVE_BACK.say(out, true, key, 1);
     bulk(out, owner);
 }
 
-/// Appends what stores a session and gives the turn on it back, unless somebody else has it.
-pub fn close(out: &mut Vec<u8>, put: &Put<'_>, turn: &[u8], owner: &[u8]) {
-    let end = End::of(put.ttl);
-    scripts::CLOSE.call(out, true, &[put.key, turn], 2 + end.arguments());
-    bulk(out, owner);
-    item(out, put.flags, put.value);
+/// A session to be stored, and the turn on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Close<'a> {
+    /// The session's key.
+    pub key: &'a [u8],
+    /// Its data.
+    pub value: &'a [u8],
+    /// Seconds to live.
+    pub life: u32,
+    /// The turn's key.
+    pub turn: &'a [u8],
+    /// Who stores it.
+    pub owner: &'a [u8],
+    /// What it may go over where the turn is nobody's any more.
+    pub over: Over,
+}
+
+/// What a session goes over whose turn is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Whatever is there: a copy, beside a node that decides.
+    Whatever,
+    /// Nothing.
+    Nothing,
+    /// What was read, with this cas value.
+    Seen(u64),
+}
+
+/// Appends what stores a session and gives the turn on it back; see [`scripts::CLOSE`].
+pub fn close(out: &mut Vec<u8>, close: &Close<'_>) {
+    let end = End::In(close.life.max(1));
+    scripts::CLOSE.call(out, true, &[close.key, close.turn], 3 + end.arguments());
+    bulk(out, close.owner);
+    match close.over {
+        Over::Whatever => bulk(out, b"any"),
+        Over::Nothing => bulk(out, b""),
+        Over::Seen(cas) => bulk(out, stored::cas_word(cas).as_bytes()),
+    }
+    item(out, 0, close.value);
     end.say(out);
 }
 
@@ -349,6 +382,14 @@ pub fn ping(out: &mut Vec<u8>) {
     out.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
 }
 
+/// Appends what gives a session `seconds` to live.
+pub fn prolong(out: &mut Vec<u8>, key: &[u8], seconds: u32) {
+    array(out, 3);
+    bulk(out, b"EXPIRE");
+    bulk(out, key);
+    number(out, seconds.max(1).into());
+}
+
 /// Appends a `FLUSHDB`: the connection's database alone.
 pub fn flush(out: &mut Vec<u8>) {
     out.extend_from_slice(b"*1\r\n$7\r\nFLUSHDB\r\n");
@@ -374,6 +415,28 @@ pub fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
     for word in words {
         bulk(out, word);
     }
+}
+
+/// What a line that Redis refused with asks of its reader; `None` for one that says it all.
+pub fn remedy(line: &str) -> Option<&'static str> {
+    let word = line.split(' ').next().unwrap_or_default();
+    Some(match word {
+        "NOAUTH" => "Write the password into the node: redis://:PASSWORD@HOST",
+        "NOPERM" => "That user's access list (ACL LIST of that server) has to allow it",
+        "READONLY" => "This node is a replica: name its master",
+        "LOADING" => "It reads its data from disk, and will answer when that is done",
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
+            "This node belongs to a Redis Cluster, which is not supported by this version: name nodes that stand alone"
+        }
+        "ERR" if line.contains("max number of clients") => {
+            "Raise maxclients of that server, or close connections"
+        }
+        "OOM" => "Raise maxmemory of that server, or, of a cache, let its maxmemory-policy evict",
+        "MISCONF" => "It cannot write its data to disk: look into its log",
+        "MASTERDOWN" => "This node is a replica without a master: name the master",
+        "WRONGTYPE" => "Another client keeps something under this key that is no string",
+        _ => return None,
+    })
 }
 
 /// Appends an item as it is stored: flags that are not 0 stand before the value.

@@ -2,13 +2,14 @@
 
 use super::{command, info};
 use crate::config::Redis;
+use std::fmt;
+use std::sync::LazyLock;
 
 /// The step of a greeting that asks for the process.
 pub const PROCESS: &str = "question for its run_id (INFO)";
 
 /// What is said first on a connection, and waited for: what follows a refused password or
 /// database must not reach the server.
-#[derive(Debug)]
 pub struct Greeting {
     /// The commands.
     pub words: Vec<u8>,
@@ -16,7 +17,25 @@ pub struct Greeting {
     pub steps: Vec<&'static str>,
 }
 
+impl fmt::Debug for Greeting {
+    /// Without the words: a password is among them.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Greeting")
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Greeting {
+    /// What shows that a server speaks RESP, and does nothing.
+    pub fn ping() -> &'static Greeting {
+        static PING: LazyLock<Greeting> = LazyLock::new(|| Greeting {
+            words: b"*1\r\n$4\r\nPING\r\n".to_vec(),
+            steps: vec!["question whether it is a Redis"],
+        });
+        &PING
+    }
+
     /// The greeting of a Redis node; `None` where a connection is good as it is.
     pub fn of(redis: &Redis) -> Option<Greeting> {
         let mut greeting = Greeting {

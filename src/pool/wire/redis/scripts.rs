@@ -143,13 +143,34 @@ return 1"
 }
 
 script! {
+    /// Takes a turn where nobody has it: 1, else 3. Arguments: who wants it, seconds. Whose it is
+    /// already gets it again: his question may have been heard without its answer.
+    TAKE = "\
+if redis.call('GET',KEYS[1])==ARGV[1] then
+ redis.call('EXPIRE',KEYS[1],ARGV[2])
+ return 1
+end
+if redis.call('SET',KEYS[1],ARGV[1],'NX','EX',ARGV[2]) then return 1 end
+return 3"
+}
+
+script! {
     /// Stores a session, and gives the turn on it back. Keys: session, turn. Arguments: who
-    /// wants it, the session, its end. Whose turn is over stores nothing (2).
+    /// stores it, the cas value of the session as he read it, the session, its end.
+    ///
+    /// Whose turn is over stores nothing (2) where somebody else has it. Where nobody has, he
+    /// stores only over what he read: somebody may have come and gone. `any` in place of a cas
+    /// value stores over anything then. A store that is refused gives the turn back, too.
     CLOSE = "\
 local o=redis.call('GET',KEYS[2])
 if o and o~=ARGV[1] then return 2 end
-redis.call('SET',KEYS[1],ARGV[2],unpack(ARGV,3))
+if not o and ARGV[2]~='any' then
+ local v=redis.call('GET',KEYS[1])
+ if (v and string.sub(redis.sha1hex(v),1,15) or '')~=ARGV[2] then return 2 end
+end
+local done=redis.pcall('SET',KEYS[1],ARGV[3],unpack(ARGV,4))
 redis.call('DEL',KEYS[2])
+if done.err then return done end
 return 1"
 }
 

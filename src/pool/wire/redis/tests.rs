@@ -53,10 +53,7 @@ fn requests_are_arrays_of_byte_strings() {
         ),
         (said(|out| info(out, b"")), "*1 $4 INFO "),
         (said(|out| info(out, b"server")), "*2 $4 INFO $6 server "),
-        (
-            said(|out| take_turn(out, b"k.lock", b"me", 0)),
-            "*6 $3 SET $6 k.lock $2 me $2 NX $2 EX $1 1 ",
-        ),
+        (said(|out| prolong(out, b"k", 0)), "*3 $6 EXPIRE $1 k $1 1 "),
     ] {
         assert_eq!(request, expected);
     }

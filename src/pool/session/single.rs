@@ -1,0 +1,594 @@
+//! Sessions in `single` mode: open, read, write, touch, destroy, with pecl-memcache's
+//! bytes, placement and counter lock, so that its workers and ours serve the same sessions.
+//!
+//! ```text
+//!   read    incr K.lock 1 · add K.lock 1 · get K     one trip; the turn is ours when
+//!                                                    incr said 1 or add stored
+//!   write   set K · set K.lock 0                     to every copy, one trip
+//!   touch   touch K · set K.lock 0                   to every copy; where one lacks K, the turn
+//!                                                    is taken again and K is set on all
+//!   close   set K.lock 0                             wherever the turn is still ours
+//! ```
+//!
+//! What pecl does not do and we add: the turn is given back at every close without a
+//! write; a turn not got within the limit fails the read instead of giving an empty
+//! session; an unchanged session is touched; a new id is proved to be new.
+//! Where one copy has nothing and another is silent, the session is a new one, as in pecl:
+//! more than pecl's copies is promised by modes with more than counters.
+//! A counter carries no owner, so neither fence nor takeover is possible on memcached. On Redis
+//! a turn has one: what a request stores whose turn is over goes only over what it read.
+//!
+//! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in
+//! tests/golden/wire-session.txt.
+
+use super::{Store, Terms};
+use crate::call::{Call, Verb};
+use crate::chance;
+use crate::config::Engine;
+use crate::error::{Error, Kind};
+use crate::fanout::{self, Lane};
+use crate::item::{Flags, KeyRule, LongKeys};
+use crate::pool::Pool;
+use crate::wire::Reply;
+use crate::wire::redis::Over;
+use std::time::{Duration, Instant};
+
+use super::words::{self, Data, Found, Keys, Lock, MARK, Said, advised, inflated, value_of};
+
+/// First pause while somebody else has the turn (pecl: usleep(5000)).
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+/// Longest pause. pecl doubles up to 1 s; a shorter one ends a wait sooner, at ten small
+/// requests a second.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// The sessions of one save_path, from open to close.
+#[derive(Debug)]
+pub struct Sessions {
+    pool: Pool,
+    rule: KeyRule,
+    terms: Terms,
+    call: Call,
+    held: Option<Turn>,
+    /// An id made in this request, which is new by construction.
+    made: Option<Vec<u8>>,
+    /// Why a validation could not tell, for the read of the same id that follows.
+    unsure: Option<(Vec<u8>, Error)>,
+    log: Vec<String>,
+    /// Flags of our own on what is written.
+    pub(super) mark: u32,
+    /// What was found last has the mark.
+    pub(super) marked: bool,
+    /// Every node of the session said that there is nothing.
+    pub(super) proven: bool,
+    /// Who takes turns, where they have an owner.
+    owner: String,
+}
+
+/// The turn on one session.
+#[derive(Debug)]
+struct Turn {
+    id: Vec<u8>,
+    /// Nodes whose counter we hold.
+    nodes: Vec<usize>,
+    /// What was read with it, for the read that follows a validation.
+    found: Option<Vec<u8>>,
+    /// A node that was asked had nothing.
+    lacking: bool,
+    /// What each node of `nodes` had, as far as it tells: the cas value, 0 for nothing.
+    seen: Vec<(usize, u64)>,
+}
+
+impl Sessions {
+    /// Sessions on `pool`, under `prefix`.
+    pub fn new(pool: Pool, prefix: &[u8], terms: Terms) -> Sessions {
+        // Hashing touches only keys pecl cannot store at all.
+        let rule = KeyRule {
+            prefix: prefix.to_vec(),
+            long: LongKeys::Hash,
+        };
+        Sessions {
+            pool,
+            rule,
+            terms,
+            call: Call::new(),
+            held: None,
+            made: None,
+            unsure: None,
+            log: Vec::new(),
+            mark: 0,
+            marked: false,
+            proven: false,
+            owner: format!("{:016x}", chance::seed()),
+        }
+    }
+
+    /// Stores an unchanged session on the copies that lack it.
+    ///
+    /// The turn went back with the touch, so it is taken again, without waiting: who has it
+    /// now ends by touching or storing the session anyway. Where a copy had the session
+    /// (`kept`), it must still be the same one: it may have been changed or destroyed since.
+    fn mend(
+        &mut self,
+        id: &[u8],
+        keys: &Keys,
+        data: &[u8],
+        lifetime: u32,
+        kept: bool,
+    ) -> Result<(), Error> {
+        self.release();
+        for node in self.places(keys) {
+            if !self.pool.allows(node, Instant::now()) {
+                continue;
+            }
+            match self.ask(node, keys) {
+                Said::Nothing(_) => {}
+                Said::Unread(_) => {
+                    self.holds(id, node, 0);
+                    self.release();
+                }
+                Said::Taken => return Ok(()),
+                Said::Ours(_, cas) => {
+                    self.holds(id, node, cas);
+                    if !kept || self.look(id)?.as_deref() == Some(data) {
+                        return self.write(id, data, lifetime);
+                    }
+                    self.release();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the turn, waiting for it; what is stored, if anything.
+    pub(super) fn take(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let keys = self.keys(id)?;
+        let limit = Duration::from_secs(u64::from(self.terms.lock_timeout) * 2);
+        let (since, mut pause) = (Instant::now(), PAUSE_FIRST);
+        let mut silent = None;
+        let mut asked = false;
+        (self.marked, self.proven) = (false, true);
+        for node in self.places(&keys) {
+            loop {
+                if !self.pool.allows(node, Instant::now()) {
+                    self.proven = false;
+                    break;
+                }
+                match self.ask(node, &keys) {
+                    Said::Unread(error) => {
+                        // Given back at the end, with the others.
+                        self.holds(id, node, 0);
+                        self.proven = false;
+                        silent = Some(error);
+                        break;
+                    }
+                    Said::Ours(found, cas) => {
+                        asked = true;
+                        self.marked = found.as_ref().is_some_and(|(flags, _)| flags.0 & MARK != 0);
+                        self.holds(id, node, cas).lacking |= found.is_none();
+                        match found.map(|(flags, data)| inflated(flags, data)).transpose() {
+                            // An id of our own making is on no other node either.
+                            Ok(None) if self.made.as_deref() == Some(id) => return Ok(None),
+                            Ok(None) => break,
+                            Ok(found) => return Ok(found),
+                            Err(error) => {
+                                self.release();
+                                return Err(error);
+                            }
+                        }
+                    }
+                    Said::Taken if since.elapsed() >= limit => {
+                        self.release();
+                        return Err(Error::new(
+                            Kind::Locked,
+                            format!("another request has held this session for {} s, so this one was not let in", limit.as_secs()),
+                        )
+                        .at(self.pool.name(node))
+                        .hint("Call session_write_close() earlier in that request, or raise memcache.lock_timeout"));
+                    }
+                    Said::Taken => {
+                        fanout::pause(pause);
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                    Said::Nothing(error) => {
+                        self.proven = false;
+                        silent = Some(error);
+                        break;
+                    }
+                }
+            }
+        }
+        if asked {
+            return Ok(None);
+        }
+        self.release();
+        Err(advised(silent.unwrap_or_else(|| self.nobody(&keys))))
+    }
+
+    /// Notes that the turn at `node` is ours, and what lay there.
+    fn holds(&mut self, id: &[u8], node: usize, seen: u64) -> &mut Turn {
+        let turn = self.held.get_or_insert_with(|| Turn {
+            id: id.to_vec(),
+            nodes: Vec::new(),
+            found: None,
+            lacking: false,
+            seen: Vec::new(),
+        });
+        turn.nodes.push(node);
+        turn.seen.push((node, seen));
+        turn
+    }
+
+    /// What is stored, without a turn; `None` when a node said there is nothing.
+    pub(super) fn look(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let keys = self.keys(id)?;
+        let mut silent = None;
+        let mut asked = false;
+        (self.marked, self.proven) = (false, true);
+        for node in self.places(&keys) {
+            if !self.pool.allows(node, Instant::now()) {
+                self.proven = false;
+                continue;
+            }
+            self.fresh();
+            let lane = self.pool.exchange_lane(node, &mut self.call, |lane| {
+                words::get(lane, &keys);
+            });
+            let Some(lane) = lane else {
+                self.proven = false;
+                silent = self.last_error();
+                continue;
+            };
+            let (answers, bytes) = self.call.answers(lane);
+            match value_of(answers, bytes, &keys) {
+                Ok(Some(Found { flags, data, .. })) => {
+                    self.marked = flags.0 & MARK != 0;
+                    return inflated(flags, data).map(Some);
+                }
+                Ok(None) => asked = true,
+                Err(error) => {
+                    self.proven = false;
+                    silent = Some(error.at(self.pool.name(node)));
+                }
+            }
+        }
+        if asked {
+            Ok(None)
+        } else {
+            Err(advised(silent.unwrap_or_else(|| self.nobody(&keys))))
+        }
+    }
+
+    /// Asks one node for the turn and the data.
+    ///
+    /// Asked again on a connection that was closed while it stood idle: should the first
+    /// asking have been heard after all, the turn is waited for, and nothing is lost.
+    fn ask(&mut self, node: usize, keys: &Keys) -> Said {
+        self.fresh();
+        let lock = keys.turn(&self.terms, &self.owner);
+        let lane = self.pool.exchange_lane(node, &mut self.call, |lane| {
+            words::turn(lane, lock);
+            words::get(lane, keys);
+        });
+        let Some(lane) = lane else {
+            return Said::Nothing(self.last_error().unwrap_or_else(|| self.nobody(keys)));
+        };
+        let (answers, bytes) = self.call.answers(lane);
+        let Some((ours, rest)) = words::is_ours(self.pool.engine(node), answers) else {
+            return Said::Nothing(self.nobody(keys));
+        };
+        if !ours {
+            return match self.last_error() {
+                // A refusal (out of memory, not a number) will not go away by waiting.
+                Some(error) => Said::Nothing(error),
+                None => Said::Taken,
+            };
+        }
+        match value_of(rest, bytes, keys) {
+            Ok(None) => Said::Ours(None, 0),
+            Ok(Some(Found { flags, data, cas })) => Said::Ours(Some((flags, data.to_vec())), cas),
+            Err(error) => Said::Unread(error.at(self.pool.name(node))),
+        }
+    }
+
+    /// One pipeline to all usable nodes of a session, at the same time.
+    fn everywhere(
+        &mut self,
+        keys: &Keys,
+        say: impl Fn(&mut Lane, Lock<'_>),
+    ) -> Vec<(usize, usize)> {
+        let nodes = self.places(keys);
+        self.fresh();
+        self.tell(&nodes, keys, say)
+    }
+
+    /// The same to those of `nodes` that may be asked.
+    fn tell(
+        &mut self,
+        nodes: &[usize],
+        keys: &Keys,
+        say: impl Fn(&mut Lane, Lock<'_>),
+    ) -> Vec<(usize, usize)> {
+        let now = Instant::now();
+        let mut nodes = nodes.to_vec();
+        nodes.retain(|node| self.pool.allows(*node, now));
+        let lock = keys.turn(&self.terms, &self.owner);
+        self.pool
+            .exchange_lanes(&nodes, &mut self.call, |lane| say(lane, lock))
+    }
+
+    /// The nodes of a session in the order in which they are stored to, and what it may go over
+    /// at each of them.
+    ///
+    /// On Redis the nodes where the turn was taken say whether it is still ours, and copies are
+    /// not asked before they did.
+    fn stages(&mut self, id: &[u8], keys: &Keys) -> Vec<(Vec<usize>, Over)> {
+        let places = self.places(keys);
+        let redis = |node: &usize| self.pool.engine(*node) == Engine::Redis;
+        let held = self.held.as_ref().filter(|turn| turn.id == id);
+        let Some(turn) = held.filter(|_| places.iter().any(redis)) else {
+            let new = self.made.as_deref() == Some(id);
+            let over = if new { Over::Nothing } else { Over::Whatever };
+            return vec![(places, over)];
+        };
+        let mut stages = Vec::with_capacity(2);
+        for (node, cas) in &turn.seen {
+            let over = match cas {
+                0 => Over::Nothing,
+                cas => Over::Seen(*cas),
+            };
+            stages.push((vec![*node], over));
+        }
+        let mut copies = places;
+        copies.retain(|node| !turn.seen.iter().any(|(seen, _)| seen == node));
+        if !copies.is_empty() {
+            stages.push((copies, Over::Whatever));
+        }
+        stages
+    }
+
+    fn places(&mut self, keys: &Keys) -> Vec<usize> {
+        let Terms {
+            copies, attempts, ..
+        } = self.terms;
+        self.pool.session_places(&keys.data, copies, attempts)
+    }
+
+    /// The nodes that were told keep no turn of ours.
+    fn forget(&mut self, id: &[u8], told: &[(usize, usize)]) {
+        if let Some(turn) = self.held.as_mut().filter(|turn| turn.id == id) {
+            turn.nodes
+                .retain(|node| !told.iter().any(|(told, _)| told == node));
+            if turn.nodes.is_empty() {
+                self.held = None;
+            }
+        }
+    }
+
+    fn keys(&self, id: &[u8]) -> Result<Keys, Error> {
+        Keys::of(&self.rule, id)
+    }
+
+    /// Empties the call for the next exchange, keeping what is worth a log line.
+    fn fresh(&mut self) {
+        self.log.extend(self.call.changes());
+        self.call.reset(Verb::Get);
+    }
+
+    fn last_error(&self) -> Option<Error> {
+        self.call.events().last().map(|event| event.error.clone())
+    }
+
+    /// Why a session could not be `what` ("stored"): the last node's failure, or that none was asked.
+    fn complaint(&mut self, keys: &Keys, what: &str) -> Error {
+        let Some(error) = self.last_error() else {
+            return self.nobody(keys);
+        };
+        let told = Error::new(
+            error.kind(),
+            format!("the session could not be {what}: {}", error.cause()),
+        )
+        .at(error.node().unwrap_or("memcached"));
+        if error.kind().is_node_fault() {
+            told.hint("Is memcached running there, and reachable?")
+        } else {
+            // A refusal: nearly always a value beyond the server's item size.
+            told.hint("Keep less in the session, or give memcached more room (-I for one item, -m for all)")
+        }
+    }
+
+    /// Another request has the turn by now: what this one has is not stored over it.
+    fn overtaken(&self, node: usize) -> Error {
+        let life = self.terms.lock_timeout;
+        let cause = format!(
+            "the session was not stored, since another request has it: this one's turn ended after {life} s"
+        );
+        Error::new(Kind::Locked, cause)
+            .at(self.pool.name(node))
+            .hint("Call session_write_close() earlier, or raise memcache.lock_timeout")
+    }
+
+    /// No node of a session may be asked: all failed a moment ago.
+    fn nobody(&mut self, keys: &Keys) -> Error {
+        let places = self.places(keys);
+        let names: Vec<&str> = places.iter().map(|node| self.pool.name(*node)).collect();
+        Error::new(
+            Kind::Connect,
+            "not asked, since it failed less than its retry_interval ago",
+        )
+        .at(&names.join(" and "))
+        .hint("Is memcached running there, and reachable?")
+    }
+}
+
+impl Store for Sessions {
+    fn lives(&mut self, _seconds: u32) {}
+
+    fn made(&mut self, id: &[u8]) {
+        self.made = Some(id.to_vec());
+    }
+
+    fn read(&mut self, id: &[u8], lock: bool) -> Result<Vec<u8>, Error> {
+        if let Some(turn) = self.held.as_mut().filter(|turn| turn.id == id) {
+            // The validation before this read asked already; session_reset reads again.
+            if let Some(found) = turn.found.take() {
+                return Ok(found);
+            }
+            return self.look(id).map(Option::unwrap_or_default);
+        }
+        self.release();
+        let found = match self.unsure.take() {
+            // The validation waited already; a second wait would bring the same.
+            Some((asked, error)) if asked == id => Err(error),
+            _ if lock => self.take(id),
+            _ => self.look(id),
+        };
+        match found {
+            Ok(found) => Ok(found.unwrap_or_default()),
+            // Nobody to ask, but nobody can have stored anything either.
+            Err(error) if error.kind() != Kind::Locked && self.made.as_deref() == Some(id) => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn exists(&mut self, id: &[u8], lock: bool) -> bool {
+        if self.held.as_ref().is_some_and(|turn| turn.id == id) {
+            return true;
+        }
+        // session_create_id() asks for an id made at random, while the turn on the running session is ours.
+        if self.held.is_some() || self.made.as_deref() == Some(id) {
+            return self.look(id).is_ok_and(|found| found.is_some());
+        }
+        match if lock { self.take(id) } else { self.look(id) } {
+            Ok(Some(found)) => {
+                if let Some(turn) = &mut self.held {
+                    turn.found = Some(found);
+                }
+                true
+            }
+            Ok(None) => {
+                self.release();
+                false
+            }
+            Err(error) => {
+                self.unsure = Some((id.to_vec(), error));
+                true
+            }
+        }
+    }
+
+    fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
+        let keys = self.keys(id)?;
+        let mut flags = Flags(self.mark);
+        let mut packed = Vec::new();
+        let value = if self.terms.compression.apply(data, &mut flags, &mut packed) {
+            &packed
+        } else {
+            data
+        };
+        let mut whole = false;
+        let stages = self.stages(id, &keys);
+        self.fresh();
+        for (nodes, over) in stages {
+            let data = Data {
+                value,
+                flags,
+                plain: data,
+                life: lifetime,
+                over,
+            };
+            let stored = self.tell(&nodes, &keys, |lane, lock| words::close(lane, data, lock));
+            self.forget(id, &stored);
+            for (node, lane) in &stored {
+                match words::is_closed(self.pool.engine(*node), self.call.answers(*lane).0) {
+                    Some(closed) => whole |= closed,
+                    None => {
+                        self.release();
+                        return Err(self.overtaken(*node));
+                    }
+                }
+            }
+        }
+        if whole {
+            Ok(())
+        } else {
+            Err(self.complaint(&keys, "stored"))
+        }
+    }
+
+    fn touch(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
+        if self.held.as_ref().is_some_and(|t| t.id == id && t.lacking) {
+            return self.write(id, data, lifetime);
+        }
+        let keys = self.keys(id)?;
+        let touched = self.everywhere(&keys, |lane, lock| words::touch(lane, lifetime, lock));
+        // On Redis it is told whether the turn was still ours when it was given back.
+        let lost = self.held.as_ref().is_some_and(|turn| {
+            touched.iter().any(|(node, lane)| {
+                let answers = self.call.answers(*lane).0;
+                let redis = self.pool.engine(*node) == Engine::Redis;
+                redis && turn.nodes.contains(node) && answers.get(1) == Some(&Reply::NotFound)
+            })
+        });
+        self.forget(id, &touched);
+        let first = |lane: usize| self.call.answers(lane).0.first().copied();
+        let missing = touched
+            .iter()
+            .any(|(_, lane)| first(*lane) == Some(Reply::NotFound));
+        let whole = touched
+            .iter()
+            .any(|(_, lane)| first(*lane) == Some(Reply::Done));
+        if missing && lost && !whole {
+            // Somebody had it since, and ended it.
+            return Ok(());
+        }
+        if missing {
+            return self.mend(id, &keys, data, lifetime, whole);
+        }
+        if whole {
+            Ok(())
+        } else {
+            Err(self.complaint(&keys, "extended"))
+        }
+    }
+
+    fn destroy(&mut self, id: &[u8]) -> Result<(), Error> {
+        let keys = self.keys(id)?;
+        let removed = self.everywhere(&keys, words::delete);
+        self.forget(id, &removed);
+        let gone = |(_, lane): &(usize, usize)| {
+            let first = self.call.answers(*lane).0.first();
+            matches!(first, Some(Reply::Done | Reply::NotFound))
+        };
+        if removed.is_empty() || !removed.iter().all(gone) {
+            Err(self.complaint(&keys, "destroyed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn release(&mut self) {
+        let Some(mut turn) = self.held.take() else {
+            return;
+        };
+        let Ok(keys) = self.keys(&turn.id) else {
+            return;
+        };
+        let now = Instant::now();
+        turn.nodes.retain(|node| self.pool.allows(*node, now));
+        self.fresh();
+        let lock = keys.turn(&self.terms, &self.owner);
+        // A node that cannot be told lets the turn go when the lock's life ends.
+        self.pool
+            .exchange_lanes(&turn.nodes, &mut self.call, |lane| {
+                words::unlock(lane, lock);
+            });
+    }
+
+    fn take_log(&mut self) -> Vec<String> {
+        self.fresh();
+        std::mem::take(&mut self.log)
+    }
+}
