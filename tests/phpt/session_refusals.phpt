@@ -57,7 +57,7 @@ false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1
 false: session_start(): Session: pool:web needs a file, and memring.config_file is empty. Set memring.config_file = /etc/memring.toml in php.ini
 false: session_start(): Session: session.save_path: 127.0.0.1:1 and 127.0.0.1:1 are one node. Name each node once: two copies on one server are one
 false: session_start(): Session: 127.0.0.1:%d and 127.0.0.1:%d: the session may exist, but fewer than two nodes that can be trusted to know it answered. The session was not started, so nothing is overwritten. Is memcached running there? memring status says who is trusted, and memring tend brings back who is not
-false: session_start(): Session: 127.0.0.1:1: Connection failed: Connection refused. The session was not started, so nothing is overwritten. Is memcached running there, and reachable?
+false: session_start(): Session: 127.0.0.1:1: Connection failed: Connection refused. The session was not started, so nothing is overwritten. Is the server running there, and reachable?
 thrown
 bool(true)
 ended in the handler

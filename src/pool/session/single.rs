@@ -390,7 +390,7 @@ impl Sessions {
         )
         .at(error.node().unwrap_or("memcached"));
         if error.kind().is_node_fault() {
-            told.hint("Is memcached running there, and reachable?")
+            told.hint("Is the server running there, and reachable?")
         } else {
             // A refusal: nearly always a value beyond the server's item size.
             told.hint("Keep less in the session, or give memcached more room (-I for one item, -m for all)")
@@ -417,7 +417,7 @@ impl Sessions {
             "not asked, since it failed less than its retry_interval ago",
         )
         .at(&names.join(" and "))
-        .hint("Is memcached running there, and reachable?")
+        .hint("Is the server running there, and reachable?")
     }
 }
 

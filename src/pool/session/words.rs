@@ -286,7 +286,7 @@ pub(super) fn inflated(
 /// A failure that ended a read, with what it meant and what to do.
 pub(super) fn advised(error: Error) -> Error {
     if error.kind().is_node_fault() {
-        error.hint("The session was not started, so nothing is overwritten. Is memcached running there, and reachable?")
+        error.hint("The session was not started, so nothing is overwritten. Is the server running there, and reachable?")
     } else {
         error.hint("The session was not started, so nothing is overwritten")
     }
