@@ -4,7 +4,7 @@
 use crate::{Stop, say};
 use lexopt::prelude::*;
 use memring_pool::call::Limits;
-use memring_pool::config::{Mode, Placement, Schemes, Wish, file, save_path};
+use memring_pool::config::{Schemes, Wish, file, save_path};
 use memring_pool::error::Error;
 use memring_pool::fact::Fact;
 use memring_pool::item::{KeyRule, LongKeys};
@@ -126,11 +126,7 @@ fn wish(asked: &Asked, pool: Option<&str>, op: Op) -> Result<Wish, Stop> {
     let nodes = wish.topology.nodes.len();
     if op == Op::Session && !wish.mode_written && nodes > 1 {
         // As the session handler memring takes a list that says nothing of it.
-        wish.topology.policy.mode = Mode::Fenced;
-        if !wish.placement_written {
-            wish.topology.policy.placement = Placement::Rendezvous;
-        }
-        wish.check().map_err(refused)?;
+        wish.keep_copies().map_err(refused)?;
     }
     Ok(wish)
 }

@@ -7,7 +7,7 @@
 use crate::Stop;
 use lexopt::prelude::*;
 use memring_pool::config::file::{self, File};
-use memring_pool::config::{Mode, Placement, Rule, Schemes, Topology, Wish, save_path};
+use memring_pool::config::{Mode, Rule, Schemes, Topology, Wish, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::replica::record_key;
 use memring_pool::shared;
@@ -222,11 +222,7 @@ fn listed(label: String, list: &str, file: Option<&File>) -> Result<Kept, Stop> 
     let mut wish = save_path::parse(list, &Schemes::default(), &named).map_err(of_list)?;
     // As the session handler memring takes a list that says nothing of it.
     if !wish.mode_written {
-        wish.topology.policy.mode = Mode::Fenced;
-        if !wish.placement_written {
-            wish.topology.policy.placement = Placement::Rendezvous;
-        }
-        wish.check().map_err(of_list)?;
+        wish.keep_copies().map_err(of_list)?;
     }
     if wish.topology.policy.mode != Mode::Fenced {
         return Err(Stop::Wish(format!(

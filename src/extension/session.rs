@@ -263,11 +263,7 @@ pub(crate) fn wish(handler: Handler, list: &[u8]) -> Result<Wish, Error> {
         return Ok(wish);
     }
     if handler == Handler::Memring && wish.topology.nodes.len() > 1 {
-        policy.mode = Mode::Fenced;
-        if !wish.placement_written {
-            policy.placement = Placement::Rendezvous;
-        }
-        wish.check()
+        wish.keep_copies()
             .map_err(|error| error.at("session.save_path"))?;
     } else if policy.mode == Mode::Single && !wish.placement_written {
         (policy.placement, policy.hash) = (placement, hash);

@@ -243,6 +243,21 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Makes of a list that says nothing of its mode what the session handler `memring` takes
+    /// it for: a pool of mode fenced.
+    ///
+    /// # Errors
+    /// As [`Wish::check`]; and a placement that is none for this mode.
+    pub fn keep_copies(&mut self) -> Result<(), Error> {
+        let policy = &mut self.topology.policy;
+        policy.mode = Mode::Fenced;
+        if !self.placement_written {
+            policy.placement = Placement::Rendezvous;
+        }
+        self.check()?;
+        placement::check(&self.topology.nodes, &self.topology.policy)
+    }
+
     /// Checks what only the whole pool can tell.
     ///
     /// # Errors

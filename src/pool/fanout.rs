@@ -27,7 +27,7 @@ use crate::error::{Error, Kind};
 use crate::item::Span;
 use crate::node::{self, NodeRef, Open};
 use crate::transport::{self, Wish};
-use crate::wire::redis::answer;
+use crate::wire::redis::{Shape, answer};
 use crate::wire::{Expect, Reply, classic};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -177,6 +177,13 @@ impl Lane {
         if self.answers.capacity() > LIST_KEEP {
             self.answers = Vec::new();
         }
+    }
+
+    /// Asks a Redis something; `say` appends the request and returns the shape of its answer.
+    #[inline]
+    pub fn ask_redis(&mut self, say: impl FnOnce(&mut Vec<u8>) -> Shape) {
+        let shape = say(&mut self.out);
+        self.asks.push(Expect::Redis(shape));
     }
 
     /// Appends all keys of a get, which lie in `arena` as they go out: each with a blank

@@ -107,15 +107,11 @@ impl Redis {
 
     /// A connection of a client that shares no code with the library under test.
     pub fn client(&self) -> redis::Connection {
-        self.client_at("")
+        self.client_as("")
     }
 
     /// The same, entered as an URL says: `user:password@`.
     pub fn client_as(&self, who: &str) -> redis::Connection {
-        self.client_at(who)
-    }
-
-    fn client_at(&self, who: &str) -> redis::Connection {
         let url = format!("redis://{who}127.0.0.1:{}/", self.port);
         let client = redis::Client::open(url).expect("a URL of our Redis");
         client.get_connection().expect("connect to our Redis")

@@ -460,3 +460,21 @@ fn every_command_has_its_outcome_on_a_newer_redis() {
 fn every_command_has_its_outcome_on_valkey() {
     another("MEMRING_VALKEY", "valkey_version");
 }
+
+#[test]
+fn the_turn_to_mend_a_node_is_one_runners_on_every_kind_of_node() {
+    let (memcached, redis) = (Memcached::start(), Redis::start());
+    for node in [memcached.address(), format!("redis://{}", redis.address())] {
+        let Bench {
+            mut pool, mut call, ..
+        } = over(Protocol::Ascii, std::slice::from_ref(&node));
+        let mut take = |runner| pool.take_turn(0, b"~r", runner, &mut call);
+        assert_eq!(take("one"), Ok(()), "{node}");
+        assert_eq!(take("two"), Err("one".to_owned()), "{node}");
+        assert_eq!(take("one"), Ok(()), "{node}");
+        assert!(pool.is_up(0), "{node}: {:?}", call.events());
+        pool.give_turn(0, b"~r", &mut call);
+        assert_eq!(pool.take_turn(0, b"~r", "two", &mut call), Ok(()), "{node}");
+        assert!(call.events().is_empty(), "{node}: {:?}", call.events());
+    }
+}

@@ -263,6 +263,36 @@ fn what_a_server_refuses_at_the_end_is_told_and_leaves_no_turn() {
 }
 
 #[test]
+fn a_copy_does_not_go_ahead_of_the_node_that_has_the_turn() {
+    let servers = [Redis::start(), Redis::start()];
+    let list = servers
+        .each_ref()
+        .map(|server| format!("redis://{}", server.address()))
+        .join(",");
+    let php = with_sessions(Php::new(), &list).env("NODES", &list);
+    php.run("session_id('s'); session_start(); $_SESSION['n'] = 1;")
+        .ok();
+    let kept = |server: &Redis| server.client().get::<_, String>("s").unwrap();
+    assert_eq!(servers.each_ref().map(kept), ["n|i:1;", "n|i:1;"]);
+    // The node that has the turn takes nothing more from the middle of the request on.
+    let page = "session_id('s'); session_start(); $_SESSION['n'] = 2;
+        foreach (explode(',', getenv('NODES')) as $node) {
+            $s = stream_socket_client(str_replace('redis:', 'tcp:', $node));
+            fwrite($s, \"EXISTS s_LOCK\\r\\n\");
+            if (fgets($s) === \":1\\r\\n\") { fwrite($s, \"CONFIG SET maxmemory 1kb\\r\\n\"); echo fgets($s); }
+        }";
+    let text = php.run(page).text();
+    assert!(
+        text.contains("+OK") && text.contains("could not be stored"),
+        "{text}"
+    );
+    assert_eq!(servers.each_ref().map(kept), ["n|i:1;", "n|i:1;"]);
+    for server in &servers {
+        assert!(!server.client().exists::<_, bool>("s_LOCK").unwrap());
+    }
+}
+
+#[test]
 fn ids_and_data_of_any_length_lie_under_their_own_key_as_they_are() {
     let server = Redis::start();
     let mut client = server.client();
@@ -437,6 +467,10 @@ fn sessions_of_phpredis_are_found_on_the_host_where_it_keeps_them() {
         ),
     );
     let pool = with_sessions(Php::new(), "pool:web").ini("memring.config_file", file.display());
+    let unsaid = format!("{list}&placement=phpredis");
+    let refused = with_sessions(Php::new(), &unsaid).ini("session.save_handler", "memring");
+    let text = refused.run("session_id('s'); session_start();").text();
+    assert!(text.contains("\"phpredis\" is for mode single"), "{text}");
     let listed = format!("{list}&placement=phpredis&mode=single");
     let ours = [
         pool.clone(),

@@ -117,7 +117,28 @@ fn refused(about: &str, reply: Reply, bytes: &[u8]) -> Option<Error> {
         _ => return None,
     };
     let text = String::from_utf8_lossy(line.of(bytes)).into_owned();
-    let remedy = match about {
+    // What it would say to any command is not about this one.
+    let general =
+        wire::redis::remedy(&text).filter(|_| about != PROCESS || !text.starts_with("NOPERM"));
+    let nobody = general.is_some() && !text.starts_with("NOAUTH");
+    let remedy = general.unwrap_or_else(|| remedy(about, &text));
+    let (kind, cause) = match nobody {
+        true => (
+            Kind::Closed,
+            format!("the server lets nobody in now: {text}"),
+        ),
+        false => (
+            Kind::Auth,
+            format!("the server refuses the {about}: {text}"),
+        ),
+    };
+    let cause = cause.trim_end_matches('.');
+    Some(Error::new(kind, format!("{cause}. {remedy}")))
+}
+
+/// What to do about a refusal of one of the first words.
+fn remedy(about: &str, text: &str) -> &'static str {
+    match about {
         "database" => {
             "Name one that this server has: they are numbered from 0 (databases in redis.conf)"
         }
@@ -128,18 +149,5 @@ fn refused(about: &str, reply: Reply, bytes: &[u8]) -> Option<Error> {
             "This server asks for no password. Take it out"
         }
         _ => "Compare it with requirepass, or with ACL LIST, of that server",
-    };
-    // What it would say to any command is not about this one.
-    let (kind, cause, remedy) = match wire::redis::remedy(&text) {
-        Some(_) if about == PROCESS && text.starts_with("NOPERM") => (Kind::Auth, about, remedy),
-        Some(remedy) if text.starts_with("NOAUTH") => (Kind::Auth, about, remedy),
-        Some(remedy) => (Kind::Closed, "the server lets nobody in now", remedy),
-        None => (Kind::Auth, about, remedy),
-    };
-    let cause = match kind {
-        Kind::Auth => format!("the server refuses the {cause}: {text}"),
-        _ => format!("{cause}: {text}"),
-    };
-    let cause = cause.trim_end_matches('.');
-    Some(Error::new(kind, format!("{cause}. {remedy}")))
+    }
 }

@@ -6,7 +6,7 @@
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
 use crate::config::{COPIED_TIMEOUT, Care, Engine, Placement};
-use crate::wire::redis::{self, Shape};
+use crate::wire::redis;
 use crate::wire::{Expect, classic};
 use crate::{probe, shared};
 use std::time::{Duration, Instant};
@@ -306,10 +306,7 @@ impl Pool {
                 classic::version(&mut lane.out);
                 lane.asks.push(Expect::Version);
             }
-            Engine::Redis => {
-                redis::ping(&mut lane.out);
-                lane.asks.push(Expect::Redis(Shape::Text));
-            }
+            Engine::Redis => lane.ask_redis(redis::ping),
         });
         call.used = first;
         self.out()

@@ -12,7 +12,7 @@ use crate::fanout;
 use crate::item::Span;
 use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
 use crate::transport;
-use crate::wire::redis::{self, FIRST_PAGE, Shape};
+use crate::wire::redis::{self, FIRST_PAGE};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::collections::HashMap;
 use std::collections::hash_map::IntoIter;
@@ -144,13 +144,11 @@ impl Pool {
         call.reset(Verb::Get);
         let key = turn_key(record_key);
         let lane = self.exchange_lane(target, call, |lane| {
-            let (out, asks) = (&mut lane.out, &mut lane.asks);
             if lane.engine == Engine::Redis {
-                redis::take_turn(out, &key, runner.as_bytes(), TURN);
-                redis::get(out, &key);
-                asks.extend([Shape::Stored, Shape::Item(false)].map(Expect::Redis));
-                return;
+                lane.ask_redis(|out| redis::take_turn(out, &key, runner.as_bytes(), TURN));
+                return lane.ask_redis(|out| redis::get(out, &key, false));
             }
+            let (out, asks) = (&mut lane.out, &mut lane.asks);
             classic::store(out, Store::Add, &key, 0, TURN, runner.len(), 0);
             out.extend_from_slice(runner.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -184,10 +182,7 @@ impl Pool {
                 classic::delete(&mut lane.out, &key);
                 lane.asks.push(Expect::Deleted);
             }
-            Engine::Redis => {
-                redis::delete(&mut lane.out, &key);
-                lane.asks.push(Expect::Redis(Shape::Word));
-            }
+            Engine::Redis => lane.ask_redis(|out| redis::delete(out, &key)),
         });
     }
 
@@ -305,10 +300,7 @@ impl Pool {
                     classic::touch(&mut lane.out, &key, TURN);
                     lane.asks.push(Expect::Touched);
                 }
-                Engine::Redis => {
-                    redis::touch(&mut lane.out, &key, TURN, true);
-                    lane.asks.push(Expect::Redis(Shape::Word));
-                }
+                Engine::Redis => lane.ask_redis(|out| redis::touch(out, &key, TURN, true)),
             });
         }
         // What was refused for so many keys needs no list of its own.
@@ -462,8 +454,7 @@ impl Pool {
         // By its name at first; then in full, if the server does not know it.
         for whole in [false, true] {
             let lane = self.exchange_lane(index, call, |lane| {
-                redis::list_keys(&mut lane.out, cursor, whole);
-                lane.asks.push(Expect::Redis(Shape::List));
+                lane.ask_redis(|out| redis::list_keys(out, cursor, whole));
             });
             let lane = call.lanes.get(lane?)?;
             if let [Reply::List(list)] = *lane.answers.as_slice() {

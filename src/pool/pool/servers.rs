@@ -15,10 +15,7 @@ impl Pool {
         (0..self.members.len()).find_map(|index| {
             let lane = match self.engine(index) {
                 Engine::Memcached => self.ask(index, call, Expect::Version, classic::version)?,
-                Engine::Redis => {
-                    let say = |out: &mut Vec<u8>| redis::info(out, b"server");
-                    self.ask(index, call, Expect::Redis(Shape::Text), say)?
-                }
+                Engine::Redis => self.ask_redis(index, call, |out| redis::info(out, b"server"))?,
             };
             let lane = call.lanes.get(lane)?;
             lane.answers.iter().find_map(|reply| match reply {
@@ -39,8 +36,9 @@ impl Pool {
             self.refuse_call(call, "flush() would log everybody out");
             return false;
         }
-        if delay != 0 && (0..self.len()).any(|index| self.engine(index) == Engine::Redis) {
-            self.refuse_redis(call, "flush with a delay is memcached's, and a Redis node is emptied at once. Leave the delay out");
+        let redis = (0..self.len()).find(|index| self.engine(*index) == Engine::Redis);
+        if let (Some(index), 1..) = (redis, delay) {
+            self.refuse_at(index, call, "flush with a delay is memcached's, and a Redis node is emptied at once. Leave the delay out");
             return false;
         }
         let (first, now) = (call.used, transport::now());
@@ -59,8 +57,7 @@ impl Pool {
                 && lane.asks.is_empty()
             {
                 if lane.engine == Engine::Redis {
-                    redis::flush(&mut lane.out);
-                    lane.asks.push(Expect::Redis(Shape::Stored));
+                    lane.ask_redis(redis::flush);
                 } else {
                     classic::flush_all(&mut lane.out, delay);
                     lane.asks.push(Expect::Flushed);
@@ -112,36 +109,41 @@ impl Pool {
 
     /// The same lines of a Redis node, which knows no other kinds of them.
     fn stats_of_redis(&mut self, index: usize, args: &[u8], call: &mut Call) -> Option<Vec<u8>> {
-        if args == b"reset" {
-            let stored = Expect::Redis(Shape::Stored);
-            return self
-                .ask(index, call, stored, redis::reset_stats)
-                .map(|_| Vec::new());
-        }
-        if !args.is_empty() {
+        if !matches!(args, b"" | b"reset") {
             let args = String::from_utf8_lossy(args);
             let why = format!(
                 "stats of type \"{args}\" are memcached's. A Redis node has those without a type"
             );
-            self.refuse_redis(call, &why);
+            self.refuse_at(index, call, &why);
             return None;
         }
-        let lane = self.ask(index, call, Expect::Redis(Shape::Text), |out| {
-            redis::info(out, b"");
+        let lane = self.ask_redis(index, call, |out| match args {
+            b"reset" => redis::reset_stats(out),
+            _ => redis::info(out, b""),
         })?;
         let lane = call.lanes.get(lane)?;
         match lane.answers.as_slice() {
             [Reply::Text(text)] => Some(redis::stats::lines(text.of(lane.received()))),
+            [Reply::Done] => Some(Vec::new()),
             _ => None,
         }
     }
 
-    /// Tells the caller what the pool's first Redis node cannot do; nothing was sent.
-    fn refuse_redis(&self, call: &mut Call, why: &str) {
-        let mut members = self.members.iter().enumerate();
-        if let Some((index, member)) = members.find(|(_, member)| member.spec.redis.is_some()) {
-            call.events
-                .push(event(index, member, Error::new(Kind::Client, why)));
+    /// One question to one Redis node, whatever its health; the lane that has the answer.
+    fn ask_redis(
+        &mut self,
+        index: usize,
+        call: &mut Call,
+        say: impl FnOnce(&mut Vec<u8>) -> Shape,
+    ) -> Option<usize> {
+        self.exchange_lane(index, call, |lane| lane.ask_redis(say))
+    }
+
+    /// Tells the caller what node `index` cannot do; nothing was sent.
+    fn refuse_at(&self, index: usize, call: &mut Call, why: &str) {
+        if let Some(member) = self.members.get(index) {
+            let error = Error::new(Kind::Client, why);
+            call.events.push(event(index, member, error));
         }
     }
 }

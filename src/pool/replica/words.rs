@@ -153,20 +153,13 @@ impl Words<'_> {
         out: &mut Vec<u8>,
     ) {
         let Stamp { inc, tombstone, .. } = stamp;
-        let flags = fenced::Flags {
-            inc,
-            tombstone,
-            mended: stamp.mended,
-            witness: stamp.witness,
-        };
-        let longest = if tombstone { LIFE_MAX } else { VALUE_LIFE_MAX };
         let put = Put {
             key: self.key,
             len: data.len() + if self.has_e { 0 } else { HEADER },
             over: said(over),
             version: self.has_e.then_some(stamp.version.cas(inc)),
-            flags: Some(flags.word()),
-            life: life.clamp(1, longest),
+            flags: Some(flags_of(stamp).word()),
+            life: life.clamp(1, longest_life(stamp)),
         };
         fenced::store(out, put, opaque);
         if !self.has_e {
@@ -304,6 +297,23 @@ impl Words<'_> {
     fn stamp(&self, answer: Answer) -> Option<Stamp> {
         let version = Version::of_cas(answer.cas);
         stamp_of(version, fenced::Flags::of(answer.flags))
+    }
+}
+
+fn flags_of(stamp: Stamp) -> fenced::Flags {
+    fenced::Flags {
+        inc: stamp.inc,
+        tombstone: stamp.tombstone,
+        mended: stamp.mended,
+        witness: stamp.witness,
+    }
+}
+
+/// Seconds that what has this stamp may live at most.
+fn longest_life(stamp: Stamp) -> u32 {
+    match stamp.tombstone {
+        true => LIFE_MAX,
+        false => VALUE_LIFE_MAX,
     }
 }
 

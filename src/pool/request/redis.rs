@@ -23,10 +23,7 @@ impl Words {
                 lane.keys.push(key_at);
                 return;
             }
-            Verb::GetAndTouch => {
-                redis::get_and_touch(out, key, entry.ttl);
-                Shape::Item(true)
-            }
+            Verb::GetAndTouch => redis::get_and_touch(out, key, entry.ttl),
             Verb::Store(verb) => {
                 let put = Put {
                     verb,
@@ -49,10 +46,7 @@ impl Words {
                     redis::store(out, &put)
                 }
             }
-            Verb::Delete => {
-                redis::delete(out, key);
-                Shape::Word
-            }
+            Verb::Delete => redis::delete(out, key),
             Verb::Increment | Verb::Decrement => {
                 let count = Count {
                     key,
@@ -61,13 +55,9 @@ impl Words {
                     initial: entry.initial.map(|n| (n, FLAGS_INTEGER, entry.ttl)),
                     whole,
                 };
-                redis::count(out, &count);
-                Shape::Number
+                redis::count(out, &count)
             }
-            Verb::Touch => {
-                redis::touch(out, key, entry.ttl, whole);
-                Shape::Word
-            }
+            Verb::Touch => redis::touch(out, key, entry.ttl, whole),
         };
         lane.asks.push(Expect::Redis(shape));
     }
@@ -75,7 +65,6 @@ impl Words {
 
 /// Appends what asks a Redis node for all keys of its lane.
 pub(crate) fn ask_all(lane: &mut Lane, arena: &[u8], verb: Verb) {
-    redis::get_all(&mut lane.out, arena, &lane.keys);
-    lane.asks
-        .push(Expect::Redis(Shape::Values(verb == Verb::Gets)));
+    let shape = redis::get_all(&mut lane.out, arena, &lane.keys, verb == Verb::Gets);
+    lane.asks.push(Expect::Redis(shape));
 }

@@ -21,6 +21,7 @@
 //! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in
 //! tests/golden/wire-session.txt.
 
+use super::words::{self, Data, Found, Keys, Lock, MARK, Said, Turn, advised, inflated, value_of};
 use super::{Store, Terms};
 use crate::call::{Call, Verb};
 use crate::chance;
@@ -32,8 +33,6 @@ use crate::pool::Pool;
 use crate::wire::Reply;
 use crate::wire::redis::Over;
 use std::time::{Duration, Instant};
-
-use super::words::{self, Data, Found, Keys, Lock, MARK, Said, advised, inflated, value_of};
 
 /// First pause while somebody else has the turn (pecl: usleep(5000)).
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -62,20 +61,6 @@ pub struct Sessions {
     pub(super) proven: bool,
     /// Who takes turns, where they have an owner.
     owner: String,
-}
-
-/// The turn on one session.
-#[derive(Debug)]
-struct Turn {
-    id: Vec<u8>,
-    /// Nodes whose counter we hold.
-    nodes: Vec<usize>,
-    /// What was read with it, for the read that follows a validation.
-    found: Option<Vec<u8>>,
-    /// A node that was asked had nothing.
-    lacking: bool,
-    /// What each node of `nodes` had, as far as it tells: the cas value, 0 for nothing.
-    seen: Vec<(usize, u64)>,
 }
 
 impl Sessions {
@@ -212,10 +197,8 @@ impl Sessions {
             nodes: Vec::new(),
             found: None,
             lacking: false,
-            seen: Vec::new(),
         });
-        turn.nodes.push(node);
-        turn.seen.push((node, seen));
+        turn.nodes.push((node, seen));
         turn
     }
 
@@ -331,20 +314,26 @@ impl Sessions {
             let over = if new { Over::Nothing } else { Over::Whatever };
             return vec![(places, over)];
         };
-        let mut stages = Vec::with_capacity(2);
-        for (node, cas) in &turn.seen {
-            let over = match cas {
-                0 => Over::Nothing,
-                cas => Over::Seen(*cas),
-            };
-            stages.push((vec![*node], over));
-        }
+        let over = |cas| match cas {
+            0 => Over::Nothing,
+            cas => Over::Seen(cas),
+        };
+        let held = turn
+            .nodes
+            .iter()
+            .map(|(node, cas)| (vec![*node], over(*cas)));
+        let mut stages: Vec<_> = held.collect();
         let mut copies = places;
-        copies.retain(|node| !turn.seen.iter().any(|(seen, _)| seen == node));
+        copies.retain(|node| !turn.has(*node));
         if !copies.is_empty() {
             stages.push((copies, Over::Whatever));
         }
         stages
+    }
+
+    /// Is it `node` that says whether a session stored over `over` is stored at all?
+    fn decides(&self, node: usize, over: Over) -> bool {
+        self.pool.engine(node) == Engine::Redis && over != Over::Whatever
     }
 
     fn places(&mut self, keys: &Keys) -> Vec<usize> {
@@ -358,7 +347,7 @@ impl Sessions {
     fn forget(&mut self, id: &[u8], told: &[(usize, usize)]) {
         if let Some(turn) = self.held.as_mut().filter(|turn| turn.id == id) {
             turn.nodes
-                .retain(|node| !told.iter().any(|(told, _)| told == node));
+                .retain(|(node, _)| !told.iter().any(|(told, _)| told == node));
             if turn.nodes.is_empty() {
                 self.held = None;
             }
@@ -393,7 +382,7 @@ impl Sessions {
             told.hint("Is the server running there, and reachable?")
         } else {
             // A refusal: nearly always a value beyond the server's item size.
-            told.hint("Keep less in the session, or give memcached more room (-I for one item, -m for all)")
+            told.hint("Keep less in the session, or give the server more room (memcached: -I for one item, -m for all)")
         }
     }
 
@@ -503,7 +492,15 @@ impl Store for Sessions {
             self.forget(id, &stored);
             for (node, lane) in &stored {
                 match words::is_closed(self.pool.engine(*node), self.call.answers(*lane).0) {
-                    Some(closed) => whole |= closed,
+                    Some(true) => whole = true,
+                    // What it had stays, unlike on a memcached: a copy that went ahead would be
+                    // the only one that has what was acknowledged, and not the one that is read.
+                    Some(false) if self.decides(*node, over) => {
+                        let error = self.complaint(&keys, "stored");
+                        self.release();
+                        return Err(error);
+                    }
+                    Some(false) => {}
                     None => {
                         self.release();
                         return Err(self.overtaken(*node));
@@ -529,7 +526,7 @@ impl Store for Sessions {
             touched.iter().any(|(node, lane)| {
                 let answers = self.call.answers(*lane).0;
                 let redis = self.pool.engine(*node) == Engine::Redis;
-                redis && turn.nodes.contains(node) && answers.get(1) == Some(&Reply::NotFound)
+                redis && turn.has(*node) && answers.get(1) == Some(&Reply::NotFound)
             })
         });
         self.forget(id, &touched);
@@ -570,21 +567,16 @@ impl Store for Sessions {
     }
 
     fn release(&mut self) {
-        let Some(mut turn) = self.held.take() else {
+        let Some(turn) = self.held.take() else {
             return;
         };
         let Ok(keys) = self.keys(&turn.id) else {
             return;
         };
-        let now = Instant::now();
-        turn.nodes.retain(|node| self.pool.allows(*node, now));
+        let nodes: Vec<usize> = turn.nodes.iter().map(|(node, _)| *node).collect();
         self.fresh();
-        let lock = keys.turn(&self.terms, &self.owner);
         // A node that cannot be told lets the turn go when the lock's life ends.
-        self.pool
-            .exchange_lanes(&turn.nodes, &mut self.call, |lane| {
-                words::unlock(lane, lock);
-            });
+        self.tell(&nodes, &keys, words::unlock);
     }
 
     fn take_log(&mut self) -> Vec<String> {

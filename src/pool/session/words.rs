@@ -10,7 +10,7 @@ use crate::error::{Error, Kind};
 use crate::fanout::Lane;
 use crate::item::{Flags, KeyRule, LongKeys};
 use crate::request::{refusal, refused};
-use crate::wire::redis::{self, Over, Shape};
+use crate::wire::redis::{self, Over};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -100,11 +100,10 @@ impl Keys {
 
 /// Asks for the data.
 pub(super) fn get(lane: &mut Lane, keys: &Keys) {
-    let out = &mut lane.out;
     if lane.engine == Engine::Redis {
-        redis::get(out, &keys.redis_data);
-        return lane.asks.push(Expect::Redis(Shape::Item(true)));
+        return lane.ask_redis(|out| redis::get(out, &keys.redis_data, true));
     }
+    let out = &mut lane.out;
     classic::get(out, false);
     classic::get_key(out, &keys.data);
     classic::end(out);
@@ -114,9 +113,9 @@ pub(super) fn get(lane: &mut Lane, keys: &Keys) {
 /// Stores a value, and gives the turn back.
 pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
     let Lock { keys, owner, .. } = lock;
-    // A server of another kind than was said must not take a value for commands.
-    lane.stores = true;
     if lane.engine == Engine::Redis {
+        // A server of another kind than was said must not take a value for commands.
+        lane.stores = true;
         let close = redis::Close {
             key: &keys.redis_data,
             value: data.plain,
@@ -125,8 +124,7 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
             owner,
             over: data.over,
         };
-        redis::close(&mut lane.out, &close);
-        return lane.asks.push(Expect::Redis(Shape::Word));
+        return lane.ask_redis(|out| redis::close(out, &close));
     }
     store(lane, &keys.data, data.flags, expiry(data.life), data.value);
     unlock(lane, lock);
@@ -153,8 +151,7 @@ fn store(lane: &mut Lane, key: &[u8], flags: Flags, ttl: u32, value: &[u8]) {
 /// Gives the data another end, and the turn back.
 pub(super) fn touch(lane: &mut Lane, life: u32, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
-        redis::prolong(&mut lane.out, &lock.keys.redis_data, life);
-        lane.asks.push(Expect::Redis(Shape::Word));
+        lane.ask_redis(|out| redis::prolong(out, &lock.keys.redis_data, life));
     } else {
         classic::touch(&mut lane.out, &lock.keys.data, expiry(life));
         lane.asks.push(Expect::Touched);
@@ -165,8 +162,7 @@ pub(super) fn touch(lane: &mut Lane, life: u32, lock: Lock<'_>) {
 /// Takes the data away, and gives the turn back.
 pub(super) fn delete(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
-        redis::delete(&mut lane.out, &lock.keys.redis_data);
-        lane.asks.push(Expect::Redis(Shape::Word));
+        lane.ask_redis(|out| redis::delete(out, &lock.keys.redis_data));
         return unlock(lane, lock);
     }
     classic::delete(&mut lane.out, &lock.keys.data);
@@ -177,11 +173,12 @@ pub(super) fn delete(lane: &mut Lane, lock: Lock<'_>) {
 /// Asks for the turn. On memcached by counting: it is ours when the count is 1, or when there
 /// was no counter.
 pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
-    let (out, keys) = (&mut lane.out, lock.keys);
+    let keys = lock.keys;
     if lane.engine == Engine::Redis {
-        redis::take_turn(out, &keys.redis_lock, lock.owner, lock.life);
-        return lane.asks.push(Expect::Redis(Shape::Word));
+        let take = |out: &mut _| redis::take_turn(out, &keys.redis_lock, lock.owner, lock.life);
+        return lane.ask_redis(take);
     }
+    let out = &mut lane.out;
     classic::delta(out, true, &keys.lock, 1);
     classic::store(out, Store::Add, &keys.lock, codec::INT, lock.life, 1, 0);
     out.extend_from_slice(b"1\r\n");
@@ -206,10 +203,29 @@ pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Repl
 /// Gives the turn back.
 pub(super) fn unlock(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
-        redis::give_back(&mut lane.out, &lock.keys.redis_lock, lock.owner);
-        return lane.asks.push(Expect::Redis(Shape::Word));
+        return lane.ask_redis(|out| redis::give_back(out, &lock.keys.redis_lock, lock.owner));
     }
     store(lane, &lock.keys.lock, Flags(codec::INT), lock.life, b"0");
+}
+
+/// The turn on one session.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) id: Vec<u8>,
+    /// Nodes where it is ours, and what each had, as far as it tells: the cas value, 0 for
+    /// nothing.
+    pub(super) nodes: Vec<(usize, u64)>,
+    /// What was read with it, for the read that follows a validation.
+    pub(super) found: Option<Vec<u8>>,
+    /// A node that was asked had nothing.
+    pub(super) lacking: bool,
+}
+
+impl Turn {
+    /// Is it ours at `node`?
+    pub(super) fn has(&self, node: usize) -> bool {
+        self.nodes.iter().any(|(held, _)| *held == node)
+    }
 }
 
 /// What one node said to a request for a turn.

@@ -15,6 +15,7 @@
 //! | delete, flush | `DEL`, `FLUSHDB` |
 //! | stats, version | `INFO` |
 //!
+//! What appends a request says what its answer looks like, so that the two cannot part.
 //! Copied items have a script of their own ([`fenced`]).
 //!
 //! Source: redis.io "Redis serialization protocol specification" and the command pages.
@@ -122,26 +123,29 @@ pub struct Put<'a> {
     pub whole: bool,
 }
 
-/// Appends a `GET`.
-pub fn get(out: &mut Vec<u8>, key: &[u8]) {
+/// Appends a `GET`, for the cas value, too.
+pub fn get(out: &mut Vec<u8>, key: &[u8], with_cas: bool) -> Shape {
     out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
     bulk(out, key);
+    Shape::Item(with_cas)
 }
 
 /// Appends a `GET`, or an `MGET`, of the keys that lie at `keys` in `arena`.
-pub fn get_all(out: &mut Vec<u8>, arena: &[u8], keys: &[Span]) {
+pub fn get_all(out: &mut Vec<u8>, arena: &[u8], keys: &[Span], with_cas: bool) -> Shape {
     if let [key] = keys {
-        return get(out, key.of(arena));
+        get(out, key.of(arena), with_cas);
+    } else {
+        array(out, 1 + keys.len());
+        bulk(out, b"MGET");
+        for key in keys {
+            bulk(out, key.of(arena));
+        }
     }
-    array(out, 1 + keys.len());
-    bulk(out, b"MGET");
-    for key in keys {
-        bulk(out, key.of(arena));
-    }
+    Shape::Values(with_cas)
 }
 
 /// Appends a `GETEX`: a get that sets the expiry, too.
-pub fn get_and_touch(out: &mut Vec<u8>, key: &[u8], ttl: u32) {
+pub fn get_and_touch(out: &mut Vec<u8>, key: &[u8], ttl: u32) -> Shape {
     let end = End::of(ttl);
     array(out, 2 + end.arguments().max(1));
     bulk(out, b"GETEX");
@@ -150,6 +154,7 @@ pub fn get_and_touch(out: &mut Vec<u8>, key: &[u8], ttl: u32) {
         End::Never => bulk(out, b"PERSIST"),
         _ => end.say(out),
     }
+    Shape::Item(true)
 }
 
 /// Appends the request up to where the value begins, if the value is its last argument: then
@@ -178,7 +183,7 @@ pub fn store_head(out: &mut Vec<u8>, put: &Put<'_>) -> bool {
     true
 }
 
-/// Appends a store, value and all; what its answer looks like.
+/// Appends a store, value and all.
 pub fn store(out: &mut Vec<u8>, put: &Put<'_>) -> Shape {
     if store_head(out, put) {
         out.extend_from_slice(put.value);
@@ -242,7 +247,7 @@ pub struct Count<'a> {
 }
 
 /// Appends an increment or a decrement.
-pub fn count(out: &mut Vec<u8>, count: &Count<'_>) {
+pub fn count(out: &mut Vec<u8>, count: &Count<'_>) -> Shape {
     let (initial, flags, end) = match count.initial {
         Some((number, flags, ttl)) => (Some(number), flags, End::of(ttl)),
         None => (None, 0, End::Never),
@@ -260,40 +265,54 @@ pub fn count(out: &mut Vec<u8>, count: &Count<'_>) {
     }
     bulk(out, digits);
     end.say(out);
+    Shape::Number
 }
 
 /// Appends a `DEL`.
-pub fn delete(out: &mut Vec<u8>, key: &[u8]) {
+pub fn delete(out: &mut Vec<u8>, key: &[u8]) -> Shape {
     out.extend_from_slice(b"*2\r\n$3\r\nDEL\r\n");
     bulk(out, key);
+    Shape::Word
 }
 
 /// Appends what gives an item another end.
-pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32, whole: bool) {
-    let (word, number_of): (&[u8], u32) = match End::of(ttl) {
-        End::Never => return scripts::KEEP.say(out, whole, key, 0),
-        End::In(seconds) => (b"EXPIRE", seconds),
-        End::At(second) => (b"EXPIREAT", second),
-    };
-    array(out, 3);
-    bulk(out, word);
-    bulk(out, key);
-    number(out, number_of.into());
+pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32, whole: bool) -> Shape {
+    match End::of(ttl) {
+        End::Never => scripts::KEEP.say(out, whole, key, 0),
+        End::In(seconds) => end_at(out, b"EXPIRE", key, seconds),
+        End::At(second) => end_at(out, b"EXPIREAT", key, second),
+    }
+    Shape::Word
+}
+
+/// Appends what gives a session `seconds` to live.
+pub fn prolong(out: &mut Vec<u8>, key: &[u8], seconds: u32) -> Shape {
+    end_at(out, b"EXPIRE", key, seconds.max(1));
+    Shape::Word
+}
+
+fn end_at(out: &mut Vec<u8>, word: &[u8], key: &[u8], end: u32) {
+    command(
+        out,
+        &[word, key, itoa::Buffer::new().format(end).as_bytes()],
+    );
 }
 
 /// Appends what takes the turn `key` for `seconds`, if nobody else has it.
 ///
 /// Like [`give_back`] and [`close`] in full: a pipeline of a session is not said twice.
-pub fn take_turn(out: &mut Vec<u8>, key: &[u8], owner: &[u8], seconds: u32) {
+pub fn take_turn(out: &mut Vec<u8>, key: &[u8], owner: &[u8], seconds: u32) -> Shape {
     scripts::TAKE.say(out, true, key, 2);
     bulk(out, owner);
     number(out, seconds.max(1).into());
+    Shape::Word
 }
 
 /// Appends what gives the turn `key` back where it is still its owner's.
-pub fn give_back(out: &mut Vec<u8>, key: &[u8], owner: &[u8]) {
+pub fn give_back(out: &mut Vec<u8>, key: &[u8], owner: &[u8]) -> Shape {
     scripts::GIVE_BACK.say(out, true, key, 1);
     bulk(out, owner);
+    Shape::Word
 }
 
 /// A session to be stored, and the turn on it.
@@ -325,7 +344,7 @@ pub enum Over {
 }
 
 /// Appends what stores a session and gives the turn on it back; see [`scripts::CLOSE`].
-pub fn close(out: &mut Vec<u8>, close: &Close<'_>) {
+pub fn close(out: &mut Vec<u8>, close: &Close<'_>) -> Shape {
     let end = End::In(close.life.max(1));
     scripts::CLOSE.call(out, true, &[close.key, close.turn], 3 + end.arguments());
     bulk(out, close.owner);
@@ -336,6 +355,7 @@ pub fn close(out: &mut Vec<u8>, close: &Close<'_>) {
     }
     item(out, 0, close.value);
     end.say(out);
+    Shape::Word
 }
 
 /// Keys that a server looks at for one page of them, about; it serves nobody else meanwhile.
@@ -346,10 +366,11 @@ pub const FIRST_PAGE: &[u8] = b"0";
 
 /// Appends the question for a page of the keys of copied items, the one at `cursor`.
 /// The answer is for [`page`].
-pub fn list_keys(out: &mut Vec<u8>, cursor: &[u8], whole: bool) {
+pub fn list_keys(out: &mut Vec<u8>, cursor: &[u8], whole: bool) -> Shape {
     scripts::PAGE.call(out, whole, &[], 2);
     bulk(out, cursor);
     number(out, PAGE);
+    Shape::List
 }
 
 /// Reads such a page out of the list at `list` in `buf`, and gives each key and the bytes of its
@@ -378,35 +399,31 @@ pub fn page(
 }
 
 /// Appends a `PING`.
-pub fn ping(out: &mut Vec<u8>) {
+pub fn ping(out: &mut Vec<u8>) -> Shape {
     out.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
-}
-
-/// Appends what gives a session `seconds` to live.
-pub fn prolong(out: &mut Vec<u8>, key: &[u8], seconds: u32) {
-    array(out, 3);
-    bulk(out, b"EXPIRE");
-    bulk(out, key);
-    number(out, seconds.max(1).into());
+    Shape::Greeting
 }
 
 /// Appends a `FLUSHDB`: the connection's database alone.
-pub fn flush(out: &mut Vec<u8>) {
+pub fn flush(out: &mut Vec<u8>) -> Shape {
     out.extend_from_slice(b"*1\r\n$7\r\nFLUSHDB\r\n");
+    Shape::Stored
 }
 
 /// Appends an `INFO` of one section, or of the usual ones when it is empty.
-pub fn info(out: &mut Vec<u8>, section: &[u8]) {
+pub fn info(out: &mut Vec<u8>, section: &[u8]) -> Shape {
     array(out, 1 + usize::from(!section.is_empty()));
     bulk(out, b"INFO");
     if !section.is_empty() {
         bulk(out, section);
     }
+    Shape::Text
 }
 
 /// Appends a `CONFIG RESETSTAT`.
-pub fn reset_stats(out: &mut Vec<u8>) {
+pub fn reset_stats(out: &mut Vec<u8>) -> Shape {
     command(out, &[b"CONFIG", b"RESETSTAT"]);
+    Shape::Stored
 }
 
 /// Appends a command of these words.
@@ -457,19 +474,18 @@ fn array(out: &mut Vec<u8>, words: usize) {
 
 #[inline]
 fn length(out: &mut Vec<u8>, bytes: usize) {
+    let ten = b'0' + (bytes / 10 % 10) as u8;
+    let one = b'0' + (bytes % 10) as u8;
     // Keys are short, and a get has a hundred of them.
-    if bytes < 100 {
-        let digits = [b'0' + (bytes / 10) as u8, b'0' + (bytes % 10) as u8];
-        let head = [b'$', digits[0], digits[1], b'\r', b'\n'];
-        match bytes {
-            0..10 => out.extend_from_slice(&[b'$', digits[1], b'\r', b'\n']),
-            _ => out.extend_from_slice(&head),
+    match bytes {
+        0..10 => out.extend_from_slice(&[b'$', one, b'\r', b'\n']),
+        10..100 => out.extend_from_slice(&[b'$', ten, one, b'\r', b'\n']),
+        _ => {
+            out.push(b'$');
+            out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
-        return;
     }
-    out.push(b'$');
-    out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 #[inline]

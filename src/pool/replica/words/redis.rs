@@ -10,9 +10,9 @@
 //! same node in its next life, joining. What the old copy holds is of an earlier life then, and a
 //! hint. The first change of such a record makes it the present process' own.
 
-use super::super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, TOMBSTONE_EXTRA};
+use super::super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply};
 use super::super::{Token, Trust, Version};
-use super::{VALUE_LIFE_MAX, stamp_of};
+use super::{VALUE_LIFE_MAX, flags_of, longest_life, stamp_of};
 use crate::wire::fenced::{FOR_EVER, Flags, LIFE_MAX};
 use crate::wire::redis::Shape;
 use crate::wire::redis::fenced::{self, Process, Put, Saying, Shown, Told};
@@ -68,18 +68,10 @@ impl Words<'_> {
                 life,
                 data,
             } => {
-                let flags = Flags {
-                    inc: stamp.inc,
-                    tombstone: stamp.tombstone,
-                    mended: stamp.mended,
-                    witness: stamp.witness,
-                };
+                let flags = flags_of(*stamp);
                 // As on memcached, whose limit Redis has not: of one session all copies live
                 // equally long, and every tombstone longer.
-                let longest = match stamp.tombstone {
-                    true => LIFE_MAX,
-                    false => LIFE_MAX - TOMBSTONE_EXTRA,
-                };
+                let longest = longest_life(*stamp);
                 let put = Put {
                     over: match over {
                         Over::Cas(cas) => Some(*cas),

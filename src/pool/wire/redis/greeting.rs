@@ -1,6 +1,6 @@
 //! The first words on a connection: who we are, and which database we mean.
 
-use super::{command, info};
+use super::{command, info, ping};
 use crate::config::Redis;
 use std::fmt;
 use std::sync::LazyLock;
@@ -29,9 +29,13 @@ impl fmt::Debug for Greeting {
 impl Greeting {
     /// What shows that a server speaks RESP, and does nothing.
     pub fn ping() -> &'static Greeting {
-        static PING: LazyLock<Greeting> = LazyLock::new(|| Greeting {
-            words: b"*1\r\n$4\r\nPING\r\n".to_vec(),
-            steps: vec!["question whether it is a Redis"],
+        static PING: LazyLock<Greeting> = LazyLock::new(|| {
+            let mut words = Vec::new();
+            ping(&mut words);
+            Greeting {
+                words,
+                steps: vec!["question whether it is a Redis"],
+            }
         });
         &PING
     }

@@ -25,14 +25,16 @@ fn pairs(info: &str) -> impl Iterator<Item = (&str, &str)> {
     info.lines().filter_map(|line| line.split_once(':'))
 }
 
+/// What the `INFO` text has under a name.
+fn found<'i>(info: &'i str, wanted: &str) -> Option<&'i str> {
+    pairs(info)
+        .find(|(name, _)| *name == wanted)
+        .map(|(_, value)| value)
+}
+
 /// `STAT name value` lines, each with CR LF: memcached's names first, then all of Redis'.
 pub fn lines(info: &[u8]) -> Vec<u8> {
     let info = String::from_utf8_lossy(info);
-    let found = |wanted: &str| {
-        pairs(&info)
-            .find(|(name, _)| *name == wanted)
-            .map(|(_, value)| value)
-    };
     let mut text = String::with_capacity(info.len() * 2);
     let mut stat = |name: &str, value: &str| {
         text.push_str("STAT ");
@@ -42,7 +44,7 @@ pub fn lines(info: &[u8]) -> Vec<u8> {
         text.push_str("\r\n");
     };
     for (ours, theirs) in SAME {
-        if let Some(value) = found(theirs) {
+        if let Some(value) = found(&info, theirs) {
             stat(ours, value);
         }
     }
@@ -73,12 +75,8 @@ fn items(info: &str) -> u64 {
 /// The server's version: Valkey's own where it is one, which also names the Redis it is like.
 pub fn version(info: &[u8]) -> String {
     let info = String::from_utf8_lossy(info);
-    let found = |wanted: &str| {
-        pairs(&info)
-            .find(|(name, _)| *name == wanted)
-            .map(|(_, value)| value.to_owned())
-    };
-    found("valkey_version")
-        .or_else(|| found("redis_version"))
+    found(&info, "valkey_version")
+        .or_else(|| found(&info, "redis_version"))
         .unwrap_or_default()
+        .to_owned()
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::wire::classic::Hit;
 use crate::wire::{Parsed, Reply};
 
-fn said(say: impl FnOnce(&mut Vec<u8>)) -> String {
+fn said<T>(say: impl FnOnce(&mut Vec<u8>) -> T) -> String {
     let mut out = Vec::new();
     say(&mut out);
     String::from_utf8(out).unwrap().replace("\r\n", " ")
@@ -26,11 +26,11 @@ fn put(verb: Store, value: &[u8]) -> Put<'_> {
 #[test]
 fn requests_are_arrays_of_byte_strings() {
     for (request, expected) in [
-        (said(|out| get(out, b"key")), "*2 $3 GET $3 key "),
+        (said(|out| get(out, b"key", false)), "*2 $3 GET $3 key "),
         (
             said(|out| {
                 let keys = [(0, 1), (2, 2)].map(|(at, len)| Span { at, len });
-                get_all(out, b"a bc", &keys);
+                get_all(out, b"a bc", &keys, false)
             }),
             "*3 $4 MGET $1 a $2 bc ",
         ),
