@@ -9,7 +9,7 @@ use crate::ini;
 use crate::registry;
 use memring_pool::codec::Compression;
 use memring_pool::config::file::File;
-use memring_pool::config::{Mode, NodeSpec, Placement, Policy, Schemes, Wish, save_path};
+use memring_pool::config::{Mode, NodeSpec, Policy, Schemes, Wish, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::lease;
 use memring_pool::pool::Pool;

@@ -18,6 +18,8 @@ pub enum Fault {
     None,
     /// Hold every piece of a reply back for this long.
     Delay(Duration),
+    /// Hold every piece of a request back for this long.
+    DelayRequests(Duration),
     /// Send replies one byte at a time, with this pause after each.
     Bytes(Duration),
     /// After this many bytes of replies (counted per connection from now on) close the connection.
@@ -301,8 +303,11 @@ fn forward_requests(
             break;
         }
         record(shared, connection, From::Client, &buffer[..n]);
-        if shared.fault.lock().unwrap().fault == Fault::BlackHole {
-            continue;
+        let fault = shared.fault.lock().unwrap().fault.clone();
+        match fault {
+            Fault::BlackHole => continue,
+            Fault::DelayRequests(pause) => std::thread::sleep(pause),
+            _ => {}
         }
         if server.write_all(&buffer[..n]).is_err() {
             break;
@@ -334,7 +339,7 @@ fn forward_replies(
         let fault = if spared { Fault::None } else { current.fault };
         let piece = &buffer[..n];
         let written = match fault {
-            Fault::None | Fault::Refuse => client.write_all(piece),
+            Fault::None | Fault::Refuse | Fault::DelayRequests(_) => client.write_all(piece),
             Fault::Delay(pause) => {
                 std::thread::sleep(pause);
                 client.write_all(piece)

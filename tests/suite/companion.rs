@@ -2,7 +2,8 @@
 
 use crate::copies::{Host, Place, caches, pools, value};
 use harness::process::Process;
-use harness::{Memcached, TempDir, wait_until, workspace};
+use harness::proxy::{Fault, From};
+use harness::{Memcached, Proxy, TempDir, wait_until, workspace};
 use memring_pool::replica::{Closed, Found, Founded};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -287,6 +288,37 @@ fn status_tells_each_state_and_its_exit_code_is_zero_for_trusted_alone() {
     assert!(text.contains("Connection refused"), "{text}");
     let json: Value = serde_json::from_str(&status(true).1).expect("JSON");
     assert_eq!(json["pools"][0]["nodes"][2]["answers"], false);
+}
+
+/// The first answers just before it is made to join for its old data, the second when it has said so no longer.
+#[test]
+fn a_node_that_joins_while_status_asks_is_not_called_safe() {
+    let nodes = [Memcached::start(), Memcached::start()];
+    let proxies = nodes.each_ref().map(|node| Proxy::start(node.port()));
+    let names = proxies
+        .each_ref()
+        .map(|p| format!("127.0.0.1:{}", p.port()));
+    let list = names
+        .each_ref()
+        .map(|name| format!("tcp://{name}?timeout=5"));
+    let second = "memring1 trusted 1 2 0";
+    put(&nodes[0], "~r", "memring1 trusted 1 1 0");
+    put(
+        &nodes[1],
+        "~r",
+        &format!("{second} -{} web4 1767225600", names[0]),
+    );
+    proxies[1].fault(Fault::DelayRequests(Duration::from_millis(300)));
+    let (code, text, _) = std::thread::scope(|scope| {
+        let status = scope.spawn(|| run(&["status", "--list", &list.join(",")]));
+        let answered = || proxies[0].events().iter().any(|e| e.from == From::Server);
+        assert!(wait_until(SOON, answered), "nobody asks");
+        put(&nodes[0], "~r", "memring1 joining 2 3 0");
+        put(&nodes[1], "~r", second);
+        status.join().expect("status ends")
+    });
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("joining"), "{text}");
 }
 
 #[test]

@@ -9,6 +9,9 @@ use crate::fanout;
 use crate::replica::words::Speech;
 use crate::replica::{Absent, Command, Founded, Founding, Reply, Standing, State, Survey};
 
+/// How often the records are looked at until two looks agree, where nothing speaks against a node.
+const LOOKS: usize = 16;
+
 /// What came of a person's word that a pool is new though a node does not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ByHand {
@@ -43,8 +46,28 @@ pub enum Refusal {
 impl Pool {
     /// Asks every node for its record, all at the same time and whatever their health. Who
     /// answers is marked up again, who does not is marked down, for the whole host.
+    ///
+    /// Where every node is safe to touch two looks in a row say so.
     pub fn records(&mut self, record_key: &[u8], call: &mut Call) -> Survey {
         call.reset(Verb::Get);
+        let mut survey = self.look_at_records(record_key, call);
+        // Nodes do not answer at the same moment: one that is back with old data may say "trusted"
+        // just before it is made to join, and who lists it answer just after that was taken
+        // back. What two looks agree on was so in between.
+        for _ in 1..LOOKS {
+            if !survey.is_safe() {
+                break;
+            }
+            let again = self.look_at_records(record_key, call);
+            if again == survey {
+                break;
+            }
+            survey = again;
+        }
+        survey
+    }
+
+    fn look_at_records(&mut self, record_key: &[u8], call: &mut Call) -> Survey {
         let task = Task {
             key: b"",
             record_key,
@@ -78,6 +101,7 @@ impl Pool {
                 )
             })
             .collect();
+        call.used = first;
         Survey::new(nodes)
     }
 
