@@ -12,6 +12,7 @@
 mod cache;
 mod change;
 pub mod commit;
+mod confirm;
 pub mod copies;
 mod fenced;
 mod hints;
@@ -58,6 +59,8 @@ pub struct Pool {
     rings: Vec<rings::Part>,
     /// Nodes passed over for somebody else's mark, to be told of.
     skipped: Vec<usize>,
+    /// How often anything had been kept for a node of this host when the call began.
+    kept_before: u64,
     /// The node list before this one, while both are used.
     window: Option<Box<window::Window>>,
     /// The highest epoch of this pool that this thread knows to be committed.
@@ -121,6 +124,7 @@ impl Pool {
             ring: None,
             rings: Vec::new(),
             skipped: Vec::new(),
+            kept_before: 0,
             window: None,
             committed: Rc::default(),
             counts: Counts::default(),

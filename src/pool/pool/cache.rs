@@ -34,6 +34,7 @@ use crate::config::Mode;
 use crate::counters::Counter;
 use crate::replica::{TOMBSTONE_EXTRA, Version};
 use crate::shared;
+use crate::transport;
 use crate::wire::Store;
 use crate::wire::copied::{HEADED, Life, Over, TOMBSTONE};
 use crate::wire::fenced::Header;
@@ -53,11 +54,15 @@ impl Pool {
     pub(super) fn run_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
         self.settle_later(call);
         let now = self.settle_hints(call, now);
+        let begin = transport::now();
         match verb {
             Verb::Get | Verb::Gets => self.read_copied(call, verb, now),
             Verb::Store(Store::Set) => self.set_copied(call, now),
             Verb::Delete => self.delete_copied(call, now),
             _ => self.change_copied(call, verb, now),
+        }
+        if !verb.is_read() {
+            self.confirm(call, transport::since(begin), now);
         }
         self.tell_skipped(call);
     }

@@ -109,14 +109,23 @@ impl Pool {
     /// be later than `now`: its own exchanges have all of their time.
     pub(super) fn settle_hints(&mut self, call: &mut Call, now: Instant) -> Instant {
         let mut begin = now;
+        self.kept_before = shared::missed().map_or(0, Missed::changes);
         for member in 0..self.members.len() {
             let whose = self.whose(member);
-            if owes(whose) && self.allows(member, now) {
+            if !owes(whose) {
+                continue;
+            }
+            if !self.allows(member, now) {
+                // Somebody may see it answer while this call is under way.
+                if self.rules.meanwhile {
+                    self.pass_over(member, now);
+                }
+            } else {
                 let mut own = Call::new();
                 let done =
                     self.is_back(member, &mut own) && self.hand_over(member, whose, &mut own, now);
-                if let (false, Some(member)) = (done, self.members.get_mut(member)) {
-                    member.owed = Some(now);
+                if !done {
+                    self.pass_over(member, now);
                 }
                 call.events.append(&mut own.events);
                 call.changes.append(&mut own.changes);
@@ -132,6 +141,27 @@ impl Pool {
         }
         self.tell_skipped(call);
         begin
+    }
+
+    /// Leaves a node alone in the call that began at `now`.
+    fn pass_over(&mut self, member: usize, now: Instant) {
+        if let Some(member) = self.members.get_mut(member) {
+            member.owed = Some(now);
+        }
+    }
+
+    /// May node `member` be asked in the call that began at `now`, and has it all that was kept for
+    /// it since then?
+    pub(super) fn allows_meanwhile(&mut self, member: usize, now: Instant) -> bool {
+        if !self.allows(member, now) {
+            return false;
+        }
+        let kept = shared::missed().map_or(0, Missed::changes);
+        if kept == self.kept_before || !self.rules.meanwhile || !owes(self.whose(member)) {
+            return true;
+        }
+        self.pass_over(member, now);
+        false
     }
 
     /// Waits until a node has been up for long enough; false when it is not up at all. One that
@@ -250,7 +280,7 @@ impl Pool {
             // Keys of which copies are on their way: they may be newer where they were told first.
             let mut followed = Vec::new();
             for entry in &open {
-                let plan = self.plan(call, *entry, now);
+                let plan = self.plan_to(call, *entry, |pool, node| pool.allows(node, now));
                 if !plan.later.is_empty() {
                     followed.push(*entry);
                 }

@@ -69,13 +69,23 @@ pub(super) struct Homes {
 impl Pool {
     /// The nodes of key number `entry`, owner first.
     pub(super) fn plan(&mut self, call: &Call, entry: usize, now: Instant) -> Plan {
+        self.plan_to(call, entry, |pool, node| pool.allows_meanwhile(node, now))
+    }
+
+    /// The same, where `allows` says which nodes may be asked.
+    pub(super) fn plan_to(
+        &mut self,
+        call: &Call,
+        entry: usize,
+        allows: impl Fn(&mut Pool, usize) -> bool,
+    ) -> Plan {
         let Homes { members, mode } = self.homes(call.wire_key(entry));
         let mut plan = Plan {
             plain: mode == Mode::Single,
             ..Plan::default()
         };
         for member in members {
-            if self.allows(member, now) {
+            if allows(self, member) {
                 plan.live.push(member);
             } else {
                 plan.away.push(member);

@@ -11,6 +11,10 @@ pub struct Rules {
     pub hint: bool,
     /// A flush that a node missed is kept for it.
     pub hint_of_flush: bool,
+    /// A node that is back in the middle of a call is not asked before it was given what it missed.
+    pub meanwhile: bool,
+    /// A write that took unusually long is looked at again: a copy may have lost it meanwhile.
+    pub confirm: bool,
     /// A node that is back is given what it missed when it has carried out what lay in its buffers.
     pub late: bool,
     /// What was written without a node is what it missed, though its version be lower.
@@ -29,6 +33,8 @@ impl Rules {
         tombstone: true,
         hint: true,
         hint_of_flush: true,
+        meanwhile: true,
+        confirm: true,
         late: true,
         behind: true,
         newest: true,

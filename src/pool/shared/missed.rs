@@ -107,10 +107,15 @@ impl Missed {
         .unwrap_or(false)
     }
 
+    /// How often a key was kept, for whomever.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Acquire)
+    }
+
     /// Has anything been kept for `whose` since `seen`, which is brought up to date? Exact, and
     /// seldom goes through all places.
     pub fn has_new(&self, whose: u64, seen: &mut u64) -> bool {
-        let changes = self.changes.load(Acquire);
+        let changes = self.changes();
         let some = self.owners.load(Relaxed) & bit(whose) != 0;
         std::mem::replace(seen, changes) != changes && some && self.count(whose) > 0
     }

@@ -314,6 +314,53 @@ fn a_connection_that_is_given_up_and_not_aborted_brings_a_write_after_later_ones
     loses("without abort", SEEDS, &cache, &[Violation::Older]);
 }
 
+/// The owner is slow to answer, is emptied before it did, and a read gives it what the copy still has.
+#[test]
+fn a_slow_write_is_looked_at_again_since_a_copy_may_have_lost_it_meanwhile() {
+    let slow = Fault::Slow {
+        node: OWNER,
+        by: 90,
+    };
+    let acts = [
+        (500, Do::Set(KEY)),
+        (550, Do::Delete(KEY)),
+        (650, Do::Add(KEY)),
+    ];
+    let mut cast = vec![role(&acts)];
+    cast.extend((0..20).map(|n| role(&[(743 + n, Do::Get(KEY))])));
+    cast.push(role(&[(2000, Do::Get(KEY))]));
+    let faults = vec![(600, slow, 500), (742, Fault::Flush { node: OWNER }, 0)];
+    needs(
+        "confirm",
+        |rules| rules.confirm = false,
+        &[Violation::Lost],
+        &script(Mode::Sync, faults, cast),
+    );
+}
+
+/// A node that hung, and that tend has just seen answer, in the middle of a get that waits for another one.
+#[test]
+fn a_node_that_is_back_in_the_middle_of_a_call_is_not_asked_before_it_was_given_what_it_missed() {
+    let hang = Fault::Hang { node: COPY };
+    let slow = Fault::Slow {
+        node: OWNER,
+        by: 90,
+    };
+    let mut cast = vec![role(&[
+        (500, Do::Set(KEY)),
+        (700, Do::Get(KEY)),
+        (900, Do::Flush),
+    ])];
+    cast.extend((0..40).map(|n| role(&[(980 + n * 10, Do::Get(KEY))])));
+    let faults = vec![(600, hang, 500), (950, slow, 1000)];
+    needs(
+        "meanwhile",
+        |rules| rules.meanwhile = false,
+        &[Violation::Revived],
+        &script(Mode::Sync, faults, cast),
+    );
+}
+
 /// Some who count at the same time, and then the first node of that counter dies.
 fn counts() -> Cache {
     let mut cast = vec![role(&[(400, Do::Count(1)), (500, Do::Count(1))]); 6];

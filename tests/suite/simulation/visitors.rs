@@ -34,6 +34,7 @@ pub(super) enum Do {
     /// Twice in one request.
     Sets(usize),
     Get(usize),
+    Add(usize),
     Delete(usize),
     Count(usize),
     Flush,
@@ -245,6 +246,7 @@ impl<'a> Worker<'a> {
                     self.store(key, Act::Set, 0);
                 }
                 Do::Get(key) => self.get(key),
+                Do::Add(key) => self.store(key, Act::Add, 0),
                 Do::Delete(key) => self.delete(key),
                 Do::Count(key) => self.count(KEYS + key),
                 Do::Flush => self.flush(),
