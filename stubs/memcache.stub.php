@@ -180,7 +180,11 @@ class MemcachePool
      */
     public function flush(int $delay = 0): bool {}
 
-    /** Keeps a name and a password in the object. They are not sent to nodes yet; the first call warns of that. */
+    /**
+     * Says who we are to every memcached of the object that was not told by its address (`memcached -Y`).
+     *
+     * @return bool false when one of the two is empty or has a blank
+     */
     public function setSaslAuthData(string $username, string $password): bool {}
 }
 

@@ -15,6 +15,7 @@
 //! | `value` | zval ⇄ item |
 //! | `memcache` | the methods on keys |
 //! | `nodes` | the methods on nodes |
+//! | `login` | setSaslAuthData(): who an object is at its nodes |
 //! | `status` | Memring\status(): what this process and its host know |
 //! | `route` | Memring\route(): where a key would go |
 //! | `stats` | getStats: the question, and what becomes of a server's lines |
@@ -29,6 +30,7 @@
 mod ffi;
 mod info;
 mod ini;
+mod login;
 mod memcache;
 mod nodes;
 mod procedural;

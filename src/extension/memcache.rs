@@ -17,7 +17,7 @@ use crate::value::Refused;
 use crate::{ini, report, trace, value};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::codec::Compression;
-use memring_pool::config::Protocol;
+use memring_pool::config::{Login, Protocol};
 use memring_pool::item::Ttl;
 use memring_pool::lease;
 use memring_pool::pool::Pool;
@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) pool: Pool,
     /// When values are compressed.
     pub(crate) compression: Compression,
+    /// Who we are at memcached nodes that do not say so themselves.
+    pub(crate) login: Option<Login>,
 }
 
 /// add(): only where nothing is stored.

@@ -16,11 +16,10 @@ use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    DEFAULT_RETRY, DEFAULT_TIMEOUT, Mode, NodeSpec, Policy, Topology, WEIGHT_MAX,
+    DEFAULT_RETRY, DEFAULT_TIMEOUT, Login, Mode, NodeSpec, Policy, Topology, WEIGHT_MAX,
 };
 use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::pool::Pool;
-use std::cell::Cell;
 use std::time::Duration;
 
 /// Default of min_savings (memcache_pool.h MMC_DEFAULT_SAVINGS).
@@ -288,28 +287,6 @@ pub(crate) fn flush(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     Ok(Fresh::bool(done == Some(true)))
 }
 
-/// setSaslAuthData(): kept in the object as in pecl-memcache, with one warning that nobody checks it.
-pub(crate) fn set_sasl(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
-    thread_local! {
-        static TOLD: Cell<bool> = const { Cell::new(false) };
-    }
-    frame.expect(2, 2)?;
-    let object = frame.object(Class::Pool)?;
-    let (user, password) = (frame.text(0)?.ok_or(Thrown)?, frame.text(1)?.ok_or(Thrown)?);
-    if user.bytes().is_empty() || password.bytes().is_empty() {
-        return Ok(Fresh::bool(false));
-    }
-    object.set_property("username", &Fresh::text(user.bytes()));
-    object.set_property("password", &Fresh::text(password.bytes()));
-    if !TOLD.replace(true) {
-        errors::warning(
-            "memring does not authenticate to nodes yet: connections are made without this name and password. \
-             Keep the nodes on a network that only your hosts reach",
-        );
-    }
-    Ok(Fresh::bool(true))
-}
-
 /// The arguments of MemcachePool's connect and addserver, but for the last.
 fn pool_wish<'a>(frame: &Frame<'a>) -> Result<Wish<'a>, Thrown> {
     let host = frame.text(0)?.ok_or(Thrown)?;
@@ -430,8 +407,19 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         errors::warning("A pool with copies takes no Redis node: they are on memcached nodes");
         return Ok(None);
     }
-    let index = link.with(|state| registry::with(|nodes| state.pool.add(spec, nodes)));
+    let index = link.with(|state| {
+        let spec = as_the_object(spec, &state.login);
+        registry::with(|nodes| state.pool.add(spec, nodes))
+    });
     Ok(index.map(|index| (link, index)))
+}
+
+/// The node, entered as the object was told to where the node itself says nothing of it.
+fn as_the_object(mut spec: NodeSpec, login: &Option<Login>) -> NodeSpec {
+    if spec.redis.is_none() && spec.login.is_none() {
+        spec.login.clone_from(login);
+    }
+    spec
 }
 
 /// What a host argument names.
@@ -483,7 +471,7 @@ fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thr
             let last = topology
                 .nodes
                 .into_iter()
-                .map(|spec| state.pool.add(spec, nodes))
+                .map(|spec| state.pool.add(as_the_object(spec, &state.login), nodes))
                 .last();
             state.pool.came_from(&topology.previous, nodes);
             last
@@ -505,7 +493,7 @@ fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thr
 }
 
 /// A pool without nodes, with the settings of this moment.
-fn new_pool() -> Result<Link, Thrown> {
+pub(crate) fn new_pool() -> Result<Link, Thrown> {
     let prefix = ini::read(|values| values.prefix.clone());
     let prefix = key_prefix(prefix);
     let state = ini::read(|values| State {
@@ -520,6 +508,7 @@ fn new_pool() -> Result<Link, Thrown> {
             ..Policy::default()
         }),
         compression: Compression::new(values.compress_threshold, SAVINGS).unwrap_or_default(),
+        login: None,
     });
     Ok(Link::new(state))
 }

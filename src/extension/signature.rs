@@ -8,7 +8,7 @@
 use crate::door;
 use crate::ffi::args::Door;
 use crate::ffi::class::mask::{ARRAY, BOOL, CALLABLE, FLOAT, INT, MIXED, NULL, STRING};
-use crate::{memcache, nodes, procedural, route, stats, status};
+use crate::{login, memcache, nodes, procedural, route, stats, status};
 use std::ffi::CStr;
 
 /// A function or method: name, handler, parameters.
@@ -277,7 +277,7 @@ pub(crate) static POOL: [Entry; 23] = [
     entry(c"decrement", door!(memcache::decrement), &COUNT),
     entry(c"close", door!(nodes::close), &CLOSE),
     entry(c"flush", door!(nodes::flush), &FLUSH),
-    entry(c"setSaslAuthData", door!(nodes::set_sasl), &PASSWORD),
+    entry(c"setSaslAuthData", door!(login::set_sasl), &PASSWORD),
 ];
 
 /// class Memcache extends MemcachePool
@@ -502,7 +502,7 @@ pub(crate) static FUNCTIONS: [Entry; 24] = [
     entry(c"memcache_flush", door!(nodes::flush), &F_FLUSH),
     entry(
         c"memcache_set_sasl_auth_data",
-        door!(nodes::set_sasl),
+        door!(login::set_sasl),
         &F_PASSWORD,
     ),
 ];

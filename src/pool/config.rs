@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `addServer()` and what stands before and behind a host | [`address`] |
 //! | `?weight=2&timeout=1` behind a node | `options` |
+//! | who we are at a node | [`login`] |
 //! | password and database of a Redis node | [`redis`] |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
@@ -21,6 +22,7 @@
 
 pub mod address;
 pub mod file;
+pub mod login;
 mod options;
 mod placement;
 pub mod redis;
@@ -29,8 +31,9 @@ pub mod step;
 pub mod watch;
 
 pub use address::Schemes;
+pub use login::{Login, Secret};
 pub use placement::{JedisHash, JedisNames, Placement};
-pub use redis::{Redis, Secret};
+pub use redis::Redis;
 
 use crate::error::{Error, Kind};
 use crate::item::KeyRule;
@@ -87,6 +90,8 @@ pub struct NodeSpec {
     pub target: Target,
     /// How it is entered, if it is a Redis or Valkey; `None` for a memcached.
     pub redis: Option<Redis>,
+    /// Who we are at a memcached that asks for it; a Redis has that in `redis`.
+    pub login: Option<Login>,
     /// Hashed by the rings in place of "host:port" when given.
     pub id: Option<String>,
     /// Share of the keys, relative to the other nodes; at least 1.
@@ -107,6 +112,33 @@ pub struct NodeSpec {
     pub care: Care,
     /// What was written for this node, and so stays where a copied pool has its own defaults.
     pub written: Written,
+}
+
+/// What connections to a server have in common to be shared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entrance {
+    /// Where it is.
+    pub target: Target,
+    /// How it is entered, if it is a Redis.
+    pub redis: Option<Redis>,
+    /// Who we are at a memcached.
+    pub login: Option<Login>,
+}
+
+impl Entrance {
+    /// The one that `spec` asks for.
+    pub fn of(spec: &NodeSpec) -> Entrance {
+        Entrance {
+            target: spec.target.clone(),
+            redis: spec.redis.clone(),
+            login: spec.login.clone(),
+        }
+    }
+
+    /// Is it what `spec` asks for?
+    pub fn is(&self, spec: &NodeSpec) -> bool {
+        self.target == spec.target && self.redis == spec.redis && self.login == spec.login
+    }
 }
 
 /// What kind of server a node is.
@@ -169,6 +201,7 @@ impl NodeSpec {
                 port,
             },
             redis: None,
+            login: None,
             id: None,
             weight: 1,
             connect_timeout: DEFAULT_TIMEOUT,
@@ -202,6 +235,16 @@ impl NodeSpec {
             Some(_) => Engine::Redis,
             None => Engine::Memcached,
         }
+    }
+
+    /// Does it have a password that stands where the node was written?
+    pub fn has_written_secret(&self) -> bool {
+        let redis = self
+            .redis
+            .as_ref()
+            .and_then(|redis| redis.password.as_ref());
+        let own = self.login.as_ref().map(|login| &login.password);
+        redis.or(own).is_some_and(Secret::is_written)
     }
 
     /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket).

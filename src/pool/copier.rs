@@ -19,7 +19,7 @@
 
 mod line;
 
-use crate::config::{NodeSpec, Target};
+use crate::config::{Entrance, NodeSpec, Target};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::node::Change;
@@ -115,6 +115,13 @@ pub fn push(spec: &NodeSpec, copy: Copy, hold: Duration) {
     shared::count(Counter::LateCopies);
     BUSY.set(true);
     lines(|lines| {
+        // As somebody else it is entered when nothing is on its way any more.
+        if lines
+            .get(&spec.target)
+            .is_some_and(|line| line.is_idle() && !line.entrance.is(spec))
+        {
+            lines.remove(&spec.target);
+        }
         let line = match lines.get_mut(&spec.target) {
             Some(line) => line,
             None => lines
@@ -204,15 +211,17 @@ pub fn take_missed() -> Vec<Missed> {
     NEWS.with_borrow_mut(|news| std::mem::take(&mut news.missed))
 }
 
-/// Closes the connections to `targets`; what is on its way to them is missed.
-pub fn forget(targets: &[Target]) {
+/// Closes the connections that were made so; what is on its way over them is missed.
+pub fn forget(gone: &[Entrance]) {
     lines(|lines| {
-        for target in targets {
-            if let Some(mut line) = lines.remove(target) {
+        lines.retain(|_, line| {
+            let stays = !gone.contains(&line.entrance);
+            if !stays {
                 line.give_up();
                 BUSY.set(true);
             }
-        }
+            stays
+        });
     });
 }
 

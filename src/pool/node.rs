@@ -5,14 +5,14 @@
 //! operation costs one send and one receive. A connection is either between
 //! exchanges, with nothing unread, or busy; a busy one found later is closed.
 
-use crate::config::{Care, NodeSpec, Protocol, Redis, Target};
+use crate::config::{Care, Entrance, NodeSpec, Protocol, Target};
 use crate::error::{Error, Kind};
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
 use crate::transport::{self, Address, Wish};
+use crate::wire::greeting::Greeting;
 use crate::wire::redis::fenced::Process;
-use crate::wire::redis::greeting::Greeting;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -101,7 +101,7 @@ impl Node {
             opening: None,
             health: Health::new(shared::slot(&address(spec))),
             change: None,
-            greeting: spec.redis.as_ref().and_then(Greeting::of),
+            greeting: Greeting::of(spec),
             process: None,
             redis: spec.redis.is_some(),
             speaks_meta: None,
@@ -374,7 +374,7 @@ impl Node {
             last_used: now,
             limit,
             busy: false,
-            greeted: !self.redis,
+            greeted: !self.redis && self.greeting.is_none(),
         });
         Ok(())
     }
@@ -405,16 +405,20 @@ pub fn strerror(errno: Errno) -> String {
 
 /// The name under which a host's processes know a node: where it is, whatever it was called.
 ///
-/// Whom a Redis does not let in must not keep others from it, so who we are there belongs to it;
+/// Whom a server does not let in must not keep others from it, so who we are there belongs to it;
 /// nor must who takes a memcached for a Redis.
 fn address(spec: &NodeSpec) -> Vec<u8> {
     let mut text = match &spec.target {
         Target::Tcp { host, port } => format!("{host}:{port}").into_bytes(),
         Target::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
     };
-    if let Some(redis) = &spec.redis {
-        let greeting = Greeting::of(redis).map(|greeting| crc32fast::hash(&greeting.words));
-        text.extend_from_slice(format!("#redis{:08x}", greeting.unwrap_or(0)).as_bytes());
+    let greeting = Greeting::of(spec).map(|greeting| crc32fast::hash(&greeting.words));
+    match (&spec.redis, greeting) {
+        (Some(_), words) => {
+            text.extend_from_slice(format!("#redis{:08x}", words.unwrap_or(0)).as_bytes());
+        }
+        (None, Some(words)) => text.extend_from_slice(format!("#login{words:08x}").as_bytes()),
+        (None, None) => {}
     }
     text
 }
@@ -477,21 +481,18 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 /// What connections have to have in common to be shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Door {
-    /// Where it is.
-    pub target: Target,
+    /// Where it is, and as whom it was entered.
+    pub entrance: Entrance,
     /// Which words it takes.
     pub protocol: Protocol,
-    /// As whom it was entered.
-    pub redis: Option<Redis>,
 }
 
 impl Door {
     /// The door of `spec` in a pool of this protocol.
     pub fn of(spec: &NodeSpec, protocol: Protocol) -> Door {
         Door {
-            target: spec.target.clone(),
+            entrance: Entrance::of(spec),
             protocol,
-            redis: spec.redis.clone(),
         }
     }
 }
@@ -537,11 +538,11 @@ impl Directory {
             .unwrap_or_else(|| Rc::new(RefCell::new(Node::new(spec))))
     }
 
-    /// Closes the persistent nodes at `targets` and lets go of them; who still uses one
+    /// Closes the persistent nodes that are entered so and lets go of them; who still uses one
     /// connects again.
-    pub fn forget(&mut self, targets: &[Target]) {
+    pub fn forget(&mut self, gone: &[Entrance]) {
         self.nodes.retain(|door, node| {
-            let stays = !targets.contains(&door.target);
+            let stays = !gone.contains(&door.entrance);
             if !stays {
                 node.borrow_mut().close();
             }

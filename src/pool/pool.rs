@@ -39,7 +39,7 @@ use crate::config::{Engine, Mode, NodeSpec, Policy, Protocol};
 use crate::error::Error;
 use crate::fanout;
 use crate::node::{Directory, NodeRef};
-use crate::request::{self, Meta, Words, refusal, refused};
+use crate::request::{self, Meta, Words, refused};
 use crate::ring::{Ring, RingNode};
 use crate::shared;
 use crate::transport;
@@ -444,7 +444,7 @@ impl Pool {
         // A hundred values need not be looked through for a line that is rarely there.
         let answers = lane.answers.iter().filter(|_| lane.refused);
         for reply in answers {
-            if let Some(line) = refusal(*reply) {
+            if let Some(line) = reply.refusal() {
                 if lane.stores && lane.engine == Engine::Memcached {
                     // A refused value may still be in the stream, to be read as commands.
                     member.node.borrow_mut().close();

@@ -1,5 +1,5 @@
-//! Who failed is asked again, off the path of requests: `version`, or `PING` behind the first
-//! words of a Redis, on a connection of its own.
+//! Who failed is asked again, off the path of requests: `version`, or `PING` of a Redis, behind
+//! the first words of the node, on a connection of its own.
 //!
 //! A probe never waits for longer than it is told to. It is carried on by whatever this
 //! process does next: another look at the node, or the end of a request. A process that does
@@ -11,9 +11,8 @@ use crate::error::{Error, Kind};
 use crate::node::{Node, NodeRef, Open};
 use crate::shared;
 use crate::transport::{self, Wish};
-use crate::wire::redis::greeting::Greeting;
-use crate::wire::redis::{self, Shape, answer};
-use crate::wire::{LINE_MAX, Parsed, Reply};
+use crate::wire::greeting::Greeting;
+use crate::wire::{self, Expect, LINE_MAX, Parsed, Reply, classic, redis};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -29,8 +28,8 @@ struct Probe {
     node: Node,
     stage: Stage,
     question: Vec<u8>,
-    /// How many answers of Redis it has; `None` for the one of memcached.
-    answers: Option<usize>,
+    /// The shapes of its answers.
+    answers: Vec<Expect>,
     /// The beginning of an answer.
     read: Vec<u8>,
     limit: Duration,
@@ -56,20 +55,29 @@ pub fn begin(of: &NodeRef, spec: &NodeSpec) {
         of: of.clone(),
         node: Node::new(spec),
         stage: Stage::Connecting,
-        question: b"version\r\n".to_vec(),
-        answers: None,
+        question: Vec::new(),
+        answers: Vec::new(),
         read: Vec::new(),
         limit: spec.op_timeout,
         end: transport::now() + spec.op_timeout,
         generation: shared::generation(),
     };
-    if let Some(redis) = &spec.redis {
-        let greeting = Greeting::of(redis);
-        probe.answers = Some(1 + greeting.as_ref().map_or(0, |greeting| greeting.steps.len()));
-        // A PING harms nobody in any database: it need not wait for the words before it.
-        probe.question = greeting.map_or_else(Vec::new, |greeting| greeting.words);
-        redis::ping(&mut probe.question);
+    if let Some(greeting) = Greeting::of(spec) {
+        // What follows harms nobody, whoever we are: it need not wait for the words before it.
+        probe.question = greeting.words;
+        probe.answers = greeting
+            .steps
+            .into_iter()
+            .map(|(_, expect)| expect)
+            .collect();
     }
+    probe.answers.push(match spec.redis {
+        Some(_) => Expect::Redis(redis::ping(&mut probe.question)),
+        None => {
+            classic::version(&mut probe.question);
+            Expect::Version
+        }
+    });
     let opened = probe.node.open(spec.op_timeout);
     if probe.opened(opened).is_none() && probe.step().is_none() {
         PROBES.with_borrow_mut(|probes| probes.push(probe));
@@ -144,20 +152,12 @@ impl Probe {
                 .socket()
                 .map(|socket| socket.receive(&mut answer, RecvFlags::DONTWAIT));
             return match got {
-                Some(Ok(count)) if count > 0 && self.answers.is_some() => {
+                Some(Ok(count)) if count > 0 => {
                     self.read
                         .extend_from_slice(answer.get(..count).unwrap_or_default());
-                    match self.heard_from_redis() {
+                    match self.heard() {
                         Some(found) => self.over(found),
                         None => self.late(),
-                    }
-                }
-                Some(Ok(count)) if count > 0 => {
-                    if answer.starts_with(b"VERSION") {
-                        self.over(Ok(()))
-                    } else {
-                        let what = "Malformed server response: no version";
-                        self.over(Err(Error::new(Kind::Protocol, what)))
                     }
                 }
                 Some(Err(Errno::AGAIN | Errno::INTR)) => self.late(),
@@ -167,19 +167,19 @@ impl Probe {
         None
     }
 
-    /// What a Redis said, once it said all. One that reads its data from disk is not back yet.
-    fn heard_from_redis(&self) -> Option<Result<(), Error>> {
+    /// What it said, once it said all. A Redis that reads its data from disk is not back yet.
+    fn heard(&self) -> Option<Result<(), Error>> {
         let mut at = 0;
-        for _ in 0..self.answers.unwrap_or_default() {
-            match answer::parse(&self.read, at, Shape::Greeting) {
-                Parsed::Reply(used, Reply::Done) => at += used,
+        for expect in &self.answers {
+            match wire::parse(&self.read, at, *expect) {
+                Parsed::Reply(used, Reply::Done | Reply::Version(_)) => at += used,
                 Parsed::Reply(_, Reply::ServerError(line) | Reply::ClientError(line)) => {
                     let what = String::from_utf8_lossy(line.of(&self.read)).into_owned();
                     return Some(Err(Error::new(Kind::Server, what)));
                 }
                 Parsed::More(_) if self.read.len() < LINE_MAX => return None,
                 _ => {
-                    let what = "Malformed server response: no answer to PING";
+                    let what = "Malformed server response: no answer to a probe";
                     return Some(Err(Error::new(Kind::Protocol, what)));
                 }
             }

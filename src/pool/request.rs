@@ -354,13 +354,6 @@ impl Reader {
     }
 }
 
-pub(crate) fn refusal(reply: Reply) -> Option<Span> {
-    match reply {
-        Reply::ServerError(line) | Reply::ClientError(line) | Reply::Unknown(line) => Some(line),
-        _ => None,
-    }
-}
-
 /// A refusal with the number pecl-memcache shows for it (memcache_pool.h MMC_RESPONSE_*).
 pub(crate) fn refused(line: &[u8]) -> Error {
     let text = String::from_utf8_lossy(line);
@@ -370,10 +363,10 @@ pub(crate) fn refused(line: &[u8]) -> Error {
         t if t.starts_with("SERVER_ERROR") => (Kind::Server, 0),
         t if t.starts_with("CLIENT_ERROR") => (Kind::Client, 6),
         t if t.starts_with("OOM ") => (Kind::Server, 0x82),
-        t if wire::redis::remedy(t).is_some() => (Kind::Server, 0),
+        t if wire::remedy(t).is_some() => (Kind::Server, 0),
         _ => (Kind::Client, 0),
     };
-    let cause = match wire::redis::remedy(&text) {
+    let cause = match wire::remedy(&text) {
         Some(remedy) => format!("{}. {remedy}", text.trim_end_matches('.')),
         None => text.into_owned(),
     };

@@ -9,6 +9,7 @@
 pub mod classic;
 pub mod copied;
 pub mod fenced;
+pub mod greeting;
 pub mod meta;
 pub mod redis;
 
@@ -138,10 +139,17 @@ impl Reply {
 
     /// True for an error line.
     pub fn is_refusal(self) -> bool {
-        matches!(
-            self,
-            Reply::ServerError(_) | Reply::ClientError(_) | Reply::Unknown(_)
-        )
+        self.refusal().is_some()
+    }
+
+    /// The error line.
+    pub fn refusal(self) -> Option<Span> {
+        match self {
+            Reply::ServerError(line) | Reply::ClientError(line) | Reply::Unknown(line) => {
+                Some(line)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -153,6 +161,22 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
         Expect::Meta => meta::parse(buf, at),
         Expect::Redis(shape) => redis::answer::parse(buf, at, shape),
         _ => classic::parse(buf, at, expect),
+    }
+}
+
+/// What a line that a server refused with asks of its reader; `None` for one that says it all.
+pub fn remedy(line: &str) -> Option<&'static str> {
+    // memcached's with -Y; a store of ours is read as user and password there.
+    let login = [
+        "unauthenticated",
+        "authentication failure",
+        "bad authentication token format",
+    ];
+    match line.strip_prefix("CLIENT_ERROR ") {
+        Some(line) if login.contains(&line) => {
+            Some("Write user and password into the node: memcached://USER:PASSWORD@HOST")
+        }
+        _ => redis::remedy(line),
     }
 }
 

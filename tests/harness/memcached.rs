@@ -20,7 +20,9 @@ pub struct Memcached {
     port: u16,
     socket: Option<PathBuf>,
     extra: Vec<String>,
-    _directory: Option<TempDir>,
+    /// Who this suite is there, as `user:password`.
+    login: Option<String>,
+    directory: Option<TempDir>,
 }
 
 impl Memcached {
@@ -37,6 +39,35 @@ impl Memcached {
             }
         }
         panic!("memcached did not start on five free ports");
+    }
+
+    /// Starts one that lets in who says one of these lines of `user:password` (`-Y`); its eye is
+    /// the first of them.
+    pub fn with_logins(logins: &[&str], extra: &[&str]) -> Memcached {
+        let directory = TempDir::new("logins");
+        let path = directory.file("logins", lines(logins));
+        let path = path.display().to_string();
+        let arguments = [&["-Y", path.as_str()], extra].concat();
+        let start = || {
+            let port = free_port();
+            let mut server = Memcached::spawned(None, port, &arguments);
+            server.login = logins.first().map(|login| (*login).to_owned());
+            server.answers().then_some(server)
+        };
+        let mut server = (0..5)
+            .find_map(|_| start())
+            .expect("memcached did not start on five free ports");
+        server.directory = Some(directory);
+        server
+    }
+
+    /// Changes who is let in; returns when the server knows it.
+    pub fn change_logins(&mut self, logins: &[&str]) {
+        let directory = self.directory.as_ref().expect("it was started with logins");
+        directory.file("logins", lines(logins));
+        self.login = logins.first().map(|login| (*login).to_owned());
+        self.process.signal(Signal::HUP);
+        assert!(self.answers(), "memcached did not take its new logins");
     }
 
     /// Starts one of another version, which `MEMRING_MEMCACHED_NEW` names: a path, or a command
@@ -79,7 +110,8 @@ impl Memcached {
             port: 0,
             socket: Some(socket),
             extra: Vec::new(),
-            _directory: Some(directory),
+            login: None,
+            directory: Some(directory),
         };
         assert!(
             server.answers(),
@@ -93,17 +125,22 @@ impl Memcached {
     }
 
     fn try_program(program: Option<Vec<String>>, port: u16, extra: &[&str]) -> Option<Memcached> {
+        let mut server = Memcached::spawned(program, port, extra);
+        server.answers().then_some(server)
+    }
+
+    fn spawned(program: Option<Vec<String>>, port: u16, extra: &[&str]) -> Memcached {
         let extra: Vec<String> = extra.iter().map(|argument| argument.to_string()).collect();
         let process = spawn(program.as_deref(), &port_arguments(port), &extra);
-        let mut server = Memcached {
+        Memcached {
             process,
             program,
             port,
             socket: None,
             extra,
-            _directory: None,
-        };
-        server.answers().then_some(server)
+            login: None,
+            directory: None,
+        }
     }
 
     /// Its TCP port (0 on a unix socket).
@@ -247,18 +284,28 @@ impl Memcached {
 
     fn connect(&self) -> std::io::Result<Connection> {
         let limit = Some(Duration::from_secs(5));
-        match &self.socket {
+        let mut connection: Connection = match &self.socket {
             Some(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(limit)?;
-                Ok(Box::new(stream))
+                Box::new(stream)
             }
             None => {
                 let stream = TcpStream::connect(("127.0.0.1", self.port))?;
                 stream.set_read_timeout(limit)?;
-                Ok(Box::new(stream))
+                Box::new(stream)
+            }
+        };
+        if let Some(login) = &self.login {
+            let said = login.replacen(':', " ", 1);
+            write!(connection, "set login 0 0 {}\r\n{said}\r\n", said.len())?;
+            let mut answer = [0; 64];
+            let count = connection.read(&mut answer)?;
+            if answer[..count] != *b"STORED\r\n" {
+                return Err(std::io::ErrorKind::PermissionDenied.into());
             }
         }
+        Ok(connection)
     }
 
     /// Waits until it answers `version` and is the process we started, not a stranger on the same port.
@@ -294,6 +341,10 @@ fn newer_program() -> Option<Vec<String>> {
         .map(str::to_string)
         .collect();
     (!words.is_empty()).then_some(words)
+}
+
+fn lines(logins: &[&str]) -> String {
+    logins.iter().map(|login| format!("{login}\n")).collect()
 }
 
 /// A byte stream of either kind of socket.

@@ -2,7 +2,7 @@
 //!
 //! | backend | where it comes from |
 //! |---|---|
-//! | memcached in classic words, in meta commands | this machine |
+//! | memcached in classic words, in meta commands, behind user and password (`-Y`) | this machine |
 //! | Redis in RESP2, in RESP3, behind user, password and database, on a unix socket | this machine |
 //! | memcached and Redis in one pool | this machine |
 //! | Redis 8, Valkey 8 | `MEMRING_REDIS_NEW`, `MEMRING_VALKEY`, where they are set |
@@ -367,6 +367,17 @@ fn every_command_has_its_outcome_in_classic_words() {
 #[test]
 fn every_command_has_its_outcome_in_meta_commands() {
     memcached(Protocol::Binary);
+}
+
+#[test]
+fn every_command_has_its_outcome_on_memcached_behind_a_password() {
+    let servers = [(); 2].map(|()| Memcached::with_logins(&["app:pass+word/1"], &[]));
+    let nodes = servers
+        .each_ref()
+        .map(|server| format!("memcached://app:pass+word%2F1@{}", server.address()));
+    for protocol in [Protocol::Ascii, Protocol::Binary] {
+        all_of_it(protocol, &nodes, "1.");
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod leaks;
 mod licences;
 mod lies;
 mod limits;
+mod login;
 mod migrate;
 mod modules;
 mod named_pools;

@@ -332,23 +332,33 @@ fn a_node_that_comes_back_is_used_again_and_greeted_again() {
 #[test]
 fn a_password_is_shown_nowhere() {
     let server = Redis::with(&["--requirepass", "geheim"]);
+    let memcached = Memcached::with_logins(&["app:geheim"], &[]);
     let directory = TempDir::new("secrets");
     let file = directory.file(
         "pools.toml",
         format!(
-            "[pool.p]\nnodes = [\"redis://:geheim@{}\"]\n",
-            server.address()
+            "[pool.p]\nnodes = [\"redis://:geheim@{}\", \"memcached://app:geheim@{}\"]\n",
+            server.address(),
+            memcached.address()
         ),
     );
     let log = directory.path().join("log");
-    let script = r#"$m = new Memcache; $m->addServer('pool:p'); $m->set('k', 1); var_dump($m->get('k'));
-        $w = new Memcache; $w->addServer(getenv('WRONG')); var_dump($w->set('k', 1)); $w->get('k');
+    let script = r#"$m = new Memcache; $m->addServer('pool:p'); for ($i = 0; $i < 50; $i++) $m->set("k$i", 1); var_dump($m->get('k1'));
+        foreach (explode(' ', getenv('WRONG')) as $wrong) { $w = new Memcache; $w->addServer($wrong); var_dump($w->set('k', 1)); $w->get('k'); }
         print_r($m); var_dump($m, Memring\status(), Memring\route('p', 'get', 'k')); phpinfo(); print_r($m->getExtendedStats());
-        try { $m->addServer('redis://:geheim@a b'); } catch (Throwable $e) { echo $e; }"#;
+        foreach (['redis://:geheim@a b', 'memcached://:geheim@a', 'memcached://u:geheim@a b', 'memcached://u:ge heim@a', 'a?password=geheim'] as $bad)
+            try { $m->addServer($bad); } catch (Throwable $e) { echo $e; }"#;
     let output = Php::new()
         .ini("memring.config_file", file.display())
         .ini("memring.trace", log.display())
-        .env("WRONG", format!("redis://:geheim2@{}", server.address()))
+        .env(
+            "WRONG",
+            format!(
+                "redis://:geheim2@{} memcached://app:geheim2@{}",
+                server.address(),
+                memcached.address()
+            ),
+        )
         .run(script);
     let text = output.text();
     assert!(text.contains("int(1)"), "{text}");

@@ -5,6 +5,7 @@
 //! | `h`, `tcp://h`, `memcached://h`, `memcache://h` | TCP, with or without `:port` |
 //! | `[::1]`, `::1` | an IPv6 address; a port needs the brackets |
 //! | `unix:///path`, `unix:/path`, `file:///path` | a unix socket; `:0` behind it is dropped |
+//! | `memcached://USER:PASSWORD@h` | the same, to a memcached that wants to know who we are |
 //! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
 //! | `rediss://`, `memcacheds://`, `tls://`, `ssl://`, `udp://` | reserved, refused |
 //!
@@ -12,7 +13,7 @@
 //! addServer is hashed with its scheme, as pecl-memcache does.
 
 use super::options::decode;
-use super::{DEFAULT_PORT, NodeSpec, REDIS_PORT, Redis, Secret, Target, options};
+use super::{DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, login, options};
 use crate::error::{Error, Kind};
 use std::net::Ipv6Addr;
 
@@ -114,6 +115,8 @@ pub(super) struct Address<'a> {
     pub unix: bool,
     /// How the node is entered, of a `redis://`.
     pub redis: Option<Redis>,
+    /// Who we are at a memcached.
+    pub login: Option<Login>,
 }
 
 /// Splits `text`, which is what stands before any `?`.
@@ -174,21 +177,28 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             port: None,
             unix,
             redis: None,
+            login: None,
         });
     }
-    let (redis, rest) = if scheme.eq_ignore_ascii_case("redis") {
+    let (redis, login, rest) = if scheme.eq_ignore_ascii_case("redis") {
         let (redis, rest) = redis_of(rest)?;
-        (Some(redis), rest)
+        (Some(redis), None, rest)
     } else {
-        (None, rest)
+        match rest.rsplit_once('@') {
+            // The text is not repeated: what stands before the @ may be a password.
+            Some(_) if scheme.is_empty() => {
+                return refuse(
+                    "a user or a password before a host needs a scheme before both".to_owned(),
+                    "Write memcached://USER:PASSWORD@HOST".to_owned(),
+                );
+            }
+            Some((who, rest)) => {
+                let (user, password) = who_of(who);
+                (None, Some(Login::read(user, password)?), rest)
+            }
+            None => (None, None, rest),
+        }
     };
-    if rest.contains('@') {
-        // The text is not repeated: what stands before the @ may be a password.
-        return refuse(
-            "a user name or password before the host of a memcached is not supported by this version".to_owned(),
-            "Write tcp://HOST:PORT alone, or redis:// if it is a Redis".to_owned(),
-        );
-    }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = split_port(rest);
     let bare = host
@@ -254,7 +264,16 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         port,
         unix,
         redis,
+        login,
     })
+}
+
+/// User and password of a URL, each empty where it is not written.
+fn who_of(who: &str) -> (String, String) {
+    let (user, password) = who.split_once(':').unwrap_or((who, ""));
+    // Of a URL, where only a form's "+" is a blank.
+    let plain = |text: &str| decode(&text.replace('+', "%2B"));
+    (plain(user), plain(password))
 }
 
 /// What stands around the host of a `redis://`: `USER:PASSWORD@` before it, `/DATABASE` behind.
@@ -262,11 +281,13 @@ fn redis_of(rest: &str) -> Result<(Redis, &str), Error> {
     let mut redis = Redis::default();
     let rest = match rest.rsplit_once('@') {
         Some((who, rest)) => {
-            let (user, password) = who.split_once(':').unwrap_or((who, ""));
-            // Of a URL, where only a form's "+" is a blank.
-            let plain = |text: &str| decode(&text.replace('+', "%2B"));
-            redis.user = (!user.is_empty()).then(|| plain(user));
-            redis.password = (!password.is_empty()).then(|| Secret::new(plain(password)));
+            let (user, password) = who_of(who);
+            if !user.is_empty() {
+                redis.user = Some(login::read(user)?);
+            }
+            if !password.is_empty() {
+                redis.password = Some(Secret::read(password)?);
+            }
             rest
         }
         None => rest,
@@ -324,6 +345,7 @@ impl Address<'_> {
     fn node(&self, hashed: String, port: u16) -> NodeSpec {
         let mut node = NodeSpec::tcp(&hashed, port);
         node.redis.clone_from(&self.redis);
+        node.login.clone_from(&self.login);
         node.target = if self.unix {
             Target::Unix(self.host.into())
         } else {

@@ -16,7 +16,7 @@ mod rules;
 
 use super::address::{Schemes, clean, masked, shown};
 use super::{
-    ALL, HashFunction, NodeSpec, Placement, Policy, Protocol, Target, Topology, Wish, options,
+    ALL, Entrance, HashFunction, NodeSpec, Placement, Policy, Protocol, Topology, Wish, options,
     placement, redis, save_path, step,
 };
 use crate::error::{Error, Kind};
@@ -143,11 +143,7 @@ impl File {
     /// Adds a notice to each pool that has a password, since everybody on the host can read it.
     fn warn_of_readers(&mut self) {
         for wish in self.pools.values_mut() {
-            let has_password = |node: &NodeSpec| {
-                let redis = node.redis.as_ref();
-                redis.is_some_and(|redis| redis.password.is_some())
-            };
-            if wish.topology.nodes.iter().any(has_password) {
+            if wish.topology.nodes.iter().any(NodeSpec::has_written_secret) {
                 let notice = Error::new(
                     Kind::Config,
                     "it holds a password, and every user of this host can read it",
@@ -201,14 +197,15 @@ impl File {
         Ok(())
     }
 
-    /// The servers of this file that no pool of `other` names.
-    pub(super) fn without(&self, other: &File) -> Vec<Target> {
-        let targets = |file: &File| -> HashSet<Target> {
+    /// The servers of this file that no pool of `other` names, or enters in the same way.
+    pub(super) fn without(&self, other: &File) -> Vec<Entrance> {
+        let entrances = |file: &File| -> HashSet<Entrance> {
             let pools = file.pools.values().map(|wish| &wish.topology);
             let nodes = pools.flat_map(|pool| pool.nodes.iter().chain(&pool.previous));
-            nodes.map(|node| node.target.clone()).collect()
+            nodes.map(Entrance::of).collect()
         };
-        targets(self).difference(&targets(other)).cloned().collect()
+        let (own, other) = (entrances(self), entrances(other));
+        own.difference(&other).cloned().collect()
     }
 
     /// The names of all pools, in order.

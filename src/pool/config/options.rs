@@ -4,13 +4,14 @@
 //! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
 
 use super::address::{Schemes, clean};
-use super::{ALL, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX, address};
+use super::{ALL, Login, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX};
+use super::{address, login};
 use crate::codec;
 use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, protocol; and of a Redis node user, password, auth, database, client, read_timeout, resp";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, protocol, user, password; and of a Redis node auth, database, client, read_timeout, resp";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -47,9 +48,13 @@ pub(super) fn apply(
     } else if names.any(|name| name.is_some_and(is_phpredis)) {
         node.redis.get_or_insert_default();
     }
-    if node.redis.is_some() {
+    if let Some(redis) = &mut node.redis {
         allowed.check_redis()?;
+        if let Some(login) = node.login.take() {
+            (redis.user, redis.password) = (Some(login.user), Some(login.password));
+        }
     }
+    let (mut user, mut password) = (None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name), decode(value));
@@ -110,6 +115,8 @@ pub(super) fn apply(
                 node.op_timeout = timeout(number())?;
                 node.written.timeout = true;
             }
+            "user" if node.redis.is_none() => user = Some(value),
+            "password" if node.redis.is_none() => password = Some(value),
             "user" | "password" | "client" | "resp" | "database" | "auth" | "auth[]"
             | "auth[user]" | "auth[pass]" | "auth[0]" | "auth[1]" => match &mut node.redis {
                 Some(redis) => of_redis(&name, value, redis)?,
@@ -135,6 +142,16 @@ pub(super) fn apply(
                 ));
             }
         }
+    }
+    if user.is_some() || password.is_some() {
+        let before = node.login.take().map(|login| (login.user, login.password));
+        let (old_user, old_password) = before.unzip();
+        let user = login::read(user.or(old_user).unwrap_or_default())?;
+        let password = match (password, old_password) {
+            (Some(password), _) => Secret::read(password)?,
+            (None, old) => old.unwrap_or_else(|| Secret::new(String::new())),
+        };
+        node.login = Some(Login::new(user, password)?);
     }
     Ok(all)
 }
@@ -170,12 +187,15 @@ fn engine(protocol: &str, node: &mut NodeSpec) -> Result<(), Error> {
 /// Sets an option that only Redis nodes have.
 fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
     match name {
-        "user" => redis.user = (!value.is_empty()).then_some(value),
         // phpredis' two: "auth[]" twice, or with names.
-        "auth[]" if redis.user.is_none() => redis.user = Some(value),
-        "auth[user]" | "auth[0]" => redis.user = (!value.is_empty()).then_some(value),
+        "auth[]" if redis.user.is_none() => redis.user = Some(login::read(value)?),
+        "user" | "auth[user]" | "auth[0]" => {
+            let user = login::read(value)?;
+            redis.user = (!user.is_empty()).then_some(user);
+        }
         "password" | "auth" | "auth[]" | "auth[pass]" | "auth[1]" => {
-            redis.password = (!value.is_empty()).then(|| Secret::new(value));
+            let password = Secret::read(value)?;
+            redis.password = (!password.open().is_empty()).then_some(password);
         }
         "database" => redis.database = address::database(&value)?,
         "client" => redis.client = (!value.is_empty()).then_some(value),

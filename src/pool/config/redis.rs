@@ -1,30 +1,7 @@
 //! What only a Redis or Valkey node has: who we are there, and which database is meant.
 
-use super::{Mode, NodeSpec};
+use super::{Mode, NodeSpec, Secret};
 use crate::error::{Error, Kind};
-use std::fmt;
-
-/// A text that no message, status or trace may show.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text` from being shown.
-    pub fn new(text: String) -> Secret {
-        Secret(text)
-    }
-
-    /// The text itself, for the wire alone.
-    pub fn open(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("(secret)")
-    }
-}
 
 /// How a Redis or Valkey node is entered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@
 //! directory, which is what Debian's php.ini leaves here for the `files` handler.
 
 use super::address::{self, Schemes, clean, shown};
-use super::{Mode, Placement, REDIS_PORT, Wish, options, placement};
+use super::{Mode, NodeSpec, Placement, REDIS_PORT, Wish, options, placement};
 use crate::error::{Error, Kind};
 
 /// Reads `list`. `pools` is asked for the pool when the list is `pool:NAME`.
@@ -58,12 +58,8 @@ pub fn parse(
         };
         let before = wish.notices.len();
         one(item, allowed, &mut wish, false).map_err(place)?;
-        let redis = wish
-            .topology
-            .nodes
-            .last()
-            .and_then(|node| node.redis.as_ref());
-        if redis.is_some_and(|redis| redis.password.is_some()) {
+        let node = wish.topology.nodes.last();
+        if node.is_some_and(NodeSpec::has_written_secret) {
             wish.notices.push(
                 Error::new(Kind::Config, "PHP shows session.save_path, and with it this password, in phpinfo() and in warnings of its own")
                     .hint("Write the pool into the file of memring.config_file, and its name here as pool:NAME"),

@@ -209,8 +209,8 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "persistent, udp_port, weight",
         ),
         (
-            "a:1?user=u&password=secret",
-            "\"user\" is for Redis nodes",
+            "a:1?client=secret",
+            "\"client\" is for Redis nodes",
             "redis://",
         ),
         (
@@ -297,11 +297,7 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "tcp://",
         ),
         ("gopher://a:1", "gopher:// is no scheme known", "tcp://"),
-        (
-            "tcp://u:geheim@a:1",
-            "password before the host of a memcached is not supported",
-            "redis://",
-        ),
+        ("u:geheim@a:1", "needs a scheme before both", "memcached://"),
         ("unix://", "1 to 107 bytes", "unix:///"),
         ("PERSISTENT=x,a:1", "php-memcached", "persistent=1"),
         ("pool:a,b:1", "whole list", "alone"),

@@ -9,7 +9,7 @@
 //! serving, and [`Watched::take_news`] says so once for each change. Nothing is ever taken of
 //! a file in parts. Who has read no good file yet has nothing to go on with, and is told why.
 
-use super::Target;
+use super::Entrance;
 use super::file::{self, File};
 use crate::error::{Error, Kind};
 use std::os::unix::fs::MetadataExt;
@@ -33,7 +33,7 @@ pub struct Watched {
     seen: Option<Stamp>,
     looked: Option<Instant>,
     news: Option<String>,
-    gone: Vec<Target>,
+    gone: Vec<Entrance>,
 }
 
 impl Watched {
@@ -111,8 +111,8 @@ impl Watched {
         self.news.take()
     }
 
-    /// Servers that no pool of the file names any more, each told once.
-    pub fn take_gone(&mut self) -> Vec<Target> {
+    /// Servers that no pool of the file names any more, or enters in that way; each told once.
+    pub fn take_gone(&mut self) -> Vec<Entrance> {
         std::mem::take(&mut self.gone)
     }
 }
@@ -139,6 +139,7 @@ fn is_young((.., changed): &Stamp) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use super::super::Target;
     use super::*;
 
     const GOOD: &str = "[pool.a]\nnodes = [\"tcp://10.0.0.1\"]\n";
@@ -188,7 +189,16 @@ mod tests {
         assert_eq!(bench.watched.take_news(), None);
         let gone = bench.watched.take_gone();
         assert_eq!(gone.len(), 1);
-        assert!(matches!(&gone[..], [Target::Tcp { host, .. }] if host == "10.0.0.1"));
+        assert!(
+            matches!(&gone[..], [Entrance { target: Target::Tcp { host, .. }, .. }] if host == "10.0.0.1")
+        );
+        // A changed password is another way in.
+        for (password, gone) in [("old", 1), ("new", 1), ("new", 0)] {
+            let text = format!("[pool.a]\nnodes = [\"redis://:{password}@10.0.0.2\"]\n");
+            bench.write(text.as_bytes());
+            bench.host(LOOK).unwrap();
+            assert_eq!(bench.watched.take_gone().len(), gone, "{password}");
+        }
     }
 
     #[test]

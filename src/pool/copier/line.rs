@@ -2,10 +2,12 @@
 //! which of it is answered. It never waits; `copier` does.
 
 use super::{Copy, What, tell_failed, tell_missed};
-use crate::config::{NodeSpec, Target};
+use crate::config::{Entrance, NodeSpec};
 use crate::error::{Error, Kind};
+use crate::item::Span;
 use crate::node::{Node, Open, connect_timeout, strerror};
 use crate::transport::{self, Socket};
+use crate::wire::greeting::{self, Greeting};
 use crate::wire::meta::{self, Status};
 use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic};
 use crate::wire::{copied, fenced};
@@ -47,6 +49,8 @@ struct Said {
 /// What the next answer is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
+    /// Who we are.
+    Login,
     Version,
     /// What the first of `said` goes over.
     Look,
@@ -58,7 +62,8 @@ enum Ask {
 #[derive(Debug)]
 pub(super) struct Line {
     node: Node,
-    target: Target,
+    /// Where it leads, and as whom.
+    pub(super) entrance: Entrance,
     /// Of a connect, and of an answer.
     limits: (Duration, Duration),
     stage: Stage,
@@ -97,7 +102,7 @@ impl Line {
     pub(super) fn new(spec: &NodeSpec) -> Line {
         Line {
             node: Node::new(spec),
-            target: spec.target.clone(),
+            entrance: Entrance::of(spec),
             limits: (spec.connect_timeout, spec.op_timeout),
             stage: Stage::Closed,
             versions: None,
@@ -236,6 +241,11 @@ impl Line {
                 self.stage = Stage::Open;
                 (self.spoken, self.heard) = (0, 0);
                 self.began = transport::now();
+                if let Some(login) = &self.entrance.login {
+                    self.out
+                        .extend_from_slice(&Greeting::of_memcached(login).words);
+                    self.asks.push_back(Ask::Login);
+                }
                 // Another server may stand there than last time.
                 classic::version(&mut self.out);
                 self.asks.push_back(Ask::Version);
@@ -296,6 +306,7 @@ impl Line {
                 }
             }
             Err(Lost::Stranger) => self.say_anew(),
+            Err(Lost::Refused(text)) => self.fail(&greeting::refused(greeting::LOGIN, &text)),
             Err(Lost::Garbage(what)) => self.fail(&Error::new(
                 Kind::Protocol,
                 format!("Malformed server response: {what}"),
@@ -411,6 +422,7 @@ impl Line {
         let mut verdict = Ok(());
         while let Some(ask) = self.asks.front().copied() {
             let parsed = match ask {
+                Ask::Login => classic::parse(&read, at, Expect::Stored),
                 Ask::Version => classic::parse(&read, at, Expect::Version),
                 _ => meta::parse(&read, at),
             };
@@ -447,6 +459,14 @@ impl Line {
 
     /// Takes one answer; `read` is where its spans lie.
     fn hear(&mut self, ask: Ask, reply: Reply, read: &[u8]) -> Result<(), Lost> {
+        if ask == Ask::Login {
+            let text = |line: Span| String::from_utf8_lossy(line.of(read)).into_owned();
+            return match (reply, reply.refusal()) {
+                (Reply::Done, _) => Ok(()),
+                (_, Some(line)) => Err(Lost::Refused(text(line))),
+                _ => Err(Lost::Garbage("no answer to user and password")),
+            };
+        }
         if ask == Ask::Version {
             let takes = match reply {
                 Reply::Version(text) => copied::takes_versions(text.of(read)),
@@ -551,7 +571,7 @@ impl Line {
     fn fail(&mut self, error: &Error) {
         self.node.fail(error);
         let change = self.node.take_change();
-        tell_failed(self.node.name(), &self.target, change, error);
+        tell_failed(self.node.name(), &self.entrance.target, change, error);
         self.give_up();
     }
 
@@ -572,6 +592,8 @@ enum Lost {
     Cut(String),
     /// It is not to be used further, though nobody failed.
     Stranger,
+    /// It does not let us in, and says why.
+    Refused(String),
     /// What came answers nothing that was asked.
     Garbage(&'static str),
 }

@@ -9,9 +9,7 @@ use crate::node;
 use crate::transport;
 use crate::wire;
 use crate::wire::redis::fenced::Process;
-use crate::wire::redis::greeting::PROCESS;
-use crate::wire::redis::{Shape, answer};
-use crate::wire::{Parsed, Reply};
+use crate::wire::{Parsed, Reply, greeting};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::time::Instant;
@@ -71,12 +69,8 @@ impl Lane {
         let have = self.read.get(..self.filled).unwrap_or_default();
         let mut at = 0;
         let mut process = None;
-        for about in &greeting.steps {
-            let shape = match *about {
-                PROCESS => Shape::Text,
-                _ => Shape::Greeting,
-            };
-            match answer::parse(have, at, shape) {
+        for (about, expect) in &greeting.steps {
+            match wire::parse(have, at, *expect) {
                 Parsed::Reply(used, reply) => {
                     at += used;
                     if let Reply::Text(info) = reply {
@@ -86,8 +80,9 @@ impl Lane {
                             return self.failed(node, garbage(what));
                         }
                     }
-                    if let Some(error) = refused(about, reply, have) {
-                        return self.failed(node, error);
+                    if let Some(line) = reply.refusal() {
+                        let text = String::from_utf8_lossy(line.of(have));
+                        return self.failed(node, greeting::refused(about, &text));
                     }
                 }
                 Parsed::More(_) => return,
@@ -107,47 +102,5 @@ impl Lane {
     fn broken_at_once(&mut self, node: &mut node::Node, errno: Errno) {
         let error = Error::new(Kind::Closed, node::strerror(errno)).code(errno.raw_os_error());
         self.failed(node, error);
-    }
-}
-
-/// Why the node does not let us in, when `reply` says so.
-fn refused(about: &str, reply: Reply, bytes: &[u8]) -> Option<Error> {
-    let line = match reply {
-        Reply::ServerError(line) | Reply::ClientError(line) | Reply::Unknown(line) => line,
-        _ => return None,
-    };
-    let text = String::from_utf8_lossy(line.of(bytes)).into_owned();
-    // What it would say to any command is not about this one.
-    let general =
-        wire::redis::remedy(&text).filter(|_| about != PROCESS || !text.starts_with("NOPERM"));
-    let nobody = general.is_some() && !text.starts_with("NOAUTH");
-    let remedy = general.unwrap_or_else(|| remedy(about, &text));
-    let (kind, cause) = match nobody {
-        true => (
-            Kind::Closed,
-            format!("the server lets nobody in now: {text}"),
-        ),
-        false => (
-            Kind::Auth,
-            format!("the server refuses the {about}: {text}"),
-        ),
-    };
-    let cause = cause.trim_end_matches('.');
-    Some(Error::new(kind, format!("{cause}. {remedy}")))
-}
-
-/// What to do about a refusal of one of the first words.
-fn remedy(about: &str, text: &str) -> &'static str {
-    match about {
-        "database" => {
-            "Name one that this server has: they are numbered from 0 (databases in redis.conf)"
-        }
-        "RESP3" => "It is older than Redis 6. Take resp=3 out",
-        PROCESS => "Allow it to that user (ACL SETUSER … +info): copied sessions need it",
-        "client name" => "Take client= out, or choose a name without blanks",
-        _ if text.contains("without any password") => {
-            "This server asks for no password. Take it out"
-        }
-        _ => "Compare it with requirepass, or with ACL LIST, of that server",
     }
 }

@@ -2,14 +2,40 @@
 
 use super::{Pool, event};
 use crate::call::{Call, Verb};
-use crate::config::{Engine, Mode};
+use crate::config::{Engine, Login, Mode};
 use crate::error::{Error, Kind};
 use crate::fanout;
+use crate::node::Directory;
 use crate::transport;
 use crate::wire::redis::{self, Shape};
 use crate::wire::{Expect, Reply, classic};
+use std::rc::Rc;
 
 impl Pool {
+    /// Says from now on who we are to each memcached that was not told when it was added, or was
+    /// told `before`. Connections made so far stay as they are with whoever else uses them.
+    pub fn enter_as(&mut self, login: &Login, before: Option<&Login>, directory: &mut Directory) {
+        for member in &mut self.members {
+            if member.spec.redis.is_none()
+                && member
+                    .spec
+                    .login
+                    .as_ref()
+                    .is_none_or(|own| Some(own) == before)
+            {
+                member.spec.login = Some(login.clone());
+                member.node = directory.node(&member.spec, self.policy.protocol);
+            }
+        }
+        for index in 0..self.members.len() {
+            let own = |node| self.members.iter().position(|m| Rc::ptr_eq(&m.node, node));
+            let twin = self.members.get(index).and_then(|m| own(&m.node));
+            if let (Some(member), Some(twin)) = (self.members.get_mut(index), twin) {
+                member.twin = twin;
+            }
+        }
+    }
+
     /// The version text of the first node that answers; nodes that do not are events.
     pub fn version(&mut self, call: &mut Call) -> Option<String> {
         (0..self.members.len()).find_map(|index| {

@@ -103,7 +103,7 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
             let name = open_name(node.name());
             let pairs = vec![
                 ("node", name.as_str().into()),
-                ("address", address(&door.target).into()),
+                ("address", address(&door.entrance.target).into()),
                 ("state", state(since).into()),
                 ("since", since.into()),
                 ("cause", cause.into()),

@@ -9,7 +9,7 @@ use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::Lane;
 use crate::item::{Flags, KeyRule, LongKeys};
-use crate::request::{refusal, refused};
+use crate::request::refused;
 use crate::wire::redis::{self, Over};
 use crate::wire::{Expect, Reply, Store, classic};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -256,7 +256,7 @@ pub(super) fn value_of<'b>(
     keys: &Keys,
 ) -> Result<Option<Found<'b>>, Error> {
     for reply in answers {
-        if let Some(line) = refusal(*reply) {
+        if let Some(line) = reply.refusal() {
             return Err(refused(line.of(bytes)));
         }
         match reply {

@@ -22,7 +22,6 @@
 
 pub mod answer;
 pub mod fenced;
-pub mod greeting;
 pub mod scripts;
 pub mod stats;
 pub mod stored;
