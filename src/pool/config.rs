@@ -306,7 +306,7 @@ impl Wish {
     /// # Errors
     /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
     /// fenced more than 3; in a copied mode fewer than two nodes, or one
-    /// server twice; Redis nodes in mode sync or async.
+    /// server twice.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
@@ -321,7 +321,6 @@ impl Wish {
             };
         }
         let mode = policy.mode.word();
-        redis::without_copies(nodes, policy.mode)?;
         // Of a backup it counts only that there is one: its nodes come later.
         let count = nodes.len() + policy.backup.min(1);
         if count < 2 {

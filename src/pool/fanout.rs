@@ -27,7 +27,7 @@ use crate::error::{Error, Kind};
 use crate::item::Span;
 use crate::node::{self, NodeRef, Open};
 use crate::transport::{self, Wish};
-use crate::wire::redis::{Shape, answer};
+use crate::wire::redis::{self, Shape, answer};
 use crate::wire::{Expect, Reply, classic};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -184,6 +184,28 @@ impl Lane {
     pub fn ask_redis(&mut self, say: impl FnOnce(&mut Vec<u8>) -> Shape) {
         let shape = say(&mut self.out);
         self.asks.push(Expect::Redis(shape));
+    }
+
+    /// Asks whether the server is there.
+    pub fn ask_for_life(&mut self) {
+        match self.engine {
+            Engine::Memcached => {
+                classic::version(&mut self.out);
+                self.asks.push(Expect::Version);
+            }
+            Engine::Redis => self.ask_redis(redis::ping),
+        }
+    }
+
+    /// Asks the server to be empty in `delay` seconds, which a Redis is at once.
+    pub fn ask_to_flush(&mut self, delay: u32) {
+        match self.engine {
+            Engine::Memcached => {
+                classic::flush_all(&mut self.out, delay);
+                self.asks.push(Expect::Flushed);
+            }
+            Engine::Redis => self.ask_redis(redis::flush),
+        }
     }
 
     /// Appends all keys of a get, which lie in `arena` as they go out: each with a blank

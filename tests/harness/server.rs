@@ -86,15 +86,53 @@ impl Server {
         }
     }
 
-    /// The value under `key`; of a Redis that of a copied session.
+    /// The value under `key`, with what stands before it; of a Redis that of a copied session, too.
     pub fn stored(&self, key: &str) -> Option<Vec<u8>> {
         match self {
             Server::Memcached(server) => server.stored(key).map(|(_, value)| value),
-            Server::Redis(server) => redis::cmd("HGET")
+            Server::Redis(server) => {
+                let mut client = server.client();
+                let kind: String = redis::cmd("TYPE")
+                    .arg(key)
+                    .query(&mut client)
+                    .expect("TYPE of our Redis");
+                let mut command = redis::cmd(if kind == "hash" { "HGET" } else { "GET" });
+                command.arg(key);
+                if kind == "hash" {
+                    command.arg("d");
+                }
+                command.query(&mut client).expect("a value of our Redis")
+            }
+        }
+    }
+
+    /// Stores a value as another client does.
+    pub fn put(&self, key: &str, value: &str) {
+        match self {
+            Server::Memcached(server) => {
+                let set = format!("set {key} 0 0 {}\r\n{value}\r\n", value.len());
+                assert_eq!(server.raw(set, "\r\n"), b"STORED\r\n");
+            }
+            Server::Redis(server) => redis::cmd("SET")
                 .arg(key)
-                .arg("d")
+                .arg(value)
+                .exec(&mut server.client())
+                .expect("SET of our Redis"),
+        }
+    }
+
+    /// The same where nothing is; false where something was.
+    pub fn add(&self, key: &str, value: &str) -> bool {
+        match self {
+            Server::Memcached(server) => {
+                let add = format!("add {key} 0 0 {}\r\n{value}\r\n", value.len());
+                server.raw(add, "\r\n") == b"STORED\r\n"
+            }
+            Server::Redis(server) => redis::cmd("SETNX")
+                .arg(key)
+                .arg(value)
                 .query(&mut server.client())
-                .expect("HGET of our Redis"),
+                .expect("SETNX of our Redis"),
         }
     }
 

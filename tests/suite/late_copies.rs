@@ -1,13 +1,13 @@
 //! Copies that follow the answer (mode async): off the caller's path, and none dropped in silence.
 
-use crate::cache_copies::{copied, owned, ports};
-use crate::contract::contract;
+use crate::cache_copies::{copied, copied_on, kinds, owned, ports};
+use crate::contract::contract_of;
 use crate::copies::caches;
 use crate::pool::Bench;
 use harness::proxy::Fault;
-use harness::{Memcached, Php, PhpFpm, Proxy, TempDir, wait_until};
+use harness::{Memcached, Php, PhpFpm, Proxy, Redis, TempDir, wait_until};
 use memring_pool::call::{Outcome, Verb};
-use memring_pool::config::{Mode, NodeSpec};
+use memring_pool::config::{Mode, NodeSpec, Schemes};
 use memring_pool::copier::{self, Copy, What};
 use memring_pool::pool::later;
 use memring_pool::wire::Store;
@@ -45,16 +45,21 @@ fn came(proxy: &Proxy, words: &str) -> bool {
 
 #[test]
 fn every_command_has_its_outcome_where_copies_follow() {
-    for nodes in caches() {
-        contract(&mut trailing("contract", &ports(&nodes)));
-        contract(&mut trailing("contract", &ports(&nodes[..2])));
+    for nodes in kinds() {
+        let version = if nodes[0].is_redis() { "7." } else { "1." };
+        contract_of(&mut copied_on("contract", Mode::Async, &nodes), version);
+        contract_of(
+            &mut copied_on("contract", Mode::Async, &nodes[..2]),
+            version,
+        );
     }
 }
 
 #[test]
 fn the_first_node_answers_and_at_the_end_of_the_request_each_copy_has_the_value() {
-    for mut nodes in caches() {
-        let mut bench = holding("follow", &ports(&nodes));
+    for mut nodes in kinds() {
+        let mut bench = copied_on("follow", Mode::Async, &nodes);
+        bench.pool.policy_mut().hold = LONG;
         let keys: Vec<String> = (0..60).map(|n| format!("k{n}")).collect();
         for key in &keys {
             set(&mut bench, key, "old");
@@ -72,6 +77,55 @@ fn the_first_node_answers_and_at_the_end_of_the_request_each_copy_has_the_value(
             assert_eq!(bench.get(key), value, "{key}");
         }
     }
+}
+
+/// Nothing may reach another database, and nobody who is not let in.
+#[test]
+fn copies_of_a_redis_follow_as_its_user_into_its_database() {
+    let nodes = [(); 2].map(|()| Redis::with(&["--requirepass", "geheim", "--databases", "4"]));
+    let over = |password: &str| {
+        let mut bench = trailing("login", &[]);
+        for (node, password) in nodes.iter().zip(["geheim", password]) {
+            let url = format!("redis://:{password}@{}/3", node.address());
+            let spec = NodeSpec::from_add_server(&url, None, 11211, &Schemes::default());
+            bench.pool.add(spec.unwrap(), &mut bench.directory);
+        }
+        bench
+    };
+    let mut bench = over("geheim");
+    let keys = owned(&mut bench, 0, 20);
+    for key in &keys {
+        set(&mut bench, key, "value");
+    }
+    later::end();
+    assert!(copier::take_news().missed.is_empty());
+    let mut client = nodes[1].client_as(":geheim@");
+    let found = |client: &mut redis::Connection| -> usize {
+        redis::cmd("DBSIZE").query(client).expect("DBSIZE")
+    };
+    assert_eq!(found(&mut client), 0);
+    redis::cmd("SELECT").arg(3).exec(&mut client).unwrap();
+    assert_eq!(found(&mut client), keys.len());
+    // Who is not let in has missed it, and that is said.
+    let mut bench = over("other");
+    let before = found(&mut client);
+    let key = &owned(&mut bench, 0, 21)[20];
+    set(&mut bench, key, "value");
+    // Who was quick enough heard of it with the call, else it is told to the next one.
+    let mut told: Vec<String> = bench.call.changes().collect();
+    later::end();
+    let news = copier::take_news();
+    told.extend(news.failed.iter().map(|(_, error)| error.to_string()));
+    assert!(
+        told.iter()
+            .any(|error| error.contains("refuses the password")),
+        "{told:?}"
+    );
+    assert!(
+        !told.iter().any(|error| error.contains("other")),
+        "{told:?}"
+    );
+    assert_eq!(found(&mut client), before);
 }
 
 #[test]

@@ -321,7 +321,7 @@ fn ids_and_data_of_any_length_lie_under_their_own_key_as_they_are() {
 }
 
 #[test]
-fn two_redis_nodes_keep_copies_of_sessions_and_not_those_of_a_cache() {
+fn two_redis_nodes_keep_copies_of_sessions_and_none_in_a_mode_of_caches() {
     let servers = [Redis::start(), Redis::start()];
     let list = servers
         .each_ref()
@@ -337,7 +337,7 @@ fn two_redis_nodes_keep_copies_of_sessions_and_not_those_of_a_cache() {
     for mode in ["sync", "async"] {
         let list = list.replacen(',', &format!("?mode={mode},"), 1);
         let text = with_sessions(Php::new(), &list).run(COUNT).text();
-        let wanted = format!("mode {mode} is for memcached nodes");
+        let wanted = format!("mode {mode} is for caches");
         assert!(text.contains(&wanted), "{text}");
         assert!(text.contains("fenced"), "{text}");
     }

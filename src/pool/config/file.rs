@@ -17,7 +17,7 @@ mod rules;
 use super::address::{Schemes, clean, masked, shown};
 use super::{
     ALL, Entrance, HashFunction, NodeSpec, Placement, Policy, Protocol, Topology, Wish, options,
-    placement, redis, save_path, step,
+    placement, save_path, step,
 };
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
@@ -284,9 +284,6 @@ impl RawPool {
         placement::check(&wish.topology.nodes, &wish.topology.policy)?;
         wish.topology.policy.max_out = self.read_max_out(at, &wish.topology)?;
         self.read_step(at, &mut wish)?;
-        for nodes in [&wish.topology.previous, &wish.topology.drained] {
-            redis::without_copies(nodes, wish.topology.policy.mode)?;
-        }
         placement::check(&wish.topology.previous, &wish.topology.policy)?;
         if let Some(from) = &self.migrate_from {
             step::migrate(from.get_ref(), &mut wish.topology)

@@ -133,12 +133,6 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "Take it out",
         ),
         (
-            "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nprefix.\"+\" = { mode = \"sync\" }".into(),
-            "",
-            "mode sync is for memcached nodes, and a:6379 is a Redis",
-            "mode = \"single\"",
-        ),
-        (
             "[pool.p]\nnodes = [\"rediss://10.0.0.3/2\"]".into(),
             "line 2",
             "not supported by this version",

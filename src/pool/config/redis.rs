@@ -1,7 +1,6 @@
 //! What only a Redis or Valkey node has: who we are there, and which database is meant.
 
-use super::{Mode, NodeSpec, Secret};
-use crate::error::{Error, Kind};
+use super::Secret;
 
 /// How a Redis or Valkey node is entered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,22 +17,6 @@ pub struct Redis {
     pub resp3: bool,
 }
 
-/// Checks that no node is a Redis where `mode` keeps copies of a cache.
-///
-/// # Errors
-/// `Kind::Config`, naming the first that is one.
-pub(super) fn without_copies(nodes: &[NodeSpec], mode: Mode) -> Result<(), Error> {
-    let mut nodes = nodes.iter();
-    match nodes.find(|node| node.redis.is_some()) {
-        Some(node) if matches!(mode, Mode::Sync | Mode::Async) => Err(Error::new(
-            Kind::Config,
-            format!("mode {} is for memcached nodes, and {} is a Redis", mode.word(), node.name()),
-        )
-        .hint("Write mode = \"single\" (mode=single in a list), or mode = \"fenced\" for sessions: copies of a cache are on memcached nodes only in this version")),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -43,6 +26,7 @@ pub(super) fn without_copies(nodes: &[NodeSpec], mode: Mode) -> Result<(), Error
 mod tests {
     use super::super::{Schemes, Wish, file, save_path};
     use super::*;
+    use crate::error::Error;
     use std::os::unix::fs::PermissionsExt;
 
     fn parse(list: &str) -> Result<Wish, Error> {
@@ -107,29 +91,6 @@ mod tests {
         ] {
             let error = file::File::parse("f", &format!("[pool.p]\n{pool}")).unwrap_err();
             assert!(!error.to_string().contains("heim"), "{pool}: {error}");
-        }
-    }
-
-    #[test]
-    fn copies_of_a_cache_on_redis_nodes_are_refused_wherever_they_are_asked_for() {
-        for pool in [
-            "nodes = [\"redis://a\", \"b\"]\nmode = \"sync\"",
-            "nodes = [\"redis://a\", \"b\"]\nmode = \"async\"",
-            "nodes = [\"redis://a\", \"b\", \"c\"]\nprefix.\"x\" = { mode = \"async\" }",
-            "nodes = [\"a\", \"b\"]\nmode = \"sync\"\nbackup = \"q\"\n[pool.q]\nnodes = [\"redis://c\"]",
-        ] {
-            let error = file::File::parse("f", &format!("[pool.p]\n{pool}")).unwrap_err();
-            let text = error.to_string();
-            assert!(
-                text.contains("is a Redis") && text.contains("mode = \"single\""),
-                "{pool}: {text}"
-            );
-        }
-        let single =
-            "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nprefix.\"x\" = { mode = \"single\" }";
-        let fenced = "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"";
-        for pool in [single, fenced] {
-            assert!(file::File::parse("f", pool).is_ok(), "{pool}");
         }
     }
 

@@ -267,16 +267,6 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "tcp://",
         ),
         (
-            "a:1?mode=sync,redis://:geheim@b",
-            "mode sync is for memcached nodes, and b:6379 is a Redis",
-            "mode=single",
-        ),
-        (
-            "redis://a?mode=async,b:1",
-            "mode async is for memcached nodes, and a:6379 is a Redis",
-            "\"fenced\" for sessions",
-        ),
-        (
             "rediss://a",
             "rediss:// is not supported by this version",
             "tcp://",

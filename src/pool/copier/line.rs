@@ -1,16 +1,16 @@
 //! One node's copies and the connection they go over: what was said on it, in which order, and
 //! which of it is answered. It never waits; `copier` does.
 
+mod hear;
+
 use super::{Copy, What, tell_failed, tell_missed};
-use crate::config::{Entrance, NodeSpec};
+use crate::config::{Engine, Entrance, NodeSpec};
 use crate::error::{Error, Kind};
-use crate::item::Span;
 use crate::node::{Node, Open, connect_timeout, strerror};
 use crate::transport::{self, Socket};
-use crate::wire::greeting::{self, Greeting};
-use crate::wire::meta::{self, Status};
-use crate::wire::{Expect, Parsed, Reply, VALUE_MAX, classic};
-use crate::wire::{copied, fenced};
+use crate::wire::greeting;
+use crate::wire::{Expect, classic};
+use crate::wire::{copied, fenced, redis};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -49,8 +49,8 @@ struct Said {
 /// What the next answer is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
-    /// Who we are.
-    Login,
+    /// One of the first words, and what it is about.
+    First(&'static str),
     Version,
     /// What the first of `said` goes over.
     Look,
@@ -67,11 +67,12 @@ pub(super) struct Line {
     /// Of a connect, and of an answer.
     limits: (Duration, Duration),
     stage: Stage,
-    /// Does the server take versions, as far as it said so last?
+    engine: Engine,
+    /// Does the server take versions, as far as it said so last? Of a Redis: it has let us in.
     versions: Option<bool>,
     waiting: VecDeque<Copy>,
     said: VecDeque<Said>,
-    asks: VecDeque<Ask>,
+    asks: VecDeque<(Ask, Expect)>,
     /// When what waits goes out, or went.
     due: Option<Instant>,
     /// Bytes of the values in `waiting` and `said`.
@@ -105,6 +106,7 @@ impl Line {
             entrance: Entrance::of(spec),
             limits: (spec.connect_timeout, spec.op_timeout),
             stage: Stage::Closed,
+            engine: spec.engine(),
             versions: None,
             waiting: VecDeque::new(),
             said: VecDeque::new(),
@@ -241,14 +243,21 @@ impl Line {
                 self.stage = Stage::Open;
                 (self.spoken, self.heard) = (0, 0);
                 self.began = transport::now();
-                if let Some(login) = &self.entrance.login {
-                    self.out
-                        .extend_from_slice(&Greeting::of_memcached(login).words);
-                    self.asks.push_back(Ask::Login);
+                if let Some(greeting) = self.node.greeting(true) {
+                    self.out.extend_from_slice(&greeting.words);
+                    let steps = greeting.steps.iter();
+                    let steps = steps.map(|(about, expect)| (Ask::First(about), *expect));
+                    self.asks.extend(steps);
                 }
-                // Another server may stand there than last time.
-                classic::version(&mut self.out);
-                self.asks.push_back(Ask::Version);
+                match self.engine {
+                    // Another server may stand there than last time.
+                    Engine::Memcached => {
+                        classic::version(&mut self.out);
+                        self.asks.push_back((Ask::Version, Expect::Version));
+                    }
+                    // Nothing may reach another database.
+                    Engine::Redis => self.versions = None,
+                }
             }
             Err(error) => self.fail(&error),
         }
@@ -306,7 +315,7 @@ impl Line {
                 }
             }
             Err(Lost::Stranger) => self.say_anew(),
-            Err(Lost::Refused(text)) => self.fail(&greeting::refused(greeting::LOGIN, &text)),
+            Err(Lost::Refused(about, text)) => self.fail(&greeting::refused(about, &text)),
             Err(Lost::Garbage(what)) => self.fail(&Error::new(
                 Kind::Protocol,
                 format!("Malformed server response: {what}"),
@@ -317,9 +326,18 @@ impl Line {
     /// Appends a copy's commands.
     fn say(&mut self, copy: &Copy) {
         let versions = self.versions == Some(true);
-        let out = &mut self.out;
-        match &copy.what {
-            What::Touch(life) => copied::touch(out, &copy.key, *life, self.spoken),
+        let (out, asks) = (&mut self.out, &mut self.asks);
+        let redis = self.engine == Engine::Redis;
+        // A script in full: what is on its way is not said twice for one that is not known.
+        let whole = true;
+        let written = match &copy.what {
+            What::Touch(life) if redis => {
+                Expect::Redis(redis::copied::touch(out, &copy.key, *life, whole))
+            }
+            What::Touch(life) => {
+                copied::touch(out, &copy.key, *life, self.spoken);
+                Expect::Meta
+            }
             What::Put {
                 over,
                 version,
@@ -327,9 +345,14 @@ impl Line {
                 life,
                 value,
             } => {
-                // Without versions in the cas value they stand before the value.
-                fenced::read(out, &copy.key, !versions, None, self.spoken);
-                self.asks.push_back(Ask::Look);
+                let looked = if redis {
+                    Expect::Redis(redis::copied::look(out, &copy.key, false, whole))
+                } else {
+                    // Without versions in the cas value they stand before the value.
+                    fenced::read(out, &copy.key, !versions, None, self.spoken);
+                    Expect::Meta
+                };
+                asks.push_back((Ask::Look, looked));
                 self.spoken += 1;
                 let put = copied::Put {
                     key: &copy.key,
@@ -339,10 +362,15 @@ impl Line {
                     life: *life,
                     value: value.as_deref(),
                 };
-                copied::store(out, put, versions, self.spoken);
+                if redis {
+                    Expect::Redis(redis::copied::store(out, put, whole))
+                } else {
+                    copied::store(out, put, versions, self.spoken);
+                    Expect::Meta
+                }
             }
-        }
-        self.asks.push_back(Ask::Write);
+        };
+        asks.push_back((Ask::Write, written));
         self.spoken += 1;
     }
 
@@ -415,129 +443,6 @@ impl Line {
         }
     }
 
-    /// Reads every whole answer out of what arrived.
-    fn digest(&mut self) -> Result<(), Lost> {
-        let read = std::mem::take(&mut self.read);
-        let mut at = 0;
-        let mut verdict = Ok(());
-        while let Some(ask) = self.asks.front().copied() {
-            let parsed = match ask {
-                Ask::Login => classic::parse(&read, at, Expect::Stored),
-                Ask::Version => classic::parse(&read, at, Expect::Version),
-                _ => meta::parse(&read, at),
-            };
-            match parsed {
-                Parsed::More(_) => break,
-                Parsed::Garbage(what) => {
-                    verdict = Err(Lost::Garbage(what));
-                    break;
-                }
-                Parsed::Reply(used, reply) => {
-                    at += used;
-                    self.asks.pop_front();
-                    verdict = self.hear(ask, reply, &read);
-                    if verdict.is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        let rest = read.get(at..).unwrap_or_default();
-        if verdict.is_ok() && self.asks.is_empty() && !rest.is_empty() {
-            verdict = Err(Lost::Garbage("more answers than questions"));
-        }
-        if rest.len() > VALUE_MAX {
-            verdict = Err(Lost::Garbage("an answer longer than any value"));
-        }
-        if at == 0 {
-            self.read = read;
-        } else {
-            self.read.extend_from_slice(rest);
-        }
-        verdict
-    }
-
-    /// Takes one answer; `read` is where its spans lie.
-    fn hear(&mut self, ask: Ask, reply: Reply, read: &[u8]) -> Result<(), Lost> {
-        if ask == Ask::Login {
-            let text = |line: Span| String::from_utf8_lossy(line.of(read)).into_owned();
-            return match (reply, reply.refusal()) {
-                (Reply::Done, _) => Ok(()),
-                (_, Some(line)) => Err(Lost::Refused(text(line))),
-                _ => Err(Lost::Garbage("no answer to user and password")),
-            };
-        }
-        if ask == Ask::Version {
-            let takes = match reply {
-                Reply::Version(text) => copied::takes_versions(text.of(read)),
-                _ => return Err(Lost::Garbage("no version")),
-            };
-            let before = self.versions.replace(takes);
-            // What was said in the other way is refused, or has no version where one is looked for.
-            if before.is_some_and(|before| before != takes) && !self.said.is_empty() {
-                // Behind one address may be servers of both: the next one is asked first.
-                self.versions = None;
-                return Err(Lost::Stranger);
-            }
-            return Ok(());
-        }
-        let Reply::Meta(answer) = reply else {
-            return self.refused();
-        };
-        // memcached leaves the opaque out of a plain miss (EN).
-        let own = answer
-            .opaque
-            .map_or(answer.status == Status::Miss, |o| o == self.heard);
-        self.heard += 1;
-        if !own {
-            return Err(Lost::Garbage("the answer to another question"));
-        }
-        if ask == Ask::Look {
-            if let Some(said) = self.said.front_mut() {
-                let found = copied::version_of(answer, read);
-                // Where it is already, nobody knows what it went over the first time.
-                said.overtaken = matches!(said.copy.what, What::Put { version, .. }
-                    if version < found || version == found && said.twice);
-            }
-            return Ok(());
-        }
-        let Some(said) = self.said.pop_front() else {
-            return Err(Lost::Garbage("more answers than questions"));
-        };
-        // A look is no answer: who closes at each store would be asked for ever.
-        (self.again, self.refusals) = (false, 0);
-        self.over(&said.copy);
-        if said.overtaken && answer.status == Status::Done {
-            tell_missed(said.copy);
-        }
-        Ok(())
-    }
-
-    /// A copy is on its way no longer.
-    fn over(&mut self, copy: &Copy) {
-        self.held -= copy.size();
-        if let Some(count) = self.keys.get_mut(&copy.key) {
-            *count -= 1;
-            if *count == 0 {
-                self.keys.remove(&copy.key);
-            }
-        }
-    }
-
-    /// The server refused a command: that copy is missed. A value it did not take may still
-    /// be in the stream, so the others are said on a new connection.
-    fn refused(&mut self) -> Result<(), Lost> {
-        if let Some(said) = self.said.pop_front() {
-            self.over(&said.copy);
-            tell_missed(said.copy);
-        }
-        self.refusals += 1;
-        if self.refusals >= REFUSALS {
-            self.give_up();
-        }
-        Err(Lost::Stranger)
-    }
-
     /// Closes the connection and says everything unanswered on a new one.
     fn say_anew(&mut self) {
         self.shut();
@@ -592,8 +497,8 @@ enum Lost {
     Cut(String),
     /// It is not to be used further, though nobody failed.
     Stranger,
-    /// It does not let us in, and says why.
-    Refused(String),
+    /// It does not let us in: what was refused, and its words.
+    Refused(&'static str, String),
     /// What came answers nothing that was asked.
     Garbage(&'static str),
 }

@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// A write that took longer than this may have been unusual.
-const UNUSUAL: Duration = Duration::from_millis(10);
+const UNUSUAL: Duration = Duration::from_millis(2);
 /// It was when it took so many times longer than others.
 const TIMES: u32 = 4;
 

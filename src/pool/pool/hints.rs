@@ -24,11 +24,11 @@ use super::rings::Plan;
 use super::round::{Answer, Line, What};
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
-use crate::fanout;
+use crate::fanout::{self, Lane};
 use crate::item::KeyRule;
 use crate::shared::{self, Miss, Missed};
 use crate::transport;
-use crate::wire::{Expect, classic};
+use crate::wire::Reply;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -174,10 +174,7 @@ impl Pool {
         };
         if up_for(self).is_none() {
             call.reset(Verb::Get);
-            self.exchange_all(&[member], call, |out, asks| {
-                classic::version(out);
-                asks.push(Expect::Version);
-            });
+            self.exchange_lanes(&[member], call, Lane::ask_for_life);
         }
         let Some(up_for) = up_for(self) else {
             return false;
@@ -192,10 +189,7 @@ impl Pool {
     pub fn answers(&mut self, call: &mut Call) -> Vec<bool> {
         call.reset(Verb::Get);
         let all: Vec<usize> = (0..self.members.len()).collect();
-        let answered = self.exchange_all(&all, call, |out, asks| {
-            classic::version(out);
-            asks.push(Expect::Version);
-        });
+        let answered = self.exchange_lanes(&all, call, Lane::ask_for_life);
         let of = |member: usize| self.members.get(member).map(|m| m.twin);
         all.iter()
             .map(|member| answered.iter().any(|(who, _)| of(*who) == of(*member)))
@@ -225,11 +219,9 @@ impl Pool {
         let kept: Vec<Miss> = region.map_or_else(Vec::new, |missed| all_of(missed, whose));
         if known.all || kept.iter().any(|miss| miss.key == ALL) {
             call.reset(Verb::Delete);
-            let emptied = self.exchange(member, call, |out, asks| {
-                classic::flush_all(out, 0);
-                asks.push(Expect::Flushed);
-            });
-            if emptied.is_none() {
+            let emptied = self.exchange_lane(member, call, |lane| lane.ask_to_flush(0));
+            let lane = emptied.and_then(|lane| call.lanes.get(lane));
+            if !lane.is_some_and(|lane| lane.answers.contains(&Reply::Done)) {
                 self.miss_all(member);
                 return false;
             }
@@ -297,7 +289,8 @@ impl Pool {
             {
                 // Its own look stands first.
                 let own = seen.remove(0);
-                if own.1 == Answer::Lost {
+                // A Redis that still loads its data refuses.
+                if matches!(own.1, Answer::Lost | Answer::Refused) {
                     return false;
                 }
                 match (newest(&seen), own.1) {

@@ -5,9 +5,8 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::config::{COPIED_TIMEOUT, Care, Engine, Placement};
-use crate::wire::redis;
-use crate::wire::{Expect, classic};
+use crate::config::{COPIED_TIMEOUT, Care, Placement};
+use crate::fanout::Lane;
 use crate::{probe, shared};
 use std::time::{Duration, Instant};
 
@@ -301,13 +300,7 @@ impl Pool {
     pub fn ask_out(&mut self, call: &mut Call) -> Vec<usize> {
         let out = self.out();
         let first = call.used;
-        self.exchange_lanes(&out, call, |lane| match lane.engine {
-            Engine::Memcached => {
-                classic::version(&mut lane.out);
-                lane.asks.push(Expect::Version);
-            }
-            Engine::Redis => lane.ask_redis(redis::ping),
-        });
+        self.exchange_lanes(&out, call, Lane::ask_for_life);
         call.used = first;
         self.out()
     }

@@ -7,15 +7,16 @@
 use super::Pool;
 use super::copies::clock;
 use crate::call::{Call, ValueRef};
-use crate::fanout;
+use crate::config::Engine;
+use crate::fanout::{self, Lane};
 use crate::item::Span;
 use crate::replica::Version;
 use crate::shared;
 use crate::transport;
 use crate::wire::copied::{self, HEADED, Life, Over, TOMBSTONE, VERSION_LEAST};
 use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, Shown};
-use crate::wire::meta::{Answer as MetaAnswer, Status};
-use crate::wire::{Expect, Reply, classic};
+use crate::wire::meta::Status;
+use crate::wire::{Expect, Reply, classic, redis};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
@@ -91,6 +92,8 @@ pub(super) enum Answer {
     Exists,
     /// There is none to change.
     NotFound,
+    /// The node does not know the script, and has done nothing.
+    NoScript,
 }
 
 /// A copy as a node showed it.
@@ -150,16 +153,48 @@ impl Copy {
 impl Pool {
     /// Says all `lines` at once; their answers, in the same order.
     pub(super) fn round(&mut self, call: &mut Call, lines: &[Line], now: Instant) -> Vec<Answer> {
+        // A look that is asked again for its script would see what was written behind it.
+        let looks = |line: &Line| matches!(line.what, What::Look { .. });
+        let mixed = lines.iter().any(looks) && !lines.iter().all(looks);
+        let mut answers = self.round_once(call, lines, now, mixed);
+        let unknown = |place: &usize| answers.get(*place) == Some(&Answer::NoScript);
+        let again: Vec<usize> = (0..answers.len()).filter(unknown).collect();
+        if !again.is_empty() {
+            let said = again.iter().filter_map(|place| lines.get(*place).cloned());
+            let said: Vec<Line> = said.collect();
+            let heard = self.round_once(call, &said, now, true);
+            for (place, answer) in again.into_iter().zip(heard) {
+                if let Some(slot) = answers.get_mut(place) {
+                    // Said in full it is known.
+                    *slot = match answer {
+                        Answer::NoScript => Answer::Lost,
+                        answer => answer,
+                    };
+                }
+            }
+        }
+        answers
+    }
+
+    /// The same, with scripts by their names or in `whole`.
+    fn round_once(
+        &mut self,
+        call: &mut Call,
+        lines: &[Line],
+        now: Instant,
+        whole: bool,
+    ) -> Vec<Answer> {
         self.ask_versions(call, lines, now);
         let first = call.used;
         let mut places: Vec<Option<(usize, usize)>> = Vec::with_capacity(lines.len());
         for line in lines {
             // Who did not say what it takes did not answer just now.
-            let silent = needs_versions(line) && self.sure_of_versions(line.member, now).is_none();
+            let silent =
+                self.needs_versions(line) && self.sure_of_versions(line.member, now).is_none();
             let place = (!silent)
                 .then(|| self.lane_index(call, first, line.member))
                 .flatten();
-            places.push(place.and_then(|lane| self.say_line(call, lane, line)));
+            places.push(place.and_then(|lane| self.say_line(call, lane, line, whole)));
         }
         self.send_long_value(call, first, lines, &places);
         let (lanes, arena) = (&mut call.lanes, &call.arena);
@@ -175,11 +210,12 @@ impl Pool {
             .map(|lane| self.note(call, lane))
             .collect();
         let seen = transport::now();
-        places
+        lines
             .iter()
-            .map(|place| match place {
+            .zip(places)
+            .map(|(line, place)| match place {
                 Some((lane, at)) if answered.get(lane - first) == Some(&true) => {
-                    read(call, *lane, *at, seen)
+                    read(call, &line.what, (lane, at), seen)
                 }
                 _ => Answer::Lost,
             })
@@ -190,7 +226,7 @@ impl Pool {
     fn ask_versions(&mut self, call: &mut Call, lines: &[Line], now: Instant) {
         let mut strangers: Vec<usize> = Vec::new();
         for line in lines {
-            if needs_versions(line)
+            if self.needs_versions(line)
                 && !strangers.contains(&line.member)
                 && self.sure_of_versions(line.member, now).is_none()
             {
@@ -210,7 +246,13 @@ impl Pool {
     }
 
     /// Appends a line to a lane; which lane and which answer of it is its own.
-    fn say_line(&self, call: &mut Call, lane: usize, line: &Line) -> Option<(usize, usize)> {
+    fn say_line(
+        &self,
+        call: &mut Call,
+        lane: usize,
+        line: &Line,
+        whole: bool,
+    ) -> Option<(usize, usize)> {
         let versions = self.known_versions(line.member);
         let key = call.entries.get(line.entry)?.key;
         let said = call.details(line.entry).value;
@@ -223,30 +265,43 @@ impl Pool {
             lane.repeatable = true;
         }
         lane.repeatable &= !matches!(line.what, What::Put(_) | What::Remove(_));
-        let opaque = at as u64;
-        match &line.what {
-            // Without versions in the cas value they stand before the value.
-            What::Look { value } => {
-                fenced::read(&mut lane.out, key, *value || !versions, None, opaque);
-            }
-            What::Touch(life) => copied::touch(&mut lane.out, key, *life, opaque),
-            What::Remove(cas) => copied::remove(&mut lane.out, key, *cas, opaque),
-            What::Put(put) => {
-                let value = match &put.value {
+        lane.stores |= matches!(line.what, What::Put(_));
+        let put = match &line.what {
+            What::Put(put) => Some(copied::Put {
+                key,
+                over: put.over,
+                version: put.version.0,
+                flags: put.flags,
+                life: put.life,
+                value: match &put.value {
                     Value::Said => Some(said.of(arena)),
                     Value::Bytes(bytes) => Some(&**bytes),
                     Value::Tombstone => None,
-                };
-                let line = copied::Put {
-                    key,
-                    over: put.over,
-                    version: put.version.0,
-                    flags: put.flags,
-                    life: put.life,
-                    value,
-                };
-                copied::store(&mut lane.out, line, versions, opaque);
-                lane.stores = true;
+                },
+            }),
+            _ => None,
+        };
+        if lane.engine == Engine::Redis {
+            lane.ask_redis(|out| match (&line.what, put) {
+                (_, Some(put)) => redis::copied::store(out, put, whole),
+                (What::Touch(life), _) => redis::copied::touch(out, key, *life, whole),
+                (What::Remove(cas), _) => redis::copied::remove(out, key, *cas, whole),
+                (what, None) => {
+                    let value = matches!(what, What::Look { value: true });
+                    redis::copied::look(out, key, value, whole)
+                }
+            });
+            return Some((lane_at, at));
+        }
+        let opaque = at as u64;
+        match (&line.what, put) {
+            // Without versions in the cas value they stand before the value.
+            (_, Some(put)) => copied::store(&mut lane.out, put, versions, opaque),
+            (What::Touch(life), _) => copied::touch(&mut lane.out, key, *life, opaque),
+            (What::Remove(cas), _) => copied::remove(&mut lane.out, key, *cas, opaque),
+            (what, None) => {
+                let value = matches!(what, What::Look { value: true });
+                fenced::read(&mut lane.out, key, value || !versions, None, opaque);
             }
         }
         lane.asks.push(Expect::Meta);
@@ -269,7 +324,8 @@ impl Pool {
             if !matches!(put.value, Value::Said) || value.len <= COPY_MAX || *lane < first {
                 continue;
             }
-            if let Some(lane) = call.lanes.get_mut(*lane).filter(|l| l.asks.len() == 1) {
+            let alone = |l: &&mut Lane| l.asks.len() == 1 && l.engine == Engine::Memcached;
+            if let Some(lane) = call.lanes.get_mut(*lane).filter(alone) {
                 lane.out
                     .truncate(lane.out.len().saturating_sub(value.len + 2));
                 lane.tail = value;
@@ -295,6 +351,11 @@ impl Pool {
             (its == lane).then_some((line, at))
         });
         for (line, at) in mine {
+            if let Some(Reply::List(list)) = answers.get(at)
+                && redis::copied::Shown::of(received, *list).is_none()
+            {
+                return Some("an item without its particulars");
+            }
             let Some(Reply::Meta(answer)) = answers.get(at) else {
                 // An error line has no opaque.
                 continue;
@@ -316,6 +377,12 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Is the line another one for a server that takes versions?
+    fn needs_versions(&self, line: &Line) -> bool {
+        matches!(line.what, What::Put(_) | What::Look { value: false })
+            && self.engine(line.member) == Engine::Memcached
     }
 
     /// Does the connected server take versions? None where nobody asked on this connection.
@@ -344,13 +411,8 @@ pub(super) fn blind_version() -> Version {
     version
 }
 
-/// Is the line another one for a server that takes versions?
-fn needs_versions(line: &Line) -> bool {
-    matches!(line.what, What::Put(_) | What::Look { value: false })
-}
-
-/// What answer number `at` of a checked lane means.
-fn read(call: &Call, lane: usize, at: usize, seen: Instant) -> Answer {
+/// What the answer at a place (lane, number) of a checked lane means.
+fn read(call: &Call, what: &What, (lane, at): (usize, usize), seen: Instant) -> Answer {
     let (answers, received) = call.answers(lane);
     match answers.get(at) {
         Some(Reply::Meta(answer)) => match answer.status {
@@ -359,19 +421,46 @@ fn read(call: &Call, lane: usize, at: usize, seen: Instant) -> Answer {
             Status::Exists => Answer::Exists,
             Status::NotFound => Answer::NotFound,
             Status::Value | Status::Done => match Shown::of(*answer, received) {
-                Some(shown) => Answer::Found(copy(*answer, shown, lane, received, seen)),
+                Some(shown) => {
+                    let mut copy = Copy {
+                        cas: answer.cas,
+                        left: shown.ttl,
+                        ..copy(answer.flags, lane, answer.data, received, seen)
+                    };
+                    if answer.flags & HEADED == 0 && answer.cas >= VERSION_LEAST {
+                        copy.version = Version(answer.cas);
+                    }
+                    Answer::Found(copy)
+                }
                 None => Answer::Done,
             },
             Status::NoOp => Answer::Lost,
         },
+        Some(Reply::List(list)) => match redis::copied::Shown::of(received, *list) {
+            Some(shown) => Answer::Found(Copy {
+                cas: shown.cas,
+                left: shown.left,
+                ..copy(shown.flags, lane, shown.data, received, seen)
+            }),
+            None => Answer::Lost,
+        },
+        Some(Reply::Done) => Answer::Done,
+        Some(Reply::NotStored) => Answer::NotStored,
+        Some(Reply::Exists) => Answer::Exists,
+        Some(Reply::NotFound) => match what {
+            What::Look { .. } | What::Touch(_) => Answer::Miss,
+            _ => Answer::NotFound,
+        },
+        Some(Reply::NoScript) => Answer::NoScript,
         _ => Answer::Refused,
     }
 }
 
-fn copy(answer: MetaAnswer, shown: Shown, lane: usize, received: &[u8], seen: Instant) -> Copy {
-    let mut span = answer.data;
-    let (mut version, mut gone) = (0, answer.flags & TOMBSTONE != 0);
-    if answer.flags & HEADED != 0 {
+/// A copy with these flags, `span` being what lies behind them; its version, where that stands
+/// before the value.
+fn copy(flags: u32, lane: usize, mut span: Span, received: &[u8], seen: Instant) -> Copy {
+    let (mut version, mut gone) = (0, flags & TOMBSTONE != 0);
+    if flags & HEADED != 0 {
         match Header::split(span.of(received)) {
             Some((header, value)) => {
                 version = header.version;
@@ -384,15 +473,13 @@ fn copy(answer: MetaAnswer, shown: Shown, lane: usize, received: &[u8], seen: In
             // Somebody prepended to it, who does not know what stands there.
             None => gone = true,
         }
-    } else if answer.cas >= VERSION_LEAST {
-        version = answer.cas;
     }
     Copy {
         version: Version(version),
-        cas: answer.cas,
-        flags: answer.flags & !(HEADED | TOMBSTONE),
+        cas: 0,
+        flags: flags & !(HEADED | TOMBSTONE),
         gone,
-        left: shown.ttl,
+        left: FOR_EVER,
         value: Call::hit(lane, span),
         seen,
     }

@@ -82,12 +82,7 @@ impl Pool {
                 // A server listed twice is emptied once.
                 && lane.asks.is_empty()
             {
-                if lane.engine == Engine::Redis {
-                    lane.ask_redis(redis::flush);
-                } else {
-                    classic::flush_all(&mut lane.out, delay);
-                    lane.asks.push(Expect::Flushed);
-                }
+                lane.ask_to_flush(delay);
                 lane.repeatable = true;
             }
         }

@@ -92,6 +92,25 @@ pub enum Life {
     },
 }
 
+impl Life {
+    /// The expiry that says so, as callers of the Memcache class say it.
+    pub fn ttl(self) -> u32 {
+        match self {
+            Life::Said(said) => said,
+            Life::Left {
+                seconds: super::fenced::FOR_EVER,
+                ..
+            } => 0,
+            // 0 would be for ever.
+            Life::Left { seconds, .. } if seconds <= LIFE_MAX => seconds.max(1),
+            Life::Left { seconds, now } => {
+                let end = now.saturating_add(u64::from(seconds));
+                u32::try_from(end.min(i32::MAX as u64)).unwrap_or(0)
+            }
+        }
+    }
+}
+
 /// Appends a store and its value, to a server that takes `versions` (`E`) or does not.
 pub fn store(out: &mut Vec<u8>, put: Put<'_>, versions: bool, opaque: u64) {
     let tombstone = put.value.is_none();
@@ -150,22 +169,13 @@ pub fn remove(out: &mut Vec<u8>, key: &[u8], cas: Option<u64>, opaque: u64) {
 }
 
 fn end_of(out: &mut Vec<u8>, life: Life) {
-    let seconds = match life {
-        Life::Said(said) if i32::try_from(said).is_err() => {
-            // Gone at once, as the classic commands have it.
-            out.extend_from_slice(b" T-1");
-            return;
-        }
-        Life::Said(said) => u64::from(said),
-        Life::Left {
-            seconds: super::fenced::FOR_EVER,
-            ..
-        } => 0,
-        // 0 would be for ever.
-        Life::Left { seconds, .. } if seconds <= LIFE_MAX => u64::from(seconds.max(1)),
-        Life::Left { seconds, now } => (now + u64::from(seconds)).min(i32::MAX as u64),
-    };
-    token(out, b'T', seconds);
+    let ttl = life.ttl();
+    if i32::try_from(ttl).is_err() {
+        // Gone at once, as the classic commands have it.
+        out.extend_from_slice(b" T-1");
+    } else {
+        token(out, b'T', u64::from(ttl));
+    }
 }
 
 #[cfg(test)]

@@ -16,11 +16,12 @@
 //! | stats, version | `INFO` |
 //!
 //! What appends a request says what its answer looks like, so that the two cannot part.
-//! Copied items have a script of their own ([`fenced`]).
+//! Copied sessions have a script of their own ([`fenced`]), copied values some ([`copied`]).
 //!
 //! Source: redis.io "Redis serialization protocol specification" and the command pages.
 
 pub mod answer;
+pub mod copied;
 pub mod fenced;
 pub mod scripts;
 pub mod stats;

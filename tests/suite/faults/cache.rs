@@ -43,7 +43,16 @@ fn nothing_is_stale(tally: &Tally) {
 }
 
 fn play(name: &'static str, proxies: bool, script: fn(&mut Scene<'_>)) -> Vec<Tally> {
-    Servers::memcached()
+    play_on(Servers::all(), name, proxies, script)
+}
+
+fn play_on(
+    servers: Vec<Servers>,
+    name: &'static str,
+    proxies: bool,
+    script: fn(&mut Scene<'_>),
+) -> Vec<Tally> {
+    servers
         .into_iter()
         .map(|servers| {
             Plan {
@@ -57,14 +66,14 @@ fn play(name: &'static str, proxies: bool, script: fn(&mut Scene<'_>)) -> Vec<Ta
 
 #[test]
 fn f1_a_killed_node_takes_no_acknowledged_value_with_it() {
-    play("cache F1 killed", false, killed)
+    play_on(Servers::each_kind(), "cache F1 killed", false, killed)
         .iter()
         .for_each(nothing_is_lost);
 }
 
 #[test]
 fn f2_a_hung_node_costs_no_acknowledged_value_and_shows_nothing_old_when_it_goes_on() {
-    play("cache F2 hangs", false, hangs)
+    play_on(Servers::each_kind(), "cache F2 hangs", false, hangs)
         .iter()
         .for_each(nothing_is_lost);
 }
@@ -160,7 +169,7 @@ fn f14_two_nodes_in_a_row_cost_misses_and_nothing_old_is_served() {
 #[test]
 fn f17_hosts_whose_clocks_are_minutes_apart_lose_no_acknowledged_value() {
     let Some(clocks) = clocks() else { return };
-    for servers in Servers::memcached() {
+    for servers in Servers::all() {
         let plan = Plan {
             hosts: 2,
             environment: clocks.clone(),

@@ -9,7 +9,6 @@
 //! prefix."cfg:"  = { copies = "all", nodes = ["a", "b"] }
 //! ```
 
-use super::super::redis::without_copies;
 use super::super::{ALL, Mode, Rule, Topology, Wish, options};
 use super::{clean, read_copies};
 use crate::error::{Error, Kind};
@@ -129,7 +128,6 @@ fn check(rule: &Rule, topology: &Topology) -> Result<(), Error> {
         count => count,
     };
     let mode = rule.mode.unwrap_or(topology.policy.mode);
-    without_copies(&topology.nodes, mode)?;
     match (mode, rule.copies) {
         (Mode::Single, Some(_)) => Err(refuse(
             "copies needs a mode that keeps them".to_owned(),
@@ -188,7 +186,6 @@ pub(super) fn back_up(
         ));
     };
     let nodes = &other.topology.nodes;
-    without_copies(nodes, policy.mode)?;
     let own = wish.topology.nodes.len();
     if own < 2
         && nodes.iter().all(|node| {

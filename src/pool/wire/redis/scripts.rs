@@ -135,6 +135,25 @@ return n"
 }
 
 script! {
+    /// A copied value: cas value, milliseconds to live, and the item; without an argument only
+    /// what may stand before its value ([`super::stored::HEAD_LEN`] and a header).
+    LOOK = "\
+local v=redis.call('GET',KEYS[1])
+if not v then return false end
+local l=redis.call('PTTL',KEYS[1])
+return {string.sub(redis.sha1hex(v),1,15),l,ARGV[1]=='1' and v or string.sub(v,1,24)}"
+}
+
+script! {
+    /// Deletes an item that is still the one that was seen. Argument: its cas value.
+    REMOVE = "\
+local v=redis.call('GET',KEYS[1])
+if not v then return 0 end
+if string.sub(redis.sha1hex(v),1,15)~=ARGV[1] then return 2 end
+return redis.call('DEL',KEYS[1])"
+}
+
+script! {
     /// Takes an item's end away: it stays until it is deleted.
     KEEP = "\
 if redis.call('EXISTS',KEYS[1])==0 then return 0 end
