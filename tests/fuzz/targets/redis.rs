@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use memring_pool::item::Span;
 use memring_pool::wire::redis::fenced::{Shown, Told};
-use memring_pool::wire::redis::{self, Shape, answer};
+use memring_pool::wire::redis::{self, Shape, answer, copied};
 use memring_pool::wire::{Parsed, Reply};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -42,6 +42,10 @@ fn copies(bytes: &[u8], list: Span) {
     }
     if let Ok(Some(told)) = Told::of(bytes, list) {
         assert!(told.cas != 0 && told.text.at + told.text.len <= bytes.len());
+    }
+    if let Some(shown) = copied::Shown::of(bytes, list) {
+        assert!(shown.data.at + shown.data.len <= bytes.len());
+        let _ = shown.version(bytes);
     }
     let _ = redis::page(bytes, list, |key, _| assert!(key.len() <= bytes.len()));
 }
