@@ -12,10 +12,12 @@
 //! | `ini` | which settings, and what they hold now |
 //! | `signature` | what PHP sees: classes, methods, functions, constants |
 //! | `registry` | which nodes outlive a request |
+//! | `serializer` | which functions make text of arrays and objects |
 //! | `value` | zval ⇄ item |
 //! | `memcache` | the methods on keys |
 //! | `nodes` | the methods on nodes |
 //! | `login` | setSaslAuthData(): who an object is at its nodes |
+//! | `pools` | what a pool that addServer() begins is made of |
 //! | `status` | Memring\status(): what this process and its host know |
 //! | `route` | Memring\route(): where a key would go |
 //! | `stats` | getStats: the question, and what becomes of a server's lines |
@@ -33,10 +35,12 @@ mod ini;
 mod login;
 mod memcache;
 mod nodes;
+mod pools;
 mod procedural;
 mod registry;
 mod report;
 mod route;
+mod serializer;
 mod session;
 mod signature;
 mod stats;

@@ -8,7 +8,7 @@ use crate::ffi::args::Frame;
 use crate::ffi::errors::{self, Thrown};
 use crate::ffi::object::{Class, Connection};
 use crate::ffi::value::Fresh;
-use crate::{nodes, registry};
+use crate::{pools, registry};
 use memring_pool::config::{Login, Secret};
 
 /// setSaslAuthData(): false when one of the two is empty, or nothing that memcached takes.
@@ -45,7 +45,9 @@ pub(crate) fn set_sasl(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
             ));
         }
         Connection::None => {
-            let link = nodes::new_pool()?;
+            let Some(link) = pools::new_pool()? else {
+                return Ok(Fresh::bool(false));
+            };
             object.connect(&link);
             link
         }

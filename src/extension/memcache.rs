@@ -185,11 +185,12 @@ fn store(frame: &Frame<'_>, how: Store) -> Result<Fresh, Thrown> {
         return Ok(Fresh::bool(false));
     };
     let joins = matches!(how, Store::Append | Store::Prepend);
-    let compression = if joins {
-        None
-    } else {
-        link.with(|state| state.compression)
+    let Some((format, compression)) =
+        link.with(|state| (state.pool.policy().format, state.compression))
+    else {
+        return Ok(Fresh::bool(false));
     };
+    let compression = (!joins).then_some(compression);
 
     let mut seat = Seat::take();
     let desk = seat.desk();
@@ -198,7 +199,7 @@ fn store(frame: &Frame<'_>, how: Store) -> Result<Fresh, Thrown> {
         if !push(&link, desk, key)? {
             return Ok(());
         }
-        match value::encode(value, flags, compression, desk) {
+        match value::encode(value, flags, format, compression, desk) {
             Ok(flags) => {
                 let last = desk.call.len().saturating_sub(1);
                 if let Some(entry) = desk.call.entry_mut(last) {
@@ -321,7 +322,7 @@ fn fetch(
     }
     run(object, &link, desk)?;
     let Keys::Many(list) = keys else {
-        return one(frame, desk, out);
+        return one(frame, &link, desk, out);
     };
     let mut list = list.values();
     let wants_flags = frame.count() > out;
@@ -341,7 +342,7 @@ fn fetch(
             values.put_text(name, desk.call.value(value));
             name
         } else {
-            let Some(fresh) = value::decode(desk, flags, value)? else {
+            let Some(fresh) = value::decode(desk, &link, flags, value)? else {
                 continue;
             };
             let Some(name) = name(desk, index, own) else {
@@ -371,11 +372,11 @@ fn fetch(
 }
 
 /// The answer for a single key.
-fn one(frame: &Frame<'_>, desk: &mut Desk, out: u32) -> Result<Fresh, Thrown> {
+fn one(frame: &Frame<'_>, link: &Link, desk: &mut Desk, out: u32) -> Result<Fresh, Thrown> {
     let Outcome::Hit { flags, cas, value } = desk.call.outcome(0) else {
         return Ok(Fresh::bool(false));
     };
-    let Some(fresh) = value::decode(desk, flags, value)? else {
+    let Some(fresh) = value::decode(desk, link, flags, value)? else {
         return Ok(Fresh::bool(false));
     };
     // A stored null comes back as false, as in pecl-memcache; in an array it is null.

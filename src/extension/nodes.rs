@@ -6,24 +6,20 @@ use crate::ffi::errors::{self, Thrown};
 use crate::ffi::object::{Class, Connection, Object, object_of};
 use crate::ffi::resource::Link;
 use crate::ffi::scratch::Seat;
-use crate::ffi::server;
 use crate::ffi::string::OwnedText;
 use crate::ffi::value::{Fresh, Value};
-use crate::ini::{KeyHash, Prefix};
-use crate::memcache::{State, begin, connected, push, with_nodes};
+use crate::memcache::{begin, connected, push, with_nodes};
+use crate::pools::{SAVINGS, new_pool};
 use crate::report::{self, CALLBACK};
 use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    DEFAULT_RETRY, DEFAULT_TIMEOUT, Login, Mode, NodeSpec, Policy, Topology, WEIGHT_MAX,
+    DEFAULT_RETRY, DEFAULT_TIMEOUT, Login, Mode, NodeSpec, Topology, WEIGHT_MAX,
 };
-use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::pool::Pool;
 use std::time::Duration;
 
-/// Default of min_savings (memcache_pool.h MMC_DEFAULT_SAVINGS).
-pub(crate) const SAVINGS: f64 = 0.2;
 /// One server as connect() or addServer() names it.
 struct Wish<'a> {
     host: &'a [u8],
@@ -379,7 +375,9 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
             ));
         }
         Connection::None => {
-            let link = new_pool()?;
+            let Some(link) = new_pool()? else {
+                return Ok(None);
+            };
             object.connect(&link);
             link
         }
@@ -490,69 +488,6 @@ fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thr
             }
         }
     }
-}
-
-/// A pool without nodes, with the settings of this moment.
-pub(crate) fn new_pool() -> Result<Link, Thrown> {
-    let prefix = ini::read(|values| values.prefix.clone());
-    let prefix = key_prefix(prefix);
-    let state = ini::read(|values| State {
-        pool: Pool::new(Policy {
-            protocol: values.protocol,
-            placement: values.placement,
-            hash: values.hash,
-            keys: KeyRule {
-                prefix,
-                long: long_keys(values.key_hash),
-            },
-            ..Policy::default()
-        }),
-        compression: Compression::new(values.compress_threshold, SAVINGS).unwrap_or_default(),
-        login: None,
-    });
-    Ok(Link::new(state))
-}
-
-/// What happens to long keys in mode single.
-pub(crate) fn long_keys(setting: KeyHash) -> LongKeys {
-    match setting {
-        KeyHash::Auto | KeyHash::Cut => LongKeys::Cut,
-        KeyHash::Hash => LongKeys::Hash,
-    }
-}
-
-/// The bytes put before each key.
-pub(crate) fn key_prefix(rule: Prefix) -> Vec<u8> {
-    let mut prefix = rule.label;
-    if rule.host
-        && let Some(name) = server::server_name()
-    {
-        let mut host = name.bytes();
-        if rule.remove_www
-            && host
-                .get(..4)
-                .is_some_and(|head| head.eq_ignore_ascii_case(b"www."))
-        {
-            host = host.get(4..).unwrap_or_default();
-        }
-        if rule.remove_subdomain {
-            // The second dot from the right parts what stays from what goes; a leading dot parts nothing.
-            let dot = host
-                .iter()
-                .enumerate()
-                .rev()
-                .filter(|(at, byte)| *at > 0 && **byte == b'.')
-                .nth(1);
-            if let Some(rest) = dot
-                .and_then(|(at, _)| host.get(at + 1..))
-                .filter(|rest| !rest.is_empty())
-            {
-                host = rest;
-            }
-        }
-        prefix.extend_from_slice(host);
-    }
-    prefix
 }
 
 /// The node that `host` and `port` name; None after a warning.

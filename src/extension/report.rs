@@ -100,7 +100,7 @@ fn call(object: Object<'_>, function: &Fresh, event: &Event) -> Result<(), Throw
     } else {
         Fresh::text(event.message.as_bytes())
     };
-    callback::call(
+    drop(callback::call(
         function,
         [
             Fresh::text(event.host.as_bytes()),
@@ -109,7 +109,7 @@ fn call(object: Object<'_>, function: &Fresh, event: &Event) -> Result<(), Throw
             message,
             Fresh::long(i64::from(event.number)),
         ],
-    );
+    ));
     if errors::pending() {
         Err(Thrown)
     } else {

@@ -7,7 +7,7 @@ use crate::ffi::value::Fresh;
 use crate::memcache::connected;
 use crate::session::Handler;
 use crate::status::{list, session_wish, tell};
-use crate::{ini, nodes, registry, session};
+use crate::{ini, pools, registry, session};
 use memring_pool::call::Limits;
 use memring_pool::error::{Error, Kind};
 use memring_pool::fact::Fact;
@@ -31,8 +31,8 @@ pub(crate) fn route(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     let key = frame.text(2)?.ok_or(Thrown)?;
     let prefixes = Prefixes {
         session: session::prefix(),
-        value: nodes::key_prefix(ini::read(|values| values.prefix.clone())),
-        long: ini::read(|values| nodes::long_keys(values.key_hash)),
+        value: pools::key_prefix(ini::read(|values| values.prefix.clone())),
+        long: ini::read(|values| pools::long_keys(values.key_hash)),
     };
     registry::join();
     tell(of_pool(pool.bytes(), op.bytes(), key.bytes(), prefixes))

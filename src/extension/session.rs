@@ -44,7 +44,7 @@ pub(crate) struct Keeper {
 /// The prefix of session keys in this request.
 pub(crate) fn prefix() -> Vec<u8> {
     let prefix = ini::read(|values| values.session_prefix.clone());
-    crate::nodes::key_prefix(prefix)
+    crate::pools::key_prefix(prefix)
 }
 
 impl Keeper {
@@ -109,7 +109,7 @@ impl Keeper {
             copies: count(settings.session_copies),
             lock_timeout,
             attempts: count(settings.attempts),
-            compression: Compression::new(settings.compress_threshold, crate::nodes::SAVINGS)?,
+            compression: Compression::new(settings.compress_threshold, crate::pools::SAVINGS)?,
         };
         if !pool.policy().rules.is_empty() || pool.policy().backup > 0 {
             return Err(Error::new(

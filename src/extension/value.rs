@@ -5,11 +5,15 @@
 //! straight from the bytes received.
 
 use crate::ffi::errors::{self, Thrown};
+use crate::ffi::resource::Link;
 use crate::ffi::scratch::Desk;
-use crate::ffi::serialize::{self, Failed};
+use crate::ffi::serialize::Failed;
 use crate::ffi::value::{Fresh, Kind, Value};
+use crate::serializer::{self, Unread};
 use memring_pool::call::ValueRef;
-use memring_pool::codec::{self, COMPRESSED, Compression, Decoded, INFLATE_MAX, SERIALIZED};
+use memring_pool::codec::{
+    COMPRESSED, Compression, Content, Decoded, Format, INFLATE_MAX, Serializer,
+};
 use memring_pool::item::Flags;
 
 /// Why a value did not get into a call: the caller was told already.
@@ -31,11 +35,12 @@ const CALLERS: u32 = 0xffff_0000 | COMPRESSED;
 
 /// Gives the key added last to `desk` the value `value`, and says what flags it goes with.
 ///
-/// `compression` is None for pieces that are joined to a stored value: a compressed piece
+/// `format` is the pool's; `compression` is None for pieces that are joined to a stored value: a compressed piece
 /// in the middle of it could be read by nobody.
 pub(crate) fn encode(
     value: Value<'_>,
     wish: i64,
+    format: Format,
     compression: Option<Compression>,
     desk: &mut Desk,
 ) -> Result<u32, Refused> {
@@ -50,22 +55,36 @@ pub(crate) fn encode(
     let plain = wish & !COMPRESSED;
     let out = desk.call.value_mut();
     let start = out.len();
+    let mut pack = |bytes: &[u8], content: Content| {
+        let asked = wish & COMPRESSED != 0;
+        let stream = compression.and_then(|when| format.pack(when, bytes, asked, out));
+        if stream.is_none() {
+            out.extend_from_slice(bytes);
+        }
+        plain | format.layout.flags(content, stream)
+    };
     let flags = match value.kind() {
-        Kind::Long(number) => plain | codec::int(number, out).0,
-        Kind::Double(number) => plain | codec::float(number, out).0,
-        Kind::Bool(yes) => plain | codec::bool(yes, out).0,
-        Kind::Text(text) => pack(text.bytes(), wish, compression, out),
+        Kind::Long(number) => plain | format.int(number, out),
+        Kind::Double(number) => plain | format.float(number, out),
+        Kind::Bool(yes) => plain | format.bool(yes, out),
+        Kind::Text(text) => pack(text.bytes(), Content::Text),
         _ => {
             // Userland may run in here, and the desk is not borrowed from it: it has another one.
-            let text = match serialize::encode(value) {
+            let text = match serializer::encode(format.serializer, value) {
                 Ok(text) => text,
                 Err(Failed::Thrown) => return Err(Refused::Thrown),
                 Err(Failed::Empty) => {
                     errors::warning("Failed to serialize value");
                     return Err(skipped());
                 }
+                Err(Failed::Missing(name)) => {
+                    errors::warning_of(format!(
+                        "The pool's serializer is {name}, which this PHP does not have: the value is not stored. Load the extension {name}, or write serializer = php"
+                    ));
+                    return Err(skipped());
+                }
             };
-            pack(text.bytes(), wish | SERIALIZED, compression, out)
+            pack(text.bytes(), Content::Serialized(format.serializer))
         }
     };
     desk.call.finish_value(start);
@@ -78,74 +97,74 @@ pub(crate) fn is_text(flags: u32) -> bool {
     flags & 0xffff == 0
 }
 
-/// Builds the PHP value of a hit; None after a notice when the bytes cannot be read.
+/// Builds the PHP value of a hit of `link`'s pool; None after a notice or a warning when it
+/// cannot be read.
 #[inline]
 pub(crate) fn decode(
     desk: &mut Desk,
+    link: &Link,
     flags: u32,
     value: ValueRef,
 ) -> Result<Option<Fresh>, Thrown> {
     if is_text(flags) {
         return Ok(Some(Fresh::text(desk.call.value(value))));
     }
-    decode_marked(desk, flags, value)
+    decode_marked(desk, link, flags, value)
 }
 
 /// The same for a value whose flags say what to do with its bytes.
 #[inline(never)]
-fn decode_marked(desk: &mut Desk, flags: u32, value: ValueRef) -> Result<Option<Fresh>, Thrown> {
+fn decode_marked(
+    desk: &mut Desk,
+    link: &Link,
+    flags: u32,
+    value: ValueRef,
+) -> Result<Option<Fresh>, Thrown> {
+    let format = link
+        .with(|state| state.pool.policy().format)
+        .unwrap_or_default();
     let Desk {
         call,
-        bytes: inflated,
+        bytes: unpacked,
         ..
     } = desk;
-    let mut bytes = call.value(value);
-    if codec::is_compressed(Flags(flags)) {
-        inflated.clear();
-        if codec::inflate(bytes, INFLATE_MAX, inflated).is_err() {
-            errors::notice("Failed to uncompress data");
-            return if errors::pending() {
-                Err(Thrown)
-            } else {
-                Ok(None)
-            };
+    let decoded = format
+        .layout
+        .decode(Flags(flags), call.value(value), INFLATE_MAX, unpacked);
+    let (serializer, bytes) = match decoded {
+        Ok(Decoded::Bytes(bytes)) => return Ok(Some(Fresh::text(bytes))),
+        Ok(Decoded::Int(number)) => return Ok(Some(Fresh::long(number))),
+        Ok(Decoded::Float(number)) => return Ok(Some(Fresh::double(number))),
+        Ok(Decoded::Bool(yes)) => return Ok(Some(Fresh::bool(yes))),
+        Ok(Decoded::Serialized(serializer, bytes)) => (serializer, bytes),
+        Err(error) => {
+            errors::notice_of(error.to_string());
+            return told();
         }
-        bytes = inflated;
+    };
+    // A nested call cannot overwrite `bytes`: it works at a desk of its own.
+    let objects = format.serializer == Serializer::JsonObject;
+    let read = serializer::decode(serializer, bytes, objects);
+    if errors::pending() {
+        return Err(Thrown);
     }
-    Ok(Some(match codec::decode(Flags(flags), bytes) {
-        Decoded::Bytes => Fresh::text(bytes),
-        Decoded::Int(number) => Fresh::long(number),
-        Decoded::Float(number) => Fresh::double(number),
-        Decoded::Bool(yes) => Fresh::bool(yes),
-        Decoded::Serialized => {
-            // A nested call cannot overwrite `bytes`: it works at a desk of its own.
-            let decoded = serialize::decode(bytes);
-            if errors::pending() {
-                return Err(Thrown);
-            }
-            if decoded.is_none() {
-                errors::notice("Failed to unserialize data");
-                return if errors::pending() {
-                    Err(Thrown)
-                } else {
-                    Ok(None)
-                };
-            }
-            return Ok(decoded);
-        }
-    }))
+    match read {
+        Ok(fresh) => return Ok(Some(fresh)),
+        Err(Unread::Damaged) => errors::notice("Failed to unserialize data"),
+        Err(Unread::Missing(name)) => errors::warning_of(format!(
+            "The value was serialized by {name}, which this PHP does not have: it is not read, and stays stored. Load the extension {name}"
+        )),
+    }
+    told()
 }
 
-fn pack(bytes: &[u8], wish: u32, compression: Option<Compression>, out: &mut Vec<u8>) -> u32 {
-    let mut flags = Flags(wish);
-    match compression {
-        Some(compression) if compression.apply(bytes, &mut flags, out) => {}
-        _ => {
-            flags.0 &= !COMPRESSED;
-            out.extend_from_slice(bytes);
-        }
+/// Nothing, unless what was just raised became an exception.
+fn told() -> Result<Option<Fresh>, Thrown> {
+    if errors::pending() {
+        Err(Thrown)
+    } else {
+        Ok(None)
     }
-    flags.0
 }
 
 /// Skipped, unless the warning just raised was turned into an exception.

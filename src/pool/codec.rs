@@ -1,6 +1,6 @@
-//! values ⇄ bytes: the flag bits and texts pecl-memcache stores, and zlib.
+//! values ⇄ bytes: the flag bits and texts of pecl-memcache or php-memcached, and streams.
 //!
-//! | PHP value | flags | bytes |
+//! | PHP value | flags of pecl-memcache | bytes |
 //! |---|---|---|
 //! | string | 0 | as they are |
 //! | int | [`INT`] | decimal text |
@@ -9,19 +9,28 @@
 //! | null, array, object | [`SERIALIZED`] | PHP's serialize(), made by the caller |
 //! | compressed string or serialized text | + [`COMPRESSED`] | a zlib stream |
 //!
-//! Bits 16 to 31 belong to the caller and are kept. What stays out: PHP's own values
-//! (`extension/value.rs` turns them into these calls) and the wire.
+//! Other serializers, other streams and php-memcached's flags: `format`. Bits 16 to 31 belong
+//! to the caller and are kept. What stays out: PHP's own values (`extension/value.rs` turns
+//! them into these calls) and the wire.
 //!
-//! append and prepend must not pass through [`Compression`]: a compressed piece joined
+//! append and prepend must not pass through [`Format::pack`]: a compressed piece joined
 //! to a stored value can be read by nobody. pecl-memcache does it all the same.
+
+mod fastlz;
+mod format;
+mod stream;
+
+pub use format::{Content, Decoded, Format, Layout, Serializer, unpacked};
+pub use stream::{INFLATE_MAX, Stream};
 
 use crate::error::{Error, Kind};
 use crate::item::Flags;
-use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 
-/// The bytes are PHP's serialize() (memcache_pool.h MMC_SERIALIZED).
+/// The bytes are PHP's serialize() (memcache_pool.h MMC_SERIALIZED), or another serializer's:
+/// see [`Format`].
 pub const SERIALIZED: u32 = 0x0001;
-/// The bytes are a zlib stream (MMC_COMPRESSED, PHP's MEMCACHE_COMPRESSED).
+/// The bytes are a zlib stream (MMC_COMPRESSED, PHP's MEMCACHE_COMPRESSED), or another
+/// compressed form.
 pub const COMPRESSED: u32 = 0x0002;
 /// The type bits (memcache_pool.h: 0x0f00 is the type mask).
 pub const TYPE_MASK: u32 = 0x0f00;
@@ -104,43 +113,6 @@ fn php_digits(scientific: &str, precision: i32, out: &mut Vec<u8>) {
             put(after);
         }
     }
-}
-
-/// What stored bytes are, after inflating.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Decoded {
-    /// A string: the bytes themselves.
-    Bytes,
-    /// An int.
-    Int(i64),
-    /// A float.
-    Float(f64),
-    /// A bool.
-    Bool(bool),
-    /// PHP's serialize(): the bytes are for unserialize().
-    Serialized,
-}
-
-/// Reads inflated `bytes` as their flags say; any bytes give an answer, as in pecl-memcache.
-///
-/// The order is pecl-memcache's (memcache_pool.c mmc_unpack_value): inflate first (the
-/// caller, see [`is_compressed`]), then the serialized bit, then the type bits. A type it
-/// does not know is a string.
-pub fn decode(flags: Flags, bytes: &[u8]) -> Decoded {
-    if flags.0 & SERIALIZED != 0 {
-        return Decoded::Serialized;
-    }
-    match flags.0 & TYPE_MASK {
-        INT => Decoded::Int(read_int(bytes)),
-        FLOAT => Decoded::Float(read_float(bytes)),
-        BOOL => Decoded::Bool(bytes == b"1"),
-        _ => Decoded::Bytes,
-    }
-}
-
-/// True when the bytes are a zlib stream and [`inflate`] comes first.
-pub fn is_compressed(flags: Flags) -> bool {
-    flags.0 & COMPRESSED != 0
 }
 
 /// strtol(…, 10): blanks, a sign, digits, then whatever; nothing to read is 0, too much is the limit.
@@ -267,103 +239,15 @@ impl Compression {
         Ok(Compression { threshold, savings })
     }
 
-    /// Compresses `raw` where it is asked for ([`COMPRESSED`] in `flags`) or long enough.
-    ///
-    /// True: the stream was appended to `out` and the bit is set. False: `out` is as it was,
-    /// the bit is cleared and `raw` goes out as it is, because nothing asked for compression
-    /// or because the stream would be longer than len × (1 − savings).
-    ///
-    /// The stream has zlib's default level and header. Its bytes need not be the original's
-    /// (zlib-rs parts blocks a little differently); what they inflate to is promised.
-    pub fn apply(self, raw: &[u8], flags: &mut Flags, out: &mut Vec<u8>) -> bool {
-        let wanted =
-            flags.0 & COMPRESSED != 0 || (self.threshold > 0 && raw.len() >= self.threshold);
+    /// Is a value of `length` bytes to be compressed; `asked` when the caller said so?
+    fn wants(self, length: usize, asked: bool) -> bool {
+        asked || (self.threshold > 0 && length >= self.threshold)
+    }
+
+    /// Most bytes a compressed form may have of a value of `length`, or the value stays raw.
+    fn limit(self, length: usize) -> usize {
         // Truncation is pecl's: its limit is a double turned into an unsigned long.
-        let limit = (raw.len() as f64 * (1.0 - self.savings)) as usize;
-        let done = wanted && deflate(raw, limit, out);
-        flags.0 = if done {
-            flags.0 | COMPRESSED
-        } else {
-            flags.0 & !COMPRESSED
-        };
-        done
-    }
-}
-
-/// Appends the zlib stream of `raw` if it has at most `limit` bytes; else `out` stays.
-fn deflate(raw: &[u8], limit: usize, out: &mut Vec<u8>) -> bool {
-    let at = out.len();
-    out.resize(at + limit, 0);
-    let mut zlib = Compress::new(flate2::Compression::default(), true);
-    let mut ended = false;
-    loop {
-        // Both counts are within the slices they were counted on.
-        let (read, written) = (zlib.total_in() as usize, zlib.total_out() as usize);
-        let (Some(rest), Some(room)) = (raw.get(read..), out.get_mut(at + written..)) else {
-            break;
-        };
-        let status = zlib.compress(rest, room, FlushCompress::Finish);
-        ended = matches!(status, Ok(Status::StreamEnd));
-        // A round that moved nothing cannot go on: the room is used up.
-        if ended
-            || status.is_err()
-            || (zlib.total_in() as usize, zlib.total_out() as usize) == (read, written)
-        {
-            break;
-        }
-    }
-    out.truncate(if ended {
-        at + zlib.total_out() as usize
-    } else {
-        at
-    });
-    ended
-}
-
-/// Most bytes [`inflate`] makes of one value unless told less: 1 GiB, which is memcached's
-/// own limit for an item (`-I 1g`). zlib packs a thousand to one, so a stored megabyte
-/// could otherwise ask for as much memory as it likes.
-pub const INFLATE_MAX: usize = 1 << 30;
-
-/// Appends what the zlib stream `bytes` holds to `out`, at most `limit` bytes of it.
-///
-/// Memory grows with what comes out, by doubling; bytes behind the stream's end are
-/// ignored, as zlib's uncompress() does.
-///
-/// # Errors
-/// `Kind::Value` "Failed to uncompress data" when `bytes` is no whole zlib stream or holds
-/// more than `limit`; `out` is then as it was.
-pub fn inflate(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Error> {
-    let at = out.len();
-    let mut zlib = Decompress::new(true);
-    let mut step = bytes.len().saturating_mul(4).clamp(256, 1 << 20);
-    let whole = loop {
-        let (read, written) = (zlib.total_in() as usize, zlib.total_out() as usize);
-        // One byte over the limit is let in, to tell "just fits" from "too much".
-        let most = limit.saturating_add(1).saturating_sub(written);
-        out.resize(at + written + step.min(most), 0);
-        let (Some(rest), Some(room)) = (bytes.get(read..), out.get_mut(at + written..)) else {
-            break false;
-        };
-        let status = zlib.decompress(rest, room, FlushDecompress::None);
-        let moved = (zlib.total_in() as usize, zlib.total_out() as usize) != (read, written);
-        match status {
-            Ok(Status::StreamEnd) => break zlib.total_out() as usize <= limit,
-            Ok(_) if moved && zlib.total_out() as usize <= limit => {
-                step = step.saturating_mul(2).min(64 << 20)
-            }
-            _ => break false,
-        }
-    };
-    out.truncate(if whole {
-        at + zlib.total_out() as usize
-    } else {
-        at
-    });
-    if whole {
-        Ok(())
-    } else {
-        Err(Error::new(Kind::Value, "Failed to uncompress data"))
+        (length as f64 * (1.0 - self.savings)) as usize
     }
 }
 
@@ -376,3 +260,13 @@ pub fn inflate(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Erro
     reason = "tests may stop at the first surprise"
 )]
 mod tests;
+
+#[cfg(test)]
+#[path = "codec/format_tests.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests may stop at the first surprise"
+)]
+mod format_tests;

@@ -35,6 +35,7 @@ pub use login::{Login, Secret};
 pub use placement::{JedisHash, JedisNames, Placement};
 pub use redis::Redis;
 
+use crate::codec::Format;
 use crate::error::{Error, Kind};
 use crate::item::KeyRule;
 use std::time::Duration;
@@ -306,7 +307,7 @@ impl Wish {
     /// # Errors
     /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
     /// fenced more than 3; in a copied mode fewer than two nodes, or one
-    /// server twice.
+    /// server twice; a format of values in mode fenced.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
@@ -319,6 +320,12 @@ impl Wish {
                 ),
                 None => Ok(()),
             };
+        }
+        if policy.mode == Mode::Fenced && policy.format != Format::default() {
+            return refuse(
+                "serializer, compression and codec are for values, and sessions with copies are kept as PHP wrote them".to_owned(),
+                "Take them out: session.serialize_handler says how PHP writes a session",
+            );
         }
         let mode = policy.mode.word();
         // Of a backup it counts only that there is one: its nodes come later.
@@ -461,6 +468,8 @@ pub struct Policy {
     pub backup: usize,
     /// How long copies that follow the answer may wait for further ones, to go out together.
     pub hold: Duration,
+    /// How values are written.
+    pub format: Format,
     /// What holds for keys that begin with something, the longest beginnings first.
     pub rules: Vec<Rule>,
 }

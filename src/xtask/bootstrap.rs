@@ -109,6 +109,18 @@ const NEEDS: &[Need] = &[
         there: || php_module("memcached.so"),
     },
     Need {
+        what: "php-igbinary",
+        package: "php-igbinary",
+        from: For::Test,
+        there: || php_module("igbinary.so"),
+    },
+    Need {
+        what: "php-msgpack",
+        package: "php-msgpack",
+        from: For::Test,
+        there: || php_module("msgpack.so"),
+    },
+    Need {
         what: "php-redis (agreement is tested against it)",
         package: "php-redis",
         from: For::Test,

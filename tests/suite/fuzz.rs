@@ -3,7 +3,7 @@
 //! What must hold for any bytes: no panic, nothing outside the buffer is named, a cut answer means "not yet" and
 //! never asks for more bytes than the whole answer has. A failure prints the bytes.
 
-use memring_pool::codec;
+use memring_pool::codec::{self, Format, Layout, Stream};
 use memring_pool::config::file::File;
 use memring_pool::config::{Schemes, save_path};
 use memring_pool::error::{Error, Kind};
@@ -362,32 +362,81 @@ fn a_damaged_header_is_somebody_elses_value() {
 #[test]
 fn stored_values_with_any_flags_decode_or_are_refused() {
     let mut random = Random(2);
-    let mut packed = Vec::new();
-    let compression = codec::Compression::new(1, 0.0).unwrap();
-    assert!(compression.apply(&[b'a'; 500], &mut Flags(2), &mut packed));
-    let samples: &[&[u8]] = &[
-        &packed,
-        b"-12",
-        b"1.5e+300",
-        b"1",
-        b"",
-        b"NAN",
-        b"-INF",
-        b"9223372036854775808",
-        b"0x1p3",
-    ];
-    for _ in 0..ROUNDS {
-        let bytes = random.damaged(samples);
-        for flags in [0, 2, 256, 768, 1792, 1, 0xffff_ffff, random.next() as u32] {
-            let _ = codec::decode(Flags(flags), &bytes);
-        }
-        let mut out = Vec::new();
-        match codec::inflate(&bytes, 10_000, &mut out) {
-            Ok(()) => assert!(out.len() <= 10_000),
-            Err(_) => assert!(out.is_empty(), "a refused value left bytes behind"),
+    let when = codec::Compression::new(1, 0.0).unwrap();
+    let raw = [&[b'a'; 500][..], b"and more of another kind"].concat();
+    let mut samples: Vec<Vec<u8>> = Vec::new();
+    for layout in LAYOUTS {
+        for (_, stream) in Format::STREAMS {
+            let mut packed = Vec::new();
+            let format = Format {
+                layout,
+                stream,
+                ..Format::default()
+            };
+            if format.pack(when, &raw, false, &mut packed).is_some() {
+                samples.push(packed);
+            }
         }
     }
+    assert_eq!(samples.len(), 6);
+    // FastLZ of both levels, behind php-memcached's length: a run, a copy, a far one.
+    samples.push(b"\x0e\0\0\0\x00a\xe0\x04\x00".to_vec());
+    samples.push(b"\x09\0\0\0\x02abc\x60\x02\x00x".to_vec());
+    samples.push(b"\x30\0\0\0\x23abcd\xe0\xff\x10\x00\x3f\xff\x01\x00".to_vec());
+    for text in [
+        "-12",
+        "1.5e+300",
+        "1",
+        "",
+        "NAN",
+        "-INF",
+        "9223372036854775808",
+        "0x1p3",
+    ] {
+        samples.push(text.into());
+    }
+    let samples: Vec<&[u8]> = samples.iter().map(Vec::as_slice).collect();
+    let streams = [Stream::Zlib, Stream::Zstd, Stream::Lz4, Stream::FastLz];
+    let mut room = Vec::new();
+    let mut read = 0;
+    for _ in 0..ROUNDS {
+        let bytes = random.damaged(&samples);
+        for layout in LAYOUTS {
+            for flags in FLAGS.into_iter().chain([random.next() as u32]) {
+                let decoded = layout.decode(Flags(flags), &bytes, 10_000, &mut room);
+                read += usize::from(decoded.is_ok());
+            }
+        }
+        for stream in streams {
+            let mut out = vec![7];
+            match stream.unpack(&bytes, 10_000, &mut out) {
+                Ok(()) => assert!(out.len() <= 10_001),
+                Err(_) => assert_eq!(out, [7], "a refused value left bytes behind"),
+            }
+        }
+    }
+    assert!(read > ROUNDS, "{read}");
 }
+
+const LAYOUTS: [Layout; 2] = [Layout::Pecl, Layout::PhpMemcached];
+
+/// What stored values have as flags, in both layouts.
+const FLAGS: [u32; 14] = [
+    0,
+    1,
+    2,
+    3,
+    5,
+    18,
+    34,
+    50,
+    48,
+    80,
+    144,
+    256,
+    768,
+    0xffff_ffff,
+];
 
 #[test]
 fn keys_of_any_bytes_become_keys_a_server_accepts_or_are_refused() {

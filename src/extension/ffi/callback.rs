@@ -9,12 +9,12 @@ pub(crate) fn is_callable(value: Value<'_>) -> bool {
     unsafe { zend_is_callable(value.raw(), 0, std::ptr::null_mut()) }
 }
 
-/// Calls `function` with `arguments`; what it returns is dropped, what it throws stays pending.
-pub(crate) fn call<const N: usize>(function: &Fresh, arguments: [Fresh; N]) {
+/// Calls `function` with `arguments`; what it throws stays pending, and what it returns is then undefined.
+pub(crate) fn call<const N: usize>(function: &Fresh, arguments: [Fresh; N]) -> Fresh {
     let mut arguments: [Owned; N] = arguments.map(Fresh::into_raw);
     // SAFETY: `function` and the arguments are live for the call; the result is written by Zend, or left
     // undefined, and both can be released.
-    unsafe {
+    let result = unsafe {
         let mut result: Owned = std::mem::zeroed();
         _call_user_function_impl(
             std::ptr::null_mut(),
@@ -24,10 +24,17 @@ pub(crate) fn call<const N: usize>(function: &Fresh, arguments: [Fresh; N]) {
             arguments.as_mut_ptr().cast(),
             std::ptr::null_mut(),
         );
-        drop(Fresh::adopt(result));
-    }
+        Fresh::adopt(result)
+    };
     for argument in arguments {
         // SAFETY: each argument's reference is ours again after the call.
         drop(unsafe { Fresh::adopt(argument) });
     }
+    result
+}
+
+/// The function `name` of PHP or of an extension, when there is one in this request.
+pub(crate) fn function(name: &str) -> Option<Fresh> {
+    let function = Fresh::text(name.as_bytes());
+    is_callable(function.value()).then_some(function)
 }

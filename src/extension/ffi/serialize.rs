@@ -11,6 +11,8 @@ pub(crate) enum Failed {
     Empty,
     /// An exception came up half-way.
     Thrown,
+    /// There is no such serializer in this PHP.
+    Missing(&'static str),
 }
 
 /// Serializes `value`.

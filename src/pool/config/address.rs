@@ -396,11 +396,12 @@ impl NodeSpec {
                 || said.copies.is_some()
                 || said.drain
                 || said.prefix.is_some()
+                || said.compression.is_some()
                 || said.placement.is_some()
             {
                 return Err(Error::new(
                     Kind::Config,
-                    "mode, copies, placement, prefix and drain are a whole pool's, not one server's",
+                    "mode, copies, placement, prefix, compression and drain are a whole pool's, not one server's",
                 )
                 .hint("Write the pool into the file of memring.config_file, and addServer('pool:NAME')"));
             }

@@ -19,6 +19,7 @@ use super::{
     ALL, Entrance, HashFunction, NodeSpec, Placement, Policy, Protocol, Topology, Wish, options,
     placement, save_path, step,
 };
+use crate::codec::{Format, Layout, Serializer};
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
 use serde::Deserialize;
@@ -240,6 +241,9 @@ struct RawPool {
     copies: Option<Spanned<toml::Value>>,
     backup: Option<Spanned<String>>,
     max_out: Option<Spanned<i64>>,
+    serializer: Option<Spanned<String>>,
+    compression: Option<Spanned<String>>,
+    codec: Option<Spanned<String>>,
     #[serde(default)]
     prefix: BTreeMap<String, Spanned<rules::RawRule>>,
     // Known by name only.
@@ -405,8 +409,30 @@ impl RawPool {
                 )?,
             },
             tag,
+            format: self.format(at)?,
             ..Policy::default()
         })
+    }
+
+    /// How values are written.
+    fn format(&self, at: &dyn Fn(usize) -> String) -> Result<Format, Error> {
+        let layout = word(&self.codec, "codec", at, &Layout::WORDS)?;
+        let serializer = word(&self.serializer, "serializer", at, &Serializer::WORDS)?;
+        let Some(compression) = &self.compression else {
+            return Ok(Format {
+                layout,
+                serializer,
+                ..Format::default()
+            });
+        };
+        let format = Format {
+            layout,
+            serializer,
+            stream: word(&self.compression, "compression", at, &Format::STREAMS)?,
+        };
+        format
+            .check()
+            .map_err(|error| error.at(&at(compression.span().start)))
     }
 }
 

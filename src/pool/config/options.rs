@@ -6,12 +6,12 @@
 use super::address::{Schemes, clean};
 use super::{ALL, Login, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX};
 use super::{address, login};
-use crate::codec;
+use crate::codec::{self, Format, Stream};
 use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, protocol, user, password; and of a Redis node auth, database, client, read_timeout, resp";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; and of a Redis node auth, database, client, read_timeout, resp";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub(super) struct ForAll {
     pub(super) placement: Option<Placement>,
     /// Before every key, as phpredis' `prefix`.
     pub(super) prefix: Option<String>,
+    /// How what is long is made smaller.
+    pub(super) compression: Option<Option<Stream>>,
 }
 
 /// Sets what `query` ("a=1&b=2") says on `node`; returns what it says of the list.
@@ -111,6 +113,15 @@ pub(super) fn apply(
                 ));
             }
             "prefix" => all.prefix = Some(value),
+            "compression" => all.compression = Some(read_stream(&value)?),
+            "serializer" | "codec" => {
+                return Err(refuse(
+                    format!(
+                        "{name} is for values, and a list is for sessions, which PHP writes itself"
+                    ),
+                    "Set session.serialize_handler for sessions; for values write it into a pool of the file of memring.config_file, or set memring.serializer and memring.codec",
+                ));
+            }
             "read_timeout" if node.redis.is_some() => {
                 node.op_timeout = timeout(number())?;
                 node.written.timeout = true;
@@ -238,6 +249,17 @@ pub(super) fn read_mode(name: &str) -> Result<Mode, Error> {
             MODES,
         )),
     }
+}
+
+/// The compression of that name.
+fn read_stream(name: &str) -> Result<Option<Stream>, Error> {
+    let found = Format::STREAMS.iter().find(|(word, _)| *word == name);
+    found.map(|(_, stream)| *stream).ok_or_else(|| {
+        refuse(
+            format!("compression \"{}\" is unknown", clean(name)),
+            "Write compression=zlib, zstd, lz4 or none",
+        )
+    })
 }
 
 /// A weight within its limits.

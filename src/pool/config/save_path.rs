@@ -173,6 +173,9 @@ pub(super) fn one(
         }
         keys.prefix = prefix.into_bytes();
     }
+    if let Some(stream) = all.compression {
+        wish.topology.policy.format.stream = stream;
+    }
     if let Some(mode) = all.mode {
         wish.topology.policy.mode = mode;
         wish.mode_written = true;

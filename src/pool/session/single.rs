@@ -21,10 +21,11 @@
 //! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in
 //! tests/golden/wire-session.txt.
 
-use super::words::{self, Data, Found, Keys, Lock, MARK, Said, Turn, advised, inflated, value_of};
+use super::words::{self, Data, Found, Keys, Lock, MARK, Said, Turn, advised, value_of};
 use super::{Store, Terms};
 use crate::call::{Call, Verb};
 use crate::chance;
+use crate::codec::{Content, unpacked};
 use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Lane};
@@ -151,7 +152,7 @@ impl Sessions {
                         asked = true;
                         self.marked = found.as_ref().is_some_and(|(flags, _)| flags.0 & MARK != 0);
                         self.holds(id, node, cas).lacking |= found.is_none();
-                        match found.map(|(flags, data)| inflated(flags, data)).transpose() {
+                        match found.map(|(flags, data)| unpacked(flags, data)).transpose() {
                             // An id of our own making is on no other node either.
                             Ok(None) if self.made.as_deref() == Some(id) => return Ok(None),
                             Ok(None) => break,
@@ -226,7 +227,7 @@ impl Sessions {
             match value_of(answers, bytes, &keys) {
                 Ok(Some(Found { flags, data, .. })) => {
                     self.marked = flags.0 & MARK != 0;
-                    return inflated(flags, data).map(Some);
+                    return unpacked(flags, data).map(Some);
                 }
                 Ok(None) => asked = true,
                 Err(error) => {
@@ -470,13 +471,11 @@ impl Store for Sessions {
 
     fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
         let keys = self.keys(id)?;
-        let mut flags = Flags(self.mark);
+        let format = self.pool.policy().format.of_sessions();
         let mut packed = Vec::new();
-        let value = if self.terms.compression.apply(data, &mut flags, &mut packed) {
-            &packed
-        } else {
-            data
-        };
+        let stream = format.pack(self.terms.compression, data, false, &mut packed);
+        let flags = Flags(self.mark | format.layout.flags(Content::Text, stream));
+        let value = if stream.is_some() { &packed } else { data };
         let mut whole = false;
         let stages = self.stages(id, &keys);
         self.fresh();

@@ -286,19 +286,6 @@ pub(super) fn value_of<'b>(
     Ok(None)
 }
 
-/// The data as PHP wrote them.
-pub(super) fn inflated(
-    flags: Flags,
-    data: impl AsRef<[u8]> + Into<Vec<u8>>,
-) -> Result<Vec<u8>, Error> {
-    if !codec::is_compressed(flags) {
-        return Ok(data.into());
-    }
-    let mut plain = Vec::new();
-    codec::inflate(data.as_ref(), codec::INFLATE_MAX, &mut plain)?;
-    Ok(plain)
-}
-
 /// A failure that ended a read, with what it meant and what to do.
 pub(super) fn advised(error: Error) -> Error {
     if error.kind().is_node_fault() {
