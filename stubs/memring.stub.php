@@ -20,6 +20,26 @@ class Memcache extends \Memcache
     public function getAndTouch(array|string $key, int $exptime = 0, mixed &$flags = null, mixed &$cas = null): mixed {}
 
     /**
+     * Has a Redis node watch keys: exec() does nothing when one of them changes before. All keys of a transaction are
+     * on one node; false, with a warning that names both, when they are not.
+     */
+    public function watch(array|string $key): bool {}
+
+    /** From now on set(), delete(), increment() and their like wait for exec(), and return true. */
+    public function multi(): bool {}
+
+    /**
+     * Carries out what waits since multi(), with nobody in between.
+     *
+     * @return list<bool|int>|false the result of each key, in order; false when a watched key changed, or, with a
+     *                              notice, when the node did not do it
+     */
+    public function exec(): array|bool {}
+
+    /** Forgets what is watched, and what waits since multi(). */
+    public function discard(): bool {}
+
+    /**
      * Explains where `$op` ("get", "set" or "delete") on `$key` would go with this object, as Memring\route() does.
      *
      * @return array<string, mixed>

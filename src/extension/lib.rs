@@ -15,6 +15,7 @@
 //! | `serializer` | which functions make text of arrays and objects |
 //! | `value` | zval ⇄ item |
 //! | `memcache` | the methods on keys |
+//! | `transaction` | watch, multi, exec, discard |
 //! | `nodes` | the methods on nodes |
 //! | `login` | setSaslAuthData(): who an object is at its nodes |
 //! | `pools` | what a pool that addServer() begins is made of |
@@ -46,4 +47,5 @@ mod signature;
 mod stats;
 mod status;
 mod trace;
+mod transaction;
 mod value;

@@ -14,7 +14,7 @@ use crate::ffi::scratch::{Desk, Seat};
 use crate::ffi::string::{OwnedText, Text};
 use crate::ffi::value::{Fresh, Kind, Value};
 use crate::value::Refused;
-use crate::{ini, report, trace, value};
+use crate::{ini, report, trace, transaction, value};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::codec::Compression;
 use memring_pool::config::{Login, Protocol};
@@ -155,15 +155,26 @@ fn no_key() -> Result<bool, Thrown> {
     }
 }
 
-/// Steps 2 and 3 of every call.
-fn run(object: Object<'_>, link: &Link, desk: &mut Desk) -> Result<(), Thrown> {
-    if !desk.call.is_empty() {
-        link.with(|state| match desk.traced {
-            false => state.pool.run(&mut desk.call),
-            true => traced(state, &mut desk.call),
-        });
+/// Steps 2 and 3 of every call. Between multi() and exec() the call waits, and this is what its
+/// method returns.
+fn run(object: Object<'_>, link: &Link, desk: &mut Desk) -> Result<Option<Fresh>, Thrown> {
+    let waits = link.with(|state| {
+        if state.pool.collects() {
+            return true;
+        }
+        if !desk.call.is_empty() {
+            match desk.traced {
+                false => state.pool.run(&mut desk.call),
+                true => traced(state, &mut desk.call),
+            }
+        }
+        false
+    });
+    if waits == Some(true) {
+        return transaction::collect(link, desk).map(Some);
     }
-    report::events(object, desk)
+    report::events(object, desk)?;
+    Ok(None)
 }
 
 /// Runs a call and writes its lines to the trace.
@@ -238,7 +249,9 @@ fn store(frame: &Frame<'_>, how: Store) -> Result<Fresh, Thrown> {
         }
         (_, None) => return Err(errors::wrong_count()),
     }
-    run(object, &link, desk)?;
+    if let Some(waits) = run(object, &link, desk)? {
+        return Ok(waits);
+    }
     let outcomes = || (0..desk.call.len()).map(|index| desk.call.outcome(index));
     let refused = outcomes().any(|outcome| !matches!(outcome, Outcome::Done | Outcome::Lost));
     Ok(Fresh::bool(
@@ -247,8 +260,10 @@ fn store(frame: &Frame<'_>, how: Store) -> Result<Fresh, Thrown> {
 }
 
 /// What argument 0 was.
-enum Keys<'a> {
+pub(crate) enum Keys<'a> {
+    /// One key.
     One,
+    /// A list of them.
     Many(Array<'a>),
 }
 
@@ -256,7 +271,11 @@ enum Keys<'a> {
 ///
 /// A list of strings, as most are, is itself the list of keys for the answer: the call
 /// holds it, so nobody changes it meanwhile. Of any other the keys are kept as `names`.
-fn keys<'a>(frame: &Frame<'a>, link: &Link, desk: &mut Desk) -> Result<Option<Keys<'a>>, Thrown> {
+pub(crate) fn keys<'a>(
+    frame: &Frame<'a>,
+    link: &Link,
+    desk: &mut Desk,
+) -> Result<Option<Keys<'a>>, Thrown> {
     let Some(keys) = frame.value(0) else {
         return Ok(None);
     };
@@ -320,7 +339,9 @@ fn fetch(
             }
         }
     }
-    run(object, &link, desk)?;
+    if let Some(waits) = run(object, &link, desk)? {
+        return Ok(waits);
+    }
     let Keys::Many(list) = keys else {
         return one(frame, &link, desk, out);
     };
@@ -410,7 +431,9 @@ fn yes_or_no(
             entry.ttl = Ttl::from_php(expiry).0;
         }
     }
-    run(object, &link, desk)?;
+    if let Some(waits) = run(object, &link, desk)? {
+        return Ok(waits);
+    }
     let outcomes = || (0..desk.call.len()).map(|index| desk.call.outcome(index));
     let refused = outcomes().any(|outcome| !matches!(outcome, Outcome::Done | Outcome::Lost));
     Ok(Fresh::bool(
@@ -449,7 +472,9 @@ fn count(frame: &Frame<'_>, down: bool) -> Result<Fresh, Thrown> {
             entry.ttl = Ttl::from_php(expiry).0;
         }
     }
-    run(object, &link, desk)?;
+    if let Some(waits) = run(object, &link, desk)? {
+        return Ok(waits);
+    }
     let Keys::Many(list) = keys else {
         return Ok(number(desk.call.outcome(0)));
     };
@@ -465,7 +490,7 @@ fn count(frame: &Frame<'_>, down: bool) -> Result<Fresh, Thrown> {
 }
 
 /// A counter's answer; what PHP's int cannot hold is its largest.
-fn number(outcome: Outcome) -> Fresh {
+pub(crate) fn number(outcome: Outcome) -> Fresh {
     match outcome {
         Outcome::Number(number) => Fresh::long(i64::try_from(number).unwrap_or(i64::MAX)),
         _ => Fresh::bool(false),

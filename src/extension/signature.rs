@@ -8,7 +8,7 @@
 use crate::door;
 use crate::ffi::args::Door;
 use crate::ffi::class::mask::{ARRAY, BOOL, CALLABLE, FLOAT, INT, MIXED, NULL, STRING};
-use crate::{login, memcache, nodes, procedural, route, stats, status};
+use crate::{login, memcache, nodes, procedural, route, stats, status, transaction};
 use std::ffi::CStr;
 
 /// A function or method: name, handler, parameters.
@@ -217,6 +217,7 @@ const PASSWORD: Signature = sig(
     BOOL,
     &[param(c"username", STRING), param(c"password", STRING)],
 );
+const WATCH: Signature = sig(1, BOOL, &[param(c"key", KEYS)]);
 const TOUCH: Signature = sig(1, BOOL, &[param(c"key", KEYS), EXPIRY]);
 const GET_AND_TOUCH: Signature = sig(
     1,
@@ -288,15 +289,22 @@ pub(crate) static MEMCACHE: [Entry; 3] = [
 ];
 
 /// class Memring\Memcache extends Memcache
-pub(crate) static MEMRING: [Entry; 3] = [
+pub(crate) static MEMRING: [Entry; 7] = [
     entry(c"touch", door!(memcache::touch), &TOUCH),
     entry(
         c"getAndTouch",
         door!(memcache::get_and_touch),
         &GET_AND_TOUCH,
     ),
+    entry(c"watch", door!(transaction::watch), &WATCH),
+    entry(c"multi", door!(transaction::multi), &NOTHING),
+    entry(c"exec", door!(transaction::exec), &EXEC),
+    entry(c"discard", door!(transaction::discard), &NOTHING),
     entry(c"route", door!(route::route_of), &ROUTE_OF),
 ];
+
+const NOTHING: Signature = sig(0, BOOL, &[]);
+const EXEC: Signature = sig(0, ARRAY | BOOL, &[]);
 
 const ROUTE_OF: Signature = sig(2, ARRAY, &[param(c"op", STRING), param(c"key", STRING)]);
 const F_ROUTE: Signature = sig(

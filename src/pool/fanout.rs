@@ -67,6 +67,8 @@ pub struct Lane {
     pub asks: Vec<Expect>,
     /// May the whole request be sent a second time without harm?
     pub repeatable: bool,
+    /// It means something on the connection there is, and on no other.
+    pub pinned: bool,
     /// Does the request carry values?
     pub stores: bool,
     /// The keys of a get in the order they are asked for: of a classic one as spans of `out`,
@@ -131,6 +133,7 @@ impl Lane {
         self.values = answer::Progress::default();
         self.answers.clear();
         self.repeatable = false;
+        self.pinned = false;
         self.stores = false;
         self.refused = false;
         self.filled = 0;
@@ -307,6 +310,9 @@ impl Lane {
     /// too long: worth one new connection, if repeating cannot do harm.
     #[cold]
     fn hung_up(&mut self, node: &mut node::Node) {
+        if self.pinned {
+            return self.unpinned(node);
+        }
         let unheard = node.is_reused() && self.filled == 0 && !self.reopened;
         if unheard && (self.repeatable || self.sent == 0) {
             self.reopened = true;
@@ -322,6 +328,16 @@ impl Lane {
             "Connection closed in mid-answer"
         };
         self.failed(node, Error::new(Kind::Closed, cause));
+    }
+
+    /// The one connection is gone that this meant something on. That says nothing of the node:
+    /// who asks it next finds out.
+    #[cold]
+    fn unpinned(&mut self, node: &mut node::Node) {
+        node.close();
+        let error = Error::new(Kind::Closed, "Connection closed by the server");
+        self.error = Some(error.at(node.name()));
+        self.state = State::Over;
     }
 
     #[cold]
@@ -345,6 +361,9 @@ impl Lane {
                     if node.is_open(now) {
                         self.start(&mut node, now);
                         continue;
+                    }
+                    if self.pinned {
+                        return self.unpinned(&mut node);
                     }
                     self.connect_end = now.checked_add(self.connect_limit);
                     let opened = node.open(self.limit);

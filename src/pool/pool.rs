@@ -30,6 +30,7 @@ mod servers;
 mod settle;
 pub mod status;
 mod swift;
+pub mod transaction;
 pub mod window;
 
 pub(crate) use fenced::NOTE;
@@ -67,6 +68,7 @@ pub struct Pool {
     committed: Rc<Cell<u32>>,
     counts: Counts,
     rules: rules::Rules,
+    transaction: Option<Box<transaction::Transaction>>,
 }
 
 /// What a pool that keeps copies of values did beside answering.
@@ -129,6 +131,7 @@ impl Pool {
             committed: Rc::default(),
             counts: Counts::default(),
             rules: rules::Rules::ALL,
+            transaction: None,
         }
     }
 

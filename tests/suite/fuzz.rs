@@ -242,6 +242,39 @@ fn values_of_a_damaged_list_lie_inside_it_and_belong_to_keys_that_were_asked_for
 }
 
 #[test]
+fn the_answers_of_a_damaged_transaction_are_as_many_as_asked_for_and_inside_of_it() {
+    let samples: &[&[u8]] = &[
+        b"*3\r\n+OK\r\n:1\r\n$2\r\n42\r\n",
+        b"*3\r\n_\r\n-CLIENT_ERROR cannot\r\n$-1\r\n",
+        b"*3\r\n$-1\r\n:3\r\n-WRONGTYPE no\r\n",
+        b"*0\r\n",
+        b"*-1\r\n",
+    ];
+    let shapes = [Shape::Stored, Shape::Word, Shape::Number];
+    let mut random = Random(9);
+    let mut read = 0;
+    for _ in 0..ROUNDS {
+        let bytes = random.damaged(samples);
+        let Parsed::Reply(_, Reply::List(list)) = answer::parse(&bytes, 0, Shape::List) else {
+            continue;
+        };
+        let Some(replies) = answer::each(&bytes, list, &shapes) else {
+            continue;
+        };
+        read += 1;
+        assert_eq!(replies.len(), shapes.len());
+        for line in replies.into_iter().filter_map(Reply::refusal) {
+            assert!(
+                line.at + line.len <= list.at + list.len,
+                "{:?}",
+                bytes.escape_ascii()
+            );
+        }
+    }
+    assert!(read > ROUNDS / 10, "hardly any was whole: {read}");
+}
+
+#[test]
 fn a_damaged_record_is_refused_or_means_what_it_says() {
     let mut random = Random(5);
     let mut full = Record::new(17, 0xff).trusted();

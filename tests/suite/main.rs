@@ -57,5 +57,6 @@ mod stairs;
 mod status;
 mod stubs;
 mod syscalls;
+mod transactions;
 mod turns;
 mod unreachable;

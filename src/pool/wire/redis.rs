@@ -14,6 +14,7 @@
 //! | get and touch | `GETEX` |
 //! | delete, flush | `DEL`, `FLUSHDB` |
 //! | stats, version | `INFO` |
+//! | watch, multi, exec | `WATCH`; `MULTI`, the commands and `EXEC` in one trip, scripts in full |
 //!
 //! What appends a request says what its answer looks like, so that the two cannot part.
 //! Copied sessions have a script of their own ([`fenced`]), copied values some ([`copied`]).
@@ -49,7 +50,8 @@ pub enum Shape {
     Text,
     /// A list of texts and numbers, or nothing.
     List,
-    /// Anything but an error: one of the first words on a connection is answered.
+    /// Anything but an error: one of the first words on a connection is answered, or a command
+    /// of a transaction is in its queue.
     Greeting,
 }
 
@@ -396,6 +398,26 @@ pub fn page(
     }
     let cursor = cursor.of(buf);
     Ok((cursor != b"0").then(|| cursor.to_vec()))
+}
+
+/// Appends a `WATCH`: the connection's next [`exec`] does nothing when one of `keys` changed.
+pub fn watch<'a>(out: &mut Vec<u8>, keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Shape {
+    array(out, 1 + keys.len());
+    bulk(out, b"WATCH");
+    keys.for_each(|key| bulk(out, key));
+    Shape::Stored
+}
+
+/// Appends a `MULTI`: what follows on the connection waits for [`exec`].
+pub fn multi(out: &mut Vec<u8>) -> Shape {
+    command(out, &[b"MULTI"]);
+    Shape::Stored
+}
+
+/// Appends an `EXEC`. The answer is for [`answer::each`]; nothing where a watched key changed.
+pub fn exec(out: &mut Vec<u8>) -> Shape {
+    command(out, &[b"EXEC"]);
+    Shape::List
 }
 
 /// Appends a `PING`.

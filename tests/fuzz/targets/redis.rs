@@ -20,6 +20,11 @@ fuzz_target!(|bytes: &[u8]| {
                 }
                 if let Reply::List(list) = reply {
                     copies(bytes, list);
+                    for count in 0..5 {
+                        if let Some(replies) = answer::each(bytes, list, &shapes[..count]) {
+                            assert_eq!(replies.len(), count);
+                        }
+                    }
                 }
                 for cut in 0..used {
                     assert!(matches!(answer::parse(&bytes[..cut], 0, shape), Parsed::More(_)), "cut at {cut}");

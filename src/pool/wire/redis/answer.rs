@@ -129,6 +129,28 @@ pub fn parts(buf: &[u8], list: Span) -> Option<Vec<Part>> {
     Some(parts)
 }
 
+/// The answers in the list that lies at `list` in `buf`, one for each of `shapes`; `None` when
+/// they are others.
+pub fn each(buf: &[u8], list: Span, shapes: &[Shape]) -> Option<Vec<Reply>> {
+    let buf = buf.get(..list.at.checked_add(list.len)?)?;
+    let Read::Piece(used, Piece::List(count)) = piece(buf, list.at) else {
+        return None;
+    };
+    let mut at = list.at + used;
+    let mut replies = Vec::with_capacity(shapes.len());
+    if count != shapes.len() {
+        return None;
+    }
+    for shape in shapes {
+        let Parsed::Reply(used, reply) = parse(buf, at, *shape) else {
+            return None;
+        };
+        at += used;
+        replies.push(reply);
+    }
+    Some(replies)
+}
+
 /// How far the values of a get are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {

@@ -1,0 +1,335 @@
+//! watch(), multi(), exec() and discard(): Redis' transaction, for keys of one node.
+//!
+//! ```text
+//!   watch a, b ──► WATCH a b            a connection of its own, that nothing else uses
+//!   get a      ──► GET a                as ever, over the pool's connection
+//!   multi
+//!   set a, incr b                       kept here; nothing is sent
+//!   exec       ──► MULTI                one trip to know that they will wait,
+//!              ──► SET … EVAL … EXEC    and one for all of it, or nothing where a or b changed
+//! ```
+//! The connection belongs to the object that asked for it, and is closed with it: no other
+//! call, object or request can get into its queue, and a server that loses it drops what it
+//! watched and what waited. Where it was lost between watch() and exec() nothing is sent, since
+//! a new one watches nothing. Scripts are said in full: one that a server did not know would fail
+//! alone, in the middle of the others.
+
+use super::{Pool, event};
+use crate::call::{Call, Entry, Outcome, Step};
+use crate::config::{Engine, Mode};
+use crate::error::{Error, Kind};
+use crate::fanout::{self, Lane};
+use crate::node::{Node, NodeRef};
+use crate::request::{Words, refused};
+use crate::transport;
+use crate::wire::redis::{self, Shape, answer};
+use crate::wire::{Expect, Reply};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was carried out; the call has an outcome for each command.
+    Done,
+    /// A watched key was changed by somebody: nothing was done.
+    Changed,
+    /// The node refused it, or did not answer: the call has an event.
+    Failed,
+}
+
+/// A transaction from watch() or multi() to exec() or discard(), and its connection.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    /// The node's connection, kept from one transaction to the next.
+    connection: Option<(usize, NodeRef)>,
+    /// The node of its keys, and the first of them.
+    place: Option<(usize, Vec<u8>)>,
+    watches: bool,
+    /// What waits since multi().
+    queue: Option<Lane>,
+}
+
+impl Pool {
+    /// Has the node of the call's keys watch them: exec() does nothing when one of them changes
+    /// before. False, with an event, when it was not done; nothing is watched then.
+    ///
+    /// # Errors
+    /// `Kind::Config`: multi() was said already, the keys are on several nodes, or on one that
+    /// has no transactions; what was watched before still is.
+    pub fn watch(&mut self, call: &mut Call) -> Result<bool, Error> {
+        if self.collects() {
+            return Err(misplaced("watch() comes before multi()"));
+        }
+        let place = self.place_of(call)?;
+        let keys: Vec<Vec<u8>> = (0..call.len()).map(|n| call.wire_key(n).to_vec()).collect();
+        let transaction = self.transaction.get_or_insert_default();
+        transaction.place = Some(place);
+        let pinned = transaction.watches;
+        transaction.watches = true;
+        let lane = self.converse(call, |lane| {
+            (lane.pinned, lane.repeatable) = (pinned, !pinned);
+            lane.ask_redis(|out| redis::watch(out, keys.iter().map(Vec::as_slice)));
+        });
+        let done = lane.is_some_and(|lane| call.answers(lane).0 == [Reply::Done]);
+        if !done {
+            self.transaction = None;
+        }
+        Ok(done)
+    }
+
+    /// From now on calls wait for exec().
+    ///
+    /// # Errors
+    /// `Kind::Config`: they do already, or this pool has no transactions.
+    pub fn multi(&mut self) -> Result<(), Error> {
+        if self.collects() {
+            return Err(misplaced("multi() inside of multi()"));
+        }
+        self.has_transactions()?;
+        let mut queue = Lane::default();
+        queue.engine = Engine::Redis;
+        self.transaction.get_or_insert_default().queue = Some(queue);
+        Ok(())
+    }
+
+    /// Do calls wait for exec()?
+    pub fn collects(&self) -> bool {
+        let transaction = self.transaction.as_ref();
+        transaction.is_some_and(|transaction| transaction.queue.is_some())
+    }
+
+    /// Puts the call's commands behind those that wait: all of them, or none.
+    ///
+    /// # Errors
+    /// `Kind::Config`: it reads, or its keys are not on the transaction's node.
+    pub fn collect(&mut self, call: &Call) -> Result<(), Error> {
+        let Some(verb) = call.verb else {
+            return Ok(());
+        };
+        if verb.wants_values() {
+            return Err(misplaced("a value cannot be read inside of multi()")
+                .hint("Read it before, after watch(): exec() does nothing when it changed"));
+        }
+        if call.is_empty() {
+            return Ok(());
+        }
+        let place = self.place_of(call)?;
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(());
+        };
+        transaction.place = Some(place);
+        let Some(queue) = &mut transaction.queue else {
+            return Ok(());
+        };
+        for (number, entry) in call.entries.iter().enumerate() {
+            let words = Words {
+                verb,
+                step: Step::Again,
+                meta: false,
+                opaque: 0,
+                alone: false,
+            };
+            words.say(queue, &call.arena, entry.key, &call.details(number));
+        }
+        Ok(())
+    }
+
+    /// Carries out what waits, in one piece.
+    ///
+    /// # Errors
+    /// `Kind::Config`: multi() was not said.
+    pub fn exec(&mut self, call: &mut Call) -> Result<Ended, Error> {
+        let Some(queue) = self.transaction.as_mut().and_then(|t| t.queue.take()) else {
+            return Err(misplaced("exec() without multi()"));
+        };
+        let shapes: Vec<Shape> = queue.asks.iter().filter_map(shape_of).collect();
+        let pinned = self.transaction.as_ref().is_some_and(|t| t.watches);
+        if !pinned && shapes.is_empty() {
+            self.transaction = None;
+            return Ok(Ended::Done);
+        }
+        // Behind a MULTI that was refused, as by an access list, they would be carried out one by one.
+        let begun = self.converse(call, |lane| {
+            (lane.pinned, lane.repeatable, lane.stores) = (pinned, !pinned, queue.stores);
+            lane.ask_redis(redis::multi);
+        });
+        let begun = begun.filter(|lane| call.answers(*lane).0 == [Reply::Done]);
+        let lane = begun.and_then(|_| {
+            self.converse(call, |lane| {
+                lane.pinned = true;
+                lane.out.extend_from_slice(&queue.out);
+                let waits = shapes.iter().map(|_| Expect::Redis(Shape::Greeting));
+                lane.asks.extend(waits);
+                lane.ask_redis(redis::exec);
+            })
+        });
+        let ended = lane.map_or(Ended::Failed, |lane| self.outcomes(call, lane, &shapes));
+        match &mut self.transaction {
+            // Nothing is watched any more, and the connection is as good as new.
+            Some(kept) if ended != Ended::Failed => (kept.place, kept.watches) = (None, false),
+            kept => *kept = None,
+        }
+        Ok(ended)
+    }
+
+    /// Forgets what is watched and what waits.
+    ///
+    /// # Errors
+    /// `Kind::Config`: there is nothing of either.
+    pub fn discard(&mut self) -> Result<(), Error> {
+        let open = self.transaction.as_ref();
+        if !open.is_some_and(|open| open.watches || open.queue.is_some()) {
+            return Err(misplaced("discard() without watch() or multi()"));
+        }
+        // Its connection goes with it, and with that what the server watched.
+        self.transaction = None;
+        Ok(())
+    }
+
+    /// Has this pool transactions at all?
+    fn has_transactions(&self) -> Result<(), Error> {
+        let policy = &self.policy;
+        if policy.mode != Mode::Single || !policy.rules.is_empty() || policy.backup > 0 {
+            return Err(Error::new(
+                Kind::Config,
+                "a transaction is one node's, and this pool keeps copies or has rules for prefixes",
+            )
+            .hint("Use a pool of mode single without them"));
+        }
+        Ok(())
+    }
+
+    /// The node of the transaction with the call's keys in it, and its first key.
+    fn place_of(&mut self, call: &Call) -> Result<(usize, Vec<u8>), Error> {
+        self.has_transactions()?;
+        if call.limits.copies > 1 {
+            return Err(Error::new(
+                Kind::Config,
+                "a transaction is one node's, and memcache.redundancy keeps copies",
+            )
+            .hint("Set memcache.redundancy = 1"));
+        }
+        let mut place = self.transaction.as_ref().and_then(|t| t.place.clone());
+        for number in 0..call.len() {
+            let key = call.wire_key(number);
+            let node = self.ring().owner(key);
+            match &place {
+                None => place = Some((node, key.to_vec())),
+                Some((other, first)) if *other != node => {
+                    return Err(Error::new(
+                        Kind::Config,
+                        format!(
+                            "a transaction is one node's: key \"{}\" is on {}, and \"{}\" on {}",
+                            String::from_utf8_lossy(first),
+                            self.name(*other),
+                            String::from_utf8_lossy(key),
+                            self.name(node)
+                        ),
+                    )
+                    .hint("Write tag = \"{}\" into a pool of the file, and the same {…} into both keys"));
+                }
+                Some(_) => {}
+            }
+        }
+        let (node, key) = place.ok_or_else(|| misplaced("no key"))?;
+        if self.engine(node) != Engine::Redis {
+            return Err(Error::new(
+                Kind::Config,
+                format!(
+                    "{} is a memcached, which has no transactions",
+                    self.name(node)
+                ),
+            )
+            .hint("Use cas() there, or name Redis nodes: redis://HOST"));
+        }
+        Ok((node, key))
+    }
+
+    /// One exchange on the transaction's connection; the lane that has the answers, or `None`
+    /// and an event.
+    fn converse(&mut self, call: &mut Call, say: impl FnOnce(&mut Lane)) -> Option<usize> {
+        let transaction = self.transaction.as_mut()?;
+        let (member, _) = transaction.place.as_ref()?;
+        let member = *member;
+        let spec = self.members.get(member).map(|member| &member.spec)?;
+        let node = match &transaction.connection {
+            Some((of, node)) if *of == member => Rc::clone(node),
+            _ => Rc::new(RefCell::new(Node::new(spec))),
+        };
+        transaction.connection = Some((member, Rc::clone(&node)));
+        let (connect, limit) = (spec.connect_timeout, spec.op_timeout);
+        // A node that is left alone is not waited for here, either.
+        if !self.allows(member, transport::now()) {
+            self.tell_skipped(call);
+            if let (true, Some(node)) = (call.events.is_empty(), self.members.get(member)) {
+                // Who is not told would take it for a change of a key, and try again for ever.
+                let cause = node.node.borrow().health.cause();
+                call.events.push(event(member, node, cause));
+            }
+            return None;
+        }
+        let first = call.used;
+        let lane = self.lane(call, first, member)?;
+        lane.reset(node, member, connect, limit);
+        lane.engine = Engine::Redis;
+        say(lane);
+        fanout::run(
+            call.lanes.get_mut(first..call.used).unwrap_or_default(),
+            &[],
+        );
+        self.note(call, first).then_some(first)
+    }
+
+    /// Makes outcomes of the answers to a transaction.
+    fn outcomes(&mut self, call: &mut Call, lane: usize, shapes: &[Shape]) -> Ended {
+        let (answers, bytes) = call.answers(lane);
+        let list = match answers.last() {
+            Some(Reply::NotFound) => return Ended::Changed,
+            Some(Reply::List(list)) => *list,
+            // What was refused stands in an event.
+            _ => return Ended::Failed,
+        };
+        let Some(replies) = answer::each(bytes, list, shapes) else {
+            return Ended::Failed;
+        };
+        let mut refusals = Vec::new();
+        let mut entries = Vec::with_capacity(replies.len());
+        for reply in replies {
+            let outcome = match reply {
+                Reply::Done => Outcome::Done,
+                Reply::Number(number) => Outcome::Number(number),
+                Reply::NotStored => Outcome::NotStored,
+                Reply::Exists => Outcome::Exists,
+                Reply::NotFound => Outcome::NotFound,
+                other => {
+                    let line = other.refusal().map(|line| line.of(bytes));
+                    refusals.push(refused(line.unwrap_or_default()));
+                    Outcome::Refused
+                }
+            };
+            entries.push(Entry {
+                outcome: Some(outcome),
+                ..Entry::default()
+            });
+        }
+        let member = call.lanes.get(lane).map_or(0, |lane| lane.member);
+        if let Some(node) = self.members.get(member) {
+            let events = refusals.into_iter().map(|error| event(member, node, error));
+            call.events.extend(events);
+        }
+        call.entries = entries;
+        Ended::Done
+    }
+}
+
+fn shape_of(expect: &Expect) -> Option<Shape> {
+    match expect {
+        Expect::Redis(shape) => Some(*shape),
+        _ => None,
+    }
+}
+
+fn misplaced(what: &'static str) -> Error {
+    Error::new(Kind::Config, what)
+}
