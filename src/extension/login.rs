@@ -6,7 +6,7 @@
 
 use crate::ffi::args::Frame;
 use crate::ffi::errors::{self, Thrown};
-use crate::ffi::object::{Class, Connection};
+use crate::ffi::object::Class;
 use crate::ffi::value::Fresh;
 use crate::{pools, registry};
 use memring_pool::config::{Login, Secret};
@@ -29,28 +29,13 @@ pub(crate) fn set_sasl(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
         Ok(login) => login,
         Err(error) => {
             errors::warning_of(error.cause().to_owned());
-            return if errors::pending() {
-                Err(Thrown)
-            } else {
-                Ok(Fresh::bool(false))
-            };
+            errors::check()?;
+            return Ok(Fresh::bool(false));
         }
     };
     registry::join();
-    let link = match object.connection() {
-        Connection::Pool(link) => link,
-        Connection::Broken => {
-            return Err(errors::type_error(
-                "supplied argument is not a valid connection resource",
-            ));
-        }
-        Connection::None => {
-            let Some(link) = pools::new_pool()? else {
-                return Ok(Fresh::bool(false));
-            };
-            object.connect(&link);
-            link
-        }
+    let Some(link) = pools::of(object)? else {
+        return Ok(Fresh::bool(false));
     };
     link.with(|state| {
         let before = state.login.replace(login.clone());

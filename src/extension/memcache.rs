@@ -148,11 +148,7 @@ pub(crate) fn push(link: &Link, desk: &mut Desk, key: &[u8]) -> Result<bool, Thr
 #[cold]
 fn no_key() -> Result<bool, Thrown> {
     errors::warning("Invalid key");
-    if errors::pending() {
-        Err(Thrown)
-    } else {
-        Ok(false)
-    }
+    errors::check().map(|()| false)
 }
 
 /// Steps 2 and 3 of every call. Between multi() and exec() the call waits, and this is what its

@@ -3,13 +3,13 @@
 use crate::ffi::args::Frame;
 use crate::ffi::callback;
 use crate::ffi::errors::{self, Thrown};
-use crate::ffi::object::{Class, Connection, Object, object_of};
+use crate::ffi::object::{Class, Object, object_of};
 use crate::ffi::resource::Link;
 use crate::ffi::scratch::Seat;
 use crate::ffi::string::OwnedText;
 use crate::ffi::value::{Fresh, Value};
 use crate::memcache::{begin, connected, push, with_nodes};
-use crate::pools::{SAVINGS, new_pool};
+use crate::pools::{self, SAVINGS};
 use crate::report::{self, CALLBACK};
 use crate::{ini, registry, session};
 use memring_pool::call::Verb;
@@ -360,27 +360,12 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         Ok(found) => found,
         Err(text) => {
             errors::warning_of(text);
-            return if errors::pending() {
-                Err(Thrown)
-            } else {
-                Ok(None)
-            };
+            errors::check()?;
+            return Ok(None);
         }
     };
-    let link = match object.connection() {
-        Connection::Pool(link) => link,
-        Connection::Broken => {
-            return Err(errors::type_error(
-                "supplied argument is not a valid connection resource",
-            ));
-        }
-        Connection::None => {
-            let Some(link) = new_pool()? else {
-                return Ok(None);
-            };
-            object.connect(&link);
-            link
-        }
+    let Some(link) = pools::of(object)? else {
+        return Ok(None);
     };
     let spec = match found {
         Found::Node(spec) => spec,
@@ -481,11 +466,7 @@ fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thr
             errors::warning(
                 "pool:NAME stands for a whole pool and cannot join other nodes; use an object of its own",
             );
-            if errors::pending() {
-                Err(Thrown)
-            } else {
-                Ok(None)
-            }
+            errors::check().map(|()| None)
         }
     }
 }

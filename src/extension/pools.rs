@@ -1,6 +1,7 @@
 //! What a pool is made of that addServer() begins: the settings of this moment.
 
 use crate::ffi::errors::{self, Thrown};
+use crate::ffi::object::{Connection, Object};
 use crate::ffi::resource::Link;
 use crate::ffi::server;
 use crate::ini::{self, KeyHash, Prefix};
@@ -13,20 +14,34 @@ use memring_pool::pool::Pool;
 /// Default of min_savings (memcache_pool.h MMC_DEFAULT_SAVINGS).
 pub(crate) const SAVINGS: f64 = 0.2;
 
+/// The pool behind an object, made where there is none yet; None after a warning.
+pub(crate) fn of(object: Object<'_>) -> Result<Option<Link>, Thrown> {
+    match object.connection() {
+        Connection::Pool(link) => Ok(Some(link)),
+        Connection::Broken => Err(errors::type_error(
+            "supplied argument is not a valid connection resource",
+        )),
+        Connection::None => {
+            let link = new_pool()?;
+            if let Some(link) = &link {
+                object.connect(link);
+            }
+            Ok(link)
+        }
+    }
+}
+
 /// A pool without nodes, with the settings of this moment; None after a warning when they do
 /// not go together.
-pub(crate) fn new_pool() -> Result<Option<Link>, Thrown> {
+fn new_pool() -> Result<Option<Link>, Thrown> {
     let prefix = ini::read(|values| values.prefix.clone());
     let prefix = key_prefix(prefix);
     let format = match ini::read(|values| values.format).check() {
         Ok(format) => format,
         Err(error) => {
             errors::warning_of(error.to_string());
-            return if errors::pending() {
-                Err(Thrown)
-            } else {
-                Ok(None)
-            };
+            errors::check()?;
+            return Ok(None);
         }
     };
     let state = ini::read(|values| State {

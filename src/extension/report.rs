@@ -35,9 +35,7 @@ fn tell_all(object: Object<'_>, desk: &Desk) -> Result<(), Thrown> {
     }
     for event in desk.call.events() {
         tell(object, event)?;
-        if errors::pending() {
-            return Err(Thrown);
-        }
+        errors::check()?;
     }
     Ok(())
 }
@@ -65,9 +63,7 @@ fn tell(object: Object<'_>, event: &Event) -> Result<(), Thrown> {
             // PHP's own resolver warns on its own, and so do we.
             if let Some(at) = event.message.find("php_network_getaddresses") {
                 errors::warning_of(event.message.get(at..).unwrap_or_default().to_owned());
-                if errors::pending() {
-                    return Err(Thrown);
-                }
+                errors::check()?;
             }
         }
         let function = object.property(CALLBACK);
@@ -110,9 +106,5 @@ fn call(object: Object<'_>, function: &Fresh, event: &Event) -> Result<(), Throw
             Fresh::long(i64::from(event.number)),
         ],
     ));
-    if errors::pending() {
-        Err(Thrown)
-    } else {
-        Ok(())
-    }
+    errors::check()
 }

@@ -45,11 +45,8 @@ pub(crate) fn route_of(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     let op = frame.text(0)?.ok_or(Thrown)?;
     let key = frame.text(1)?.ok_or(Thrown)?;
     let Some(link) = connected(object) else {
-        return if errors::pending() {
-            Err(Thrown)
-        } else {
-            Ok(Fresh::array(crate::ffi::array::Table::new(0)))
-        };
+        errors::check()?;
+        return Ok(Fresh::array(crate::ffi::array::Table::new(0)));
     };
     let told = link.with(|state| {
         let op = read(op.bytes())?;

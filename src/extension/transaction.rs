@@ -11,6 +11,7 @@ use crate::memcache::{begin, keys, number, with_nodes};
 use crate::report;
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::error::Error;
+use memring_pool::pool::Pool;
 use memring_pool::pool::transaction::Ended;
 
 /// watch(): exec() does nothing when one of these keys changes before.
@@ -38,23 +39,23 @@ pub(crate) fn watch(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
 
 /// multi(): what follows waits for exec().
 pub(crate) fn multi(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
-    frame.expect(0, 0)?;
-    let Some(link) = with_nodes(frame.object(Class::Pool)?) else {
-        return Ok(Fresh::bool(false));
-    };
-    match link.with(|state| state.pool.multi()) {
-        Some(Err(error)) => refuse(error),
-        done => Ok(Fresh::bool(done.is_some())),
-    }
+    sends_nothing(frame, Pool::multi)
 }
 
 /// discard(): nothing is watched any more, and what waits is forgotten.
 pub(crate) fn discard(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
+    sends_nothing(frame, Pool::discard)
+}
+
+fn sends_nothing(
+    frame: &Frame<'_>,
+    act: fn(&mut Pool) -> Result<(), Error>,
+) -> Result<Fresh, Thrown> {
     frame.expect(0, 0)?;
     let Some(link) = with_nodes(frame.object(Class::Pool)?) else {
         return Ok(Fresh::bool(false));
     };
-    match link.with(|state| state.pool.discard()) {
+    match link.with(|state| act(&mut state.pool)) {
         Some(Err(error)) => refuse(error),
         done => Ok(Fresh::bool(done.is_some())),
     }
@@ -70,15 +71,14 @@ pub(crate) fn exec(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     let mut seat = Seat::take();
     let desk = seat.desk();
     begin(desk, Verb::Touch);
-    match link.with(|state| state.pool.exec(&mut desk.call)) {
-        Some(Ok(Ended::Done)) => {}
-        Some(Err(error)) => return refuse(error),
-        Some(Ok(_)) | None => {
-            report::events(object, desk)?;
-            return Ok(Fresh::bool(false));
-        }
+    let ended = link.with(|state| state.pool.exec(&mut desk.call));
+    if let Some(Err(error)) = ended {
+        return refuse(error);
     }
     report::events(object, desk)?;
+    if !matches!(ended, Some(Ok(Ended::Done))) {
+        return Ok(Fresh::bool(false));
+    }
     let mut results = Table::new(desk.call.len());
     for index in 0..desk.call.len() {
         results.push(match desk.call.outcome(index) {
@@ -99,9 +99,6 @@ pub(crate) fn collect(link: &Link, desk: &mut Desk) -> Result<Fresh, Thrown> {
 
 fn refuse(error: Error) -> Result<Fresh, Thrown> {
     errors::warning_of(error.to_string());
-    if errors::pending() {
-        Err(Thrown)
-    } else {
-        Ok(Fresh::bool(false))
-    }
+    errors::check()?;
+    Ok(Fresh::bool(false))
 }

@@ -139,15 +139,14 @@ fn decode_marked(
         Ok(Decoded::Serialized(serializer, bytes)) => (serializer, bytes),
         Err(error) => {
             errors::notice_of(error.to_string());
-            return told();
+            errors::check()?;
+            return Ok(None);
         }
     };
     // A nested call cannot overwrite `bytes`: it works at a desk of its own.
     let objects = format.serializer == Serializer::JsonObject;
     let read = serializer::decode(serializer, bytes, objects);
-    if errors::pending() {
-        return Err(Thrown);
-    }
+    errors::check()?;
     match read {
         Ok(fresh) => return Ok(Some(fresh)),
         Err(Unread::Damaged) => errors::notice("Failed to unserialize data"),
@@ -155,23 +154,14 @@ fn decode_marked(
             "The value was serialized by {name}, which this PHP does not have: it is not read, and stays stored. Load the extension {name}"
         )),
     }
-    told()
-}
-
-/// Nothing, unless what was just raised became an exception.
-fn told() -> Result<Option<Fresh>, Thrown> {
-    if errors::pending() {
-        Err(Thrown)
-    } else {
-        Ok(None)
-    }
+    errors::check()?;
+    Ok(None)
 }
 
 /// Skipped, unless the warning just raised was turned into an exception.
 fn skipped() -> Refused {
-    if errors::pending() {
-        Refused::Thrown
-    } else {
-        Refused::Skipped
+    match errors::check() {
+        Ok(()) => Refused::Skipped,
+        Err(thrown) => thrown.into(),
     }
 }

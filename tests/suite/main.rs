@@ -10,6 +10,7 @@ mod ketama;
 mod bailout;
 mod cache_copies;
 mod cache_php;
+mod cache_places;
 mod cache_tend;
 mod companion;
 mod contract;

@@ -107,6 +107,14 @@ pub(crate) fn value_error(text: String) -> Thrown {
     Thrown
 }
 
+/// Nothing, unless an exception is under way: what was just raised may have become one.
+///
+/// # Errors
+/// There is one.
+pub(crate) fn check() -> Result<(), Thrown> {
+    if pending() { Err(Thrown) } else { Ok(()) }
+}
+
 /// True while an exception is under way.
 pub(crate) fn pending() -> bool {
     // SAFETY: the executor globals of this thread always exist inside a module.

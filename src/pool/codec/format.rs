@@ -201,16 +201,14 @@ impl Layout {
 
     /// What the flags say, and whether the length stands before what is compressed.
     fn marks(self, flags: u32, bytes: &[u8]) -> Result<(Content, Option<Stream>, bool), Error> {
-        if self == Layout::PhpMemcached {
-            if let Some((content, stream)) = php_memcached(flags, bytes) {
-                return Ok((content, stream, true));
-            }
-            let (content, stream) = pecl(flags)?;
-            if Layout::Pecl.flags(content, stream) != flags & OURS {
-                return Err(unknown(flags));
-            }
+        let foreign = self == Layout::PhpMemcached;
+        if let (true, Some((content, stream))) = (foreign, php_memcached(flags, bytes)) {
+            return Ok((content, stream, true));
         }
         let (content, stream) = pecl(flags)?;
+        if foreign && Layout::Pecl.flags(content, stream) != flags & OURS {
+            return Err(unknown(flags));
+        }
         Ok((content, stream, false))
     }
 }

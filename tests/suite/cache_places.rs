@@ -1,0 +1,138 @@
+//! Where the copies of a cache are: backups, rules for prefixes, and how many nodes may be left alone.
+
+use crate::cache_copies::{ports, synced, text};
+use crate::pool::Bench;
+use harness::{Fault, Memcached, Proxy};
+use memring_pool::call::{Outcome, Verb};
+use memring_pool::config::{Mode, Placement, Policy};
+use memring_pool::wire::Store;
+
+/// A pool whose last `backup` nodes are its backup's.
+fn with_policy(policy: Policy, ports: &[u16]) -> Bench {
+    let policy = Policy {
+        placement: Placement::Rendezvous,
+        name: "rules".to_owned(),
+        ..policy
+    };
+    Bench::of(policy, ports)
+}
+
+#[test]
+fn a_backup_has_one_copy_of_each_value_and_serves_it_when_the_pool_is_gone() {
+    let mut nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let policy = Policy {
+        mode: Mode::Sync,
+        backup: 2,
+        ..Policy::default()
+    };
+    let mut bench = with_policy(policy, &ports(&nodes));
+    let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        assert_eq!(bench.store(Store::Set, key, b"v", 0), Outcome::Done);
+        let on = |from: usize, to: usize| {
+            nodes[from..to]
+                .iter()
+                .filter(|node| node.stored(key).is_some())
+                .count()
+        };
+        assert_eq!((on(0, 2), on(2, 4)), (1, 1), "{key}");
+    }
+    nodes[0].kill();
+    nodes[1].kill();
+    for key in &keys {
+        assert_eq!(bench.get(key), text("v"), "{key}");
+    }
+}
+
+#[test]
+fn a_node_of_both_pools_never_has_both_copies() {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let policy = Policy {
+        mode: Mode::Sync,
+        backup: 2,
+        ..Policy::default()
+    };
+    let all = ports(&nodes);
+    // Pool: nodes 0 and 1; backup: nodes 1 and 2.
+    let mut bench = with_policy(policy, &[all[0], all[1], all[1], all[2]]);
+    for n in 0..40 {
+        let key = format!("k{n}");
+        assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
+        let holders = nodes.iter().filter(|node| node.stored(&key).is_some());
+        assert_eq!(holders.count(), 2, "{key}");
+    }
+}
+
+#[test]
+fn the_longest_prefix_decides_mode_copies_and_nodes() {
+    use memring_pool::config::{ALL, Rule};
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let rule = |prefix: &str, mode, copies, on: &[usize]| Rule {
+        prefix: prefix.into(),
+        mode,
+        copies,
+        nodes: on.to_vec(),
+    };
+    let policy = Policy {
+        rules: vec![
+            rule("cfg:", Some(Mode::Sync), Some(ALL), &[]),
+            rule("two:", Some(Mode::Sync), None, &[0, 2]),
+            rule("c", Some(Mode::Sync), None, &[]),
+        ],
+        ..Policy::default()
+    };
+    let mut bench = with_policy(policy, &ports(&nodes));
+    for n in 0..20 {
+        for (prefix, copies) in [("plain", 1), ("cfg:", 3), ("two:", 2), ("c", 2)] {
+            let key = format!("{prefix}{n}");
+            assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
+            let on: Vec<bool> = nodes
+                .iter()
+                .map(|node| node.stored(&key).is_some())
+                .collect();
+            let count = on.iter().filter(|on| **on).count();
+            assert_eq!(count, copies, "{key}");
+            assert!(prefix != "two:" || !on[1], "{key}");
+            assert_eq!(bench.get(&key), text("v"), "{key}");
+        }
+        // What has no rule is as pecl-memcache has it, also in a call with others.
+        let (plain, other) = (format!("plain{n}"), format!("cfg:{n}"));
+        let found = bench.run(Verb::Get, &[&plain, &other, "plain-none"], |_, _| {});
+        assert!(matches!(
+            found[..2],
+            [Outcome::Hit { .. }, Outcome::Hit { .. }]
+        ));
+        assert_eq!(found[2], Outcome::NotFound);
+        let gone = bench.run(Verb::Delete, &[&plain, &other], |_, _| {});
+        assert_eq!(gone, [Outcome::Done, Outcome::Done]);
+        assert!(
+            nodes.iter().all(|node| node.stored(&plain).is_none()),
+            "no tombstone"
+        );
+        assert_eq!((bench.get(&plain), bench.get(&other)), (None, None));
+    }
+}
+
+#[test]
+fn as_many_failed_nodes_are_left_alone_as_the_pool_says() {
+    const SETS: usize = 60;
+    let nodes = [(); 3].map(|()| Memcached::start());
+    for (most, left_alone) in [(None, false), (Some(2), true), (Some(0), false)] {
+        let proxies = nodes.each_ref().map(|node| Proxy::start(node.port()));
+        let mut bench = synced("most", &proxies.each_ref().map(Proxy::port));
+        bench.pool.policy_mut().max_out = most;
+        bench.pool.policy_mut().copies = Some(3);
+        assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Done);
+        for proxy in &proxies[1..] {
+            proxy.cut();
+            proxy.fault(Fault::Refuse);
+        }
+        let before = proxies[1].connections();
+        for _ in 0..SETS {
+            assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Done);
+        }
+        // Probes are connections, too, each later than the one before.
+        let tried = proxies[1].connections() - before;
+        assert_eq!(tried < SETS / 2, left_alone, "{most:?}: {tried}");
+    }
+}
