@@ -14,6 +14,7 @@
 //! | `pool:NAME` | [`mod@file`] |
 //! | `placement = "…"` | `placement` |
 //! | one node list after another | `step` |
+//! | `rediss://`, `memcacheds://`, and whom to trust there | [`tls`] |
 //! | the same while the process runs | [`watch`] |
 //!
 //! Whatever is refused says what, where, and the text to write instead. Ports that are
@@ -28,12 +29,14 @@ mod placement;
 pub mod redis;
 pub mod save_path;
 pub mod step;
+pub mod tls;
 pub mod watch;
 
 pub use address::Schemes;
 pub use login::{Login, Secret};
 pub use placement::{JedisHash, JedisNames, Placement};
 pub use redis::Redis;
+pub use tls::{Tls, Trust};
 
 use crate::codec::Format;
 use crate::error::{Error, Kind};
@@ -93,6 +96,8 @@ pub struct NodeSpec {
     pub redis: Option<Redis>,
     /// Who we are at a memcached that asks for it; a Redis has that in `redis`.
     pub login: Option<Login>,
+    /// How its TLS is spoken; `None` for plain sockets.
+    pub tls: Option<Tls>,
     /// Hashed by the rings in place of "host:port" when given.
     pub id: Option<String>,
     /// Share of the keys, relative to the other nodes; at least 1.
@@ -124,6 +129,8 @@ pub struct Entrance {
     pub redis: Option<Redis>,
     /// Who we are at a memcached.
     pub login: Option<Login>,
+    /// How its TLS is spoken.
+    pub tls: Option<Tls>,
 }
 
 impl Entrance {
@@ -133,12 +140,16 @@ impl Entrance {
             target: spec.target.clone(),
             redis: spec.redis.clone(),
             login: spec.login.clone(),
+            tls: spec.tls.clone(),
         }
     }
 
     /// Is it what `spec` asks for?
     pub fn is(&self, spec: &NodeSpec) -> bool {
-        self.target == spec.target && self.redis == spec.redis && self.login == spec.login
+        self.target == spec.target
+            && self.redis == spec.redis
+            && self.login == spec.login
+            && self.tls == spec.tls
     }
 }
 
@@ -203,6 +214,7 @@ impl NodeSpec {
             },
             redis: None,
             login: None,
+            tls: None,
             id: None,
             weight: 1,
             connect_timeout: DEFAULT_TIMEOUT,

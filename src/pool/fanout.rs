@@ -299,8 +299,7 @@ impl Lane {
         match errno {
             Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => self.hung_up(node),
             _ => {
-                let error =
-                    Error::new(Kind::Closed, node::strerror(errno)).code(errno.raw_os_error());
+                let error = node.broken(errno);
                 self.failed(node, error);
             }
         }
@@ -322,12 +321,11 @@ impl Lane {
             self.state = State::Closed;
             return;
         }
-        let cause = if self.filled == 0 {
-            "Connection closed by the server"
-        } else {
-            "Connection closed in mid-answer"
+        let error = match self.filled {
+            0 => node.hung_up(),
+            _ => Error::new(Kind::Closed, "Connection closed in mid-answer"),
         };
-        self.failed(node, Error::new(Kind::Closed, cause));
+        self.failed(node, error);
     }
 
     /// The one connection is gone that this meant something on. That says nothing of the node:
@@ -487,7 +485,7 @@ impl Lane {
             return;
         }
         let error = match self.state {
-            State::Opening | State::Closed => node::connect_timeout(node.name()),
+            State::Opening | State::Closed => node.late(),
             _ => timeout(),
         };
         self.failed(&mut node, error);

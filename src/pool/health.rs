@@ -285,6 +285,7 @@ fn unpack(cause: u64) -> Error {
         Kind::Connect | Kind::Resolve => "Connection failed".to_owned(),
         Kind::Closed => "Connection closed by the server".to_owned(),
         Kind::Auth => "the server refuses the password, user or database".to_owned(),
+        Kind::Tls => "no connection in TLS came about".to_owned(),
         _ => "Malformed server response".to_owned(),
     };
     Error::new(kind, text).code(number)

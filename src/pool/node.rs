@@ -5,18 +5,21 @@
 //! operation costs one send and one receive. A connection is either between
 //! exchanges, with nothing unread, or busy; a busy one found later is closed.
 
-use crate::config::{Care, Entrance, NodeSpec, Protocol, Target};
+mod directory;
+
+use crate::config::{Care, NodeSpec, Target, Tls};
 use crate::error::{Error, Kind};
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
-use crate::transport::{self, Address, Wish};
+use crate::transport::{self, Address, Shake, Wish};
 use crate::wire::greeting::Greeting;
 use crate::wire::redis::fenced::Process;
+pub use directory::{Directory, Door};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -54,6 +57,8 @@ pub struct Node {
     pub process: Option<Process>,
     /// It is a Redis, as far as we were told.
     redis: bool,
+    /// How its TLS is spoken, if it is.
+    tls: Option<Tls>,
     /// Does it speak meta commands? Unknown until it told its version.
     pub speaks_meta: Option<bool>,
     /// Does the server behind the open connection take versions (`E`)? Unknown on every new
@@ -84,7 +89,8 @@ struct Opening {
 pub enum Open {
     /// Ready for an exchange.
     Ready,
-    /// Wait until the socket is writable, then call [`Node::open_further`].
+    /// Wait until the socket is writable, or what a handshake waits for is there, then call
+    /// [`Node::open_further`].
     Waiting,
 }
 
@@ -104,6 +110,7 @@ impl Node {
             greeting: Greeting::of(spec),
             process: None,
             redis: spec.redis.is_some(),
+            tls: spec.tls.clone(),
             speaks_meta: None,
             takes_versions: None,
         }
@@ -148,16 +155,16 @@ impl Node {
         self.open_next(addresses, Errno::ADDRNOTAVAIL, limit)
     }
 
-    /// Goes on with a connect whose socket became writable.
+    /// Goes on with a connect whose socket became writable, or with a handshake.
     ///
     /// # Errors
-    /// `Connect` when no address answered.
+    /// `Connect` when no address answered; `Tls`.
     pub fn open_further(&mut self, limit: Duration) -> Result<Open, Error> {
         let Some(Opening { fd, left }) = self.opening.take() else {
             return self.open(limit);
         };
         match fd.connected() {
-            Ok(()) => self.opened(fd, limit).map(|()| Open::Ready),
+            Ok(()) => self.secured(fd, left, limit),
             Err(errno) => self.open_next(left, errno, limit),
         }
     }
@@ -322,6 +329,44 @@ impl Node {
         }
     }
 
+    /// The error of a connect that found nobody before its limit.
+    #[cold]
+    pub fn late(&self) -> Error {
+        let errno = Errno::TIMEDOUT;
+        let cause = match &self.opening {
+            Some(opening) if opening.fd.is_shaking() => {
+                let silent = "nobody answered the first words of TLS in time";
+                format!("{silent}. Does this port speak TLS? {}", transport::PLAIN)
+            }
+            _ => strerror(errno),
+        };
+        self.refused(Kind::Connect, &cause, errno.raw_os_error())
+    }
+
+    /// The error of an exchange that `errno` broke off.
+    #[cold]
+    pub fn broken(&self, errno: Errno) -> Error {
+        let trouble = self.socket().and_then(transport::Socket::trouble);
+        let plain = || Error::new(Kind::Closed, strerror(errno)).code(errno.raw_os_error());
+        trouble.unwrap_or_else(plain)
+    }
+
+    /// The error of a server that hung up without a word.
+    #[cold]
+    pub fn hung_up(&self) -> Error {
+        let mut cause = "Connection closed by the server".to_owned();
+        // Who listens for TLS, or for a certificate of ours, hangs up on who has none.
+        if !self.is_reused() {
+            cause.push_str(match self.tls {
+                Some(_) => ". If it wants a certificate of ours, write cert=FILE and key=FILE",
+                None => {
+                    ". If it speaks TLS there, write rediss:// or memcacheds:// before its host"
+                }
+            });
+        }
+        Error::new(Kind::Closed, cause)
+    }
+
     fn addresses(&self) -> Result<VecDeque<Address>, Error> {
         match &self.target {
             Target::Unix(path) => Ok(VecDeque::from([Address::Unix(path.clone())])),
@@ -347,10 +392,7 @@ impl Node {
     ) -> Result<Open, Error> {
         while let Some(address) = left.pop_front() {
             match transport::Socket::connect(&address) {
-                Ok((fd, true)) => {
-                    self.opened(fd, limit)?;
-                    return Ok(Open::Ready);
-                }
+                Ok((fd, true)) => return self.secured(fd, left, limit),
                 Ok((fd, false)) => {
                     self.opening = Some(Opening { fd, left });
                     return Ok(Open::Waiting);
@@ -359,6 +401,34 @@ impl Node {
             }
         }
         Err(self.refused(Kind::Connect, &strerror(last), last.raw_os_error()))
+    }
+
+    /// The server is reached: that is all, or there is TLS to begin or to go on with.
+    fn secured(
+        &mut self,
+        fd: transport::Socket,
+        left: VecDeque<Address>,
+        limit: Duration,
+    ) -> Result<Open, Error> {
+        let fd = match (&self.tls, &self.target) {
+            (Some(tls), Target::Tcp { host, port }) => {
+                let named = |error: Error| error.at(&self.name);
+                let fd = match fd.is_shaking() {
+                    true => fd,
+                    false => fd.secure(tls, host, *port).map_err(named)?,
+                };
+                match fd.shake(tls).map_err(named)? {
+                    Shake::Over => fd,
+                    Shake::Anew => return self.open(limit),
+                    Shake::Waiting => {
+                        self.opening = Some(Opening { fd, left });
+                        return Ok(Open::Waiting);
+                    }
+                }
+            }
+            _ => fd,
+        };
+        self.opened(fd, limit).map(|()| Open::Ready)
     }
 
     fn opened(&mut self, fd: transport::Socket, limit: Duration) -> Result<(), Error> {
@@ -387,17 +457,6 @@ impl Node {
     }
 }
 
-/// The error of a connect that found nobody before its limit.
-pub fn connect_timeout(name: &str) -> Error {
-    let errno = Errno::TIMEDOUT;
-    Error::new(
-        Kind::Connect,
-        format!("Connection failed: {}", strerror(errno)),
-    )
-    .at(name)
-    .code(errno.raw_os_error())
-}
-
 /// The operating system's words for `errno`.
 pub fn strerror(errno: Errno) -> String {
     health::strerror(errno.raw_os_error())
@@ -419,6 +478,11 @@ fn address(spec: &NodeSpec) -> Vec<u8> {
         }
         (None, Some(words)) => text.extend_from_slice(format!("#login{words:08x}").as_bytes()),
         (None, None) => {}
+    }
+    if let Some(tls) = &spec.tls {
+        // Nor must whose certificate is not taken, or who trusts nobody there.
+        let wish = crc32fast::hash(format!("{tls:?}").as_bytes());
+        text.extend_from_slice(format!("#tls{wish:08x}").as_bytes());
     }
     text
 }
@@ -476,95 +540,4 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let found: Vec<SocketAddr> = found.collect();
     NAMES.with_borrow_mut(|names| names.insert(wanted, (now, found.clone())));
     Ok(found)
-}
-
-/// What connections have to have in common to be shared.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Door {
-    /// Where it is, and as whom it was entered.
-    pub entrance: Entrance,
-    /// Which words it takes.
-    pub protocol: Protocol,
-}
-
-impl Door {
-    /// The door of `spec` in a pool of this protocol.
-    pub fn of(spec: &NodeSpec, protocol: Protocol) -> Door {
-        Door {
-            entrance: Entrance::of(spec),
-            protocol,
-        }
-    }
-}
-
-/// The persistent nodes of one thread: who asks for the same server gets the same connection.
-#[derive(Debug, Default)]
-pub struct Directory {
-    nodes: HashMap<Door, NodeRef>,
-    /// By pool: the highest epoch known to be committed.
-    committed: HashMap<String, Rc<Cell<u32>>>,
-}
-
-impl Directory {
-    /// An empty directory.
-    pub fn new() -> Directory {
-        Directory::default()
-    }
-
-    /// The node for `spec`: a shared one when it is persistent, else one of its own.
-    pub fn node(&mut self, spec: &NodeSpec, protocol: Protocol) -> NodeRef {
-        let fresh = || Rc::new(RefCell::new(Node::new(spec)));
-        if spec.persistent {
-            self.nodes
-                .entry(Door::of(spec, protocol))
-                .or_insert_with(fresh)
-                .clone()
-        } else {
-            fresh()
-        }
-    }
-
-    /// The persistent nodes known, in no order, by where they are and which words they take.
-    pub fn iter(&self) -> impl Iterator<Item = (&Door, &NodeRef)> + use<'_> {
-        self.nodes.iter()
-    }
-
-    /// The node for `spec` if it is known and persistent, else one that nobody else will see.
-    pub fn look(&self, spec: &NodeSpec, protocol: Protocol) -> NodeRef {
-        let known = self.nodes.get(&Door::of(spec, protocol));
-        known
-            .filter(|_| spec.persistent)
-            .cloned()
-            .unwrap_or_else(|| Rc::new(RefCell::new(Node::new(spec))))
-    }
-
-    /// Closes the persistent nodes that are entered so and lets go of them; who still uses one
-    /// connects again.
-    pub fn forget(&mut self, gone: &[Entrance]) {
-        self.nodes.retain(|door, node| {
-            let stays = !gone.contains(&door.entrance);
-            if !stays {
-                node.borrow_mut().close();
-            }
-            stays
-        });
-    }
-
-    /// The highest epoch of pool `name` that is known to be committed.
-    pub(crate) fn committed(&mut self, name: &str) -> Rc<Cell<u32>> {
-        match self.committed.get(name) {
-            Some(epoch) => epoch.clone(),
-            None => self.committed.entry(name.to_owned()).or_default().clone(),
-        }
-    }
-
-    /// Number of persistent nodes known.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// True when no persistent node is known.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
 }

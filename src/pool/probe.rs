@@ -130,6 +130,9 @@ impl Probe {
             if self.opened(opened).is_some() {
                 return Some(());
             }
+            if self.stage == Stage::Connecting {
+                return self.late();
+            }
         }
         if self.stage == Stage::Connected {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
@@ -161,6 +164,7 @@ impl Probe {
                     }
                 }
                 Some(Err(Errno::AGAIN | Errno::INTR)) => self.late(),
+                Some(Err(errno)) => self.over(Err(self.node.broken(errno))),
                 _ => self.closed(),
             };
         }

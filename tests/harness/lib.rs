@@ -10,6 +10,7 @@
 //! | `memcached` | a real memcached: start, kill, freeze, resume |
 //! | `php` | the extension under test and the PHP command line |
 //! | `fastcgi` | a small FastCGI client |
+//! | `certificates` | a CA of the test and what it signs |
 //! | `redis` | a real Redis or Valkey, and an independent client of it |
 //! | `server` | either of them, for tests that hold for both |
 //! | `web` | php-fpm and Apache with mod_php |
@@ -25,6 +26,7 @@
     clippy::indexing_slicing
 )]
 
+pub mod certificates;
 pub mod fastcgi;
 pub mod hostile;
 pub mod memcached;
@@ -37,6 +39,7 @@ pub mod redis;
 pub mod server;
 pub mod web;
 
+pub use certificates::{Certificates, Issued, Valid};
 pub use fastcgi::Reply;
 pub use hostile::{Act, BlackHole, Hostile};
 pub use memcached::Memcached;

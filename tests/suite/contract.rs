@@ -4,13 +4,14 @@
 //! |---|---|
 //! | memcached in classic words, in meta commands, behind user and password (`-Y`) | this machine |
 //! | Redis in RESP2, in RESP3, behind user, password and database, on a unix socket | this machine |
+//! | both in TLS, and with a certificate of ours | this machine |
 //! | memcached and Redis in one pool | this machine |
 //! | Redis 8, Valkey 8 | `MEMRING_REDIS_NEW`, `MEMRING_VALKEY`, where they are set |
 //!
 //! Copied pools run it in `cache_copies` and `late_copies`.
 
 use crate::pool::Bench;
-use harness::{Memcached, Redis};
+use harness::{Certificates, Memcached, Redis, Valid};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Protocol, Schemes};
 use memring_pool::wire::Store;
@@ -434,6 +435,34 @@ fn every_command_has_its_outcome_on_a_pool_of_memcached_and_redis() {
     for protocol in [Protocol::Ascii, Protocol::Binary] {
         let nodes = [format!("redis://{}", redis.address()), memcached.address()];
         all_of_it(protocol, &nodes, &version);
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_in_tls() {
+    let made = Certificates::new();
+    let (server, ours) = (made.server(), made.issue("php", "DNS:php", Valid::Now));
+    let (ca, cert, key) = (made.ca(), ours.cert, ours.key);
+    let who = format!("cert={}&key={}", cert.display(), key.display());
+    let options = format!("?timeout=5&ca={}&{who}", ca.display());
+    let memcached = [(); 2].map(|()| Memcached::with_tls(&server, Some(&ca), &[]));
+    let nodes = memcached
+        .each_ref()
+        .map(|server| format!("memcacheds://localhost:{}{options}", server.tls_port()));
+    for protocol in [Protocol::Ascii, Protocol::Binary] {
+        all_of_it(protocol, &nodes, "1.");
+    }
+    let redis = Redis::with_tls(&server, Some(&ca), &["--requirepass", "x"]);
+    let node = format!("rediss://:x@127.0.0.1:{}/2{options}", redis.tls_port());
+    let info: String = ::redis::cmd("INFO")
+        .query(&mut redis.client_as(":x@"))
+        .unwrap();
+    let mut lines = info.lines();
+    let version = lines
+        .find_map(|line| line.strip_prefix("redis_version:"))
+        .unwrap();
+    for nodes in [&[node.clone(), nodes[0].clone()][..], &[node]] {
+        all_of_it(Protocol::Ascii, nodes, version);
     }
 }
 

@@ -57,6 +57,7 @@ mod stairs;
 mod status;
 mod stubs;
 mod syscalls;
+mod tls;
 mod transactions;
 mod turns;
 mod unreachable;

@@ -352,8 +352,8 @@ pub(crate) static MEMRING: &[Setting] = &[
     },
     Setting {
         name: c"memring.allow_schemes",
-        default: Some(c"tcp,memcached,unix,redis"),
-        range: "tcp, memcached, unix, redis; a list",
+        default: Some(c"tcp,memcached,unix,redis,tls,memcacheds,rediss"),
+        range: "tcp, memcached, unix, redis, tls, memcacheds, rediss; a list",
         unit: "",
         scope: Scope::System,
         sentence: "What connect(), addServer() and save_path may open.",

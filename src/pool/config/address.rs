@@ -7,13 +7,16 @@
 //! | `unix:///path`, `unix:/path`, `file:///path` | a unix socket; `:0` behind it is dropped |
 //! | `memcached://USER:PASSWORD@h` | the same, to a memcached that wants to know who we are |
 //! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
-//! | `rediss://`, `memcacheds://`, `tls://`, `ssl://`, `udp://` | reserved, refused |
+//! | `memcacheds://`, `tls://` and `ssl://`, `rediss://` | the same in TLS |
+//! | `udp://` | reserved, refused |
 //!
 //! The text pecl's rings hash is kept apart from where to connect: `tcp://h` given to
 //! addServer is hashed with its scheme, as pecl-memcache does.
 
 use super::options::decode;
-use super::{DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, login, options};
+use super::{
+    DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, Tls, login, options,
+};
 use crate::error::{Error, Kind};
 use std::net::Ipv6Addr;
 
@@ -24,7 +27,14 @@ pub struct Schemes {
     memcached: bool,
     unix: bool,
     redis: bool,
+    tls: bool,
+    memcacheds: bool,
+    rediss: bool,
 }
+
+/// What a list of them may hold, for messages.
+const WORDS: &str =
+    "Write some of tcp, memcached, unix, redis, tls, memcacheds, rediss, separated by commas";
 
 impl Default for Schemes {
     /// All that this version speaks.
@@ -34,6 +44,9 @@ impl Default for Schemes {
             memcached: true,
             unix: true,
             redis: true,
+            tls: true,
+            memcacheds: true,
+            rediss: true,
         }
     }
 }
@@ -49,6 +62,9 @@ impl Schemes {
             memcached: false,
             unix: false,
             redis: false,
+            tls: false,
+            memcacheds: false,
+            rediss: false,
         };
         let words = list
             .split(|c: char| c == ',' || c.is_whitespace())
@@ -60,6 +76,9 @@ impl Schemes {
                 "memcached" | "memcache" => allowed.memcached = true,
                 "unix" | "file" => allowed.unix = true,
                 "redis" => allowed.redis = true,
+                "tls" | "ssl" => allowed.tls = true,
+                "memcacheds" => allowed.memcacheds = true,
+                "rediss" => allowed.rediss = true,
                 other => {
                     return Err(Error::new(
                         Kind::Config,
@@ -68,7 +87,7 @@ impl Schemes {
                             clean(other)
                         ),
                     )
-                    .hint("Write some of tcp, memcached, unix, redis, separated by commas"));
+                    .hint(WORDS));
                 }
             }
             any = true;
@@ -80,7 +99,7 @@ impl Schemes {
                 Kind::Config,
                 "memring.allow_schemes is empty, so that no server could be used",
             )
-            .hint("Write some of tcp, memcached, unix, redis, separated by commas"))
+            .hint(WORDS))
         }
     }
 }
@@ -90,15 +109,19 @@ impl Schemes {
     ///
     /// # Errors
     /// `Kind::Config` with the word to add.
-    pub(super) fn check_redis(&self) -> Result<(), Error> {
-        if self.redis {
+    pub(super) fn check_redis(&self, tls: bool) -> Result<(), Error> {
+        let (word, allowed) = match tls {
+            true => ("rediss", self.rediss),
+            false => ("redis", self.redis),
+        };
+        if allowed {
             return Ok(());
         }
         Err(Error::new(
             Kind::Config,
-            "a Redis node is meant, and redis is not among memring.allow_schemes",
+            format!("a Redis node is meant, and {word} is not among memring.allow_schemes"),
         )
-        .hint("Add redis to memring.allow_schemes in php.ini"))
+        .hint(format!("Add {word} to memring.allow_schemes in php.ini")))
     }
 }
 
@@ -117,6 +140,8 @@ pub(super) struct Address<'a> {
     pub redis: Option<Redis>,
     /// Who we are at a memcached.
     pub login: Option<Login>,
+    /// True where the scheme asks for TLS.
+    pub tls: bool,
 }
 
 /// Splits `text`, which is what stands before any `?`.
@@ -134,12 +159,16 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             _ => ("", text),
         },
     };
-    let (unix, permitted) = match scheme.to_ascii_lowercase().as_str() {
+    let lower = scheme.to_ascii_lowercase();
+    let (unix, permitted) = match lower.as_str() {
         "" | "tcp" => (false, allowed.tcp),
         "memcached" | "memcache" => (false, allowed.memcached),
         "unix" | "file" => (true, allowed.unix),
         "redis" => (false, allowed.redis),
-        "rediss" | "memcacheds" | "tls" | "ssl" | "udp" => {
+        "tls" | "ssl" => (false, allowed.tls),
+        "memcacheds" => (false, allowed.memcacheds),
+        "rediss" => (false, allowed.rediss),
+        "udp" => {
             return refuse(
                 format!("{scheme}:// is not supported by this version"),
                 "Write tcp://HOST:PORT or unix:///PATH of a memcached".to_owned(),
@@ -178,9 +207,10 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             unix,
             redis: None,
             login: None,
+            tls: false,
         });
     }
-    let (redis, login, rest) = if scheme.eq_ignore_ascii_case("redis") {
+    let (redis, login, rest) = if lower.starts_with("redis") {
         let (redis, rest) = redis_of(rest)?;
         (Some(redis), None, rest)
     } else {
@@ -222,9 +252,9 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
     if !plausible {
         let cause = if host.is_empty() {
             "no host is named".to_owned()
-        } else if redis.is_some() {
+        } else if may_hold_secrets(&lower) {
             // It may be a password whose host was forgotten.
-            "what stands behind redis:// is no host".to_owned()
+            format!("what stands behind {lower}:// is no host")
         } else {
             format!("\"{}\" is no host", clean(host))
         };
@@ -240,16 +270,19 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
                 Some(number)
             }
             _ => {
-                let (port, example) = match redis {
-                    None => (
+                let (port, example) = match may_hold_secrets(&lower) {
+                    false => (
                         format!("\"{}\" is no port", clean(port)),
                         format!("{host}:{DEFAULT_PORT}"),
                     ),
                     // The same as above.
-                    Some(_) => (
-                        "what stands behind the colon is no port".to_owned(),
-                        format!("redis://HOST:{REDIS_PORT}, or redis://:PASSWORD@HOST"),
-                    ),
+                    true => {
+                        let usual = default_port(redis.as_ref());
+                        (
+                            "what stands behind the colon is no port".to_owned(),
+                            format!("{lower}://HOST:{usual}, or {lower}://USER:PASSWORD@HOST"),
+                        )
+                    }
                 };
                 return refuse(
                     format!("{port}, which is a number from 1 to 65535"),
@@ -265,7 +298,13 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         unix,
         redis,
         login,
+        tls: matches!(lower.as_str(), "tls" | "ssl" | "memcacheds" | "rediss"),
     })
+}
+
+/// Are user and password usual in addresses of this scheme?
+fn may_hold_secrets(scheme: &str) -> bool {
+    scheme.contains("redis") || scheme.contains("memcache")
 }
 
 /// User and password of a URL, each empty where it is not written.
@@ -346,6 +385,7 @@ impl Address<'_> {
         let mut node = NodeSpec::tcp(&hashed, port);
         node.redis.clone_from(&self.redis);
         node.login.clone_from(&self.login);
+        node.tls = self.tls.then(Tls::default);
         node.target = if self.unix {
             Target::Unix(self.host.into())
         } else {
@@ -451,10 +491,10 @@ impl NodeSpec {
             None => default_port,
         };
         let number = passed.or(address.port).unwrap_or(usual);
-        // What is hashed keeps pecl's own scheme as passed; ours, and a port inside the
+        // What is hashed keeps the schemes pecl can open as passed; ours, and a port inside the
         // host, never worked there, so the plain name takes their place.
-        let hashed = if address.scheme == "tcp" {
-            format!("tcp://{}", address.host)
+        let hashed = if matches!(address.scheme, "tcp" | "tls" | "ssl") {
+            format!("{}://{}", address.scheme, address.host)
         } else {
             address.host.to_owned()
         };
@@ -484,10 +524,10 @@ pub(super) fn masked(text: &str) -> String {
     };
     let port = place.rsplit_once(':').map_or("", |(_, port)| port);
     let digits = port.split('/').next().unwrap_or(port);
-    let redis = scheme.to_ascii_lowercase().contains("redis");
+    let secretive = may_hold_secrets(&scheme.to_ascii_lowercase());
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit())
         && (place.starts_with('[') || place.matches(':').count() < 2);
-    let place = match redis && !plain {
+    let place = match secretive && !plain {
         true => "…",
         false => place,
     };

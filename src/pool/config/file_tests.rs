@@ -133,7 +133,7 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "Take it out",
         ),
         (
-            "[pool.p]\nnodes = [\"rediss://10.0.0.3/2\"]".into(),
+            "[pool.p]\nnodes = [\"udp://10.0.0.3\"]".into(),
             "line 2",
             "not supported by this version",
             "tcp://",

@@ -5,13 +5,13 @@
 
 use super::address::{Schemes, clean};
 use super::{ALL, Login, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX};
-use super::{address, login};
+use super::{address, login, tls};
 use crate::codec::{self, Format, Stream};
 use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; and of a Redis node auth, database, client, read_timeout, resp";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; and of a Redis node auth, database, client, read_timeout, resp";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,7 @@ pub(super) fn apply(
         node.redis.get_or_insert_default();
     }
     if let Some(redis) = &mut node.redis {
-        allowed.check_redis()?;
+        allowed.check_redis(node.tls.is_some())?;
         if let Some(login) = node.login.take() {
             (redis.user, redis.password) = (Some(login.user), Some(login.password));
         }
@@ -138,6 +138,7 @@ pub(super) fn apply(
                     ));
                 }
             },
+            name if tls::is_option(name) => tls::apply(name, value, node)?,
             "placement" => all.placement = Some(Placement::read(&value)?),
             "read_timeout" | "stream" => {
                 return Err(refuse(
@@ -154,6 +155,7 @@ pub(super) fn apply(
             }
         }
     }
+    tls::check(node, notices)?;
     if user.is_some() || password.is_some() {
         let before = node.login.take().map(|login| (login.user, login.password));
         let (old_user, old_password) = before.unzip();
@@ -173,7 +175,10 @@ pub(super) const PREFIX_MAX: usize = 128;
 /// Is it a word of phpredis' session.save_path that no list of memcached has?
 fn is_phpredis(name: &str) -> bool {
     let name = decode(name);
-    name == "database" || name == "auth" || name.starts_with("auth[")
+    let begins = ["auth[", "stream["]
+        .iter()
+        .any(|begin| name.starts_with(begin));
+    begins || name == "database" || name == "auth"
 }
 
 /// Makes the node what `protocol` says.

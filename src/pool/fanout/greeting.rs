@@ -4,7 +4,6 @@
 //! be carried out in another database.
 
 use super::{Lane, State, garbage, timeout};
-use crate::error::{Error, Kind};
 use crate::node;
 use crate::transport;
 use crate::wire;
@@ -100,7 +99,10 @@ impl Lane {
 
     /// The connection broke before it could be used: there is nothing to repeat.
     fn broken_at_once(&mut self, node: &mut node::Node, errno: Errno) {
-        let error = Error::new(Kind::Closed, node::strerror(errno)).code(errno.raw_os_error());
+        let error = match errno {
+            Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => node.hung_up(),
+            _ => node.broken(errno),
+        };
         self.failed(node, error);
     }
 }

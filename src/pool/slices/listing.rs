@@ -1,11 +1,12 @@
 //! The keys of one node, read a piece at a time on a connection of its own.
 
-use crate::config::NodeSpec;
+use crate::config::{Login, NodeSpec};
 use crate::error::{Error, Kind};
-use crate::node::{Node, Open, strerror};
+use crate::node::{Node, Open};
 use crate::pool::resync::key_and_size;
 use crate::transport::{self, Wish};
 use crate::wire::classic;
+use crate::wire::greeting::Greeting;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -25,6 +26,8 @@ pub(super) struct Listing {
     node: Node,
     stage: Stage,
     limit: Duration,
+    /// Who we are there, and said before the question.
+    login: Option<Login>,
     /// When it was heard last.
     heard: Instant,
     /// The beginning of a line.
@@ -48,6 +51,7 @@ impl Listing {
             node: Node::new(spec),
             stage: Stage::Connecting,
             limit: spec.op_timeout,
+            login: spec.login.clone(),
             heard: transport::now(),
             rest: Vec::new(),
         };
@@ -93,7 +97,8 @@ impl Listing {
     }
 
     fn ask(&mut self) -> Result<(), Error> {
-        let mut question = Vec::new();
+        let greeting = self.login.as_ref().map(Greeting::of_memcached);
+        let mut question = greeting.map_or_else(Vec::new, |greeting| greeting.words);
         classic::list_keys(&mut question);
         let socket = self.node.socket().ok_or_else(closed)?;
         match socket.send(&question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
@@ -114,7 +119,7 @@ impl Listing {
             Ok(0) => return Err(closed()),
             Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
-            Err(errno) => return Err(Error::new(Kind::Closed, strerror(errno))),
+            Err(errno) => return Err(self.node.broken(errno)),
         };
         self.heard = transport::now();
         self.rest
@@ -128,6 +133,7 @@ impl Listing {
                 Some((key, size)) => {
                     keys.insert(key, size);
                 }
+                None if line == b"STORED" && self.login.take().is_some() => {}
                 None if line == b"END" => return Ok(true),
                 None => {
                     let what = String::from_utf8_lossy(line).into_owned();
