@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// Sessions kept for each server.
 const KEPT: usize = 8;
+/// So many wishes, and servers of each, are kept; who names more begins anew.
+const MOST: usize = 256;
 /// Where systems keep the certificates they trust: Debian, Fedora, SUSE, Alpine.
 const SYSTEM: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -86,6 +88,9 @@ pub(super) fn server(wish: &Tls, host: &str, port: u16) -> Result<Rc<Server>, Er
     KEPT_BY_WISH.with_borrow_mut(|all| {
         let stale = |kept: &Kept| kept.files.iter().any(|(path, seen)| stamp(path) != *seen);
         if all.get(wish).is_none_or(stale) {
+            if all.len() >= MOST {
+                all.clear();
+            }
             let files = files(wish)?;
             let files = files.into_iter().map(|path| (stamp(&path), path));
             let files = files.map(|(stamp, path)| (path, stamp)).collect();
@@ -104,6 +109,9 @@ pub(super) fn server(wish: &Tls, host: &str, port: u16) -> Result<Rc<Server>, Er
             // It was put there just now; this is only for the compiler.
             return Err(refuse("no settings", "Try again"));
         };
+        if kept.servers.len() >= MOST {
+            kept.servers.clear();
+        }
         let server = kept.servers.entry((host.to_owned(), port));
         let own = server.or_insert_with(|| {
             let mut own = kept.shared.clone();
