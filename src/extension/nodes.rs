@@ -394,7 +394,9 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         connect_timeout: connect.unwrap_or(limit),
         op_timeout: op.unwrap_or(limit),
         idle_limit: idle.unwrap_or(Duration::MAX),
-        retry_interval: wish.retry_interval,
+        retry_interval: Some(wish.retry_interval)
+            .filter(|passed| *passed != DEFAULT_RETRY)
+            .unwrap_or(spec.retry_interval),
         // A node declared down must not mark the connection that other pools share.
         persistent: wish.persistent && wish.status,
         status: wish.status,

@@ -10,6 +10,7 @@
 //! | `?weight=2&timeout=1` behind a node | `options` |
 //! | who we are at a node | [`login`] |
 //! | password and database of a Redis node | [`redis`] |
+//! | a master and who watches it | [`sentinel`] |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
 //! | `placement = "…"` | `placement` |
@@ -28,6 +29,7 @@ mod options;
 mod placement;
 pub mod redis;
 pub mod save_path;
+pub mod sentinel;
 pub mod step;
 pub mod tls;
 pub mod watch;
@@ -36,6 +38,7 @@ pub use address::Schemes;
 pub use login::{Login, Secret};
 pub use placement::{JedisHash, JedisNames, Placement};
 pub use redis::Redis;
+pub use sentinel::Watched;
 pub use tls::{Tls, Trust};
 
 use crate::codec::Format;
@@ -55,6 +58,8 @@ pub enum Target {
     },
     /// A path of a unix socket.
     Unix(std::path::PathBuf),
+    /// Whichever server Sentinels name as the master.
+    Master(Watched),
 }
 
 impl Target {
@@ -257,12 +262,19 @@ impl NodeSpec {
             .as_ref()
             .and_then(|redis| redis.password.as_ref());
         let own = self.login.as_ref().map(|login| &login.password);
-        redis.or(own).is_some_and(Secret::is_written)
+        let sentinels = self.redis.as_ref();
+        let sentinels = sentinels.and_then(|redis| redis.sentinel_password.as_ref());
+        let mut all = [redis, own, sentinels].into_iter().flatten();
+        all.any(Secret::is_written)
     }
 
-    /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket).
+    /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket);
+    /// of a master that Sentinels watch the name it has there.
     pub fn name(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        match self.target {
+            Target::Master(_) => self.host.clone(),
+            _ => format!("{}:{}", self.host, self.port),
+        }
     }
 
     /// The name that records know it by: what the ring hashes, without blanks.
@@ -324,6 +336,7 @@ impl Wish {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
             |cause: String, hint: &str| Err(Error::new(Kind::Config, cause).hint(hint.to_owned()));
+        sentinel::check(nodes, policy.mode)?;
         if policy.mode == Mode::Single {
             return match policy.copies {
                 Some(_) => refuse(

@@ -314,12 +314,8 @@ impl Lane {
         }
         let unheard = node.is_reused() && self.filled == 0 && !self.reopened;
         if unheard && (self.repeatable || self.sent == 0) {
-            self.reopened = true;
-            self.sent = 0;
-            self.deadline = None;
             node.close();
-            self.state = State::Closed;
-            return;
+            return self.say_again();
         }
         let error = match self.filled {
             0 => node.hung_up(),
@@ -336,6 +332,22 @@ impl Lane {
         let error = Error::new(Kind::Closed, "Connection closed by the server");
         self.error = Some(error.at(node.name()));
         self.state = State::Over;
+    }
+
+    /// Begins anew on another connection.
+    #[cold]
+    fn say_again(&mut self) {
+        self.reopened = true;
+        self.sent = 0;
+        self.filled = 0;
+        self.parsed = 0;
+        self.answered = 0;
+        self.answers.clear();
+        self.hits.clear();
+        self.values = answer::Progress::default();
+        self.refused = false;
+        self.deadline = None;
+        self.state = State::Closed;
     }
 
     #[cold]
@@ -554,7 +566,7 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
         .filter_map(|(i, lane)| {
             let want = match lane.state {
                 State::Over | State::Closed => return None,
-                State::Opening => PollFlags::OUT,
+                State::Opening => lane.node.as_ref()?.borrow().awaits(),
                 State::Sending => PollFlags::OUT | PollFlags::IN,
                 State::Greeting | State::Receiving => PollFlags::IN,
             };

@@ -18,6 +18,7 @@
 //! | `counters` | what is counted on a host |
 //! | `shared` | what the workers of a host see together |
 //! | `health` | whom to leave alone, and until when |
+//! | `finder` | WHERE IT LISTENS: names resolved, masters looked up |
 //! | `node` | WHO: one server and its socket |
 //! | `probe` | is it back? asked off the path of requests |
 //! | `copier` | LATER: copies that follow the answer |
@@ -39,6 +40,7 @@ pub mod counters;
 pub mod error;
 pub mod fact;
 pub mod fanout;
+pub mod finder;
 pub mod handoff;
 pub mod health;
 pub mod item;

@@ -6,9 +6,11 @@
 //! exchanges, with nothing unread, or busy; a busy one found later is closed.
 
 mod directory;
+mod master;
 
-use crate::config::{Care, NodeSpec, Target, Tls};
+use crate::config::{Care, NodeSpec, Redis, Target, Tls};
 use crate::error::{Error, Kind};
+use crate::finder;
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
@@ -16,20 +18,17 @@ use crate::transport::{self, Address, Shake, Wish};
 use crate::wire::greeting::Greeting;
 use crate::wire::redis::fenced::Process;
 pub use directory::{Directory, Door};
+use master::Behind;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// A node as pools hold it: persistent ones are shared by all pools of a thread.
 pub type NodeRef = Rc<RefCell<Node>>;
-
-/// How long a resolved name is believed, per process.
-const NAME_LIFE: Duration = Duration::from_secs(30);
 
 /// A connection unused this long is looked at before the next write goes out on it:
 /// servers and firewalls close idle connections, and a write lost that way is not repeated.
@@ -47,6 +46,8 @@ pub struct Node {
     unmarked: bool,
     socket: Option<Socket>,
     opening: Option<Opening>,
+    /// Of a master behind Sentinels: how it is looked for.
+    behind: Behind,
     /// What is known of it; shared by all pools that share the node.
     pub health: Health,
     /// It went down or came up since somebody asked, as far as the mark reaches.
@@ -55,8 +56,8 @@ pub struct Node {
     greeting: Option<Greeting>,
     /// The process behind the open connection of a Redis, where it was asked for.
     pub process: Option<Process>,
-    /// It is a Redis, as far as we were told.
-    redis: bool,
+    /// How it is entered, if it is a Redis, as far as we were told.
+    redis: Option<Redis>,
     /// How its TLS is spoken, if it is.
     tls: Option<Tls>,
     /// Does it speak meta commands? Unknown until it told its version.
@@ -105,11 +106,12 @@ impl Node {
             unmarked: false,
             socket: None,
             opening: None,
+            behind: Behind::default(),
             health: Health::new(shared::slot(&address(spec))),
             change: None,
             greeting: Greeting::of(spec),
             process: None,
-            redis: spec.redis.is_some(),
+            redis: spec.redis.clone(),
             tls: spec.tls.clone(),
             speaks_meta: None,
             takes_versions: None,
@@ -133,7 +135,8 @@ impl Node {
         let fit = socket.generation == shared::generation()
             && !socket.busy
             && idle <= self.idle_limit
-            && (idle < IDLE_CHECK || is_silent(&socket.fd));
+            && (idle < IDLE_CHECK || is_silent(&socket.fd))
+            && (self.behind.server == 0 || self.is_master(now));
         if !fit {
             self.socket = None;
         }
@@ -151,21 +154,25 @@ impl Node {
     /// `Resolve` or `Connect` when there is no address left to try.
     pub fn open(&mut self, limit: Duration) -> Result<Open, Error> {
         self.close();
+        if let Some(opened) = self.open_master(limit) {
+            return opened;
+        }
         let addresses = self.addresses()?;
         self.open_next(addresses, Errno::ADDRNOTAVAIL, limit)
     }
 
-    /// Goes on with a connect whose socket became writable, or with a handshake.
+    /// Goes on with a connect whose socket is ready, or with a handshake.
     ///
     /// # Errors
     /// `Connect` when no address answered; `Tls`.
     pub fn open_further(&mut self, limit: Duration) -> Result<Open, Error> {
-        let Some(Opening { fd, left }) = self.opening.take() else {
-            return self.open(limit);
-        };
-        match fd.connected() {
-            Ok(()) => self.secured(fd, left, limit),
-            Err(errno) => self.open_next(left, errno, limit),
+        match self.opening.take() {
+            Some(Opening { fd, left }) => match fd.connected() {
+                Ok(()) => self.secured(fd, left, limit),
+                Err(errno) => self.open_next(left, errno, limit),
+            },
+            None if self.behind.search.is_some() => self.search(limit),
+            None => self.open(limit),
         }
     }
 
@@ -174,38 +181,49 @@ impl Node {
     /// # Errors
     /// `Connect` when there is none, or none that can be tried.
     pub fn open_other(&mut self, limit: Duration) -> Result<Open, Error> {
+        if let (None, Some(search)) = (&self.opening, &mut self.behind.search) {
+            search.give_up();
+            return self.search(limit);
+        }
         let left = self.opening.take().map(|o| o.left).unwrap_or_default();
-        if let Target::Tcp { host, port } = &self.target {
-            // The next connect need not wait for the silent address first.
-            NAMES.with_borrow_mut(|names| {
-                if let Some((_, found)) = names.get_mut(&(host.clone(), *port))
-                    && !found.is_empty()
-                {
-                    found.rotate_left(1);
-                }
-            });
+        let silent = match (&self.target, &self.behind.at) {
+            (Target::Tcp { host, port }, _) | (_, Some((host, port))) => Some((host, *port)),
+            _ => None,
+        };
+        if let Some((host, port)) = silent {
+            finder::put_off(host, port);
         }
         self.open_next(left, Errno::TIMEDOUT, limit)
     }
 
     /// How many addresses a connect under way has not tried yet.
     pub fn addresses_left(&self) -> usize {
-        self.opening.as_ref().map_or(0, |o| o.left.len())
+        self.opening.as_ref().map_or(0, |o| o.left.len()) + self.sentinels_left()
     }
 
     /// The socket of a connect under way or of the open connection.
     pub fn socket(&self) -> Option<&transport::Socket> {
+        let search = || self.behind.search.as_ref().and_then(|s| s.socket());
         self.opening
             .as_ref()
             .map(|o| &o.fd)
             .or_else(|| self.socket.as_ref().map(|s| &s.fd))
+            .or_else(search)
     }
 
-    /// Is a connect under way over, one way or the other? True without a socket, too: who
-    /// goes on is told what became of it.
-    pub fn is_writable(&self) -> bool {
+    /// What a connect under way waits for at that socket.
+    pub fn awaits(&self) -> PollFlags {
+        match (&self.opening, &self.behind.search) {
+            (None, Some(search)) => search.flags(),
+            _ => PollFlags::OUT,
+        }
+    }
+
+    /// Is a connect under way over, one way or the other, or a step of it? True without a socket,
+    /// too: who goes on is told what became of it.
+    pub fn is_ready(&self) -> bool {
         self.socket().is_none_or(|socket| {
-            let mut wishes = [Wish::new(socket, PollFlags::OUT)];
+            let mut wishes = [Wish::new(socket, self.awaits())];
             transport::poll(&mut wishes, Some(Duration::ZERO));
             wishes.iter().any(|wish| wish.ready)
         })
@@ -240,6 +258,7 @@ impl Node {
             socket.greeted = true;
             socket.busy = false;
         }
+        self.believe();
     }
 
     /// Marks the beginning of an exchange that may take `limit`.
@@ -307,16 +326,21 @@ impl Node {
     pub fn close(&mut self) {
         self.socket = None;
         self.opening = None;
+        self.behind = Behind::default();
     }
 
     /// Notes a failure: closes the connection and forgets the resolved name.
     #[cold]
     pub fn fail(&mut self, error: &Error) {
+        let moved = self.has_moved(error);
         if let Some(socket) = &self.socket {
             // A write that nobody waits for any more must not come after a later one.
             socket.fd.abort();
         }
-        self.close();
+        self.demoted();
+        if moved {
+            return;
+        }
         let asker = match self.care {
             Care::Prober => Asker::Tend,
             _ => Asker::Call,
@@ -325,7 +349,7 @@ impl Node {
             self.change = Some(change);
         }
         if let Target::Tcp { host, port } = &self.target {
-            NAMES.with_borrow_mut(|names| names.remove(&(host.clone(), *port)));
+            finder::forget(host, *port);
         }
     }
 
@@ -378,7 +402,8 @@ impl Node {
                     0,
                 ))
             }
-            Target::Tcp { host, port } => resolve(host, *port)
+            Target::Master(_) => Err(self.refused(Kind::Resolve, "it is looked up", 0)),
+            Target::Tcp { host, port } => finder::resolve(host, *port)
                 .map(|found| found.into_iter().map(Address::Ip).collect())
                 .map_err(|cause| self.refused(Kind::Resolve, &cause, 0)),
         }
@@ -400,7 +425,8 @@ impl Node {
                 Err(errno) => last = errno,
             }
         }
-        Err(self.refused(Kind::Connect, &strerror(last), last.raw_os_error()))
+        let why = self.refused(Kind::Connect, &strerror(last), last.raw_os_error());
+        self.elsewhere(why, limit)
     }
 
     /// The server is reached: that is all, or there is TLS to begin or to go on with.
@@ -432,7 +458,7 @@ impl Node {
     }
 
     fn opened(&mut self, fd: transport::Socket, limit: Duration) -> Result<(), Error> {
-        fd.prepare(limit, matches!(self.target, Target::Tcp { .. }))
+        fd.prepare(limit, !matches!(self.target, Target::Unix(_)))
             .map_err(|e| self.refused(Kind::Connect, &strerror(e), e.raw_os_error()))?;
         (self.takes_versions, self.process) = (None, None);
         let now = transport::now();
@@ -444,7 +470,7 @@ impl Node {
             last_used: now,
             limit,
             busy: false,
-            greeted: !self.redis && self.greeting.is_none(),
+            greeted: self.redis.is_none() && self.greeting.is_none(),
         });
         Ok(())
     }
@@ -470,8 +496,14 @@ fn address(spec: &NodeSpec) -> Vec<u8> {
     let mut text = match &spec.target {
         Target::Tcp { host, port } => format!("{host}:{port}").into_bytes(),
         Target::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
+        Target::Master(watched) => watched.line().into_bytes(),
     };
-    let greeting = Greeting::of(spec).map(|greeting| crc32fast::hash(&greeting.words));
+    let mut greeting = Greeting::of(spec);
+    if let (Target::Master(watched), Some(redis)) = (&spec.target, &spec.redis) {
+        let words = Greeting::of_sentinel(redis, &watched.name).words;
+        greeting.get_or_insert_default().words.extend(words);
+    }
+    let greeting = greeting.map(|greeting| crc32fast::hash(&greeting.words));
     match (&spec.redis, greeting) {
         (Some(_), words) => {
             text.extend_from_slice(format!("#redis{:08x}", words.unwrap_or(0)).as_bytes());
@@ -495,49 +527,4 @@ fn is_silent(fd: &transport::Socket) -> bool {
         fd.receive(&mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
         Err(Errno::AGAIN)
     )
-}
-
-/// When a name was resolved, and to what.
-type Resolved = (Instant, Vec<SocketAddr>);
-
-thread_local! {
-    /// Names resolved in this process, and when.
-    static NAMES: RefCell<HashMap<(String, u16), Resolved>> = RefCell::default();
-}
-
-/// Puts a name with these addresses among the known ones.
-#[cfg(test)]
-pub(crate) fn know(host: &str, port: u16, found: Vec<SocketAddr>) {
-    let name = (host.to_owned(), port);
-    NAMES.with_borrow_mut(|names| names.insert(name, (transport::now(), found)));
-}
-
-/// The addresses of a name; the cause as PHP words it when there are none.
-///
-/// getaddrinfo itself blocks and knows no deadline: the one exception to "every wait has a limit".
-fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let now = transport::now();
-    let wanted = (host.to_owned(), port);
-    let known = NAMES.with_borrow(|names| {
-        names
-            .get(&wanted)
-            .filter(|(since, _)| now.saturating_duration_since(*since) < NAME_LIFE)
-            .map(|(_, found)| found.clone())
-    });
-    if let Some(found) = known {
-        return Ok(found);
-    }
-    let found = (host, port).to_socket_addrs().map_err(|e| {
-        let text = e.to_string();
-        let cause = text
-            .rsplit_once(": ")
-            .map_or(text.as_str(), |(_, cause)| cause);
-        format!("php_network_getaddresses: getaddrinfo for {host} failed: {cause}")
-    })?;
-    let found: Vec<SocketAddr> = found.collect();
-    NAMES.with_borrow_mut(|names| names.insert(wanted, (now, found.clone())));
-    Ok(found)
 }

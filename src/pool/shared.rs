@@ -64,8 +64,8 @@ pub struct Slot {
     pub pause: AtomicU64,
     /// When the state changed last, milliseconds.
     pub since: AtomicU64,
-    /// The server's process, as far as known: another number is another memory; 0 unknown.
-    pub born: AtomicU64,
+    /// Which server stands behind the node's name, where that changes; 0 unknown.
+    pub server: AtomicU64,
 }
 
 /// What the host's processes know of themselves.
@@ -274,9 +274,9 @@ impl Site {
                 due,
                 pause,
                 since,
-                born,
+                server,
             } = slot;
-            for word in [who, failed, cause, state, due, pause, since, born] {
+            for word in [who, failed, cause, state, due, pause, since, server] {
                 word.store(0, Relaxed);
             }
         }

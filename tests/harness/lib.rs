@@ -12,6 +12,7 @@
 //! | `fastcgi` | a small FastCGI client |
 //! | `certificates` | a CA of the test and what it signs |
 //! | `redis` | a real Redis or Valkey, and an independent client of it |
+//! | `sentinel` | real Sentinels and what they watch |
 //! | `server` | either of them, for tests that hold for both |
 //! | `web` | php-fpm and Apache with mod_php |
 //! | `proxy` | a recording proxy that can delay, cut, repeat and swallow |
@@ -36,6 +37,7 @@ pub mod place;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod sentinel;
 pub mod server;
 pub mod web;
 
@@ -47,5 +49,6 @@ pub use php::{Output, Php};
 pub use place::{ClosedPort, TempDir, free_port, wait_until, workspace};
 pub use proxy::{Fault, Proxy};
 pub use redis::Redis;
+pub use sentinel::{Sentinel, Watched};
 pub use server::Server;
 pub use web::{Apache, PhpFpm};

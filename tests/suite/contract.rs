@@ -6,12 +6,13 @@
 //! | Redis in RESP2, in RESP3, behind user, password and database, on a unix socket | this machine |
 //! | both in TLS, and with a certificate of ours | this machine |
 //! | memcached and Redis in one pool | this machine |
+//! | Redis masters that Sentinels watch | this machine |
 //! | Redis 8, Valkey 8 | `MEMRING_REDIS_NEW`, `MEMRING_VALKEY`, where they are set |
 //!
 //! Copied pools run it in `cache_copies` and `late_copies`.
 
 use crate::pool::Bench;
-use harness::{Certificates, Memcached, Redis, Valid};
+use harness::{Certificates, Memcached, Redis, Sentinel, Valid};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Protocol, Schemes};
 use memring_pool::wire::Store;
@@ -463,6 +464,19 @@ fn every_command_has_its_outcome_in_tls() {
         .unwrap();
     for nodes in [&[node.clone(), nodes[0].clone()][..], &[node]] {
         all_of_it(Protocol::Ascii, nodes, version);
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_on_masters_that_sentinels_watch() {
+    let servers = [Redis::start(), Redis::start()];
+    let [one, two] = servers.each_ref().map(Redis::port);
+    let masters = [("one", "127.0.0.1", one), ("two", "127.0.0.1", two)];
+    let sentinel = Sentinel::start(&masters, 1, "");
+    for protocol in [Protocol::Ascii, Protocol::Binary] {
+        let nodes =
+            ["one?db=2", "two"].map(|m| format!("redis-sentinel://{}/{m}", sentinel.address()));
+        all_of_it(protocol, &nodes, &servers[0].info("redis_version"));
     }
 }
 

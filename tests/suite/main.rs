@@ -46,6 +46,7 @@ mod redis;
 mod redis_copies;
 mod redis_sessions;
 mod reload;
+mod sentinel;
 mod serializers;
 mod session;
 mod session_nodes;

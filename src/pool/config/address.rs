@@ -8,6 +8,7 @@
 //! | `memcached://USER:PASSWORD@h` | the same, to a memcached that wants to know who we are |
 //! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
 //! | `memcacheds://`, `tls://` and `ssl://`, `rediss://` | the same in TLS |
+//! | `redis-sentinel://USER:PASSWORD@h,h,h/NAME` | the same, wherever Sentinels say it is |
 //! | `udp://` | reserved, refused |
 //!
 //! The text pecl's rings hash is kept apart from where to connect: `tcp://h` given to
@@ -15,7 +16,8 @@
 
 use super::options::decode;
 use super::{
-    DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, Tls, login, options,
+    DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, Tls, Watched, login, options,
+    sentinel,
 };
 use crate::error::{Error, Kind};
 use std::net::Ipv6Addr;
@@ -142,6 +144,8 @@ pub(super) struct Address<'a> {
     pub login: Option<Login>,
     /// True where the scheme asks for TLS.
     pub tls: bool,
+    /// Which master is meant, of a `redis-sentinel://`.
+    pub watched: Option<Watched>,
 }
 
 /// Splits `text`, which is what stands before any `?`.
@@ -164,7 +168,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         "" | "tcp" => (false, allowed.tcp),
         "memcached" | "memcache" => (false, allowed.memcached),
         "unix" | "file" => (true, allowed.unix),
-        "redis" => (false, allowed.redis),
+        "redis" | sentinel::SCHEME => (false, allowed.redis),
         "tls" | "ssl" => (false, allowed.tls),
         "memcacheds" => (false, allowed.memcacheds),
         "rediss" => (false, allowed.rediss),
@@ -182,7 +186,11 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         }
     };
     if !permitted {
-        let name = if scheme.is_empty() { "tcp" } else { scheme };
+        let name = match scheme {
+            "" => "tcp",
+            _ if scheme.eq_ignore_ascii_case(sentinel::SCHEME) => "redis",
+            scheme => scheme,
+        };
         return refuse(
             format!("{name}:// is not among memring.allow_schemes"),
             format!("Add {name} to memring.allow_schemes in php.ini"),
@@ -208,6 +216,20 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             redis: None,
             login: None,
             tls: false,
+            watched: None,
+        });
+    }
+    if scheme.eq_ignore_ascii_case(sentinel::SCHEME) {
+        let (redis, watched) = sentinel::parse(rest)?;
+        return Ok(Address {
+            scheme,
+            host: "",
+            port: None,
+            unix,
+            redis: Some(redis),
+            watched: Some(watched),
+            login: None,
+            tls: false,
         });
     }
     let (redis, login, rest) = if lower.starts_with("redis") {
@@ -230,7 +252,34 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         }
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = split_port(rest);
+    let behind = format!("{lower}://");
+    let secret = may_hold_secrets(&lower).then_some(behind.as_str());
+    let (host, port) = server(rest, secret, default_port(redis.as_ref()))?;
+    Ok(Address {
+        scheme,
+        host,
+        port,
+        unix,
+        redis,
+        login,
+        tls: matches!(lower.as_str(), "tls" | "ssl" | "memcacheds" | "rediss"),
+        watched: None,
+    })
+}
+
+/// Host and port of one server, as written. `secret` is the scheme of a node that has passwords:
+/// what is wrong with it may be one whose host was forgotten, and is not repeated. `usual` is the
+/// port of who names none.
+///
+/// # Errors
+/// `Kind::Config`: no host, or a port that is none.
+pub(super) fn server<'a>(
+    text: &'a str,
+    secret: Option<&str>,
+    usual: u16,
+) -> Result<(&'a str, Option<u16>), Error> {
+    let refuse = |cause: String, hint: String| Err(Error::new(Kind::Config, cause).hint(hint));
+    let (host, port) = split_port(text);
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
@@ -250,56 +299,58 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         }
     };
     if !plausible {
-        let cause = if host.is_empty() {
-            "no host is named".to_owned()
-        } else if may_hold_secrets(&lower) {
-            // It may be a password whose host was forgotten.
-            format!("what stands behind {lower}:// is no host")
-        } else {
-            format!("\"{}\" is no host", clean(host))
+        let cause = match secret {
+            _ if host.is_empty() => "no host is named".to_owned(),
+            Some(scheme) => format!("what stands behind {scheme} is no host"),
+            None => format!("\"{}\" is no host", clean(host)),
         };
-        return refuse(
-            cause,
-            "Write tcp://HOST:PORT, with an IPv6 address in brackets".to_owned(),
-        );
+        let scheme = secret.unwrap_or("tcp://");
+        let hint = format!("Write {scheme}HOST:PORT, with an IPv6 address in brackets");
+        return refuse(cause, hint);
     }
-    let port = match port {
-        None => None,
-        Some(port) => match port.parse::<u16>() {
-            Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(number)
-            }
-            _ => {
-                let (port, example) = match may_hold_secrets(&lower) {
-                    false => (
-                        format!("\"{}\" is no port", clean(port)),
-                        format!("{host}:{DEFAULT_PORT}"),
-                    ),
-                    // The same as above.
-                    true => {
-                        let usual = default_port(redis.as_ref());
-                        (
-                            "what stands behind the colon is no port".to_owned(),
-                            format!("{lower}://HOST:{usual}, or {lower}://USER:PASSWORD@HOST"),
-                        )
-                    }
-                };
-                return refuse(
-                    format!("{port}, which is a number from 1 to 65535"),
-                    format!("Write {example}"),
-                );
-            }
-        },
+    let Some(port) = port else {
+        return Ok((host, None));
     };
-    Ok(Address {
-        scheme,
-        host,
-        port,
-        unix,
-        redis,
-        login,
-        tls: matches!(lower.as_str(), "tls" | "ssl" | "memcacheds" | "rediss"),
-    })
+    match port.parse::<u16>() {
+        Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok((host, Some(number)))
+        }
+        _ => {
+            let (port, example) = match secret {
+                None => (
+                    format!("\"{}\" is no port", clean(port)),
+                    format!("{host}:{DEFAULT_PORT}"),
+                ),
+                Some(scheme) => (
+                    "what stands behind the colon is no port".to_owned(),
+                    format!("{scheme}HOST:{usual}, or {scheme}USER:PASSWORD@HOST"),
+                ),
+            };
+            refuse(
+                format!("{port}, which is a number from 1 to 65535"),
+                format!("Write {example}"),
+            )
+        }
+    }
+}
+
+/// What stands before the hosts of a Redis: `USER:PASSWORD@`; and the rest.
+///
+/// # Errors
+/// `Kind::Config` for a variable of the environment that is not there.
+pub(super) fn entered(rest: &str) -> Result<(Redis, &str), Error> {
+    let mut redis = Redis::default();
+    let Some((who, rest)) = rest.rsplit_once('@') else {
+        return Ok((redis, rest));
+    };
+    let (user, password) = who_of(who);
+    if !user.is_empty() {
+        redis.user = Some(login::read(user)?);
+    }
+    if !password.is_empty() {
+        redis.password = Some(Secret::read(password)?);
+    }
+    Ok((redis, rest))
 }
 
 /// Are user and password usual in addresses of this scheme?
@@ -317,20 +368,7 @@ fn who_of(who: &str) -> (String, String) {
 
 /// What stands around the host of a `redis://`: `USER:PASSWORD@` before it, `/DATABASE` behind.
 fn redis_of(rest: &str) -> Result<(Redis, &str), Error> {
-    let mut redis = Redis::default();
-    let rest = match rest.rsplit_once('@') {
-        Some((who, rest)) => {
-            let (user, password) = who_of(who);
-            if !user.is_empty() {
-                redis.user = Some(login::read(user)?);
-            }
-            if !password.is_empty() {
-                redis.password = Some(Secret::read(password)?);
-            }
-            rest
-        }
-        None => rest,
-    };
+    let (mut redis, rest) = entered(rest)?;
     match rest.split_once('/') {
         Some((host, "")) => Ok((redis, host)),
         Some((host, database)) => {
@@ -386,22 +424,28 @@ impl Address<'_> {
         node.redis.clone_from(&self.redis);
         node.login.clone_from(&self.login);
         node.tls = self.tls.then(Tls::default);
-        node.target = if self.unix {
-            Target::Unix(self.host.into())
-        } else {
-            Target::Tcp {
+        node.target = match &self.watched {
+            Some(watched) => {
+                node.retry_interval = sentinel::RETRY;
+                Target::Master(watched.clone())
+            }
+            None if self.unix => Target::Unix(self.host.into()),
+            None => Target::Tcp {
                 host: self.host.trim_matches(['[', ']']).to_owned(),
                 port,
-            }
+            },
         };
         node
     }
 
     /// The node of a list or file entry: its rings see the host without a scheme, as
-    /// pecl's session handler does, and a socket as "unix://" and its path.
+    /// pecl's session handler does, a socket as "unix://" and its path, and a master that
+    /// Sentinels watch by the name it has there.
     pub(super) fn listed(&self) -> NodeSpec {
         if self.unix {
             self.node(format!("unix://{}", self.host), 0)
+        } else if let Some(watched) = &self.watched {
+            self.node(watched.name.clone(), 0)
         } else {
             let port = self.port.unwrap_or(default_port(self.redis.as_ref()));
             self.node(self.host.to_owned(), port)
@@ -467,6 +511,9 @@ impl NodeSpec {
         if address.unix {
             return Ok(address.node(host.strip_suffix(":0").unwrap_or(host).to_owned(), 0));
         }
+        if address.watched.is_some() {
+            return Ok(address.listed());
+        }
         let passed = match port.map(u16::try_from) {
             None => None,
             // pecl lets 0 pass, and fails at the first connect: a port of its own is meant.
@@ -514,19 +561,24 @@ pub(super) fn masked(text: &str) -> String {
         let host = behind.split('?').next().unwrap_or(behind);
         return format!("{scheme}…@{host}");
     }
+    let scheme_word = scheme.to_ascii_lowercase();
+    // Its servers stand between commas.
+    let many = scheme_word.contains(sentinel::SCHEME);
     let end = rest
-        .find(|c: char| c.is_whitespace() || "\"'`,]".contains(c))
+        .find(|c: char| c.is_whitespace() || "\"'`]".contains(c) || (c == ',' && !many))
         .unwrap_or(rest.len());
     let (address, behind) = rest.split_at(end);
     let (place, options) = match address.split_once('?') {
         Some((place, _)) => (place, "?…"),
         None => (address, ""),
     };
-    let port = place.rsplit_once(':').map_or("", |(_, port)| port);
-    let digits = port.split('/').next().unwrap_or(port);
-    let secretive = may_hold_secrets(&scheme.to_ascii_lowercase());
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit())
-        && (place.starts_with('[') || place.matches(':').count() < 2);
+    let secretive = may_hold_secrets(&scheme_word);
+    let plain = place.split(',').all(|place| {
+        let port = place.rsplit_once(':').map_or("", |(_, port)| port);
+        let digits = port.split('/').next().unwrap_or(port);
+        digits.bytes().all(|byte| byte.is_ascii_digit())
+            && (place.starts_with('[') || place.matches(':').count() < 2)
+    });
     let place = match secretive && !plain {
         true => "…",
         false => place,

@@ -4,14 +4,16 @@
 //! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
 
 use super::address::{Schemes, clean};
-use super::{ALL, Login, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX};
+use super::{
+    ALL, Login, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, Target, WEIGHT_MAX,
+};
 use super::{address, login, tls};
 use crate::codec::{self, Format, Stream};
 use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; and of a Redis node auth, database, client, read_timeout, resp";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -128,8 +130,17 @@ pub(super) fn apply(
             }
             "user" if node.redis.is_none() => user = Some(value),
             "password" if node.redis.is_none() => password = Some(value),
-            "user" | "password" | "client" | "resp" | "database" | "auth" | "auth[]"
-            | "auth[user]" | "auth[pass]" | "auth[0]" | "auth[1]" => match &mut node.redis {
+            "sentinel_auth" | "sentinel_user"
+                if node.redis.is_some() && !matches!(node.target, Target::Master(_)) =>
+            {
+                return Err(refuse(
+                    format!("option \"{name}\" is for a master behind Sentinels"),
+                    "Write redis-sentinel://HOST,HOST,HOST/NAME, or take it out",
+                ));
+            }
+            "user" | "password" | "client" | "resp" | "database" | "db" | "auth" | "auth[]"
+            | "auth[user]" | "auth[pass]" | "auth[0]" | "auth[1]" | "sentinel_auth"
+            | "sentinel_user" => match &mut node.redis {
                 Some(redis) => of_redis(&name, value, redis)?,
                 None => {
                     return Err(refuse(
@@ -213,7 +224,15 @@ fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
             let password = Secret::read(value)?;
             redis.password = (!password.open().is_empty()).then_some(password);
         }
-        "database" => redis.database = address::database(&value)?,
+        "sentinel_auth" => {
+            let password = Secret::read(value)?;
+            redis.sentinel_password = (!password.open().is_empty()).then_some(password);
+        }
+        "sentinel_user" => {
+            let user = login::read(value)?;
+            redis.sentinel_user = (!user.is_empty()).then_some(user);
+        }
+        "database" | "db" => redis.database = address::database(&value)?,
         "client" => redis.client = (!value.is_empty()).then_some(value),
         _ => match value.as_str() {
             "2" => redis.resp3 = false,

@@ -15,6 +15,10 @@ pub struct Redis {
     pub client: Option<String>,
     /// Speak RESP3.
     pub resp3: bool,
+    /// The user that the Sentinels before it know; `None` for the default one.
+    pub sentinel_user: Option<String>,
+    /// Their password; `None` where none is asked for.
+    pub sentinel_password: Option<Secret>,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! directory, which is what Debian's php.ini leaves here for the `files` handler.
 
 use super::address::{self, Schemes, clean, shown};
-use super::{Mode, NodeSpec, Placement, REDIS_PORT, Wish, options, placement};
+use super::{Mode, NodeSpec, Placement, REDIS_PORT, Wish, options, placement, sentinel};
 use crate::error::{Error, Kind};
 
 /// Reads `list`. `pools` is asked for the pool when the list is `pool:NAME`.
@@ -30,10 +30,7 @@ pub fn parse(
     allowed: &Schemes,
     pools: &dyn Fn(&str) -> Result<Wish, Error>,
 ) -> Result<Wish, Error> {
-    let items: Vec<&str> = list
-        .split(|c: char| c == ',' || c.is_ascii_whitespace() || c == '\x0b')
-        .filter(|item| !item.is_empty())
-        .collect();
+    let items = items(list);
     match items[..] {
         [] => {
             return Err(
@@ -83,6 +80,31 @@ pub fn parse(
     placement::check(&wish.topology.nodes, &wish.topology.policy)
         .map_err(|error| error.at("session.save_path"))?;
     Ok(wish)
+}
+
+/// What stands between blanks or commas. Between the scheme of a node that names several
+/// servers and the next slash a comma is part of the node.
+fn items(list: &str) -> Vec<&str> {
+    let blank = |c: char| c.is_ascii_whitespace() || c == '\x0b';
+    let mut items = Vec::new();
+    let mut rest = list;
+    loop {
+        rest = rest.trim_start_matches(|c| c == ',' || blank(c));
+        if rest.is_empty() {
+            return items;
+        }
+        // Where those servers end.
+        let servers = sentinel::behind_scheme(rest).map_or(0, |behind| {
+            rest.len() - behind.find('/').map_or(0, |slash| behind.len() - slash)
+        });
+        let end = rest
+            .char_indices()
+            .find(|(at, c)| blank(*c) || (*c == ',' && *at >= servers))
+            .map_or(rest.len(), |(at, _)| at);
+        let (item, behind) = rest.split_at(end);
+        items.push(item);
+        rest = behind;
+    }
 }
 
 /// How keys are spread where nothing is said of it.

@@ -208,7 +208,7 @@ impl Line {
                     self.opened(opened);
                 }
                 Stage::Connecting => {
-                    if self.node.is_writable() {
+                    if self.node.is_ready() {
                         let opened = self.node.open_further(self.limits.1);
                         self.opened(opened);
                         // A handshake may come piece by piece for ever.

@@ -58,8 +58,32 @@ impl Lane {
             // Whose answer is this? Nothing on this connection can be believed any more.
             return self.failed(node, garbage("more answers than questions"));
         }
+        let again = self.refused && !self.reopened && !self.pinned;
+        if again && node.is_watched() && self.is_from_replica() {
+            // What it carried out of this it gives up with all that the new master has not.
+            node.demoted();
+            return self.say_again();
+        }
         self.state = State::Over;
         node.finish(now);
+    }
+
+    /// Does the server refuse what a master does not? One that has lost its replicas may have lost
+    /// them to a new one (`min-replicas-to-write`).
+    #[cold]
+    fn is_from_replica(&self) -> bool {
+        let received = self.received();
+        let words: [&[u8]; 3] = [b"READONLY ", b"NOREPLICAS ", b"MASTERDOWN "];
+        self.answers.iter().any(|reply| match reply {
+            Reply::ServerError(line) => {
+                let line = line.of(received);
+                // Redis 6 shows what a script was refused behind words of its own.
+                words
+                    .iter()
+                    .any(|word| memchr::memmem::find(line, word).is_some())
+            }
+            _ => false,
+        })
     }
 
     /// A server may refuse a value before all of it is out, and then need not be sent the

@@ -6,9 +6,9 @@
 use super::{Lane, State, garbage, timeout};
 use crate::node;
 use crate::transport;
-use crate::wire;
+use crate::wire::redis::answer;
 use crate::wire::redis::fenced::Process;
-use crate::wire::{Parsed, Reply, greeting};
+use crate::wire::{self, Parsed, Reply, greeting};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::time::Instant;
@@ -83,6 +83,11 @@ impl Lane {
                         let text = String::from_utf8_lossy(line.of(have));
                         return self.failed(node, greeting::refused(about, &text));
                     }
+                    if let Reply::List(role) = reply
+                        && answer::first(have, role) != Some(b"master")
+                    {
+                        return self.go_elsewhere(node, now);
+                    }
                 }
                 Parsed::More(_) => return,
                 Parsed::Garbage(what) => return self.failed(node, garbage(what)),
@@ -95,6 +100,14 @@ impl Lane {
         node.process = process;
         node.greeted();
         self.start(node, now);
+    }
+
+    /// The server is not the master that Sentinels took it for: they may name another one.
+    fn go_elsewhere(&mut self, node: &mut node::Node, now: Instant) {
+        self.filled = 0;
+        self.connect_end = now.checked_add(self.connect_limit);
+        let opened = node.open_elsewhere(self.limit);
+        self.opened(node, opened, now);
     }
 
     /// The connection broke before it could be used: there is nothing to repeat.

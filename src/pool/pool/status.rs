@@ -198,6 +198,7 @@ fn address(target: &Target) -> String {
         Target::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
         Target::Tcp { host, port } => format!("{host}:{port}"),
         Target::Unix(path) => path.to_string_lossy().into_owned(),
+        Target::Master(watched) => watched.line(),
     }
 }
 

@@ -70,7 +70,7 @@ impl Listing {
         keys: &mut HashMap<Vec<u8>, usize>,
     ) -> Result<bool, Error> {
         loop {
-            if self.stage == Stage::Connecting && self.node.is_writable() {
+            if self.stage == Stage::Connecting && self.node.is_ready() {
                 let opened = self.node.open_further(self.limit);
                 self.opened(opened)?;
             }

@@ -472,6 +472,7 @@ pub fn remedy(line: &str) -> Option<&'static str> {
         }
         "OOM" => "Raise maxmemory of that server, or, of a cache, let its maxmemory-policy evict",
         "MISCONF" => "It cannot write its data to disk: look into its log",
+        "NOREPLICAS" => "Its replicas are away, and its min-replicas-to-write asks for them",
         "MASTERDOWN" => "This node is a replica without a master: name the master",
         "WRONGTYPE" => "Another client keeps something under this key that is no string",
         _ => return None,

@@ -151,6 +151,18 @@ pub fn each(buf: &[u8], list: Span, shapes: &[Shape]) -> Option<Vec<Reply>> {
     Some(replies)
 }
 
+/// The first part of the list that lies at `list` in `buf`, where that is a text; whatever else
+/// is in the list.
+pub fn first(buf: &[u8], list: Span) -> Option<&[u8]> {
+    let Read::Piece(used, Piece::List(1..)) = piece(buf, list.at) else {
+        return None;
+    };
+    match piece(buf, list.at + used) {
+        Read::Piece(_, Piece::Bytes(text) | Piece::Status(text)) => Some(text.of(buf)),
+        _ => None,
+    }
+}
+
 /// How far the values of a get are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
