@@ -17,7 +17,7 @@ mod rules;
 use super::address::{Schemes, clean, masked, shown};
 use super::{
     ALL, Entrance, HashFunction, NodeSpec, Placement, Policy, Protocol, Topology, Wish, options,
-    placement, save_path, step,
+    placement, save_path, sentinel, step,
 };
 use crate::codec::{Format, Layout, Serializer};
 use crate::error::{Error, Kind};
@@ -288,6 +288,9 @@ impl RawPool {
         placement::check(&wish.topology.nodes, &wish.topology.policy)?;
         wish.topology.policy.max_out = self.read_max_out(at, &wish.topology)?;
         self.read_step(at, &mut wish)?;
+        for nodes in [&wish.topology.previous, &wish.topology.drained] {
+            sentinel::check(nodes, wish.topology.policy.mode)?;
+        }
         placement::check(&wish.topology.previous, &wish.topology.policy)?;
         if let Some(from) = &self.migrate_from {
             step::migrate(from.get_ref(), &mut wish.topology)

@@ -197,6 +197,15 @@ mod tests {
             assert!(!text.contains("heim"), "{list}: {text}");
         }
         assert!(parse("redis-sentinel://a/m redis-sentinel://b/m?id=n").is_ok());
+        for pool in [
+            "nodes = [\"redis-sentinel://a/m\", \"b\", \"c\"]\nprefix.\"x\" = { mode = \"async\" }",
+            "nodes = [\"a\", \"b\"]\nmode = \"sync\"\nbackup = \"q\"\n[pool.q]\nnodes = [\"redis-sentinel://a/m\"]",
+            "nodes = [\"a\", \"b\"]\nmode = \"fenced\"\nepoch = 1\nprevious_nodes = [\"a\", \"redis-sentinel://a/m\"]",
+        ] {
+            let error = file::File::parse("f", &format!("[pool.p]\n{pool}")).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("behind Sentinels"), "{pool}: {text}");
+        }
         let only = Schemes::parse("tcp").unwrap();
         let error = save_path::parse("redis-sentinel://a/m", &only, &|_| unreachable!());
         let text = error.unwrap_err().to_string();

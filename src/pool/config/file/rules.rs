@@ -9,7 +9,7 @@
 //! prefix."cfg:"  = { copies = "all", nodes = ["a", "b"] }
 //! ```
 
-use super::super::{ALL, Mode, Rule, Topology, Wish, options};
+use super::super::{ALL, Mode, Rule, Topology, Wish, options, sentinel};
 use super::{clean, read_copies};
 use crate::error::{Error, Kind};
 use serde::Deserialize;
@@ -128,6 +128,7 @@ fn check(rule: &Rule, topology: &Topology) -> Result<(), Error> {
         count => count,
     };
     let mode = rule.mode.unwrap_or(topology.policy.mode);
+    sentinel::check(&topology.nodes, mode)?;
     match (mode, rule.copies) {
         (Mode::Single, Some(_)) => Err(refuse(
             "copies needs a mode that keeps them".to_owned(),
@@ -186,6 +187,7 @@ pub(super) fn back_up(
         ));
     };
     let nodes = &other.topology.nodes;
+    sentinel::check(nodes, policy.mode)?;
     let own = wish.topology.nodes.len();
     if own < 2
         && nodes.iter().all(|node| {
