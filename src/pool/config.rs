@@ -293,6 +293,9 @@ pub struct Topology {
     pub previous: Vec<NodeSpec>,
     /// Nodes that are written and give up their keys; never among `nodes`.
     pub drained: Vec<NodeSpec>,
+    /// The pool of mode single that sessions move from, or back to; `None` where that is
+    /// pecl-memcache's place on the same nodes.
+    pub old: Option<Box<Wish>>,
     /// What holds for all of them.
     pub policy: Policy,
 }
@@ -324,6 +327,21 @@ impl Wish {
         }
         self.check()?;
         placement::check(&self.topology.nodes, &self.topology.policy)
+    }
+
+    /// Its nodes and its policy; keys are spread as `usual` says where it writes neither how nor
+    /// a mode.
+    pub fn with_usual(self, usual: Policy) -> (Vec<NodeSpec>, Policy) {
+        let Topology { nodes, policy, .. } = self.topology;
+        let policy = match self.placement_written || self.mode_written {
+            true => policy,
+            false => Policy {
+                placement: usual.placement,
+                hash: usual.hash,
+                ..policy
+            },
+        };
+        (nodes, policy)
     }
 
     /// Checks what only the whole pool can tell.
@@ -476,7 +494,8 @@ pub struct Policy {
     pub copies: Option<usize>,
     /// The pool's name in the file, empty for a list.
     pub name: String,
-    /// Sessions are at pecl-memcache's place, too, while other workers keep them there.
+    /// Sessions are at their old place, too, while other workers keep them there: at
+    /// pecl-memcache's, or in the pool [`Topology::old`].
     pub migrating: bool,
     /// Number of the pool's node list; each change of that list has a higher one.
     pub epoch: u32,

@@ -117,6 +117,16 @@ impl File {
         }
         let own = pools.clone();
         for (name, wish) in &mut pools {
+            let from = raw
+                .pool
+                .get(name)
+                .and_then(|raw| raw.get_ref().migrate_from.as_ref());
+            if let Some(from) = from
+                && let Some(old) = step::old_pool(from.get_ref())
+            {
+                step::migrate_pool(own.get(old), &mut wish.topology)
+                    .map_err(|error| error.at(&at(from.span().start)))?;
+            }
             let backup = raw
                 .pool
                 .get(name)

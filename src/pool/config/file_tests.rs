@@ -127,10 +127,10 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "unix:///var/lib/php",
         ),
         (
-            "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"\nkey_prefix = \"f:\"\nmigrate_from = \"pecl\"".into(),
-            "line 5",
-            "migrate_from is for memcached nodes, and a:6379 is a Redis",
-            "Take it out",
+            "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"\nmigrate_from = \"pool:q\"".into(),
+            "line 4",
+            "migrate_from names no pool of this file",
+            "migrate_from = \"pool:NAME\"",
         ),
         (
             "[pool.p]\nnodes = [\"udp://10.0.0.3\"]".into(),

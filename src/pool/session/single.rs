@@ -356,7 +356,7 @@ impl Sessions {
     }
 
     fn keys(&self, id: &[u8]) -> Result<Keys, Error> {
-        Keys::of(&self.rule, id)
+        Keys::of(&self.rule, id, self.mark != 0)
     }
 
     /// Empties the call for the next exchange, keeping what is worth a log line.

@@ -62,14 +62,16 @@ pub(super) struct Keys {
     redis_data: Vec<u8>,
     /// On Redis, as phpredis has it: a worker of either keeps the other waiting.
     redis_lock: Vec<u8>,
+    /// On Redis, where strings have no flags: which bytes a worker wrote who keeps copies, too.
+    redis_mark: Option<Vec<u8>>,
 }
 
 impl Keys {
-    /// Those of session `id` under `rule`.
+    /// Those of session `id` under `rule`; with one for marks where they are set.
     ///
     /// # Errors
     /// `Kind::Key` for an id that is empty.
-    pub(super) fn of(rule: &KeyRule, id: &[u8]) -> Result<Keys, Error> {
+    pub(super) fn of(rule: &KeyRule, id: &[u8], marking: bool) -> Result<Keys, Error> {
         let mut data = Vec::new();
         rule.append(id, &mut data)?;
         let mut lock = Vec::new();
@@ -83,6 +85,7 @@ impl Keys {
             lock,
             // phpredis redis_session.c, lock_acquire.
             redis_lock: [redis_data.as_slice(), b"_LOCK"].concat(),
+            redis_mark: marking.then(|| [redis_data.as_slice(), b"_MEMRING"].concat()),
             redis_data,
             data,
         })
@@ -101,7 +104,11 @@ impl Keys {
 /// Asks for the data.
 pub(super) fn get(lane: &mut Lane, keys: &Keys) {
     if lane.engine == Engine::Redis {
-        return lane.ask_redis(|out| redis::get(out, &keys.redis_data, true));
+        lane.ask_redis(|out| redis::get(out, &keys.redis_data, true));
+        if let Some(mark) = &keys.redis_mark {
+            lane.ask_redis(|out| redis::get(out, mark, false));
+        }
+        return;
     }
     let out = &mut lane.out;
     classic::get(out, false);
@@ -123,6 +130,7 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
             turn: &keys.redis_lock,
             owner,
             over: data.over,
+            mark: keys.redis_mark.as_deref(),
         };
         return lane.ask_redis(|out| redis::close(out, &close));
     }
@@ -152,10 +160,14 @@ fn store(lane: &mut Lane, key: &[u8], flags: Flags, ttl: u32, value: &[u8]) {
 pub(super) fn touch(lane: &mut Lane, life: u32, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
         lane.ask_redis(|out| redis::prolong(out, &lock.keys.redis_data, life));
-    } else {
-        classic::touch(&mut lane.out, &lock.keys.data, expiry(life));
-        lane.asks.push(Expect::Touched);
+        unlock(lane, lock);
+        if let Some(mark) = &lock.keys.redis_mark {
+            lane.ask_redis(|out| redis::prolong_mark(out, mark, life));
+        }
+        return;
     }
+    classic::touch(&mut lane.out, &lock.keys.data, expiry(life));
+    lane.asks.push(Expect::Touched);
     unlock(lane, lock);
 }
 
@@ -163,6 +175,9 @@ pub(super) fn touch(lane: &mut Lane, life: u32, lock: Lock<'_>) {
 pub(super) fn delete(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
         lane.ask_redis(|out| redis::delete(out, &lock.keys.redis_data));
+        if let Some(mark) = &lock.keys.redis_mark {
+            lane.ask_redis(|out| redis::delete(out, mark));
+        }
         return unlock(lane, lock);
     }
     classic::delete(&mut lane.out, &lock.keys.data);
@@ -255,18 +270,26 @@ pub(super) fn value_of<'b>(
     bytes: &'b [u8],
     keys: &Keys,
 ) -> Result<Option<Found<'b>>, Error> {
-    for reply in answers {
+    for (at, reply) in answers.iter().enumerate() {
         if let Some(line) = reply.refusal() {
             return Err(refused(line.of(bytes)));
         }
         match reply {
             Reply::Item { flags, data, cas } => {
+                let marked = match answers.get(at + 1) {
+                    Some(Reply::Item { data, .. }) if keys.redis_mark.is_some() => {
+                        redis::marks(data.of(bytes), *cas)
+                    }
+                    _ => false,
+                };
                 return Ok(Some(Found {
-                    flags: Flags(*flags),
+                    flags: Flags(if marked { flags | MARK } else { *flags }),
                     data: data.of(bytes),
                     cas: *cas,
                 }));
             }
+            // What follows is the mark of a session that is gone.
+            Reply::NotFound => return Ok(None),
             Reply::Value { key, .. } if key.of(bytes) != keys.data => {
                 return Err(Error::new(
                     Kind::Protocol,

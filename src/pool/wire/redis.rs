@@ -287,6 +287,19 @@ pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32, whole: bool) -> Shape {
     Shape::Word
 }
 
+/// Seconds that a session's mark outlives it; as in [`scripts::CLOSE`].
+const MARK_LIFE: u32 = 86_400;
+
+/// Appends what gives the mark of a session that has `seconds` to live its end.
+pub fn prolong_mark(out: &mut Vec<u8>, mark: &[u8], seconds: u32) -> Shape {
+    prolong(out, mark, seconds.saturating_add(MARK_LIFE))
+}
+
+/// Is the mark of a session that of the bytes with this cas value?
+pub fn marks(mark: &[u8], cas: u64) -> bool {
+    stored::cas_word(cas).as_bytes() == mark
+}
+
 /// Appends what gives a session `seconds` to live.
 pub fn prolong(out: &mut Vec<u8>, key: &[u8], seconds: u32) -> Shape {
     end_at(out, b"EXPIRE", key, seconds.max(1));
@@ -332,6 +345,8 @@ pub struct Close<'a> {
     pub owner: &'a [u8],
     /// What it may go over where the turn is nobody's any more.
     pub over: Over,
+    /// The key that says which bytes were stored, if that is to be told.
+    pub mark: Option<&'a [u8]>,
 }
 
 /// What a session goes over whose turn is over.
@@ -348,7 +363,11 @@ pub enum Over {
 /// Appends what stores a session and gives the turn on it back; see [`scripts::CLOSE`].
 pub fn close(out: &mut Vec<u8>, close: &Close<'_>) -> Shape {
     let end = End::In(close.life.max(1));
-    scripts::CLOSE.call(out, true, &[close.key, close.turn], 3 + end.arguments());
+    let keys = [close.key, close.turn, close.mark.unwrap_or_default()];
+    let keys = keys
+        .get(..2 + usize::from(close.mark.is_some()))
+        .unwrap_or(&keys);
+    scripts::CLOSE.call(out, true, keys, 3 + end.arguments());
     bulk(out, close.owner);
     match close.over {
         Over::Whatever => bulk(out, b"any"),
