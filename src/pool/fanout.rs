@@ -334,22 +334,6 @@ impl Lane {
         self.state = State::Over;
     }
 
-    /// Begins anew on another connection.
-    #[cold]
-    fn say_again(&mut self) {
-        self.reopened = true;
-        self.sent = 0;
-        self.filled = 0;
-        self.parsed = 0;
-        self.answered = 0;
-        self.answers.clear();
-        self.hits.clear();
-        self.values = answer::Progress::default();
-        self.refused = false;
-        self.deadline = None;
-        self.state = State::Closed;
-    }
-
     #[cold]
     fn failed(&mut self, node: &mut node::Node, error: Error) {
         node.fail(&error);

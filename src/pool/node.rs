@@ -48,6 +48,9 @@ pub struct Node {
     opening: Option<Opening>,
     /// Of a master behind Sentinels: how it is looked for.
     behind: Behind,
+    /// What was begun on its connection ends with it: it is not given up in order to look whether
+    /// another server is the master.
+    pub stays: bool,
     /// What is known of it; shared by all pools that share the node.
     pub health: Health,
     /// It went down or came up since somebody asked, as far as the mark reaches.
@@ -107,6 +110,7 @@ impl Node {
             socket: None,
             opening: None,
             behind: Behind::default(),
+            stays: false,
             health: Health::new(shared::slot(&address(spec))),
             change: None,
             greeting: Greeting::of(spec),

@@ -270,6 +270,16 @@ fn a_sentinel_that_names_a_replica_is_passed_over_and_alone_is_an_error() {
 }
 
 #[test]
+fn a_transaction_keeps_its_connection_for_longer_than_others_are_looked_at() {
+    let server = Redis::start();
+    let sentinel = Sentinel::start(&[("m", "127.0.0.1", server.port())], 1, "");
+    let script = r#"$m = new Memring\Memcache; $m->addServer(getenv('NODE'));
+        var_dump($m->watch(['a'])); usleep(1200000); $m->multi(); $m->set('a', 1); $m->increment('n', 2, 5); echo json_encode($m->exec());"#;
+    let php = Php::new().env("NODE", format!("redis-sentinel://{}/m", sentinel.address()));
+    assert_eq!(php.run(script).ok(), "bool(true)\n[true,5]");
+}
+
+#[test]
 fn masters_that_are_named_by_host_are_found() {
     let watched = Watched::with("localhost", "sentinel announce-hostnames yes");
     let place: Vec<String> =

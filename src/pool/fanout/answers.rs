@@ -68,6 +68,22 @@ impl Lane {
         node.finish(now);
     }
 
+    /// Begins anew on another connection.
+    #[cold]
+    pub(super) fn say_again(&mut self) {
+        self.reopened = true;
+        self.sent = 0;
+        self.filled = 0;
+        self.parsed = 0;
+        self.answered = 0;
+        self.answers.clear();
+        self.hits.clear();
+        self.values = answer::Progress::default();
+        self.refused = false;
+        self.deadline = None;
+        self.state = State::Closed;
+    }
+
     /// Does the server refuse what a master does not? One that has lost its replicas may have lost
     /// them to a new one (`min-replicas-to-write`).
     #[cold]

@@ -36,7 +36,7 @@ impl Node {
             self.behind.looked = Some(now);
         }
         self.health.server() == self.behind.server
-            && !sentinel::is_due(wanted, &self.health, looked)
+            && (self.stays || !sentinel::is_due(wanted, &self.health, looked))
     }
 
     /// Begins to connect to the master; `None` where no Sentinels watch the node.

@@ -255,7 +255,11 @@ impl Pool {
         let spec = self.members.get(member).map(|member| &member.spec)?;
         let node = match &transaction.connection {
             Some((of, node)) if *of == member => Rc::clone(node),
-            _ => Rc::new(RefCell::new(Node::new(spec))),
+            _ => {
+                let mut node = Node::new(spec);
+                node.stays = true;
+                Rc::new(RefCell::new(node))
+            }
         };
         transaction.connection = Some((member, Rc::clone(&node)));
         let (connect, limit) = (spec.connect_timeout, spec.op_timeout);
