@@ -383,8 +383,8 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         }
     };
     let spec = match found {
-        Found::Node(spec) => spec,
-        Found::Pool(topology) => return add_pool(link, topology),
+        Found::Node(spec) => *spec,
+        Found::Pool(topology) => return add_pool(link, *topology),
     };
     let limit = duration(wish.timeout);
     let (connect, op, idle) = ini::read(|v| (v.connect_timeout, v.op_timeout, v.persistent_idle));
@@ -425,9 +425,9 @@ fn as_the_object(mut spec: NodeSpec, login: &Option<Login>) -> NodeSpec {
 /// What a host argument names.
 enum Found {
     /// One node; everything but host and port is the caller's to fill in.
-    Node(NodeSpec),
+    Node(Box<NodeSpec>),
     /// A whole pool of the file.
-    Pool(Topology),
+    Pool(Box<Topology>),
 }
 
 /// What `host` names, or why nothing.
@@ -441,14 +441,14 @@ fn found(host: &str, wish: &Wish<'_>) -> Result<Found, String> {
     });
     if let Some(name) = host.strip_prefix("pool:") {
         let wish = session::named(&file, name).map_err(|error| error.to_string())?;
-        return Ok(Found::Pool(wish.topology));
+        return Ok(Found::Pool(Box::new(wish.topology)));
     }
     let schemes = session::schemes(&schemes).map_err(|error| error.to_string())?;
     // A port left out is the default already; a port written in the host may only replace that.
     let port = Some(wish.port).filter(|port| *port != default_port || !host.contains("://"));
     let default_port = u16::try_from(default_port).unwrap_or(0);
     NodeSpec::from_add_server(host, port, default_port, &schemes)
-        .map(Found::Node)
+        .map(|spec| Found::Node(Box::new(spec)))
         .map_err(|error| error.to_string())
 }
 

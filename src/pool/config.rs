@@ -11,6 +11,7 @@
 //! | who we are at a node | [`login`] |
 //! | password and database of a Redis node | [`redis`] |
 //! | a master and who watches it | [`sentinel`] |
+//! | what messages show of all that | `shown` |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
 //! | `placement = "…"` | `placement` |
@@ -30,6 +31,7 @@ mod placement;
 pub mod redis;
 pub mod save_path;
 pub mod sentinel;
+mod shown;
 pub mod step;
 pub mod tls;
 pub mod watch;

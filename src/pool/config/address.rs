@@ -15,6 +15,8 @@
 //! addServer is hashed with its scheme, as pecl-memcache does.
 
 use super::options::decode;
+use super::shown::may_hold_secrets;
+pub(super) use super::shown::{clean, masked, shown};
 use super::{
     DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, Tls, Watched, login, options,
     sentinel,
@@ -353,11 +355,6 @@ pub(super) fn entered(rest: &str) -> Result<(Redis, &str), Error> {
     Ok((redis, rest))
 }
 
-/// Are user and password usual in addresses of this scheme?
-fn may_hold_secrets(scheme: &str) -> bool {
-    scheme.contains("redis") || scheme.contains("memcache")
-}
-
 /// User and password of a URL, each empty where it is not written.
 fn who_of(who: &str) -> (String, String) {
     let (user, password) = who.split_once(':').unwrap_or((who, ""));
@@ -546,70 +543,5 @@ impl NodeSpec {
             address.host.to_owned()
         };
         Ok(address.node(hashed, number))
-    }
-}
-
-/// `text` without what may be secret in addresses: a password before a host, options behind
-/// one, and what stands in the place of both where something was forgotten.
-pub(super) fn masked(text: &str) -> String {
-    let Some(at) = text.find("://") else {
-        return text.to_owned();
-    };
-    let (scheme, rest) = text.split_at(at + 3);
-    // A password may hold any character, so nothing before the last @ is believed to be none.
-    if let Some((_, behind)) = rest.rsplit_once('@') {
-        let host = behind.split('?').next().unwrap_or(behind);
-        return format!("{scheme}…@{host}");
-    }
-    let scheme_word = scheme.to_ascii_lowercase();
-    // Its servers stand between commas.
-    let many = scheme_word.contains(sentinel::SCHEME);
-    let end = rest
-        .find(|c: char| c.is_whitespace() || "\"'`]".contains(c) || (c == ',' && !many))
-        .unwrap_or(rest.len());
-    let (address, behind) = rest.split_at(end);
-    let (place, options) = match address.split_once('?') {
-        Some((place, _)) => (place, "?…"),
-        None => (address, ""),
-    };
-    let secretive = may_hold_secrets(&scheme_word);
-    let plain = place.split(',').all(|place| {
-        let port = place.rsplit_once(':').map_or("", |(_, port)| port);
-        let digits = port.split('/').next().unwrap_or(port);
-        digits.bytes().all(|byte| byte.is_ascii_digit())
-            && (place.starts_with('[') || place.matches(':').count() < 2)
-    });
-    let place = match secretive && !plain {
-        true => "…",
-        false => place,
-    };
-    format!("{scheme}{place}{options}{}", masked(behind))
-}
-
-/// `text` fit for a message: printable, at most 100 characters, without what may be secret.
-pub(super) fn clean(text: &str) -> String {
-    let text = masked(text);
-    let mut clean: String = text
-        .chars()
-        .take(100)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect();
-    if text.chars().nth(100).is_some() {
-        clean.push('…');
-    }
-    clean
-}
-
-/// `text` fit for a message and without what may be secret: neither options nor a password.
-pub(super) fn shown(text: &str) -> String {
-    let text = text.split('?').next().unwrap_or(text);
-    match text.rsplit_once('@') {
-        Some((secret, host)) => {
-            let scheme = secret
-                .split_once("://")
-                .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
-            clean(&format!("{scheme}…@{host}"))
-        }
-        None => clean(text),
     }
 }
