@@ -5,6 +5,7 @@
 //! (`fenced`) where there is more than one node.
 
 use crate::ffi::ini::time_limit;
+use crate::ffi::server;
 use crate::ini;
 use crate::registry;
 use memring_pool::codec::Compression;
@@ -15,7 +16,7 @@ use memring_pool::lease;
 use memring_pool::pool::Pool;
 use memring_pool::session::fenced::{self, Fenced};
 use memring_pool::session::migrate::Migrating;
-use memring_pool::session::{Sessions, Store, Terms};
+use memring_pool::session::{Sessions, Store, Terms, evictions};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -219,7 +220,12 @@ impl Keeper {
 
     /// Lines for the log since the last look.
     pub(crate) fn take_log(&mut self) -> Vec<String> {
-        self.sessions.take_log()
+        let mut log = self.sessions.take_log();
+        // A script ends with its first session or two, and would ask each time.
+        if !server::is_script() {
+            log.append(&mut evictions(&mut *self.sessions));
+        }
+        log
     }
 
     /// Is there such a session, or may there be one?

@@ -15,6 +15,7 @@ mod companion;
 mod contract;
 mod copies;
 mod epochs;
+mod evictions;
 mod faults;
 mod fenced;
 mod fenced_words;

@@ -54,6 +54,30 @@ impl Pool {
         })
     }
 
+    /// A line for each Redis node that throws keys away when it is full, which is nothing for a
+    /// pool of sessions. It asks them; one that does not say is passed over.
+    pub(crate) fn evicting(&mut self, call: &mut Call) -> Vec<String> {
+        let asked: Vec<usize> = (0..self.len())
+            .filter(|index| self.engine(*index) == Engine::Redis && self.is_up(*index))
+            .collect();
+        call.reset(Verb::Get);
+        let answered = self.exchange_lanes(&asked, call, |lane| {
+            lane.ask_redis(|out| redis::info(out, b"memory"));
+        });
+        let line = |(index, lane): (usize, usize)| {
+            let (answers, bytes) = call.answers(lane);
+            let Some(Reply::Text(text)) = answers.first() else {
+                return None;
+            };
+            let policy = redis::stats::evicts(text.of(bytes))?;
+            Some(format!(
+                "node {} throws sessions away when it is full (maxmemory-policy {policy}), and their visitors are logged out. Write maxmemory-policy noeviction into its configuration, and give it room to spare",
+                self.name(index)
+            ))
+        };
+        answered.into_iter().filter_map(line).collect()
+    }
+
     /// Empties all nodes, in `delay` seconds; true when all did it. A node left alone for
     /// its retry interval is left alone here, too.
     pub fn flush(&mut self, delay: u32, call: &mut Call) -> bool {

@@ -232,7 +232,7 @@ impl Pool {
                 Some(_) => {}
             }
         }
-        let (node, key) = place.ok_or_else(|| misplaced("no key"))?;
+        let (node, key) = place.ok_or_else(|| misplaced("watch() names no key"))?;
         if self.engine(node) != Engine::Redis {
             return Err(Error::new(
                 Kind::Config,

@@ -199,6 +199,10 @@ impl Store for Migrating {
         self.old.release();
     }
 
+    fn evicting(&mut self) -> Vec<String> {
+        self.new.evicting()
+    }
+
     fn take_log(&mut self) -> Vec<String> {
         let mut log = self.new.take_log();
         log.append(&mut self.old.take_log());

@@ -578,6 +578,10 @@ impl Store for Sessions {
         self.tell(&nodes, &keys, words::unlock);
     }
 
+    fn evicting(&mut self) -> Vec<String> {
+        self.pool.evicting(&mut self.call)
+    }
+
     fn take_log(&mut self) -> Vec<String> {
         self.fresh();
         std::mem::take(&mut self.log)
