@@ -38,6 +38,7 @@ pub(super) struct Listing {
 enum Stage {
     Connecting,
     Connected,
+    Entering,
     Asked,
 }
 
@@ -77,7 +78,7 @@ impl Listing {
             if self.stage == Stage::Connected {
                 self.ask()?;
             }
-            if self.stage == Stage::Asked && self.read(keys)? {
+            if matches!(self.stage, Stage::Entering | Stage::Asked) && self.read(keys)? {
                 return Ok(true);
             }
             if transport::since(self.heard) > SILENCE {
@@ -97,13 +98,19 @@ impl Listing {
     }
 
     fn ask(&mut self) -> Result<(), Error> {
-        let greeting = self.login.as_ref().map(Greeting::of_memcached);
-        let mut question = greeting.map_or_else(Vec::new, |greeting| greeting.words);
-        classic::list_keys(&mut question);
+        // memcached lists to nobody who said something on the connection that is not answered yet.
+        let (question, next) = match &self.login {
+            Some(login) => (Greeting::of_memcached(login).words, Stage::Entering),
+            None => {
+                let mut question = Vec::new();
+                classic::list_keys(&mut question);
+                (question, Stage::Asked)
+            }
+        };
         let socket = self.node.socket().ok_or_else(closed)?;
         match socket.send(&question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(count) if count == question.len() => {
-                self.stage = Stage::Asked;
+                self.stage = next;
                 Ok(())
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),
@@ -133,7 +140,9 @@ impl Listing {
                 Some((key, size)) => {
                     keys.insert(key, size);
                 }
-                None if line == b"STORED" && self.login.take().is_some() => {}
+                None if line == b"STORED" && self.login.take().is_some() => {
+                    self.stage = Stage::Connected;
+                }
                 None if line == b"END" => return Ok(true),
                 None => {
                     let what = String::from_utf8_lossy(line).into_owned();
@@ -156,7 +165,7 @@ impl Listing {
             return false;
         };
         let flags = match self.stage {
-            Stage::Asked => PollFlags::IN,
+            Stage::Entering | Stage::Asked => PollFlags::IN,
             Stage::Connecting | Stage::Connected => PollFlags::OUT,
         };
         // Whatever became of it, the next step looks at the socket itself.
