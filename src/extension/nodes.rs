@@ -15,7 +15,7 @@ use crate::{ini, registry, session};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    DEFAULT_RETRY, DEFAULT_TIMEOUT, Login, Mode, NodeSpec, Topology, WEIGHT_MAX,
+    ALONE, DEFAULT_RETRY, DEFAULT_TIMEOUT, Engine, Login, Mode, NodeSpec, Topology, WEIGHT_MAX,
 };
 use memring_pool::pool::Pool;
 use std::time::Duration;
@@ -407,6 +407,15 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         errors::warning("A pool with copies takes no Redis node: they are on memcached nodes");
         return Ok(None);
     }
+    let embedded = |node: &NodeSpec| node.engine() == Engine::Embedded;
+    let apart = link.with(|state| {
+        let first = state.pool.spec(0);
+        first.is_some_and(|first| embedded(first) || embedded(&spec))
+    });
+    if apart == Some(true) {
+        errors::warning_of(format!("An embedded node cannot join other nodes. {ALONE}"));
+        return Ok(None);
+    }
     let index = link.with(|state| {
         let spec = as_the_object(spec, &state.login);
         registry::with(|nodes| state.pool.add(spec, nodes))
@@ -416,7 +425,7 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
 
 /// The node, entered as the object was told to where the node itself says nothing of it.
 fn as_the_object(mut spec: NodeSpec, login: &Option<Login>) -> NodeSpec {
-    if spec.redis.is_none() && spec.login.is_none() {
+    if spec.engine() == Engine::Memcached && spec.login.is_none() {
         spec.login.clone_from(login);
     }
     spec

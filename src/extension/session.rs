@@ -277,7 +277,13 @@ pub(crate) fn wish(handler: Handler, list: &[u8]) -> Result<Wish, Error> {
         )
     });
     let schemes = schemes(&allowed)?;
-    let mut wish = save_path::parse(list, &schemes, &|name| named(&file, name))?;
+    let mut wish = match list.trim() {
+        // Without a server sessions are in the state directory, where a pool needs none.
+        "" if handler == Handler::Memring && schemes.allow_embedded() => {
+            Wish::embedded(&registry::state_dir())
+        }
+        _ => save_path::parse(list, &schemes, &|name| named(&file, name))?,
+    };
     let policy = &mut wish.topology.policy;
     if wish.mode_written {
         return Ok(wish);

@@ -62,7 +62,25 @@ pub enum Target {
     Unix(std::path::PathBuf),
     /// Whichever server Sentinels name as the master.
     Master(Watched),
+    /// No server: a database of this host.
+    Embedded(Place),
 }
+
+/// Where an embedded node keeps what it has, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The directory of its file, absolute.
+    pub directory: std::path::PathBuf,
+    /// What its items may take, bytes; then the ones that end first make room.
+    pub size: u64,
+}
+
+/// What an embedded node may keep where nothing is said of it, bytes.
+pub const EMBEDDED_SIZE: u64 = 64 << 20;
+/// The least it may be given, bytes.
+pub const EMBEDDED_LEAST: u64 = 1 << 20;
+/// The most, bytes: four times that is address space.
+pub const EMBEDDED_MOST: u64 = 1 << 40;
 
 impl Target {
     /// Is it surely the same server? Names are not resolved, but case, a last dot, ways to
@@ -83,6 +101,7 @@ impl Target {
             (Target::Tcp { host, port }, Target::Tcp { host: h, port: p }) => {
                 port == p && plain(host) == plain(h)
             }
+            (Target::Embedded(one), Target::Embedded(two)) => one.directory == two.directory,
             (one, two) => one == two,
         }
     }
@@ -168,6 +187,8 @@ pub enum Engine {
     Memcached,
     /// Redis or Valkey.
     Redis,
+    /// None: a database of this host, in this process.
+    Embedded,
 }
 
 /// Who tries a failed node again, and when.
@@ -251,9 +272,10 @@ impl NodeSpec {
 
     /// What kind of server it is.
     pub fn engine(&self) -> Engine {
-        match self.redis {
-            Some(_) => Engine::Redis,
-            None => Engine::Memcached,
+        match (&self.redis, &self.target) {
+            (Some(_), _) => Engine::Redis,
+            (None, Target::Embedded(_)) => Engine::Embedded,
+            (None, _) => Engine::Memcached,
         }
     }
 
@@ -286,6 +308,9 @@ impl NodeSpec {
     }
 }
 
+/// What to do about an embedded node beside others.
+pub const ALONE: &str = "What it keeps is on this host alone, where no other host would look for it. Give it a pool of its own, in mode single";
+
 /// Nodes and what holds for all of them: a whole pool, ready to be built.
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
@@ -302,6 +327,25 @@ pub struct Topology {
     pub policy: Policy,
 }
 
+impl Topology {
+    /// Checks that an embedded node is its only one, in mode single and with nothing that
+    /// needs others.
+    pub(crate) fn check_embedded(&self) -> Result<(), Error> {
+        let policy = &self.policy;
+        let mut all = self.nodes.iter().chain(&self.previous).chain(&self.drained);
+        let Some(own) = all.find(|node| node.engine() == Engine::Embedded) else {
+            return Ok(());
+        };
+        let nodes = self.nodes.len() + self.previous.len() + self.drained.len();
+        let plain = policy.mode == Mode::Single && policy.rules.is_empty();
+        if nodes == 1 && policy.backup == 0 && plain && !policy.migrating {
+            return Ok(());
+        }
+        let cause = format!("{} cannot join other nodes", own.name());
+        Err(Error::new(Kind::Config, cause).hint(ALONE))
+    }
+}
+
 /// A list or a pool of the file, read whole.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
@@ -316,6 +360,18 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// A pool of one embedded node in `directory`.
+    pub fn embedded(directory: &std::path::Path) -> Wish {
+        let mut node = NodeSpec::tcp(&format!("embedded://{}", directory.display()), 0);
+        node.target = Target::Embedded(Place {
+            directory: directory.to_owned(),
+            size: EMBEDDED_SIZE,
+        });
+        let mut wish = Wish::default();
+        wish.topology.nodes.push(node);
+        wish
+    }
+
     /// Makes of a list that says nothing of its mode what the session handler `memring` takes
     /// it for: a pool of mode fenced.
     ///
@@ -351,12 +407,13 @@ impl Wish {
     /// # Errors
     /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
     /// fenced more than 3; in a copied mode fewer than two nodes, or one
-    /// server twice; a format of values in mode fenced.
+    /// server twice; a format of values in mode fenced; an embedded node that is not the only one.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
             |cause: String, hint: &str| Err(Error::new(Kind::Config, cause).hint(hint.to_owned()));
         sentinel::check(nodes, policy.mode)?;
+        self.topology.check_embedded()?;
         if policy.mode == Mode::Single {
             return match policy.copies {
                 Some(_) => refuse(

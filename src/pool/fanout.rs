@@ -192,7 +192,7 @@ impl Lane {
     /// Asks whether the server is there.
     pub fn ask_for_life(&mut self) {
         match self.engine {
-            Engine::Memcached => {
+            Engine::Memcached | Engine::Embedded => {
                 classic::version(&mut self.out);
                 self.asks.push(Expect::Version);
             }
@@ -203,7 +203,7 @@ impl Lane {
     /// Asks the server to be empty in `delay` seconds, which a Redis is at once.
     pub fn ask_to_flush(&mut self, delay: u32) {
         match self.engine {
-            Engine::Memcached => {
+            Engine::Memcached | Engine::Embedded => {
                 classic::flush_all(&mut self.out, delay);
                 self.asks.push(Expect::Flushed);
             }

@@ -17,6 +17,7 @@
 //! | `replica` | HOW MANY: copied reads and writes as state machines |
 //! | `counters` | what is counted on a host |
 //! | `shared` | what the workers of a host see together |
+//! | `embedded` | a node without a server: words carried out on a database of this host |
 //! | `health` | whom to leave alone, and until when |
 //! | `finder` | WHERE IT LISTENS: names resolved, masters looked up |
 //! | `node` | WHO: one server and its socket |
@@ -37,6 +38,7 @@ pub mod codec;
 pub mod config;
 pub mod copier;
 pub mod counters;
+pub mod embedded;
 pub mod error;
 pub mod fact;
 pub mod fanout;

@@ -9,6 +9,7 @@ mod directory;
 mod master;
 
 use crate::config::{Care, NodeSpec, Redis, Target, Tls};
+use crate::embedded;
 use crate::error::{Error, Kind};
 use crate::finder;
 pub use crate::health::Change;
@@ -160,6 +161,13 @@ impl Node {
         self.close();
         if let Some(opened) = self.open_master(limit) {
             return opened;
+        }
+        if let Target::Embedded(place) = &self.target {
+            // The remedy is part of what went wrong: of a node that fails only that is shown.
+            let own = embedded::connect(&place.directory, place.size)
+                .map_err(|error| Error::new(Kind::Connect, error.to_string()).at(&self.name))?;
+            self.opened(transport::Socket::Own(own), limit)?;
+            return Ok(Open::Ready);
         }
         let addresses = self.addresses()?;
         self.open_next(addresses, Errno::ADDRNOTAVAIL, limit)
@@ -398,6 +406,7 @@ impl Node {
     fn addresses(&self) -> Result<VecDeque<Address>, Error> {
         match &self.target {
             Target::Unix(path) => Ok(VecDeque::from([Address::Unix(path.clone())])),
+            Target::Embedded(_) => Ok(VecDeque::new()),
             Target::Tcp { host, port: 0 } => {
                 // The words PHP's streams use, which pecl-memcache passes on.
                 Err(self.refused(
@@ -501,6 +510,9 @@ fn address(spec: &NodeSpec) -> Vec<u8> {
         Target::Tcp { host, port } => format!("{host}:{port}").into_bytes(),
         Target::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
         Target::Master(watched) => watched.line().into_bytes(),
+        Target::Embedded(place) => {
+            [b"embedded:", place.directory.as_os_str().as_encoded_bytes()].concat()
+        }
     };
     let mut greeting = Greeting::of(spec);
     if let (Target::Master(watched), Some(redis)) = (&spec.target, &spec.redis) {

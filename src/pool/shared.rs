@@ -1,7 +1,7 @@
 //! What the processes of a host see of each other: which nodes failed, what was counted,
 //! which keys a node missed, and whether this process was forked.
 //!
-//! The pool's only file with `unsafe`. One region of memory holds a head, counters, and
+//! With `lmdb` beside it the pool's only room with `unsafe`. One region of memory holds a head, counters, and
 //! 1,024 slots, one per node. It is either a file of one user, so that web workers, cron
 //! jobs and a second PHP of that user share it, or anonymous memory that only the children
 //! of this process share. It is never unmapped, so a slot is `'static`.
@@ -23,6 +23,7 @@
     reason = "memory mapped from the kernel; every block is argued"
 )]
 
+pub(crate) mod lmdb;
 mod missed;
 pub mod turns;
 

@@ -183,6 +183,22 @@ pub enum Socket {
     Tls(Box<tls::Session>),
     /// A player's.
     Played(Played),
+    /// No connection at all: what is sent is answered in this process.
+    Own(Box<dyn Carrier>),
+}
+
+/// Who answers in this process what is sent to him.
+pub trait Carrier: std::fmt::Debug {
+    /// Takes all of `bytes`, and carries out what is whole in them.
+    ///
+    /// # Errors
+    /// `CONNRESET` when there is nobody any more to do it.
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno>;
+    /// Moves answers into `room`, or copies them there when they are only to be seen (`peek`).
+    ///
+    /// # Errors
+    /// `AGAIN` when there are none: none will come until more is sent.
+    fn receive(&self, room: &mut [u8], peek: bool) -> Result<usize, Errno>;
 }
 
 /// A player's socket.
@@ -272,6 +288,7 @@ impl Socket {
             Socket::Played(own) => {
                 player(|player| player.connected(own.number)).unwrap_or(Err(Errno::NOTCONN))
             }
+            Socket::Own(_) => Ok(()),
         }
     }
 
@@ -302,7 +319,7 @@ impl Socket {
     pub fn shake(&self, wish: &Tls) -> Result<Shake, Error> {
         match self {
             Socket::Tls(session) => session.shake(wish),
-            Socket::Real(_) | Socket::Played(_) => Ok(Shake::Over),
+            Socket::Real(_) | Socket::Played(_) | Socket::Own(_) => Ok(Shake::Over),
         }
     }
 
@@ -310,7 +327,7 @@ impl Socket {
     pub fn trouble(&self) -> Option<Error> {
         match self {
             Socket::Tls(session) => session.trouble(),
-            Socket::Real(_) | Socket::Played(_) => None,
+            Socket::Real(_) | Socket::Played(_) | Socket::Own(_) => None,
         }
     }
 
@@ -319,7 +336,7 @@ impl Socket {
         match self {
             Socket::Real(fd) => Some(fd),
             Socket::Tls(session) => Some(session.fd()),
-            Socket::Played(_) => None,
+            Socket::Played(_) | Socket::Own(_) => None,
         }
     }
 
@@ -381,6 +398,7 @@ impl Socket {
             Socket::Real(fd) => rustix::net::send(fd, bytes, flags),
             Socket::Tls(session) => session.send(bytes, flags),
             Socket::Played(own) => own.send(bytes),
+            Socket::Own(own) => own.send(bytes).map(|()| bytes.len()),
         }
     }
 
@@ -398,6 +416,14 @@ impl Socket {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
                 own.send(&bytes)
             }
+            Socket::Own(own) => {
+                let mut count = 0;
+                for part in parts {
+                    own.send(part)?;
+                    count += part.len();
+                }
+                Ok(count)
+            }
         }
     }
 
@@ -411,6 +437,7 @@ impl Socket {
             Socket::Real(fd) => rustix::net::recv(fd, room, flags).map(|(count, _)| count),
             Socket::Tls(session) => session.receive(room, flags),
             Socket::Played(own) => own.receive(room, flags),
+            Socket::Own(own) => own.receive(room, flags.contains(RecvFlags::PEEK)),
         }
     }
 }
@@ -436,10 +463,16 @@ impl Played {
 /// Waits until one of the wishes is ready, for `limit` at most; none is after an interruption:
 /// whoever goes on looks at the clock, and at the sockets themselves.
 pub fn poll(wishes: &mut [Wish<'_>], limit: Option<Duration>) {
+    // Who answers in this process has done so already, and is alone in his pool.
+    let own = |wish: &&mut Wish<'_>| matches!(wish.socket, Socket::Own(_));
+    let mut answered = wishes.iter_mut().filter(own).peekable();
+    if answered.peek().is_some() {
+        return answered.for_each(|wish| wish.ready = true);
+    }
     let ready: Vec<bool> = if is_played() {
         let wished = |wish: &Wish<'_>| match wish.socket {
             Socket::Played(own) => Some((own.number, wish.flags)),
-            Socket::Real(_) | Socket::Tls(_) => None,
+            Socket::Real(_) | Socket::Tls(_) | Socket::Own(_) => None,
         };
         let mine: Vec<(u32, PollFlags)> = wishes.iter().filter_map(wished).collect();
         player(|player| player.poll(&mine, limit)).unwrap_or_default()
@@ -455,7 +488,7 @@ pub fn poll(wishes: &mut [Wish<'_>], limit: Option<Duration>) {
                     }
                     Some(PollFd::new(session.fd(), session.wish(wish.flags)))
                 }
-                Socket::Played(_) => None,
+                Socket::Played(_) | Socket::Own(_) => None,
             })
             .collect();
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());

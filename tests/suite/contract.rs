@@ -7,6 +7,7 @@
 //! | both in TLS, and with a certificate of ours | this machine |
 //! | memcached and Redis in one pool | this machine |
 //! | Redis masters that Sentinels watch | this machine |
+//! | embedded | no server |
 //! | Redis 8, Valkey 8 | `MEMRING_REDIS_NEW`, `MEMRING_VALKEY`, where they are set |
 //!
 //! Copied pools run it in `cache_copies` and `late_copies`.
@@ -477,6 +478,15 @@ fn every_command_has_its_outcome_on_masters_that_sentinels_watch() {
         let nodes =
             ["one?db=2", "two"].map(|m| format!("redis-sentinel://{}/{m}", sentinel.address()));
         all_of_it(protocol, &nodes, &servers[0].info("redis_version"));
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_without_a_server() {
+    let directory = crate::embedded::Directory::new("contract");
+    for protocol in [Protocol::Ascii, Protocol::Binary] {
+        let node = [directory.node("")];
+        all_of_it(protocol, &node, env!("CARGO_PKG_VERSION"));
     }
 }
 

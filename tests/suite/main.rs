@@ -14,6 +14,7 @@ mod cache_tend;
 mod companion;
 mod contract;
 mod copies;
+mod embedded;
 mod epochs;
 mod evictions;
 mod faults;

@@ -6,6 +6,7 @@
 //! | `[::1]`, `::1` | an IPv6 address; a port needs the brackets |
 //! | `unix:///path`, `unix:/path`, `file:///path` | a unix socket; `:0` behind it is dropped |
 //! | `memcached://USER:PASSWORD@h` | the same, to a memcached that wants to know who we are |
+//! | `embedded:///dir` | no server: a database in that directory |
 //! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
 //! | `memcacheds://`, `tls://` and `ssl://`, `rediss://` | the same in TLS |
 //! | `redis-sentinel://USER:PASSWORD@h,h,h/NAME` | the same, wherever Sentinels say it is |
@@ -18,8 +19,8 @@ use super::options::decode;
 use super::shown::may_hold_secrets;
 pub(super) use super::shown::{clean, masked, shown};
 use super::{
-    DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, Tls, Watched, login, options,
-    sentinel,
+    DEFAULT_PORT, EMBEDDED_SIZE, Login, NodeSpec, Place, REDIS_PORT, Redis, Secret, Target, Tls,
+    Watched, login, options, sentinel,
 };
 use crate::error::{Error, Kind};
 use std::net::Ipv6Addr;
@@ -34,11 +35,11 @@ pub struct Schemes {
     tls: bool,
     memcacheds: bool,
     rediss: bool,
+    embedded: bool,
 }
 
 /// What a list of them may hold, for messages.
-const WORDS: &str =
-    "Write some of tcp, memcached, unix, redis, tls, memcacheds, rediss, separated by commas";
+const WORDS: &str = "Write some of tcp, memcached, unix, redis, tls, memcacheds, rediss, embedded, separated by commas";
 
 impl Default for Schemes {
     /// All that this version speaks.
@@ -51,6 +52,7 @@ impl Default for Schemes {
             tls: true,
             memcacheds: true,
             rediss: true,
+            embedded: true,
         }
     }
 }
@@ -69,6 +71,7 @@ impl Schemes {
             tls: false,
             memcacheds: false,
             rediss: false,
+            embedded: false,
         };
         let words = list
             .split(|c: char| c == ',' || c.is_whitespace())
@@ -83,6 +86,7 @@ impl Schemes {
                 "tls" | "ssl" => allowed.tls = true,
                 "memcacheds" => allowed.memcacheds = true,
                 "rediss" => allowed.rediss = true,
+                "embedded" => allowed.embedded = true,
                 other => {
                     return Err(Error::new(
                         Kind::Config,
@@ -109,6 +113,11 @@ impl Schemes {
 }
 
 impl Schemes {
+    /// May nodes without a server be used?
+    pub fn allow_embedded(&self) -> bool {
+        self.embedded
+    }
+
     /// Checks that Redis nodes may be opened, however it was written that a node is one.
     ///
     /// # Errors
@@ -138,7 +147,7 @@ pub(super) struct Address<'a> {
     pub host: &'a str,
     /// The port, when one is written.
     pub port: Option<u16>,
-    /// True for a unix socket.
+    /// True for a path: a unix socket, or the directory of an embedded node.
     pub unix: bool,
     /// How the node is entered, of a `redis://`.
     pub redis: Option<Redis>,
@@ -170,6 +179,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         "" | "tcp" => (false, allowed.tcp),
         "memcached" | "memcache" => (false, allowed.memcached),
         "unix" | "file" => (true, allowed.unix),
+        "embedded" => (true, allowed.embedded),
         "redis" | sentinel::SCHEME => (false, allowed.redis),
         "tls" | "ssl" => (false, allowed.tls),
         "memcacheds" => (false, allowed.memcacheds),
@@ -197,6 +207,25 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             format!("{name}:// is not among memring.allow_schemes"),
             format!("Add {name} to memring.allow_schemes in php.ini"),
         );
+    }
+    if scheme.eq_ignore_ascii_case("embedded") {
+        let path = rest.strip_suffix(":0").unwrap_or(rest);
+        if !path.starts_with('/') || path.contains('\0') || path.len() > 3000 {
+            return refuse(
+                format!("\"{}\" is no directory from / on", clean(path)),
+                "Write embedded:///DIRECTORY with three slashes".to_owned(),
+            );
+        }
+        return Ok(Address {
+            scheme,
+            host: path,
+            port: None,
+            unix,
+            redis: None,
+            login: None,
+            tls: false,
+            watched: None,
+        });
     }
     if unix {
         let path = rest.strip_suffix(":0").unwrap_or(rest);
@@ -426,6 +455,10 @@ impl Address<'_> {
                 node.retry_interval = sentinel::RETRY;
                 Target::Master(watched.clone())
             }
+            None if self.is_embedded() => Target::Embedded(Place {
+                directory: self.host.into(),
+                size: EMBEDDED_SIZE,
+            }),
             None if self.unix => Target::Unix(self.host.into()),
             None => Target::Tcp {
                 host: self.host.trim_matches(['[', ']']).to_owned(),
@@ -435,11 +468,17 @@ impl Address<'_> {
         node
     }
 
+    fn is_embedded(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("embedded")
+    }
+
     /// The node of a list or file entry: its rings see the host without a scheme, as
     /// pecl's session handler does, a socket as "unix://" and its path, and a master that
     /// Sentinels watch by the name it has there.
     pub(super) fn listed(&self) -> NodeSpec {
-        if self.unix {
+        if self.is_embedded() {
+            self.node(format!("embedded://{}", self.host), 0)
+        } else if self.unix {
             self.node(format!("unix://{}", self.host), 0)
         } else if let Some(watched) = &self.watched {
             self.node(watched.name.clone(), 0)

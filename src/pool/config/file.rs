@@ -307,6 +307,8 @@ impl RawPool {
                 .map_err(|error| error.at(&at(from.span().start)))?;
         }
         wish.topology.policy.rules = rules::read(&self.prefix, &wish.topology, at)?;
+        // Now that all else of the pool is known, too.
+        wish.topology.check_embedded()?;
         Ok(wish)
     }
 

@@ -5,7 +5,8 @@
 
 use super::address::{Schemes, clean};
 use super::{
-    ALL, Login, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, Target, WEIGHT_MAX,
+    ALL, EMBEDDED_LEAST, EMBEDDED_MOST, Login, Mode, NodeSpec, Placement, Redis, Secret,
+    TIMEOUT_MAX, Target, WEIGHT_MAX,
 };
 use super::{address, login, tls};
 use crate::codec::{self, Format, Stream};
@@ -13,7 +14,7 @@ use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +63,25 @@ pub(super) fn apply(
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name), decode(value));
+        if let Target::Embedded(place) = &mut node.target {
+            match name.as_str() {
+                "size" => {
+                    place.size = size(&value)?;
+                    continue;
+                }
+                "persistent" | "udp_port" | "weight" | "timeout" | "retry_interval" | "id"
+                | "mode" | "copies" | "placement" | "drain" | "prefix" => {}
+                other => {
+                    return Err(refuse(
+                        format!(
+                            "option \"{}\" is for servers, and an embedded node has none",
+                            word(other)
+                        ),
+                        "Take it out; size=64M says how much it may keep",
+                    ));
+                }
+            }
+        }
         let mut number = || {
             let (number, exact) = php_number(&value);
             if !exact {
@@ -284,6 +304,29 @@ fn read_stream(name: &str) -> Result<Option<Stream>, Error> {
             "Write compression=zlib, zstd, lz4 or none",
         )
     })
+}
+
+/// A number of bytes, with K, M or G behind it, within the limits of an embedded node.
+fn size(text: &str) -> Result<u64, Error> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (text.get(..at), 10),
+        Some((at, 'm' | 'M')) => (text.get(..at), 20),
+        Some((at, 'g' | 'G')) => (text.get(..at), 30),
+        _ => (Some(text), 0),
+    };
+    digits
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse::<u64>().ok()?.checked_mul(1 << unit))
+        .filter(|size| (EMBEDDED_LEAST..=EMBEDDED_MOST).contains(size))
+        .ok_or_else(|| {
+            refuse(
+                format!(
+                    "size \"{}\" is no number of bytes from 1M to 1024G",
+                    clean(text)
+                ),
+                "Write size=64M",
+            )
+        })
 }
 
 /// A weight within its limits.

@@ -255,7 +255,7 @@ impl Line {
                 }
                 match self.engine {
                     // Another server may stand there than last time.
-                    Engine::Memcached => {
+                    Engine::Memcached | Engine::Embedded => {
                         classic::version(&mut self.out);
                         self.asks.push_back((Ask::Version, Expect::Version));
                     }

@@ -271,10 +271,13 @@ impl Pool {
         let reason = if used.is_empty() {
             "none of the session's nodes is asked now, so session_start() would fail".to_owned()
         } else {
-            let redis = |place: &Place| self.engine(place.node) == Engine::Redis;
-            let turn = match places.iter().any(redis) {
-                true => "KEY_LOCK on a Redis, the counter KEY.lock on a memcached",
-                false => "the counter KEY.lock there",
+            let is = |engine| places.iter().any(|place| self.engine(place.node) == engine);
+            let turn = match () {
+                () if is(Engine::Embedded) => "kept there with its owner",
+                () if is(Engine::Redis) => {
+                    "KEY_LOCK on a Redis, the counter KEY.lock on a memcached"
+                }
+                () => "the counter KEY.lock there",
             };
             format!(
                 "the session is read from the first of {} that has it, and written to all of them; its turn is {turn}",

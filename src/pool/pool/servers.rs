@@ -40,7 +40,9 @@ impl Pool {
     pub fn version(&mut self, call: &mut Call) -> Option<String> {
         (0..self.members.len()).find_map(|index| {
             let lane = match self.engine(index) {
-                Engine::Memcached => self.ask(index, call, Expect::Version, classic::version)?,
+                Engine::Memcached | Engine::Embedded => {
+                    self.ask(index, call, Expect::Version, classic::version)?
+                }
                 Engine::Redis => self.ask_redis(index, call, |out| redis::info(out, b"server"))?,
             };
             let lane = call.lanes.get(lane)?;
@@ -86,9 +88,9 @@ impl Pool {
             self.refuse_call(call, "flush() would log everybody out");
             return false;
         }
-        let redis = (0..self.len()).find(|index| self.engine(*index) == Engine::Redis);
-        if let (Some(index), 1..) = (redis, delay) {
-            self.refuse_at(index, call, "flush with a delay is memcached's, and a Redis node is emptied at once. Leave the delay out");
+        let other = (0..self.len()).find(|index| self.engine(*index) != Engine::Memcached);
+        if let (Some(index), 1..) = (other, delay) {
+            self.refuse_at(index, call, "flush with a delay is memcached's, and a Redis or embedded node is emptied at once. Leave the delay out");
             return false;
         }
         let (first, now) = (call.used, transport::now());

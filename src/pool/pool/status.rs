@@ -4,6 +4,7 @@
 use super::{Declared, Pool};
 use crate::call::Call;
 use crate::config::{Mode, NodeSpec, Target};
+use crate::embedded;
 use crate::fact::Fact;
 use crate::node::{Directory, Door, Node};
 use crate::replica::{Standing, State, Survey};
@@ -101,7 +102,7 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
             let node = node.borrow();
             let (since, cause) = ejected(&node).unzip();
             let name = open_name(node.name());
-            let pairs = vec![
+            let mut pairs = vec![
                 ("node", name.as_str().into()),
                 ("address", address(&door.entrance.target).into()),
                 ("state", state(since).into()),
@@ -109,6 +110,7 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
                 ("cause", cause.into()),
                 ("connections", u32::from(node.is_connected()).into()),
             ];
+            pairs.extend(embedded_facts(&door.entrance.target));
             (name, Fact::Map(pairs))
         })
         .collect();
@@ -118,7 +120,7 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
 
 fn facts_of(spec: &NodeSpec, node: &Node) -> Vec<Pair> {
     let (since, cause) = ejected(node).unzip();
-    vec![
+    let mut pairs = vec![
         ("node", open_name(&spec.name()).into()),
         ("address", address(&spec.target).into()),
         ("id", spec.id.as_deref().into()),
@@ -127,7 +129,29 @@ fn facts_of(spec: &NodeSpec, node: &Node) -> Vec<Pair> {
         ("since", since.into()),
         ("cause", cause.into()),
         ("connections", u32::from(node.is_connected()).into()),
-    ]
+    ];
+    pairs.extend(embedded_facts(&spec.target));
+    pairs
+}
+
+/// What an embedded node keeps, null where this process has not opened it.
+fn embedded_facts(target: &Target) -> Option<Pair> {
+    let Target::Embedded(place) = target else {
+        return None;
+    };
+    let kept = embedded::kept(&place.directory).map(kept_facts);
+    Some(("embedded", kept.unwrap_or(Fact::Null)))
+}
+
+fn kept_facts(kept: embedded::Held) -> Fact {
+    Fact::Map(vec![
+        ("file", kept.file.to_string_lossy().into_owned().into()),
+        ("size", kept.size.into()),
+        ("items", kept.items.into()),
+        ("bytes", kept.bytes.into()),
+        ("evictions", kept.evictions.into()),
+        ("expired", kept.expired.into()),
+    ])
 }
 
 fn state(since: Option<u64>) -> &'static str {
@@ -199,6 +223,7 @@ fn address(target: &Target) -> String {
         Target::Tcp { host, port } => format!("{host}:{port}"),
         Target::Unix(path) => path.to_string_lossy().into_owned(),
         Target::Master(watched) => watched.line(),
+        Target::Embedded(place) => place.directory.to_string_lossy().into_owned(),
     }
 }
 

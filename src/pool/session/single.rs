@@ -16,7 +16,7 @@
 //! Where one copy has nothing and another is silent, the session is a new one, as in pecl:
 //! more than pecl's copies is promised by modes with more than counters.
 //! A counter carries no owner, so neither fence nor takeover is possible on memcached. On Redis
-//! a turn has one: what a request stores whose turn is over goes only over what it read.
+//! and on embedded nodes a turn has one: what a request stores whose turn is over goes only over what it read.
 //!
 //! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in
 //! tests/golden/wire-session.txt.
@@ -26,7 +26,6 @@ use super::{Store, Terms};
 use crate::call::{Call, Verb};
 use crate::chance;
 use crate::codec::{Content, unpacked};
-use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Lane};
 use crate::item::{Flags, KeyRule, LongKeys};
@@ -304,13 +303,13 @@ impl Sessions {
     /// The nodes of a session in the order in which they are stored to, and what it may go over
     /// at each of them.
     ///
-    /// On Redis the nodes where the turn was taken say whether it is still ours, and copies are
+    /// Where turns have owners, the nodes where the turn was taken say whether it is still ours, and copies are
     /// not asked before they did.
     fn stages(&mut self, id: &[u8], keys: &Keys) -> Vec<(Vec<usize>, Over)> {
         let places = self.places(keys);
-        let redis = |node: &usize| self.pool.engine(*node) == Engine::Redis;
+        let owned = |node: &usize| words::has_owner(self.pool.engine(*node));
         let held = self.held.as_ref().filter(|turn| turn.id == id);
-        let Some(turn) = held.filter(|_| places.iter().any(redis)) else {
+        let Some(turn) = held.filter(|_| places.iter().any(owned)) else {
             let new = self.made.as_deref() == Some(id);
             let over = if new { Over::Nothing } else { Over::Whatever };
             return vec![(places, over)];
@@ -334,7 +333,7 @@ impl Sessions {
 
     /// Is it `node` that says whether a session stored over `over` is stored at all?
     fn decides(&self, node: usize, over: Over) -> bool {
-        self.pool.engine(node) == Engine::Redis && over != Over::Whatever
+        words::has_owner(self.pool.engine(node)) && over != Over::Whatever
     }
 
     fn places(&mut self, keys: &Keys) -> Vec<usize> {
@@ -520,12 +519,12 @@ impl Store for Sessions {
         }
         let keys = self.keys(id)?;
         let touched = self.everywhere(&keys, |lane, lock| words::touch(lane, lifetime, lock));
-        // On Redis it is told whether the turn was still ours when it was given back.
+        // Where turns have owners it is told whether the turn was still ours when it was given back.
         let lost = self.held.as_ref().is_some_and(|turn| {
             touched.iter().any(|(node, lane)| {
                 let answers = self.call.answers(*lane).0;
-                let redis = self.pool.engine(*node) == Engine::Redis;
-                redis && turn.has(*node) && answers.get(1) == Some(&Reply::NotFound)
+                let owned = words::has_owner(self.pool.engine(*node));
+                owned && turn.has(*node) && answers.get(1) == Some(&Reply::NotFound)
             })
         });
         self.forget(id, &touched);

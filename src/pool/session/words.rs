@@ -11,7 +11,7 @@ use crate::fanout::Lane;
 use crate::item::{Flags, KeyRule, LongKeys};
 use crate::request::refused;
 use crate::wire::redis::{self, Over};
-use crate::wire::{Expect, Reply, Store, classic};
+use crate::wire::{Expect, Reply, Store, classic, embedded};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The flag of an item that a worker wrote who keeps copies, too (see `migrate`): a bit that
@@ -28,7 +28,7 @@ pub(super) fn expiry(lifetime: u32) -> u32 {
 
 /// A turn: for how long it is taken, and who takes it.
 ///
-/// On memcached it is pecl's counter, which has no owner; on Redis his name.
+/// On memcached it is pecl's counter, which has no owner; elsewhere his name.
 #[derive(Clone, Copy)]
 pub(super) struct Lock<'a> {
     pub(super) keys: &'a Keys,
@@ -111,7 +111,7 @@ pub(super) fn get(lane: &mut Lane, keys: &Keys) {
         return;
     }
     let out = &mut lane.out;
-    classic::get(out, false);
+    classic::get(out, lane.engine == Engine::Embedded);
     classic::get_key(out, &keys.data);
     classic::end(out);
     lane.asks.push(Expect::Values);
@@ -134,15 +134,35 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
         };
         return lane.ask_redis(|out| redis::close(out, &close));
     }
+    if lane.engine == Engine::Embedded {
+        let close = embedded::Close {
+            key: &keys.data,
+            flags: data.flags.0,
+            ttl: expiry(data.life.max(1)),
+            owner,
+            over: data.over,
+            value: data.value,
+        };
+        embedded::close(&mut lane.out, &close);
+        lane.stores = true;
+        return lane.asks.push(Expect::Stored);
+    }
     store(lane, &keys.data, data.flags, expiry(data.life), data.value);
     unlock(lane, lock);
+}
+
+/// Has a turn there an owner, who is told when it was over?
+pub(super) fn has_owner(engine: Engine) -> bool {
+    engine != Engine::Memcached
 }
 
 /// Was it stored? `None` where another request had the turn since.
 pub(super) fn is_closed(engine: Engine, answers: &[Reply]) -> Option<bool> {
     match (engine, answers) {
-        (Engine::Redis, [Reply::Exists]) => None,
-        (Engine::Redis, [Reply::Done]) | (_, [Reply::Done, Reply::Done]) => Some(true),
+        (Engine::Redis | Engine::Embedded, [Reply::Exists]) => None,
+        (Engine::Redis | Engine::Embedded, [Reply::Done]) | (_, [Reply::Done, Reply::Done]) => {
+            Some(true)
+        }
         _ => Some(false),
     }
 }
@@ -181,6 +201,10 @@ pub(super) fn delete(lane: &mut Lane, lock: Lock<'_>) {
         return unlock(lane, lock);
     }
     classic::delete(&mut lane.out, &lock.keys.data);
+    if lane.engine == Engine::Embedded {
+        lane.asks.push(Expect::Deleted);
+        return unlock(lane, lock);
+    }
     classic::delete(&mut lane.out, &lock.keys.lock);
     lane.asks.extend([Expect::Deleted, Expect::Deleted]);
 }
@@ -194,6 +218,10 @@ pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
         return lane.ask_redis(take);
     }
     let out = &mut lane.out;
+    if lane.engine == Engine::Embedded {
+        embedded::turn(out, &keys.data, lock.owner, lock.life);
+        return lane.asks.push(Expect::Stored);
+    }
     classic::delta(out, true, &keys.lock, 1);
     classic::store(out, Store::Add, &keys.lock, codec::INT, lock.life, 1, 0);
     out.extend_from_slice(b"1\r\n");
@@ -203,7 +231,7 @@ pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
 /// Is the turn ours? And what was answered behind it; `None` when not enough was.
 pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Reply])> {
     match engine {
-        Engine::Redis => {
+        Engine::Redis | Engine::Embedded => {
             let (taken, rest) = answers.split_first()?;
             Some((*taken == Reply::Done, rest))
         }
@@ -219,6 +247,10 @@ pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Repl
 pub(super) fn unlock(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
         return lane.ask_redis(|out| redis::give_back(out, &lock.keys.redis_lock, lock.owner));
+    }
+    if lane.engine == Engine::Embedded {
+        embedded::give_back(&mut lane.out, &lock.keys.data, lock.owner);
+        return lane.asks.push(Expect::Deleted);
     }
     store(lane, &lock.keys.lock, Flags(codec::INT), lock.life, b"0");
 }
@@ -257,7 +289,7 @@ pub(super) enum Said {
 pub(super) struct Found<'b> {
     pub(super) flags: Flags,
     pub(super) data: &'b [u8],
-    /// Of a Redis: what tells whether it is still the same.
+    /// Where turns have owners: what tells whether it is still the same.
     pub(super) cas: u64,
 }
 
@@ -296,11 +328,13 @@ pub(super) fn value_of<'b>(
                     "Malformed server response: the value of another key",
                 ));
             }
-            Reply::Value { flags, data, .. } => {
+            Reply::Value {
+                flags, data, cas, ..
+            } => {
                 return Ok(Some(Found {
                     flags: Flags(*flags),
                     data: data.of(bytes),
-                    cas: 0,
+                    cas: *cas,
                 }));
             }
             _ => {}

@@ -204,6 +204,7 @@ pub(super) fn back_up(
     }
     wish.topology.policy.backup = nodes.len();
     wish.topology.nodes.extend(nodes.iter().cloned());
+    wish.topology.check_embedded()?;
     Ok(())
 }
 
