@@ -10,6 +10,7 @@
 //! | `?weight=2&timeout=1` behind a node | `options` |
 //! | who we are at a node | [`login`] |
 //! | password and database of a Redis node | [`redis`] |
+//! | a Redis Cluster | [`cluster`] |
 //! | a master and who watches it | [`sentinel`] |
 //! | what messages show of all that | `shown` |
 //! | `session.save_path` | [`save_path`] |
@@ -24,6 +25,7 @@
 //! write).
 
 pub mod address;
+pub mod cluster;
 pub mod file;
 pub mod login;
 mod options;
@@ -373,12 +375,16 @@ impl Wish {
     }
 
     /// Makes of a list that says nothing of its mode what the session handler `memring` takes
-    /// it for: a pool of mode fenced.
+    /// it for: a pool of mode fenced. A Redis Cluster stays what it is.
     ///
     /// # Errors
     /// As [`Wish::check`]; and a placement that is none for this mode.
     pub fn keep_copies(&mut self) -> Result<(), Error> {
         let policy = &mut self.topology.policy;
+        if policy.placement == Placement::Slots {
+            // It keeps them itself.
+            return Ok(());
+        }
         policy.mode = Mode::Fenced;
         if !self.placement_written {
             policy.placement = Placement::Rendezvous;
@@ -405,13 +411,16 @@ impl Wish {
     /// Checks what only the whole pool can tell.
     ///
     /// # Errors
-    /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
+    /// `Kind::Config`: what makes no sense of a cluster; copies without a copied mode, more than nodes or less than 2, in mode
     /// fenced more than 3; in a copied mode fewer than two nodes, or one
     /// server twice; a format of values in mode fenced; an embedded node that is not the only one.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
             |cause: String, hint: &str| Err(Error::new(Kind::Config, cause).hint(hint.to_owned()));
+        if policy.placement == Placement::Slots {
+            return cluster::check(nodes, policy);
+        }
         sentinel::check(nodes, policy.mode)?;
         self.topology.check_embedded()?;
         if policy.mode == Mode::Single {

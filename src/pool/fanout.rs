@@ -16,6 +16,7 @@
 //! then proves hung, nobody listens to the others, so who is in mid-answer by then has his
 //! limit anew.
 
+mod again;
 mod answers;
 mod greeting;
 mod quick;
@@ -71,6 +72,10 @@ pub struct Lane {
     pub pinned: bool,
     /// Does the request carry values?
     pub stores: bool,
+    /// Its keys may lie in different slots of a cluster: each is asked for by itself.
+    pub apart: bool,
+    /// It is to be acknowledged only when replicas have it, where the pool says so.
+    pub lasting: bool,
     /// The keys of a get in the order they are asked for: of a classic one as spans of `out`,
     /// of one to Redis, which echoes no key, as spans of the call's arena. Else empty.
     pub keys: Vec<Span>,
@@ -134,7 +139,7 @@ impl Lane {
         self.answers.clear();
         self.repeatable = false;
         self.pinned = false;
-        self.stores = false;
+        (self.stores, self.lasting) = (false, false);
         self.refused = false;
         self.filled = 0;
         self.parsed = 0;

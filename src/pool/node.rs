@@ -4,6 +4,8 @@
 //! once open it blocks, with the operation's limit as SO_RCVTIMEO, so that an
 //! operation costs one send and one receive. A connection is either between
 //! exchanges, with nothing unread, or busy; a busy one found later is closed.
+//!
+//! Which nodes a thread knows, and shares among its pools, is `directory`'s.
 
 mod directory;
 mod master;
@@ -18,7 +20,7 @@ use crate::shared;
 use crate::transport::{self, Address, Shake, Wish};
 use crate::wire::greeting::Greeting;
 use crate::wire::redis::fenced::Process;
-pub use directory::{Directory, Door};
+pub use directory::{Cluster, ClusterRef, Directory, Door, Nodes};
 use master::Behind;
 use rustix::event::PollFlags;
 use rustix::io::Errno;

@@ -11,6 +11,7 @@
 //! | `php` | the extension under test and the PHP command line |
 //! | `fastcgi` | a small FastCGI client |
 //! | `certificates` | a CA of the test and what it signs |
+//! | `cluster` | a real Redis Cluster |
 //! | `redis` | a real Redis or Valkey, and an independent client of it |
 //! | `sentinel` | real Sentinels and what they watch |
 //! | `server` | either of them, for tests that hold for both |
@@ -28,6 +29,7 @@
 )]
 
 pub mod certificates;
+pub mod cluster;
 pub mod fastcgi;
 pub mod hostile;
 pub mod memcached;
@@ -42,6 +44,7 @@ pub mod server;
 pub mod web;
 
 pub use certificates::{Certificates, Issued, Valid};
+pub use cluster::Cluster;
 pub use fastcgi::Reply;
 pub use hostile::{Act, BlackHole, Hostile};
 pub use memcached::Memcached;

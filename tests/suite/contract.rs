@@ -7,13 +7,14 @@
 //! | both in TLS, and with a certificate of ours | this machine |
 //! | memcached and Redis in one pool | this machine |
 //! | Redis masters that Sentinels watch | this machine |
+//! | a Redis Cluster, in RESP2 and in RESP3 | this machine |
 //! | embedded | no server |
 //! | Redis 8, Valkey 8 | `MEMRING_REDIS_NEW`, `MEMRING_VALKEY`, where they are set |
 //!
 //! Copied pools run it in `cache_copies` and `late_copies`.
 
 use crate::pool::Bench;
-use harness::{Certificates, Memcached, Redis, Sentinel, Valid};
+use harness::{Certificates, Cluster, Memcached, Redis, Sentinel, Valid};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Protocol, Schemes};
 use memring_pool::wire::Store;
@@ -487,6 +488,21 @@ fn every_command_has_its_outcome_without_a_server() {
     for protocol in [Protocol::Ascii, Protocol::Binary] {
         let node = [directory.node("")];
         all_of_it(protocol, &node, env!("CARGO_PKG_VERSION"));
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_on_a_redis_cluster() {
+    let cluster = Cluster::start();
+    let version = cluster.nodes[0].info("redis_version");
+    for (protocol, options) in [
+        (Protocol::Ascii, ""),
+        (Protocol::Ascii, "resp=3"),
+        (Protocol::Binary, ""),
+    ] {
+        let bench = || crate::cluster::over(&cluster.url_as("", options), protocol);
+        contract_of(&mut bench(), &version);
+        fine_print(&mut bench());
     }
 }
 

@@ -11,6 +11,8 @@ mod bailout;
 mod cache_copies;
 mod cache_php;
 mod cache_tend;
+mod cluster;
+mod cluster_php;
 mod companion;
 mod contract;
 mod copies;

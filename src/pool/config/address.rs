@@ -8,6 +8,7 @@
 //! | `memcached://USER:PASSWORD@h` | the same, to a memcached that wants to know who we are |
 //! | `embedded:///dir` | no server: a database in that directory |
 //! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
+//! | `redis-cluster://h,h/` | a Redis Cluster, which is a whole pool ([`super::cluster`]) |
 //! | `memcacheds://`, `tls://` and `ssl://`, `rediss://` | the same in TLS |
 //! | `redis-sentinel://USER:PASSWORD@h,h,h/NAME` | the same, wherever Sentinels say it is |
 //! | `udp://` | reserved, refused |
@@ -181,6 +182,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         "unix" | "file" => (true, allowed.unix),
         "embedded" => (true, allowed.embedded),
         "redis" | sentinel::SCHEME => (false, allowed.redis),
+        "redis-cluster" => return Err(super::cluster::alone()),
         "tls" | "ssl" => (false, allowed.tls),
         "memcacheds" => (false, allowed.memcacheds),
         "rediss" => (false, allowed.rediss),

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user; and of a cluster wait";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -170,6 +170,15 @@ pub(super) fn apply(
                 }
             },
             name if tls::is_option(name) => tls::apply(name, value, node)?,
+            "wait" => match &mut node.redis {
+                Some(redis) if redis.cluster => redis.wait = wait(&value)?,
+                _ => {
+                    return Err(refuse(
+                        "option \"wait\" is for a Redis Cluster",
+                        "Write redis-cluster:// before its hosts, or take wait out",
+                    ));
+                }
+            },
             "placement" => all.placement = Some(Placement::read(&value)?),
             "read_timeout" | "stream" => {
                 return Err(refuse(
@@ -266,6 +275,17 @@ fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
         },
     }
     Ok(())
+}
+
+/// A number of replicas: a master has a handful at most.
+fn wait(value: &str) -> Result<u32, Error> {
+    let number = value.parse().ok().filter(|number| *number <= 100);
+    number.ok_or_else(|| {
+        refuse(
+            "wait is a number of replicas, from 0 to 100",
+            "Write wait=1, or take it out",
+        )
+    })
 }
 
 /// The beginning of `text` that can be the name of an option.

@@ -19,6 +19,10 @@ pub struct Redis {
     pub sentinel_user: Option<String>,
     /// Their password; `None` where none is asked for.
     pub sentinel_password: Option<Secret>,
+    /// It is one of a cluster.
+    pub cluster: bool,
+    /// Of a cluster: how many replicas have to have a write before it is acknowledged.
+    pub wait: u32,
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! directory, which is what Debian's php.ini leaves here for the `files` handler.
 
 use super::address::{self, Schemes, clean, shown};
-use super::{Mode, NodeSpec, Placement, REDIS_PORT, Wish, options, placement, sentinel};
+use super::options::ForAll;
+use super::{Mode, NodeSpec, Placement, REDIS_PORT, Wish, cluster, options, placement, sentinel};
 use crate::error::{Error, Kind};
 
 /// Reads `list`. `pools` is asked for the pool when the list is `pool:NAME`.
@@ -97,6 +98,7 @@ fn items(list: &str) -> Vec<&str> {
         let servers = sentinel::behind_scheme(rest).map_or(0, |behind| {
             rest.len() - behind.find('/').map_or(0, |slash| behind.len() - slash)
         });
+        let servers = servers.max(cluster::hosts_end(rest));
         let end = rest
             .char_indices()
             .find(|(at, c)| blank(*c) || (*c == ',' && *at >= servers))
@@ -138,6 +140,13 @@ pub(super) fn one(
         );
     }
     let (place, query) = item.split_once('?').unwrap_or((item, ""));
+    if cluster::is_written(place) {
+        let all = cluster::add(place, query, allowed, wish, persistent)?;
+        return for_all(all, wish);
+    }
+    if wish.topology.policy.placement == Placement::Slots {
+        return Err(cluster::alone());
+    }
     let has_scheme = ["unix:", "file:"]
         .iter()
         .any(|scheme| place.starts_with(scheme))
@@ -185,13 +194,23 @@ pub(super) fn one(
                 .hint("Write how long a failed node is left alone, in seconds"),
         );
     }
+    match all.drain {
+        true => wish.topology.drained.push(node),
+        false => wish.topology.nodes.push(node),
+    }
+    for_all(all, wish)
+}
+
+/// Takes over what one item says of the whole list.
+fn for_all(all: ForAll, wish: &mut Wish) -> Result<(), Error> {
     if let Some(prefix) = all.prefix {
         let keys = &mut wish.topology.policy.keys;
         if !keys.prefix.is_empty() && keys.prefix != prefix.as_bytes() {
-            return refuse(
-                "two servers have different prefixes, and a list has one".to_owned(),
-                "Write the same prefix= behind each, or none".to_owned(),
-            );
+            return Err(Error::new(
+                Kind::Config,
+                "two servers have different prefixes, and a list has one",
+            )
+            .hint("Write the same prefix= behind each, or none"));
         }
         keys.prefix = prefix.into_bytes();
     }
@@ -208,11 +227,6 @@ pub(super) fn one(
     }
     if all.copies.is_some() {
         wish.topology.policy.copies = all.copies;
-    }
-    if all.drain {
-        wish.topology.drained.push(node);
-    } else {
-        wish.topology.nodes.push(node);
     }
     Ok(())
 }

@@ -6,50 +6,32 @@ use crate::wire::redis::{Shape, answer};
 use crate::wire::{self, Expect, Parsed, Reply, VALUE_MAX, classic};
 use std::time::Instant;
 
+/// How far the answers could be read.
+pub(super) enum Read {
+    /// All of them are there.
+    Whole,
+    /// So many more bytes are needed at least.
+    More(usize),
+    /// This is no answer.
+    Wrong(&'static str),
+}
+
 impl Lane {
     /// Reads every whole reply out of what arrived.
     pub(super) fn digest(&mut self, node: &mut node::Node, now: Instant) {
-        while let Some(expect) = self.asks.get(self.answered).copied() {
-            let have = self.read.get(..self.filled).unwrap_or_default();
-            if expect == Expect::Values && !self.keys.is_empty() {
-                let (out, keys) = (&self.out, &self.keys);
-                self.parsed = classic::hits(have, self.parsed, out, keys, &mut self.hits);
+        match self.read_answers() {
+            Read::Whole => {}
+            Read::More(missing) => {
+                let wanted = self.filled.saturating_add(missing.min(READ_TRUST));
+                if self.filled > VALUE_MAX {
+                    return self.failed(node, garbage("an answer longer than any value"));
+                }
+                if wanted > self.read.len() {
+                    self.grow(wanted.max(self.read.len() * 2));
+                }
+                return;
             }
-            let parsed = match expect {
-                Expect::Redis(Shape::Values(with_cas)) => {
-                    let (at, keys) = (&mut self.parsed, self.keys.len());
-                    answer::values(have, at, keys, with_cas, &mut self.values, &mut self.hits)
-                }
-                _ => wire::parse(have, self.parsed, expect),
-            };
-            match parsed {
-                Parsed::More(missing) => {
-                    let wanted = self.filled.saturating_add(missing.min(READ_TRUST));
-                    if self.filled > VALUE_MAX {
-                        return self.failed(node, garbage("an answer longer than any value"));
-                    }
-                    if wanted > self.read.len() {
-                        self.grow(wanted.max(self.read.len() * 2));
-                    }
-                    return;
-                }
-                Parsed::Reply(used, value @ Reply::Value { .. }) if !self.keys.is_empty() => {
-                    self.parsed += used;
-                    match classic::hit(value, have, &self.out, &self.keys, &self.hits) {
-                        Some(hit) => self.hits.push(hit),
-                        None => return self.failed(node, garbage("the value of another key")),
-                    }
-                }
-                Parsed::Reply(used, reply) => {
-                    self.parsed += used;
-                    self.answers.push(reply);
-                    self.refused |= reply.is_refusal();
-                    if reply.is_last() {
-                        self.answered += 1;
-                    }
-                }
-                Parsed::Garbage(what) => return self.failed(node, garbage(what)),
-            }
+            Read::Wrong(what) => return self.failed(node, garbage(what)),
         }
         if self.sent < self.total() {
             return self.failed(node, garbage("an answer before the question was out"));
@@ -66,6 +48,45 @@ impl Lane {
         }
         self.state = State::Over;
         node.finish(now);
+    }
+
+    /// Reads the answers that are there, from where it stopped last.
+    #[inline(always)] // once on the path of every call
+    pub(super) fn read_answers(&mut self) -> Read {
+        while let Some(expect) = self.asks.get(self.answered).copied() {
+            let have = self.read.get(..self.filled).unwrap_or_default();
+            if expect == Expect::Values && !self.keys.is_empty() {
+                let (out, keys) = (&self.out, &self.keys);
+                self.parsed = classic::hits(have, self.parsed, out, keys, &mut self.hits);
+            }
+            let parsed = match expect {
+                Expect::Redis(Shape::Values(with_cas)) => {
+                    let (at, keys) = (&mut self.parsed, self.keys.len());
+                    answer::values(have, at, keys, with_cas, &mut self.values, &mut self.hits)
+                }
+                _ => wire::parse(have, self.parsed, expect),
+            };
+            match parsed {
+                Parsed::More(missing) => return Read::More(missing),
+                Parsed::Reply(used, value @ Reply::Value { .. }) if !self.keys.is_empty() => {
+                    self.parsed += used;
+                    match classic::hit(value, have, &self.out, &self.keys, &self.hits) {
+                        Some(hit) => self.hits.push(hit),
+                        None => return Read::Wrong("the value of another key"),
+                    }
+                }
+                Parsed::Reply(used, reply) => {
+                    self.parsed += used;
+                    self.answers.push(reply);
+                    self.refused |= reply.is_refusal();
+                    if reply.is_last() {
+                        self.answered += 1;
+                    }
+                }
+                Parsed::Garbage(what) => return Read::Wrong(what),
+            }
+        }
+        Read::Whole
     }
 
     /// Begins anew on another connection.

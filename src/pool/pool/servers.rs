@@ -95,7 +95,7 @@ impl Pool {
         }
         let (first, now) = (call.used, transport::now());
         let mut done = true;
-        for index in 0..self.members.len() {
+        for index in self.serving(call) {
             // Else it could come after the flush.
             self.catch_up_with(call, index);
             if !self.allows(index, now) {

@@ -16,7 +16,8 @@ type Pair = (&'static str, Fact);
 
 impl Pool {
     /// Name, mode and nodes as this process knows them, nobody asked:
-    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, nodes}`.
+    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, nodes}`. Each
+    /// node of a cluster that was asked for them has `slots`, too.
     pub fn status(&self) -> Fact {
         self.told(None)
     }
@@ -64,6 +65,9 @@ impl Pool {
             return Vec::new();
         };
         let mut pairs = facts_of(&member.spec, &member.node.borrow());
+        if let Some(slots) = self.slots_of(index) {
+            pairs.push(("slots", slots.into()));
+        }
         if member.declared == Declared::Down {
             for (name, value) in &mut pairs {
                 match *name {
@@ -96,7 +100,8 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
         })
     };
     let mut nodes: Vec<(String, Fact)> = directory
-        .iter()
+        .all()
+        .into_iter()
         .filter(|(door, _)| !known(door))
         .map(|(door, node)| {
             let node = node.borrow();

@@ -189,6 +189,13 @@ impl Pool {
 
     /// Has this pool transactions at all?
     fn has_transactions(&self) -> Result<(), Error> {
+        if self.is_cluster() {
+            return Err(Error::new(
+                Kind::Config,
+                "transactions in a Redis Cluster are not supported by this version",
+            )
+            .hint("Use cas(), or name nodes that stand alone: redis://HOST"));
+        }
         let policy = &self.policy;
         if policy.mode != Mode::Single || !policy.rules.is_empty() || policy.backup > 0 {
             return Err(Error::new(

@@ -61,6 +61,8 @@ pub struct Sessions {
     pub(super) proven: bool,
     /// Who takes turns, where they have an owner.
     owner: String,
+    /// Why no node of a cluster said who has which slot.
+    trouble: Option<Error>,
 }
 
 impl Sessions {
@@ -84,6 +86,7 @@ impl Sessions {
             marked: false,
             proven: false,
             owner: format!("{:016x}", chance::seed()),
+            trouble: None,
         }
     }
 
@@ -337,10 +340,15 @@ impl Sessions {
     }
 
     fn places(&mut self, keys: &Keys) -> Vec<usize> {
-        let Terms {
-            copies, attempts, ..
-        } = self.terms;
-        self.pool.session_places(&keys.data, copies, attempts)
+        let terms = self.terms;
+        self.trouble = self.pool.find_masters().or(self.trouble.take());
+        let places = self
+            .pool
+            .session_places(keys.placed_by(), terms.copies, terms.attempts);
+        if let (true, Some(turn)) = (self.pool.is_cluster(), &mut self.held) {
+            turn.move_to(keys, &places);
+        }
+        places
     }
 
     /// The nodes that were told keep no turn of ours.
@@ -355,7 +363,7 @@ impl Sessions {
     }
 
     fn keys(&self, id: &[u8]) -> Result<Keys, Error> {
-        Keys::of(&self.rule, id, self.mark != 0)
+        Keys::of(&self.rule, id, self.mark != 0, self.pool.is_cluster())
     }
 
     /// Empties the call for the next exchange, keeping what is worth a log line.
@@ -399,6 +407,9 @@ impl Sessions {
 
     /// No node of a session may be asked: all failed a moment ago.
     fn nobody(&mut self, keys: &Keys) -> Error {
+        if let Some(error) = self.trouble.take() {
+            return error;
+        }
         let places = self.places(keys);
         let names: Vec<&str> = places.iter().map(|node| self.pool.name(*node)).collect();
         Error::new(
@@ -571,7 +582,7 @@ impl Store for Sessions {
         let Ok(keys) = self.keys(&turn.id) else {
             return;
         };
-        let nodes: Vec<usize> = turn.nodes.iter().map(|(node, _)| *node).collect();
+        let nodes = turn.nodes_or(self.pool.is_cluster().then(|| self.places(&keys)));
         self.fresh();
         // A node that cannot be told lets the turn go when the lock's life ends.
         self.tell(&nodes, &keys, words::unlock);

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind};
 use crate::fanout::Lane;
 use crate::item::{Flags, KeyRule, LongKeys};
 use crate::request::refused;
+use crate::ring::slots::beside;
 use crate::wire::redis::{self, Over};
 use crate::wire::{Expect, Reply, Store, classic, embedded};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -54,24 +55,30 @@ pub(super) struct Data<'a> {
 /// The keys of a session: its data, and the turn on it.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// On memcached, and for placement.
+    /// On memcached, and for placement on a ring.
     pub(super) data: Vec<u8>,
     /// On memcached, as pecl-memcache has it.
     lock: Vec<u8>,
     /// On Redis, where keys may be as long as they like.
     redis_data: Vec<u8>,
-    /// On Redis, as phpredis has it: a worker of either keeps the other waiting.
+    /// On Redis, as phpredis has it: a worker of either keeps the other waiting. In a cluster it
+    /// lies in the slot of the session, or no script could take both.
     redis_lock: Vec<u8>,
     /// On Redis, where strings have no flags: which bytes a worker wrote who keeps copies, too.
     redis_mark: Option<Vec<u8>>,
+    /// In a cluster.
+    slots: bool,
+    /// Bytes of the keys that stand before the id.
+    prefix: usize,
 }
 
 impl Keys {
-    /// Those of session `id` under `rule`; with one for marks where they are set.
+    /// Those of session `id` under `rule`; with one for marks where they are set; `slots` for a
+    /// cluster.
     ///
     /// # Errors
     /// `Kind::Key` for an id that is empty.
-    pub(super) fn of(rule: &KeyRule, id: &[u8], marking: bool) -> Result<Keys, Error> {
+    pub(super) fn of(rule: &KeyRule, id: &[u8], marking: bool, slots: bool) -> Result<Keys, Error> {
         let mut data = Vec::new();
         rule.append(id, &mut data)?;
         let mut lock = Vec::new();
@@ -81,14 +88,34 @@ impl Keys {
         };
         plain.append(&[data.as_slice(), b".lock"].concat(), &mut lock)?;
         let redis_data = [rule.prefix.as_slice(), id].concat();
+        // phpredis redis_session.c, lock_acquire. In a cluster it takes no turns.
+        const LOCK: &[u8] = b"_LOCK";
         Ok(Keys {
             lock,
-            // phpredis redis_session.c, lock_acquire.
-            redis_lock: [redis_data.as_slice(), b"_LOCK"].concat(),
+            redis_lock: match slots {
+                true => beside(&redis_data, LOCK),
+                false => [redis_data.as_slice(), LOCK].concat(),
+            },
             redis_mark: marking.then(|| [redis_data.as_slice(), b"_MEMRING"].concat()),
             redis_data,
             data,
+            slots,
+            prefix: rule.prefix.len(),
         })
+    }
+
+    /// Are they those of session `id`?
+    pub(super) fn are_of(&self, id: &[u8]) -> bool {
+        self.redis_data.get(self.prefix..) == Some(id)
+    }
+
+    /// What says where the session is.
+    pub(super) fn placed_by(&self) -> &[u8] {
+        if self.slots {
+            &self.redis_data
+        } else {
+            &self.data
+        }
     }
 
     /// The turn as `owner` takes it.
@@ -122,7 +149,7 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
     let Lock { keys, owner, .. } = lock;
     if lane.engine == Engine::Redis {
         // A server of another kind than was said must not take a value for commands.
-        lane.stores = true;
+        (lane.stores, lane.lasting) = (true, true);
         let close = redis::Close {
             key: &keys.redis_data,
             value: data.plain,
@@ -194,6 +221,7 @@ pub(super) fn touch(lane: &mut Lane, life: u32, lock: Lock<'_>) {
 /// Takes the data away, and gives the turn back.
 pub(super) fn delete(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
+        lane.lasting = true;
         lane.ask_redis(|out| redis::delete(out, &lock.keys.redis_data));
         if let Some(mark) = &lock.keys.redis_mark {
             lane.ask_redis(|out| redis::delete(out, mark));
@@ -269,6 +297,19 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// The nodes to give it back at: `now` where a cluster says who has it, else where it was taken.
+    pub(super) fn nodes_or(&self, now: Option<Vec<usize>>) -> Vec<usize> {
+        now.unwrap_or_else(|| self.nodes.iter().map(|(node, _)| *node).collect())
+    }
+
+    /// In a cluster it is its slot's, whoever has that now; `keys` may be another session's.
+    pub(super) fn move_to(&mut self, keys: &Keys, places: &[usize]) {
+        let node = self.nodes.first_mut().filter(|_| keys.are_of(&self.id));
+        if let (Some((node, _)), Some(place)) = (node, places.first()) {
+            *node = *place;
+        }
+    }
+
     /// Is it ours at `node`?
     pub(super) fn has(&self, node: usize) -> bool {
         self.nodes.iter().any(|(held, _)| *held == node)
