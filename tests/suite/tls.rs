@@ -471,7 +471,7 @@ fn sessions_on_copies_in_tls_outlive_a_node_that_comes_back_empty() {
     let made = Certificates::new();
     let mut redis = Redis::with_tls(&made.server(), None, &[]);
     let memcached = [(); 2].map(|()| Memcached::with_tls(&made.server(), None, &[]));
-    let ca = format!("?timeout=0.5&ca={}", made.ca().display());
+    let ca = format!("?timeout=2&ca={}", made.ca().display());
     let [a, b] = memcached
         .each_ref()
         .map(|server| format!("memcacheds://127.0.0.1:{}{ca}", server.tls_port()));

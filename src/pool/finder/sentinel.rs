@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// How often a host looks whether another server is the master.
 pub const LOOK: Duration = Duration::from_secs(1);
-/// The same while no Sentinel answers.
+/// The same, at most, while no Sentinel answers: each time in vain makes it twice as long.
 const LOOK_LATER: Duration = Duration::from_secs(15);
 
 /// Host and port of a server.
@@ -48,6 +48,8 @@ struct Known {
     due: bool,
     /// The Sentinel to ask first.
     first: usize,
+    /// How often it was looked for without an answer of any Sentinel, since the last one.
+    in_vain: u32,
 }
 
 thread_local! {
@@ -89,6 +91,7 @@ fn change(wanted: &Watched, how: impl FnOnce(&mut Known)) {
             looked: transport::now(),
             due: false,
             first: 0,
+            in_vain: 0,
         }));
     });
 }
@@ -264,15 +267,19 @@ impl Search {
 
     /// The server at `at`, which was found, says that it is the master.
     pub fn confirm(self, at: Place, health: &Health) {
-        let next = match self.answered {
-            true => LOOK,
-            false => LOOK_LATER,
-        };
-        health.set_server(number(&at), next);
+        let server = number(&at);
+        let mut in_vain = 0;
         change(&self.wanted, |known| {
+            known.in_vain = match self.answered {
+                true => 0,
+                false => known.in_vain.saturating_add(1),
+            };
+            in_vain = known.in_vain;
             (known.at, known.due) = (Some(at), false);
             known.looked = transport::now();
         });
+        let next = LOOK * (1 << in_vain.min(4));
+        health.set_server(server, next.min(LOOK_LATER));
     }
 
     /// Makes the next Sentinel the one that is asked; a step when there is none.
