@@ -210,6 +210,16 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             format!("Add {name} to memring.allow_schemes in php.ini"),
         );
     }
+    let at_path = |host| Address {
+        scheme,
+        host,
+        port: None,
+        unix,
+        redis: None,
+        login: None,
+        tls: false,
+        watched: None,
+    };
     if scheme.eq_ignore_ascii_case("embedded") {
         let path = rest.strip_suffix(":0").unwrap_or(rest);
         if !path.starts_with('/') || path.contains('\0') || path.len() > 3000 {
@@ -218,16 +228,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
                 "Write embedded:///DIRECTORY with three slashes".to_owned(),
             );
         }
-        return Ok(Address {
-            scheme,
-            host: path,
-            port: None,
-            unix,
-            redis: None,
-            login: None,
-            tls: false,
-            watched: None,
-        });
+        return Ok(at_path(path));
     }
     if unix {
         let path = rest.strip_suffix(":0").unwrap_or(rest);
@@ -241,16 +242,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
                 "Write unix:///run/memcached/memcached.sock".to_owned(),
             );
         }
-        return Ok(Address {
-            scheme,
-            host: path,
-            port: None,
-            unix,
-            redis: None,
-            login: None,
-            tls: false,
-            watched: None,
-        });
+        return Ok(at_path(path));
     }
     if scheme.eq_ignore_ascii_case(sentinel::SCHEME) {
         let (redis, watched) = sentinel::parse(rest)?;

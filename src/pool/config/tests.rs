@@ -347,7 +347,7 @@ fn only_allowed_schemes_are_opened() {
         );
     }
     assert_eq!(
-        Schemes::parse("tcp memcached,unix redis tls,memcacheds rediss").unwrap(),
+        Schemes::parse("tcp memcached,unix redis tls,memcacheds rediss embedded").unwrap(),
         Schemes::default()
     );
 }
