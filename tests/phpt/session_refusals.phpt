@@ -66,7 +66,7 @@ false: session_start(): Session: session.save_path: serializer, compression and 
 false: session_start(): Session: pool:web needs a file, and memring.config_file is empty. Set memring.config_file = /etc/memring.toml in php.ini
 false: session_start(): Session: session.save_path, server 2 ("tcp://127.0.0.1:3"): a cluster is a pool by itself, and nothing can stand beside redis-cluster://. Write its hosts between commas, then a slash: redis-cluster://HOST:PORT,HOST:PORT/, and other nodes into another pool
 false: session_start(): Session: session.save_path: a cluster keeps copies itself, on its replicas, so that mode and copies have no meaning. Take them out; wait=1 acknowledges a write only when a replica has it
-false: session_start(): Session: 127.0.0.1:1: %s. The session was not started, so nothing is overwritten. Is the server running there, and reachable?
+false: session_start(): Session: 127.0.0.1:%d: Connection failed: Connection refused. The session was not started, so nothing is overwritten. Is the server running there, and reachable?
 false: session_start(): Session: session.save_path: 127.0.0.1:1 and 127.0.0.1:1 are one node. Name each node once: two copies on one server are one
 false: session_start(): Session: 127.0.0.1:%d and 127.0.0.1:%d: the session may exist, but fewer than two nodes that can be trusted to know it answered. The session was not started, so nothing is overwritten. Is memcached running there? memring status says who is trusted, and memring tend brings back who is not
 false: session_start(): Session: 127.0.0.1:1: Connection failed: Connection refused. The session was not started, so nothing is overwritten. Is the server running there, and reachable?
