@@ -40,9 +40,11 @@ while (!file_exists(getenv('STOP'))) {
     $k = "k$me-" . (++$n % 50);
     if (@$m->set($k, $n)) { $acked[$k] = $n; $done++; } else $times[] = microtime(true);
     session_id("s$me");
+    // A turn that a switch cut off may have to be waited for.
+    $asked = microtime(true);
     if (@session_start()) {
         $found = $_SESSION['n'] ?? 0;
-        if ($found < $visits) { $older += $visits - $found; $visits = $found; $fell = microtime(true); }
+        if ($found < $visits) { $older += $visits - $found; $visits = $found; $fell = $asked; }
         $_SESSION['n'] = $found + 1;
         if (@session_write_close()) { $visits = $found + 1; $done++; } else $times[] = microtime(true);
     } else $times[] = microtime(true);
@@ -60,7 +62,7 @@ struct Met {
     first: f64,
     last: f64,
     lost: u64,
-    /// Acknowledged visits that were not found again, and when that was seen last.
+    /// Acknowledged visits that were not found again, and when the last visit began that saw so.
     older: u64,
     fell: f64,
 }

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// How often a host looks whether another server is the master.
 pub const LOOK: Duration = Duration::from_secs(1);
-/// The same, at most, while no Sentinel answers: each time in vain makes it twice as long.
+/// The same, at most, while no Sentinel answers: each time in vain after the first makes it twice as long.
 const LOOK_LATER: Duration = Duration::from_secs(15);
 
 /// Host and port of a server.
@@ -278,7 +278,7 @@ impl Search {
             (known.at, known.due) = (Some(at), false);
             known.looked = transport::now();
         });
-        let next = LOOK * (1 << in_vain.min(4));
+        let next = LOOK * (1 << in_vain.saturating_sub(1).min(4));
         health.set_server(server, next.min(LOOK_LATER));
     }
 
