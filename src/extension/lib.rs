@@ -19,6 +19,7 @@
 //! | `nodes` | the methods on nodes |
 //! | `login` | setSaslAuthData(): who an object is at its nodes |
 //! | `pools` | what a pool that addServer() begins is made of |
+//! | `whole` | whole pools where a host stands |
 //! | `status` | Memring\status(): what this process and its host know |
 //! | `route` | Memring\route(): where a key would go |
 //! | `stats` | getStats: the question, and what becomes of a server's lines |
@@ -49,3 +50,4 @@ mod status;
 mod trace;
 mod transaction;
 mod value;
+mod whole;

@@ -11,11 +11,12 @@ use crate::ffi::value::{Fresh, Value};
 use crate::memcache::{begin, connected, push, with_nodes};
 use crate::pools::{self, SAVINGS};
 use crate::report::{self, CALLBACK};
-use crate::{ini, registry, session};
+use crate::{ini, registry, session, whole};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    DEFAULT_RETRY, DEFAULT_TIMEOUT, Login, Mode, NodeSpec, Topology, WEIGHT_MAX,
+    ALONE, DEFAULT_RETRY, DEFAULT_TIMEOUT, Engine, Login, Mode, NodeSpec, Topology, WEIGHT_MAX,
+    cluster,
 };
 use memring_pool::pool::Pool;
 use std::time::Duration;
@@ -259,7 +260,11 @@ pub(crate) fn close(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     };
     link.with(|state| {
         state.pool.close();
-        state.pool = Pool::new(state.pool.policy().clone());
+        let mut policy = state.pool.policy().clone();
+        if state.pool.is_cluster() {
+            policy.placement = ini::read(|values| values.placement);
+        }
+        state.pool = Pool::new(policy);
     });
     Ok(Fresh::bool(true))
 }
@@ -367,27 +372,42 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
     let Some(link) = pools::of(object)? else {
         return Ok(None);
     };
-    let spec = match found {
-        Found::Node(spec) => spec,
-        Found::Pool(topology) => return add_pool(link, topology),
-    };
     let limit = duration(wish.timeout);
     let (connect, op, idle) = ini::read(|v| (v.connect_timeout, v.op_timeout, v.persistent_idle));
-    let spec = NodeSpec {
+    let filled = |spec: NodeSpec| NodeSpec {
         udp_port,
         weight: u32::try_from(wish.weight).unwrap_or(u32::MAX),
         connect_timeout: connect.unwrap_or(limit),
         op_timeout: op.unwrap_or(limit),
         idle_limit: idle.unwrap_or(Duration::MAX),
-        retry_interval: wish.retry_interval,
+        retry_interval: Some(wish.retry_interval)
+            .filter(|passed| *passed != DEFAULT_RETRY)
+            .unwrap_or(spec.retry_interval),
         // A node declared down must not mark the connection that other pools share.
         persistent: wish.persistent && wish.status,
         status: wish.status,
         ..spec
     };
+    let spec = match found {
+        Found::Node(spec) => filled(*spec),
+        Found::Pool(topology) => return whole::named(link, *topology),
+        Found::Cluster(specs) => return whole::cluster(link, specs.into_iter().map(filled)),
+    };
+    if link.with(|state| state.pool.is_cluster()) == Some(true) {
+        return whole::refuse_beside();
+    }
     let copied = link.with(|state| state.pool.policy().mode != Mode::Single);
     if spec.redis.is_some() && copied == Some(true) {
         errors::warning("A pool with copies takes no Redis node: they are on memcached nodes");
+        return Ok(None);
+    }
+    let embedded = |node: &NodeSpec| node.engine() == Engine::Embedded;
+    let apart = link.with(|state| {
+        let first = state.pool.spec(0);
+        first.is_some_and(|first| embedded(first) || embedded(&spec))
+    });
+    if apart == Some(true) {
+        errors::warning_of(format!("An embedded node cannot join other nodes. {ALONE}"));
         return Ok(None);
     }
     let index = link.with(|state| {
@@ -398,8 +418,8 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
 }
 
 /// The node, entered as the object was told to where the node itself says nothing of it.
-fn as_the_object(mut spec: NodeSpec, login: &Option<Login>) -> NodeSpec {
-    if spec.redis.is_none() && spec.login.is_none() {
+pub(crate) fn as_the_object(mut spec: NodeSpec, login: &Option<Login>) -> NodeSpec {
+    if spec.engine() == Engine::Memcached && spec.login.is_none() {
         spec.login.clone_from(login);
     }
     spec
@@ -408,9 +428,11 @@ fn as_the_object(mut spec: NodeSpec, login: &Option<Login>) -> NodeSpec {
 /// What a host argument names.
 enum Found {
     /// One node; everything but host and port is the caller's to fill in.
-    Node(NodeSpec),
+    Node(Box<NodeSpec>),
     /// A whole pool of the file.
-    Pool(Topology),
+    Pool(Box<Topology>),
+    /// Some nodes of a Redis Cluster; what a node's caller fills in is his here, too.
+    Cluster(Vec<NodeSpec>),
 }
 
 /// What `host` names, or why nothing.
@@ -424,51 +446,22 @@ fn found(host: &str, wish: &Wish<'_>) -> Result<Found, String> {
     });
     if let Some(name) = host.strip_prefix("pool:") {
         let wish = session::named(&file, name).map_err(|error| error.to_string())?;
-        return Ok(Found::Pool(wish.topology));
+        return Ok(Found::Pool(Box::new(wish.topology)));
     }
     let schemes = session::schemes(&schemes).map_err(|error| error.to_string())?;
+    if cluster::is_written(host) {
+        if wish.port != default_port && wish.port != 0 || wish.weight != 1 {
+            return Err("redis-cluster:// takes neither port nor weight: each port stands behind its host, and the cluster says who has which keys".to_owned());
+        }
+        let read = cluster::read(host, &schemes).map_err(|error| error.to_string())?;
+        return Ok(Found::Cluster(read.topology.nodes));
+    }
     // A port left out is the default already; a port written in the host may only replace that.
     let port = Some(wish.port).filter(|port| *port != default_port || !host.contains("://"));
     let default_port = u16::try_from(default_port).unwrap_or(0);
     NodeSpec::from_add_server(host, port, default_port, &schemes)
-        .map(Found::Node)
+        .map(|spec| Found::Node(Box::new(spec)))
         .map_err(|error| error.to_string())
-}
-
-/// Makes an empty pool the pool of the file: its nodes and its placement.
-fn add_pool(link: Link, topology: Topology) -> Result<Option<(Link, usize)>, Thrown> {
-    let hold = registry::copy_hold();
-    let index = link.with(|state| {
-        if !state.pool.is_empty() {
-            return None;
-        }
-        let keys = state.pool.policy().keys.clone();
-        let mut policy = topology.policy;
-        // What the file leaves out is the setting's.
-        if policy.keys.prefix.is_empty() {
-            policy.keys.prefix = keys.prefix;
-        }
-        policy.hold = hold;
-        state.pool = Pool::new(policy);
-        registry::with(|nodes| {
-            let last = topology
-                .nodes
-                .into_iter()
-                .map(|spec| state.pool.add(as_the_object(spec, &state.login), nodes))
-                .last();
-            state.pool.came_from(&topology.previous, nodes);
-            last
-        })
-    });
-    match index.flatten() {
-        Some(index) => Ok(Some((link, index))),
-        None => {
-            errors::warning(
-                "pool:NAME stands for a whole pool and cannot join other nodes; use an object of its own",
-            );
-            errors::check().map(|()| None)
-        }
-    }
 }
 
 /// The node that `host` and `port` name; None after a warning.

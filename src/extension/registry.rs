@@ -79,14 +79,19 @@ fn watched<R>(path: &Path, work: impl FnOnce(&mut Watched) -> R) -> R {
 
 /// Joins what the processes of this host share; trouble is logged once per process.
 pub(crate) fn join() {
-    let (sharing, dir) = ini::read(|values| (values.sharing, values.state_dir.clone()));
-    let dir = if dir.is_empty() {
+    let sharing = ini::read(|values| values.sharing);
+    if let Err(error) = shared::start(sharing, &state_dir()) {
+        errors::log_of(format!("memring: {error}"));
+    }
+}
+
+/// Where the files lie that the processes of a user share.
+pub(crate) fn state_dir() -> PathBuf {
+    let dir = ini::read(|values| values.state_dir.clone());
+    if dir.is_empty() {
         shared::default_dir()
     } else {
         PathBuf::from(OsString::from_vec(dir))
-    };
-    if let Err(error) = shared::start(sharing, &dir) {
-        errors::log_of(format!("memring: {error}"));
     }
 }
 

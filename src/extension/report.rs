@@ -42,14 +42,14 @@ fn tell_all(object: Object<'_>, desk: &Desk) -> Result<(), Thrown> {
 
 /// "Can't connect to …", after a connect that was asked for failed.
 pub(crate) fn cannot_connect(host: &str, port: u16, desk: &Desk) {
-    let (message, number) = desk
-        .call
-        .events()
-        .last()
-        .map_or(("Unknown error", 0), |e| (e.message.as_str(), e.number));
-    errors::warning_of(format!(
-        "Can't connect to {host}:{port}, {message} ({number})"
-    ));
+    let event = desk.call.events().last();
+    let (message, number) = event.map_or(("Unknown error", 0), |e| (e.message.as_str(), e.number));
+    let name = match host.contains(['@', '?']) {
+        // What was passed may hold passwords.
+        true => event.and_then(|e| e.error.node()).unwrap_or("the server"),
+        false => &format!("{host}:{port}"),
+    };
+    errors::warning_of(format!("Can't connect to {name}, {message} ({number})"));
 }
 
 fn tell(object: Object<'_>, event: &Event) -> Result<(), Thrown> {

@@ -5,6 +5,7 @@
 //! (`fenced`) where there is more than one node.
 
 use crate::ffi::ini::time_limit;
+use crate::ffi::server;
 use crate::ini;
 use crate::registry;
 use memring_pool::codec::Compression;
@@ -15,7 +16,7 @@ use memring_pool::lease;
 use memring_pool::pool::Pool;
 use memring_pool::session::fenced::{self, Fenced};
 use memring_pool::session::migrate::Migrating;
-use memring_pool::session::{Sessions, Store, Terms};
+use memring_pool::session::{Sessions, Store, Terms, evictions};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -75,32 +76,46 @@ impl Keeper {
             // phpredis' placement goes by what stands behind it.
             pool.policy_mut().keys.prefix.clone_from(&prefix);
         }
-        // Where pecl keeps them: on the same nodes, placed as the settings say.
-        let mut old_pool = Pool::new(Policy {
+        let limited = |spec: NodeSpec| {
+            let mut spec = NodeSpec {
+                connect_timeout: settings.connect_timeout.unwrap_or(spec.connect_timeout),
+                op_timeout: settings.op_timeout.unwrap_or(spec.op_timeout),
+                idle_limit: settings.persistent_idle.unwrap_or(spec.idle_limit),
+                ..spec
+            };
+            spec.written.timeout |=
+                settings.connect_timeout.is_some() || settings.op_timeout.is_some();
+            spec
+        };
+        let usual = Policy {
             placement: settings.placement,
             hash: settings.hash,
             ..Policy::default()
-        });
+        };
+        let (old_nodes, old_policy) = match topology.old {
+            _ if !migrating => (Vec::new(), usual),
+            Some(old) => old.with_usual(usual),
+            // Where pecl keeps them: on the same nodes, placed as the settings say.
+            None => {
+                let plain = topology.nodes.iter().cloned();
+                let plain = plain.map(|spec| NodeSpec { id: None, ..spec });
+                (plain.collect(), usual)
+            }
+        };
+        let old_prefix = match &*old_policy.keys.prefix {
+            [] => opened_for.2.clone(),
+            own => own.to_vec(),
+        };
+        let mut old_pool = Pool::new(old_policy);
+        old_pool.policy_mut().keys.prefix.clone_from(&old_prefix);
         registry::with(|nodes| {
-            for mut spec in topology.nodes {
-                spec.connect_timeout = settings.connect_timeout.unwrap_or(spec.connect_timeout);
-                spec.op_timeout = settings.op_timeout.unwrap_or(spec.op_timeout);
-                spec.written.timeout |=
-                    settings.connect_timeout.is_some() || settings.op_timeout.is_some();
-                spec.idle_limit = settings.persistent_idle.unwrap_or(spec.idle_limit);
-                if migrating {
-                    let id = None;
-                    let old = NodeSpec { id, ..spec.clone() };
-                    old_pool.add(old, nodes);
-                }
-                pool.add(spec, nodes);
+            for spec in topology.nodes {
+                pool.add(limited(spec), nodes);
             }
-            let mut previous = topology.previous;
-            for spec in &mut previous {
-                spec.connect_timeout = settings.connect_timeout.unwrap_or(spec.connect_timeout);
-                spec.op_timeout = settings.op_timeout.unwrap_or(spec.op_timeout);
-                spec.idle_limit = settings.persistent_idle.unwrap_or(spec.idle_limit);
+            for spec in old_nodes {
+                old_pool.add(limited(spec), nodes);
             }
+            let previous: Vec<_> = topology.previous.into_iter().map(limited).collect();
             pool.came_from(&previous, nodes);
         });
         let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -140,7 +155,7 @@ impl Keeper {
                 };
                 let fenced = Fenced::new(pool, &prefix, terms);
                 if migrating {
-                    let old = Sessions::new(old_pool, &opened_for.2, old_terms);
+                    let old = Sessions::new(old_pool, &old_prefix, old_terms);
                     Box::new(Migrating::new(old, fenced))
                 } else {
                     Box::new(fenced)
@@ -205,7 +220,12 @@ impl Keeper {
 
     /// Lines for the log since the last look.
     pub(crate) fn take_log(&mut self) -> Vec<String> {
-        self.sessions.take_log()
+        let mut log = self.sessions.take_log();
+        // A script ends with its first session or two, and would ask each time.
+        if !server::is_script() {
+            log.append(&mut evictions(&mut *self.sessions));
+        }
+        log
     }
 
     /// Is there such a session, or may there be one?
@@ -257,7 +277,13 @@ pub(crate) fn wish(handler: Handler, list: &[u8]) -> Result<Wish, Error> {
         )
     });
     let schemes = schemes(&allowed)?;
-    let mut wish = save_path::parse(list, &schemes, &|name| named(&file, name))?;
+    let mut wish = match list.trim() {
+        // Without a server sessions are in the state directory, where a pool needs none.
+        "" if handler == Handler::Memring && schemes.allow_embedded() => {
+            Wish::embedded(&registry::state_dir())
+        }
+        _ => save_path::parse(list, &schemes, &|name| named(&file, name))?,
+    };
     let policy = &mut wish.topology.policy;
     if wish.mode_written {
         return Ok(wish);

@@ -39,8 +39,7 @@ pub(crate) fn stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     let Some((link, question)) = question(frame, object)? else {
         return Ok(Fresh::bool(false));
     };
-    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
-    for index in 0..nodes {
+    for index in serving(&link) {
         // As in pecl-memcache: only getextendedstats() wants to hear of a node left alone.
         if link.with(|state| state.pool.may_ask(index)) != Some(true) {
             continue;
@@ -60,9 +59,9 @@ pub(crate) fn extended_stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     let Some((link, question)) = question(frame, object)? else {
         return Ok(Fresh::bool(false));
     };
-    let nodes = link.with(|state| state.pool.len()).unwrap_or(0);
-    let mut table = Table::new(nodes);
-    for index in 0..nodes {
+    let nodes = serving(&link);
+    let mut table = Table::new(nodes.len());
+    for index in nodes {
         let name = {
             let mut seat = Seat::take();
             let desk = seat.desk();
@@ -76,6 +75,15 @@ pub(crate) fn extended_stats(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
         table.put(name.text(), answer);
     }
     Ok(Fresh::array(table))
+}
+
+/// The nodes that have keys.
+fn serving(link: &Link) -> Vec<usize> {
+    let mut seat = Seat::take();
+    let desk = seat.desk();
+    begin(desk, Verb::Get);
+    link.with(|state| state.pool.serving(&mut desk.call))
+        .unwrap_or_default()
 }
 
 /// The words behind `stats`, from the arguments of getstats.

@@ -10,10 +10,14 @@
 //! | `?weight=2&timeout=1` behind a node | `options` |
 //! | who we are at a node | [`login`] |
 //! | password and database of a Redis node | [`redis`] |
+//! | a Redis Cluster | [`cluster`] |
+//! | a master and who watches it | [`sentinel`] |
+//! | what messages show of all that | `shown` |
 //! | `session.save_path` | [`save_path`] |
 //! | `pool:NAME` | [`mod@file`] |
 //! | `placement = "…"` | `placement` |
 //! | one node list after another | `step` |
+//! | `rediss://`, `memcacheds://`, and whom to trust there | [`tls`] |
 //! | the same while the process runs | [`watch`] |
 //!
 //! Whatever is refused says what, where, and the text to write instead. Ports that are
@@ -21,19 +25,25 @@
 //! write).
 
 pub mod address;
+pub mod cluster;
 pub mod file;
 pub mod login;
 mod options;
 mod placement;
 pub mod redis;
 pub mod save_path;
+pub mod sentinel;
+mod shown;
 pub mod step;
+pub mod tls;
 pub mod watch;
 
 pub use address::Schemes;
 pub use login::{Login, Secret};
 pub use placement::{JedisHash, JedisNames, Placement};
 pub use redis::Redis;
+pub use sentinel::Watched;
+pub use tls::{Tls, Trust};
 
 use crate::codec::Format;
 use crate::error::{Error, Kind};
@@ -52,7 +62,27 @@ pub enum Target {
     },
     /// A path of a unix socket.
     Unix(std::path::PathBuf),
+    /// Whichever server Sentinels name as the master.
+    Master(Watched),
+    /// No server: a database of this host.
+    Embedded(Place),
 }
+
+/// Where an embedded node keeps what it has, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The directory of its file, absolute.
+    pub directory: std::path::PathBuf,
+    /// What its items may take, bytes; then the ones that end first make room.
+    pub size: u64,
+}
+
+/// What an embedded node may keep where nothing is said of it, bytes.
+pub const EMBEDDED_SIZE: u64 = 64 << 20;
+/// The least it may be given, bytes.
+pub const EMBEDDED_LEAST: u64 = 1 << 20;
+/// The most, bytes: four times that is address space.
+pub const EMBEDDED_MOST: u64 = 1 << 40;
 
 impl Target {
     /// Is it surely the same server? Names are not resolved, but case, a last dot, ways to
@@ -73,6 +103,7 @@ impl Target {
             (Target::Tcp { host, port }, Target::Tcp { host: h, port: p }) => {
                 port == p && plain(host) == plain(h)
             }
+            (Target::Embedded(one), Target::Embedded(two)) => one.directory == two.directory,
             (one, two) => one == two,
         }
     }
@@ -93,6 +124,8 @@ pub struct NodeSpec {
     pub redis: Option<Redis>,
     /// Who we are at a memcached that asks for it; a Redis has that in `redis`.
     pub login: Option<Login>,
+    /// How its TLS is spoken; `None` for plain sockets.
+    pub tls: Option<Tls>,
     /// Hashed by the rings in place of "host:port" when given.
     pub id: Option<String>,
     /// Share of the keys, relative to the other nodes; at least 1.
@@ -124,6 +157,8 @@ pub struct Entrance {
     pub redis: Option<Redis>,
     /// Who we are at a memcached.
     pub login: Option<Login>,
+    /// How its TLS is spoken.
+    pub tls: Option<Tls>,
 }
 
 impl Entrance {
@@ -133,12 +168,16 @@ impl Entrance {
             target: spec.target.clone(),
             redis: spec.redis.clone(),
             login: spec.login.clone(),
+            tls: spec.tls.clone(),
         }
     }
 
     /// Is it what `spec` asks for?
     pub fn is(&self, spec: &NodeSpec) -> bool {
-        self.target == spec.target && self.redis == spec.redis && self.login == spec.login
+        self.target == spec.target
+            && self.redis == spec.redis
+            && self.login == spec.login
+            && self.tls == spec.tls
     }
 }
 
@@ -150,6 +189,8 @@ pub enum Engine {
     Memcached,
     /// Redis or Valkey.
     Redis,
+    /// None: a database of this host, in this process.
+    Embedded,
 }
 
 /// Who tries a failed node again, and when.
@@ -203,6 +244,7 @@ impl NodeSpec {
             },
             redis: None,
             login: None,
+            tls: None,
             id: None,
             weight: 1,
             connect_timeout: DEFAULT_TIMEOUT,
@@ -232,9 +274,10 @@ impl NodeSpec {
 
     /// What kind of server it is.
     pub fn engine(&self) -> Engine {
-        match self.redis {
-            Some(_) => Engine::Redis,
-            None => Engine::Memcached,
+        match (&self.redis, &self.target) {
+            (Some(_), _) => Engine::Redis,
+            (None, Target::Embedded(_)) => Engine::Embedded,
+            (None, _) => Engine::Memcached,
         }
     }
 
@@ -245,12 +288,19 @@ impl NodeSpec {
             .as_ref()
             .and_then(|redis| redis.password.as_ref());
         let own = self.login.as_ref().map(|login| &login.password);
-        redis.or(own).is_some_and(Secret::is_written)
+        let sentinels = self.redis.as_ref();
+        let sentinels = sentinels.and_then(|redis| redis.sentinel_password.as_ref());
+        let mut all = [redis, own, sentinels].into_iter().flatten();
+        all.any(Secret::is_written)
     }
 
-    /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket).
+    /// The node's name, "host:port" as pecl-memcache writes it ("unix:///path:0" for a socket);
+    /// of a master that Sentinels watch the name it has there.
     pub fn name(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        match self.target {
+            Target::Master(_) => self.host.clone(),
+            _ => format!("{}:{}", self.host, self.port),
+        }
     }
 
     /// The name that records know it by: what the ring hashes, without blanks.
@@ -259,6 +309,9 @@ impl NodeSpec {
         name.replace(' ', "_").into()
     }
 }
+
+/// What to do about an embedded node beside others.
+pub const ALONE: &str = "What it keeps is on this host alone, where no other host would look for it. Give it a pool of its own, in mode single";
 
 /// Nodes and what holds for all of them: a whole pool, ready to be built.
 #[derive(Clone, Debug, Default)]
@@ -269,8 +322,30 @@ pub struct Topology {
     pub previous: Vec<NodeSpec>,
     /// Nodes that are written and give up their keys; never among `nodes`.
     pub drained: Vec<NodeSpec>,
+    /// The pool of mode single that sessions move from, or back to; `None` where that is
+    /// pecl-memcache's place on the same nodes.
+    pub old: Option<Box<Wish>>,
     /// What holds for all of them.
     pub policy: Policy,
+}
+
+impl Topology {
+    /// Checks that an embedded node is its only one, in mode single and with nothing that
+    /// needs others.
+    pub(crate) fn check_embedded(&self) -> Result<(), Error> {
+        let policy = &self.policy;
+        let mut all = self.nodes.iter().chain(&self.previous).chain(&self.drained);
+        let Some(own) = all.find(|node| node.engine() == Engine::Embedded) else {
+            return Ok(());
+        };
+        let nodes = self.nodes.len() + self.previous.len() + self.drained.len();
+        let plain = policy.mode == Mode::Single && policy.rules.is_empty();
+        if nodes == 1 && policy.backup == 0 && plain && !policy.migrating {
+            return Ok(());
+        }
+        let cause = format!("{} cannot join other nodes", own.name());
+        Err(Error::new(Kind::Config, cause).hint(ALONE))
+    }
 }
 
 /// A list or a pool of the file, read whole.
@@ -287,13 +362,29 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// A pool of one embedded node in `directory`.
+    pub fn embedded(directory: &std::path::Path) -> Wish {
+        let mut node = NodeSpec::tcp(&format!("embedded://{}", directory.display()), 0);
+        node.target = Target::Embedded(Place {
+            directory: directory.to_owned(),
+            size: EMBEDDED_SIZE,
+        });
+        let mut wish = Wish::default();
+        wish.topology.nodes.push(node);
+        wish
+    }
+
     /// Makes of a list that says nothing of its mode what the session handler `memring` takes
-    /// it for: a pool of mode fenced.
+    /// it for: a pool of mode fenced. A Redis Cluster stays what it is.
     ///
     /// # Errors
     /// As [`Wish::check`]; and a placement that is none for this mode.
     pub fn keep_copies(&mut self) -> Result<(), Error> {
         let policy = &mut self.topology.policy;
+        if policy.placement == Placement::Slots {
+            // It keeps them itself.
+            return Ok(());
+        }
         policy.mode = Mode::Fenced;
         if !self.placement_written {
             policy.placement = Placement::Rendezvous;
@@ -302,16 +393,36 @@ impl Wish {
         placement::check(&self.topology.nodes, &self.topology.policy)
     }
 
+    /// Its nodes and its policy; keys are spread as `usual` says where it writes neither how nor
+    /// a mode.
+    pub fn with_usual(self, usual: Policy) -> (Vec<NodeSpec>, Policy) {
+        let Topology { nodes, policy, .. } = self.topology;
+        let policy = match self.placement_written || self.mode_written {
+            true => policy,
+            false => Policy {
+                placement: usual.placement,
+                hash: usual.hash,
+                ..policy
+            },
+        };
+        (nodes, policy)
+    }
+
     /// Checks what only the whole pool can tell.
     ///
     /// # Errors
-    /// `Kind::Config`: copies without a copied mode, more than nodes or less than 2, in mode
+    /// `Kind::Config`: what makes no sense of a cluster; copies without a copied mode, more than nodes or less than 2, in mode
     /// fenced more than 3; in a copied mode fewer than two nodes, or one
-    /// server twice; a format of values in mode fenced.
+    /// server twice; a format of values in mode fenced; an embedded node that is not the only one.
     pub fn check(&self) -> Result<(), Error> {
         let Topology { nodes, policy, .. } = &self.topology;
         let refuse =
             |cause: String, hint: &str| Err(Error::new(Kind::Config, cause).hint(hint.to_owned()));
+        if policy.placement == Placement::Slots {
+            return cluster::check(nodes, policy);
+        }
+        sentinel::check(nodes, policy.mode)?;
+        self.topology.check_embedded()?;
         if policy.mode == Mode::Single {
             return match policy.copies {
                 Some(_) => refuse(
@@ -451,7 +562,8 @@ pub struct Policy {
     pub copies: Option<usize>,
     /// The pool's name in the file, empty for a list.
     pub name: String,
-    /// Sessions are at pecl-memcache's place, too, while other workers keep them there.
+    /// Sessions are at their old place, too, while other workers keep them there: at
+    /// pecl-memcache's, or in the pool [`Topology::old`].
     pub migrating: bool,
     /// Number of the pool's node list; each change of that list has a higher one.
     pub epoch: u32,

@@ -39,11 +39,13 @@ pub enum Counter {
     LateMissed,
     /// Passes over a returned node that workers brought to their end.
     WorkerPasses,
+    /// Times that a process said of a session pool's nodes that they evict.
+    EvictionWarnings,
 }
 
 impl Counter {
     /// All of them, in the order they lie in.
-    pub const ALL: [Counter; 15] = [
+    pub const ALL: [Counter; 16] = [
         Counter::Repairs,
         Counter::Fences,
         Counter::Conflicts,
@@ -59,6 +61,7 @@ impl Counter {
         Counter::LateCopies,
         Counter::LateMissed,
         Counter::WorkerPasses,
+        Counter::EvictionWarnings,
     ];
 
     /// Its place among the region's counters.
@@ -84,6 +87,7 @@ impl Counter {
             Counter::LateCopies => "late_copies",
             Counter::LateMissed => "late_copies_missed",
             Counter::WorkerPasses => "passes_by_workers",
+            Counter::EvictionWarnings => "eviction_warnings",
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Kind {
     Closed,
     /// The node does not let us in: password, user or database.
     Auth,
+    /// No connection in TLS came about: certificate, name, or a server that speaks none.
+    Tls,
     /// The node said something that is not an answer to what was asked.
     Protocol,
     /// The node answered SERVER_ERROR or its like: it works, but refused this request.
@@ -41,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tests that a list is whole.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Config,
         Kind::Key,
         Kind::Value,
@@ -57,6 +59,7 @@ impl Kind {
         Kind::State,
         // Marks that hosts share have numbers from this list: what is new comes last.
         Kind::Auth,
+        Kind::Tls,
     ];
 
     /// The kind as one lower-case word, as it stands in traces and status.
@@ -70,6 +73,7 @@ impl Kind {
             Kind::Timeout => "timeout",
             Kind::Closed => "closed",
             Kind::Auth => "auth",
+            Kind::Tls => "tls",
             Kind::Protocol => "protocol",
             Kind::Server => "server",
             Kind::Client => "client",
@@ -90,6 +94,7 @@ impl Kind {
                 | Kind::Timeout
                 | Kind::Closed
                 | Kind::Auth
+                | Kind::Tls
                 | Kind::Protocol
         )
     }

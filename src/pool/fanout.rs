@@ -16,6 +16,7 @@
 //! then proves hung, nobody listens to the others, so who is in mid-answer by then has his
 //! limit anew.
 
+mod again;
 mod answers;
 mod greeting;
 mod quick;
@@ -71,6 +72,10 @@ pub struct Lane {
     pub pinned: bool,
     /// Does the request carry values?
     pub stores: bool,
+    /// Its keys may lie in different slots of a cluster: each is asked for by itself.
+    pub apart: bool,
+    /// It is to be acknowledged only when replicas have it, where the pool says so.
+    pub lasting: bool,
     /// The keys of a get in the order they are asked for: of a classic one as spans of `out`,
     /// of one to Redis, which echoes no key, as spans of the call's arena. Else empty.
     pub keys: Vec<Span>,
@@ -134,7 +139,7 @@ impl Lane {
         self.answers.clear();
         self.repeatable = false;
         self.pinned = false;
-        self.stores = false;
+        (self.stores, self.lasting) = (false, false);
         self.refused = false;
         self.filled = 0;
         self.parsed = 0;
@@ -192,7 +197,7 @@ impl Lane {
     /// Asks whether the server is there.
     pub fn ask_for_life(&mut self) {
         match self.engine {
-            Engine::Memcached => {
+            Engine::Memcached | Engine::Embedded => {
                 classic::version(&mut self.out);
                 self.asks.push(Expect::Version);
             }
@@ -203,7 +208,7 @@ impl Lane {
     /// Asks the server to be empty in `delay` seconds, which a Redis is at once.
     pub fn ask_to_flush(&mut self, delay: u32) {
         match self.engine {
-            Engine::Memcached => {
+            Engine::Memcached | Engine::Embedded => {
                 classic::flush_all(&mut self.out, delay);
                 self.asks.push(Expect::Flushed);
             }
@@ -299,8 +304,7 @@ impl Lane {
         match errno {
             Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => self.hung_up(node),
             _ => {
-                let error =
-                    Error::new(Kind::Closed, node::strerror(errno)).code(errno.raw_os_error());
+                let error = node.broken(errno);
                 self.failed(node, error);
             }
         }
@@ -315,19 +319,14 @@ impl Lane {
         }
         let unheard = node.is_reused() && self.filled == 0 && !self.reopened;
         if unheard && (self.repeatable || self.sent == 0) {
-            self.reopened = true;
-            self.sent = 0;
-            self.deadline = None;
             node.close();
-            self.state = State::Closed;
-            return;
+            return self.say_again();
         }
-        let cause = if self.filled == 0 {
-            "Connection closed by the server"
-        } else {
-            "Connection closed in mid-answer"
+        let error = match self.filled {
+            0 => node.hung_up(),
+            _ => Error::new(Kind::Closed, "Connection closed in mid-answer"),
         };
-        self.failed(node, Error::new(Kind::Closed, cause));
+        self.failed(node, error);
     }
 
     /// The one connection is gone that this meant something on. That says nothing of the node:
@@ -487,7 +486,7 @@ impl Lane {
             return;
         }
         let error = match self.state {
-            State::Opening | State::Closed => node::connect_timeout(node.name()),
+            State::Opening | State::Closed => node.late(),
             _ => timeout(),
         };
         self.failed(&mut node, error);
@@ -556,7 +555,7 @@ fn wait(lanes: &mut [Lane], arena: &[u8]) -> bool {
         .filter_map(|(i, lane)| {
             let want = match lane.state {
                 State::Over | State::Closed => return None,
-                State::Opening => PollFlags::OUT,
+                State::Opening => lane.node.as_ref()?.borrow().awaits(),
                 State::Sending => PollFlags::OUT | PollFlags::IN,
                 State::Greeting | State::Receiving => PollFlags::IN,
             };

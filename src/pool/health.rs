@@ -24,6 +24,7 @@ use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::shared::{self, Slot};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// First pause between probes, milliseconds.
 const PAUSE_FIRST: u64 = 100;
@@ -230,16 +231,38 @@ impl Health {
     /// Takes the probe that is due at `now`: true for one caller of the host, who must make
     /// it. Not of a node that tend looks at.
     pub fn claim_probe(&self, now: u64) -> bool {
-        let marks = self.marks();
-        let due = marks.due.load(Relaxed);
+        let pause = self.marks().pause.load(Relaxed).max(PAUSE_FIRST);
+        self.claim(now, now + pause)
+    }
+
+    /// Takes what is due at `now`; it is due again at `next`.
+    fn claim(&self, now: u64, next: u64) -> bool {
+        let word = &self.marks().due;
+        let due = word.load(Relaxed);
         // A time far ahead is from before a reboot.
         let is_due = due <= now || due > now + 2 * PAUSE_MOST;
-        let next = now + marks.pause.load(Relaxed).max(PAUSE_FIRST);
-        is_due
-            && marks
-                .due
-                .compare_exchange(due, next, Relaxed, Relaxed)
-                .is_ok()
+        is_due && word.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Which server stands behind the node's name, as far as this host's processes know; 0 when
+    /// nobody does. For nodes whose server changes: see `finder::sentinel`.
+    #[inline]
+    pub fn server(&self) -> u64 {
+        self.marks().server.load(Relaxed)
+    }
+
+    /// Notes which server that is, and that it is time to look again in `next`.
+    pub fn set_server(&self, server: u64, next: Duration) {
+        let marks = self.marks();
+        marks.server.store(server, Relaxed);
+        marks.due.store(shared::now() + millis(next), Relaxed);
+    }
+
+    /// Is it time to look again? True for one caller of the host, who must do it; for the
+    /// others the time begins anew, and lasts for `next`.
+    pub fn claim_look(&self, next: Duration) -> bool {
+        let now = shared::now();
+        self.claim(now, now + millis(next))
     }
 
     /// True when it fell silent once and nobody has asked it since.
@@ -255,6 +278,10 @@ impl Health {
     pub fn cause(&self) -> Error {
         unpack(self.slot.map_or(self.cause, Slot::cause))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Is a pause of `pause` seconds since `since` over? A negative one never is.
@@ -285,6 +312,7 @@ fn unpack(cause: u64) -> Error {
         Kind::Connect | Kind::Resolve => "Connection failed".to_owned(),
         Kind::Closed => "Connection closed by the server".to_owned(),
         Kind::Auth => "the server refuses the password, user or database".to_owned(),
+        Kind::Tls => "no connection in TLS came about".to_owned(),
         _ => "Malformed server response".to_owned(),
     };
     Error::new(kind, text).code(number)

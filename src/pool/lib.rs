@@ -17,7 +17,9 @@
 //! | `replica` | HOW MANY: copied reads and writes as state machines |
 //! | `counters` | what is counted on a host |
 //! | `shared` | what the workers of a host see together |
+//! | `embedded` | a node without a server: words carried out on a database of this host |
 //! | `health` | whom to leave alone, and until when |
+//! | `finder` | WHERE IT LISTENS: names resolved, masters looked up |
 //! | `node` | WHO: one server and its socket |
 //! | `probe` | is it back? asked off the path of requests |
 //! | `copier` | LATER: copies that follow the answer |
@@ -36,9 +38,11 @@ pub mod codec;
 pub mod config;
 pub mod copier;
 pub mod counters;
+pub mod embedded;
 pub mod error;
 pub mod fact;
 pub mod fanout;
+pub mod finder;
 pub mod handoff;
 pub mod health;
 pub mod item;

@@ -4,29 +4,34 @@
 //! once open it blocks, with the operation's limit as SO_RCVTIMEO, so that an
 //! operation costs one send and one receive. A connection is either between
 //! exchanges, with nothing unread, or busy; a busy one found later is closed.
+//!
+//! Which nodes a thread knows, and shares among its pools, is `directory`'s.
 
-use crate::config::{Care, Entrance, NodeSpec, Protocol, Target};
+mod directory;
+mod master;
+
+use crate::config::{Care, NodeSpec, Redis, Target, Tls};
+use crate::embedded;
 use crate::error::{Error, Kind};
+use crate::finder;
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
 use crate::shared;
-use crate::transport::{self, Address, Wish};
+use crate::transport::{self, Address, Shake, Wish};
 use crate::wire::greeting::Greeting;
 use crate::wire::redis::fenced::Process;
+pub use directory::{Cluster, ClusterRef, Directory, Door, Nodes};
+use master::Behind;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// A node as pools hold it: persistent ones are shared by all pools of a thread.
 pub type NodeRef = Rc<RefCell<Node>>;
-
-/// How long a resolved name is believed, per process.
-const NAME_LIFE: Duration = Duration::from_secs(30);
 
 /// A connection unused this long is looked at before the next write goes out on it:
 /// servers and firewalls close idle connections, and a write lost that way is not repeated.
@@ -44,6 +49,11 @@ pub struct Node {
     unmarked: bool,
     socket: Option<Socket>,
     opening: Option<Opening>,
+    /// Of a master behind Sentinels: how it is looked for.
+    behind: Behind,
+    /// What was begun on its connection ends with it: it is not given up in order to look whether
+    /// another server is the master.
+    pub stays: bool,
     /// What is known of it; shared by all pools that share the node.
     pub health: Health,
     /// It went down or came up since somebody asked, as far as the mark reaches.
@@ -52,8 +62,10 @@ pub struct Node {
     greeting: Option<Greeting>,
     /// The process behind the open connection of a Redis, where it was asked for.
     pub process: Option<Process>,
-    /// It is a Redis, as far as we were told.
-    redis: bool,
+    /// How it is entered, if it is a Redis, as far as we were told.
+    redis: Option<Redis>,
+    /// How its TLS is spoken, if it is.
+    tls: Option<Tls>,
     /// Does it speak meta commands? Unknown until it told its version.
     pub speaks_meta: Option<bool>,
     /// Does the server behind the open connection take versions (`E`)? Unknown on every new
@@ -84,7 +96,8 @@ struct Opening {
 pub enum Open {
     /// Ready for an exchange.
     Ready,
-    /// Wait until the socket is writable, then call [`Node::open_further`].
+    /// Wait until the socket is writable, or what a handshake waits for is there, then call
+    /// [`Node::open_further`].
     Waiting,
 }
 
@@ -99,11 +112,14 @@ impl Node {
             unmarked: false,
             socket: None,
             opening: None,
+            behind: Behind::default(),
+            stays: false,
             health: Health::new(shared::slot(&address(spec))),
             change: None,
             greeting: Greeting::of(spec),
             process: None,
-            redis: spec.redis.is_some(),
+            redis: spec.redis.clone(),
+            tls: spec.tls.clone(),
             speaks_meta: None,
             takes_versions: None,
         }
@@ -126,7 +142,8 @@ impl Node {
         let fit = socket.generation == shared::generation()
             && !socket.busy
             && idle <= self.idle_limit
-            && (idle < IDLE_CHECK || is_silent(&socket.fd));
+            && (idle < IDLE_CHECK || is_silent(&socket.fd))
+            && (self.behind.server == 0 || self.is_master(now));
         if !fit {
             self.socket = None;
         }
@@ -144,21 +161,32 @@ impl Node {
     /// `Resolve` or `Connect` when there is no address left to try.
     pub fn open(&mut self, limit: Duration) -> Result<Open, Error> {
         self.close();
+        if let Some(opened) = self.open_master(limit) {
+            return opened;
+        }
+        if let Target::Embedded(place) = &self.target {
+            // The remedy is part of what went wrong: of a node that fails only that is shown.
+            let own = embedded::connect(&place.directory, place.size)
+                .map_err(|error| Error::new(Kind::Connect, error.to_string()).at(&self.name))?;
+            self.opened(transport::Socket::Own(own), limit)?;
+            return Ok(Open::Ready);
+        }
         let addresses = self.addresses()?;
         self.open_next(addresses, Errno::ADDRNOTAVAIL, limit)
     }
 
-    /// Goes on with a connect whose socket became writable.
+    /// Goes on with a connect whose socket is ready, or with a handshake.
     ///
     /// # Errors
-    /// `Connect` when no address answered.
+    /// `Connect` when no address answered; `Tls`.
     pub fn open_further(&mut self, limit: Duration) -> Result<Open, Error> {
-        let Some(Opening { fd, left }) = self.opening.take() else {
-            return self.open(limit);
-        };
-        match fd.connected() {
-            Ok(()) => self.opened(fd, limit).map(|()| Open::Ready),
-            Err(errno) => self.open_next(left, errno, limit),
+        match self.opening.take() {
+            Some(Opening { fd, left }) => match fd.connected() {
+                Ok(()) => self.secured(fd, left, limit),
+                Err(errno) => self.open_next(left, errno, limit),
+            },
+            None if self.behind.search.is_some() => self.search(limit),
+            None => self.open(limit),
         }
     }
 
@@ -167,38 +195,49 @@ impl Node {
     /// # Errors
     /// `Connect` when there is none, or none that can be tried.
     pub fn open_other(&mut self, limit: Duration) -> Result<Open, Error> {
+        if let (None, Some(search)) = (&self.opening, &mut self.behind.search) {
+            search.give_up();
+            return self.search(limit);
+        }
         let left = self.opening.take().map(|o| o.left).unwrap_or_default();
-        if let Target::Tcp { host, port } = &self.target {
-            // The next connect need not wait for the silent address first.
-            NAMES.with_borrow_mut(|names| {
-                if let Some((_, found)) = names.get_mut(&(host.clone(), *port))
-                    && !found.is_empty()
-                {
-                    found.rotate_left(1);
-                }
-            });
+        let silent = match (&self.target, &self.behind.at) {
+            (Target::Tcp { host, port }, _) | (_, Some((host, port))) => Some((host, *port)),
+            _ => None,
+        };
+        if let Some((host, port)) = silent {
+            finder::put_off(host, port);
         }
         self.open_next(left, Errno::TIMEDOUT, limit)
     }
 
     /// How many addresses a connect under way has not tried yet.
     pub fn addresses_left(&self) -> usize {
-        self.opening.as_ref().map_or(0, |o| o.left.len())
+        self.opening.as_ref().map_or(0, |o| o.left.len()) + self.sentinels_left()
     }
 
     /// The socket of a connect under way or of the open connection.
     pub fn socket(&self) -> Option<&transport::Socket> {
+        let search = || self.behind.search.as_ref().and_then(|s| s.socket());
         self.opening
             .as_ref()
             .map(|o| &o.fd)
             .or_else(|| self.socket.as_ref().map(|s| &s.fd))
+            .or_else(search)
     }
 
-    /// Is a connect under way over, one way or the other? True without a socket, too: who
-    /// goes on is told what became of it.
-    pub fn is_writable(&self) -> bool {
+    /// What a connect under way waits for at that socket.
+    pub fn awaits(&self) -> PollFlags {
+        match (&self.opening, &self.behind.search) {
+            (None, Some(search)) => search.flags(),
+            _ => PollFlags::OUT,
+        }
+    }
+
+    /// Is a connect under way over, one way or the other, or a step of it? True without a socket,
+    /// too: who goes on is told what became of it.
+    pub fn is_ready(&self) -> bool {
         self.socket().is_none_or(|socket| {
-            let mut wishes = [Wish::new(socket, PollFlags::OUT)];
+            let mut wishes = [Wish::new(socket, self.awaits())];
             transport::poll(&mut wishes, Some(Duration::ZERO));
             wishes.iter().any(|wish| wish.ready)
         })
@@ -233,6 +272,7 @@ impl Node {
             socket.greeted = true;
             socket.busy = false;
         }
+        self.believe();
     }
 
     /// Marks the beginning of an exchange that may take `limit`.
@@ -300,16 +340,21 @@ impl Node {
     pub fn close(&mut self) {
         self.socket = None;
         self.opening = None;
+        self.behind = Behind::default();
     }
 
     /// Notes a failure: closes the connection and forgets the resolved name.
     #[cold]
     pub fn fail(&mut self, error: &Error) {
+        let moved = self.has_moved(error);
         if let Some(socket) = &self.socket {
             // A write that nobody waits for any more must not come after a later one.
             socket.fd.abort();
         }
-        self.close();
+        self.demoted();
+        if moved {
+            return;
+        }
         let asker = match self.care {
             Care::Prober => Asker::Tend,
             _ => Asker::Call,
@@ -318,13 +363,52 @@ impl Node {
             self.change = Some(change);
         }
         if let Target::Tcp { host, port } = &self.target {
-            NAMES.with_borrow_mut(|names| names.remove(&(host.clone(), *port)));
+            finder::forget(host, *port);
         }
+    }
+
+    /// The error of a connect that found nobody before its limit.
+    #[cold]
+    pub fn late(&self) -> Error {
+        let errno = Errno::TIMEDOUT;
+        let cause = match &self.opening {
+            Some(opening) if opening.fd.is_shaking() => {
+                let silent = "nobody answered the first words of TLS in time";
+                format!("{silent}. Does this port speak TLS? {}", transport::PLAIN)
+            }
+            _ => strerror(errno),
+        };
+        self.refused(Kind::Connect, &cause, errno.raw_os_error())
+    }
+
+    /// The error of an exchange that `errno` broke off.
+    #[cold]
+    pub fn broken(&self, errno: Errno) -> Error {
+        let trouble = self.socket().and_then(transport::Socket::trouble);
+        let plain = || Error::new(Kind::Closed, strerror(errno)).code(errno.raw_os_error());
+        trouble.unwrap_or_else(plain)
+    }
+
+    /// The error of a server that hung up without a word.
+    #[cold]
+    pub fn hung_up(&self) -> Error {
+        let mut cause = "Connection closed by the server".to_owned();
+        // Who listens for TLS, or for a certificate of ours, hangs up on who has none.
+        if !self.is_reused() {
+            cause.push_str(match self.tls {
+                Some(_) => ". If it wants a certificate of ours, write cert=FILE and key=FILE",
+                None => {
+                    ". If it speaks TLS there, write rediss:// or memcacheds:// before its host"
+                }
+            });
+        }
+        Error::new(Kind::Closed, cause)
     }
 
     fn addresses(&self) -> Result<VecDeque<Address>, Error> {
         match &self.target {
             Target::Unix(path) => Ok(VecDeque::from([Address::Unix(path.clone())])),
+            Target::Embedded(_) => Ok(VecDeque::new()),
             Target::Tcp { host, port: 0 } => {
                 // The words PHP's streams use, which pecl-memcache passes on.
                 Err(self.refused(
@@ -333,7 +417,8 @@ impl Node {
                     0,
                 ))
             }
-            Target::Tcp { host, port } => resolve(host, *port)
+            Target::Master(_) => Err(self.refused(Kind::Resolve, "it is looked up", 0)),
+            Target::Tcp { host, port } => finder::resolve(host, *port)
                 .map(|found| found.into_iter().map(Address::Ip).collect())
                 .map_err(|cause| self.refused(Kind::Resolve, &cause, 0)),
         }
@@ -347,10 +432,7 @@ impl Node {
     ) -> Result<Open, Error> {
         while let Some(address) = left.pop_front() {
             match transport::Socket::connect(&address) {
-                Ok((fd, true)) => {
-                    self.opened(fd, limit)?;
-                    return Ok(Open::Ready);
-                }
+                Ok((fd, true)) => return self.secured(fd, left, limit),
                 Ok((fd, false)) => {
                     self.opening = Some(Opening { fd, left });
                     return Ok(Open::Waiting);
@@ -358,11 +440,40 @@ impl Node {
                 Err(errno) => last = errno,
             }
         }
-        Err(self.refused(Kind::Connect, &strerror(last), last.raw_os_error()))
+        let why = self.refused(Kind::Connect, &strerror(last), last.raw_os_error());
+        self.elsewhere(why, limit)
+    }
+
+    /// The server is reached: that is all, or there is TLS to begin or to go on with.
+    fn secured(
+        &mut self,
+        fd: transport::Socket,
+        left: VecDeque<Address>,
+        limit: Duration,
+    ) -> Result<Open, Error> {
+        let fd = match (&self.tls, &self.target) {
+            (Some(tls), Target::Tcp { host, port }) => {
+                let named = |error: Error| error.at(&self.name);
+                let fd = match fd.is_shaking() {
+                    true => fd,
+                    false => fd.secure(tls, host, *port).map_err(named)?,
+                };
+                match fd.shake(tls).map_err(named)? {
+                    Shake::Over => fd,
+                    Shake::Anew => return self.open(limit),
+                    Shake::Waiting => {
+                        self.opening = Some(Opening { fd, left });
+                        return Ok(Open::Waiting);
+                    }
+                }
+            }
+            _ => fd,
+        };
+        self.opened(fd, limit).map(|()| Open::Ready)
     }
 
     fn opened(&mut self, fd: transport::Socket, limit: Duration) -> Result<(), Error> {
-        fd.prepare(limit, matches!(self.target, Target::Tcp { .. }))
+        fd.prepare(limit, !matches!(self.target, Target::Unix(_)))
             .map_err(|e| self.refused(Kind::Connect, &strerror(e), e.raw_os_error()))?;
         (self.takes_versions, self.process) = (None, None);
         let now = transport::now();
@@ -374,7 +485,7 @@ impl Node {
             last_used: now,
             limit,
             busy: false,
-            greeted: !self.redis && self.greeting.is_none(),
+            greeted: self.redis.is_none() && self.greeting.is_none(),
         });
         Ok(())
     }
@@ -385,17 +496,6 @@ impl Node {
             .at(&self.name)
             .code(code)
     }
-}
-
-/// The error of a connect that found nobody before its limit.
-pub fn connect_timeout(name: &str) -> Error {
-    let errno = Errno::TIMEDOUT;
-    Error::new(
-        Kind::Connect,
-        format!("Connection failed: {}", strerror(errno)),
-    )
-    .at(name)
-    .code(errno.raw_os_error())
 }
 
 /// The operating system's words for `errno`.
@@ -411,14 +511,28 @@ fn address(spec: &NodeSpec) -> Vec<u8> {
     let mut text = match &spec.target {
         Target::Tcp { host, port } => format!("{host}:{port}").into_bytes(),
         Target::Unix(path) => path.as_os_str().as_encoded_bytes().to_vec(),
+        Target::Master(watched) => watched.line().into_bytes(),
+        Target::Embedded(place) => {
+            [b"embedded:", place.directory.as_os_str().as_encoded_bytes()].concat()
+        }
     };
-    let greeting = Greeting::of(spec).map(|greeting| crc32fast::hash(&greeting.words));
+    let mut greeting = Greeting::of(spec);
+    if let (Target::Master(watched), Some(redis)) = (&spec.target, &spec.redis) {
+        let words = Greeting::of_sentinel(redis, &watched.name).words;
+        greeting.get_or_insert_default().words.extend(words);
+    }
+    let greeting = greeting.map(|greeting| crc32fast::hash(&greeting.words));
     match (&spec.redis, greeting) {
         (Some(_), words) => {
             text.extend_from_slice(format!("#redis{:08x}", words.unwrap_or(0)).as_bytes());
         }
         (None, Some(words)) => text.extend_from_slice(format!("#login{words:08x}").as_bytes()),
         (None, None) => {}
+    }
+    if let Some(tls) = &spec.tls {
+        // Nor must whose certificate is not taken, or who trusts nobody there.
+        let wish = crc32fast::hash(format!("{tls:?}").as_bytes());
+        text.extend_from_slice(format!("#tls{wish:08x}").as_bytes());
     }
     text
 }
@@ -431,140 +545,4 @@ fn is_silent(fd: &transport::Socket) -> bool {
         fd.receive(&mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
         Err(Errno::AGAIN)
     )
-}
-
-/// When a name was resolved, and to what.
-type Resolved = (Instant, Vec<SocketAddr>);
-
-thread_local! {
-    /// Names resolved in this process, and when.
-    static NAMES: RefCell<HashMap<(String, u16), Resolved>> = RefCell::default();
-}
-
-/// Puts a name with these addresses among the known ones.
-#[cfg(test)]
-pub(crate) fn know(host: &str, port: u16, found: Vec<SocketAddr>) {
-    let name = (host.to_owned(), port);
-    NAMES.with_borrow_mut(|names| names.insert(name, (transport::now(), found)));
-}
-
-/// The addresses of a name; the cause as PHP words it when there are none.
-///
-/// getaddrinfo itself blocks and knows no deadline: the one exception to "every wait has a limit".
-fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let now = transport::now();
-    let wanted = (host.to_owned(), port);
-    let known = NAMES.with_borrow(|names| {
-        names
-            .get(&wanted)
-            .filter(|(since, _)| now.saturating_duration_since(*since) < NAME_LIFE)
-            .map(|(_, found)| found.clone())
-    });
-    if let Some(found) = known {
-        return Ok(found);
-    }
-    let found = (host, port).to_socket_addrs().map_err(|e| {
-        let text = e.to_string();
-        let cause = text
-            .rsplit_once(": ")
-            .map_or(text.as_str(), |(_, cause)| cause);
-        format!("php_network_getaddresses: getaddrinfo for {host} failed: {cause}")
-    })?;
-    let found: Vec<SocketAddr> = found.collect();
-    NAMES.with_borrow_mut(|names| names.insert(wanted, (now, found.clone())));
-    Ok(found)
-}
-
-/// What connections have to have in common to be shared.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Door {
-    /// Where it is, and as whom it was entered.
-    pub entrance: Entrance,
-    /// Which words it takes.
-    pub protocol: Protocol,
-}
-
-impl Door {
-    /// The door of `spec` in a pool of this protocol.
-    pub fn of(spec: &NodeSpec, protocol: Protocol) -> Door {
-        Door {
-            entrance: Entrance::of(spec),
-            protocol,
-        }
-    }
-}
-
-/// The persistent nodes of one thread: who asks for the same server gets the same connection.
-#[derive(Debug, Default)]
-pub struct Directory {
-    nodes: HashMap<Door, NodeRef>,
-    /// By pool: the highest epoch known to be committed.
-    committed: HashMap<String, Rc<Cell<u32>>>,
-}
-
-impl Directory {
-    /// An empty directory.
-    pub fn new() -> Directory {
-        Directory::default()
-    }
-
-    /// The node for `spec`: a shared one when it is persistent, else one of its own.
-    pub fn node(&mut self, spec: &NodeSpec, protocol: Protocol) -> NodeRef {
-        let fresh = || Rc::new(RefCell::new(Node::new(spec)));
-        if spec.persistent {
-            self.nodes
-                .entry(Door::of(spec, protocol))
-                .or_insert_with(fresh)
-                .clone()
-        } else {
-            fresh()
-        }
-    }
-
-    /// The persistent nodes known, in no order, by where they are and which words they take.
-    pub fn iter(&self) -> impl Iterator<Item = (&Door, &NodeRef)> + use<'_> {
-        self.nodes.iter()
-    }
-
-    /// The node for `spec` if it is known and persistent, else one that nobody else will see.
-    pub fn look(&self, spec: &NodeSpec, protocol: Protocol) -> NodeRef {
-        let known = self.nodes.get(&Door::of(spec, protocol));
-        known
-            .filter(|_| spec.persistent)
-            .cloned()
-            .unwrap_or_else(|| Rc::new(RefCell::new(Node::new(spec))))
-    }
-
-    /// Closes the persistent nodes that are entered so and lets go of them; who still uses one
-    /// connects again.
-    pub fn forget(&mut self, gone: &[Entrance]) {
-        self.nodes.retain(|door, node| {
-            let stays = !gone.contains(&door.entrance);
-            if !stays {
-                node.borrow_mut().close();
-            }
-            stays
-        });
-    }
-
-    /// The highest epoch of pool `name` that is known to be committed.
-    pub(crate) fn committed(&mut self, name: &str) -> Rc<Cell<u32>> {
-        match self.committed.get(name) {
-            Some(epoch) => epoch.clone(),
-            None => self.committed.entry(name.to_owned()).or_default().clone(),
-        }
-    }
-
-    /// Number of persistent nodes known.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// True when no persistent node is known.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
 }

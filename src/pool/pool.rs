@@ -11,6 +11,7 @@
 
 mod cache;
 mod change;
+mod cluster;
 pub mod commit;
 mod confirm;
 pub mod copies;
@@ -21,6 +22,7 @@ pub mod later;
 mod places;
 mod reads;
 pub mod records;
+mod redirect;
 pub mod resync;
 mod rings;
 mod round;
@@ -64,6 +66,8 @@ pub struct Pool {
     kept_before: u64,
     /// The node list before this one, while both are used.
     window: Option<Box<window::Window>>,
+    /// Who has which slot, of a Redis Cluster.
+    cluster: Option<Box<cluster::Hold>>,
     /// The highest epoch of this pool that this thread knows to be committed.
     committed: Rc<Cell<u32>>,
     counts: Counts,
@@ -128,6 +132,7 @@ impl Pool {
             skipped: Vec::new(),
             kept_before: 0,
             window: None,
+            cluster: None,
             committed: Rc::default(),
             counts: Counts::default(),
             rules: rules::Rules::ALL,
@@ -151,14 +156,18 @@ impl Pool {
             Mode::Single => spec,
             _ => spec.copied(),
         };
-        let node = directory.node(&spec, self.policy.protocol);
+        let protocol = self.policy.protocol;
+        self.seed(|| directory.cluster(&spec, protocol));
+        let node = directory.node(&spec, protocol);
         self.join(spec, node)
     }
 
     /// Adds a node that is only to be told of: what the directory does not know yet stays
     /// unknown to it.
     pub fn add_to_look(&mut self, spec: NodeSpec, directory: &Directory) -> usize {
-        let node = directory.look(&spec, self.policy.protocol);
+        let protocol = self.policy.protocol;
+        self.seed(|| directory.look_at_cluster(&spec, protocol));
+        let node = directory.look(&spec, protocol);
         self.join(spec, node)
     }
 
@@ -263,6 +272,7 @@ impl Pool {
 
     /// The node a call for the wire key `key` would go to: its owner, or the next usable one.
     pub fn find(&mut self, key: &[u8], limits: &Limits) -> usize {
+        self.find_masters();
         self.walk(key, limits, |pool, index| pool.seems_usable(index))
             .0
     }
@@ -272,6 +282,11 @@ impl Pool {
     pub fn connect(&mut self, index: usize, call: &mut Call) -> bool {
         call.reset(Verb::Get);
         let first = call.used;
+        if self.is_cluster() {
+            // Who has the slots is what makes a connection to a cluster.
+            self.prepare(call);
+            return self.has_table();
+        }
         // No question: being open is all that is asked, as pecl-memcache sends nothing here.
         if self.lane(call, first, index).is_none() {
             return false;
@@ -301,17 +316,26 @@ impl Pool {
 
     /// Runs a call on the owner of each key, and on pecl's copies.
     fn run_plain(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        if self.is_cluster() {
+            self.prepare(call);
+        }
         match self.swift(call, verb, now) {
             Swift::Done => {}
-            Swift::Odd => self.settle_round(call, 0, verb, now),
+            Swift::Odd => {
+                if self.is_cluster() {
+                    self.redirect(call, 0);
+                }
+                self.settle_round(call, 0, verb, now);
+            }
             Swift::No => self.run_long(call, verb, now),
         }
     }
 
     /// The long way: any number of keys, nodes and rounds.
     fn run_long(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        self.renew(call);
         let first = call.used;
-        if verb.is_read() && self.policy.protocol == Protocol::Ascii {
+        if verb.is_read() && self.policy.protocol == Protocol::Ascii && !self.is_cluster() {
             self.load_reads(call, verb, now);
         } else {
             self.schedule(call, verb, now);
@@ -319,8 +343,7 @@ impl Pool {
         }
         self.tell_skipped(call);
         if first < call.used {
-            let (lanes, arena) = (&mut call.lanes, &call.arena);
-            fanout::run(lanes.get_mut(first..call.used).unwrap_or_default(), arena);
+            self.carry(call, first);
             self.settle_round(call, first, verb, now);
         }
     }
@@ -341,8 +364,7 @@ impl Pool {
                 break;
             }
             self.load(call, verb);
-            let (lanes, arena) = (&mut call.lanes, &call.arena);
-            fanout::run(lanes.get_mut(first..call.used).unwrap_or_default(), arena);
+            self.carry(call, first);
         }
     }
 
@@ -389,10 +411,7 @@ impl Pool {
         let lane = self.lane(call, first, index)?;
         say(lane);
         lane.repeatable = true;
-        fanout::run(
-            call.lanes.get_mut(first..call.used).unwrap_or_default(),
-            &[],
-        );
+        self.carry(call, first);
         self.note(call, first).then_some(first)
     }
 
@@ -423,10 +442,7 @@ impl Pool {
                 say(lane);
             }
         }
-        fanout::run(
-            call.lanes.get_mut(first..call.used).unwrap_or_default(),
-            &[],
-        );
+        self.carry(call, first);
         (first..call.used)
             .filter_map(|lane| {
                 let node = call.lanes.get(lane)?.member;
@@ -448,12 +464,17 @@ impl Pool {
         let answers = lane.answers.iter().filter(|_| lane.refused);
         for reply in answers {
             if let Some(line) = reply.refusal() {
+                let error = refused(line.of(lane.received()));
+                let told = |event: &Event| event.node == index && event.message == error.cause();
+                if lane.apart && call.events.iter().any(told) {
+                    // A hundred keys of a slot that nobody has are one thing to tell.
+                    continue;
+                }
                 if lane.stores && lane.engine == Engine::Memcached {
                     // A refused value may still be in the stream, to be read as commands.
                     member.node.borrow_mut().close();
                 }
-                call.events
-                    .push(event(index, member, refused(line.of(lane.received()))));
+                call.events.push(event(index, member, error));
             }
         }
         if let Some(change) = member.node.borrow_mut().take_change() {
@@ -477,7 +498,11 @@ impl Pool {
         let first = call.used;
         let mut pending = std::mem::take(&mut call.pending);
         let alone = pending.len() == 1;
-        for job in pending.drain(..) {
+        for mut job in pending.drain(..) {
+            if self.is_cluster() {
+                // What is said once more is said where a redirect led to.
+                job.member = self.ring().owner(call.wire_key(job.entry));
+            }
             let Some(index) = self.lane_index(call, first, job.member) else {
                 continue;
             };
@@ -528,8 +553,11 @@ impl Pool {
     }
 
     fn ring(&mut self) -> &Ring {
-        let (members, policy) = (&self.members, &self.policy);
+        let (members, policy, cluster) = (&self.members, &self.policy, &self.cluster);
         self.ring.get_or_insert_with(|| {
+            if let Some(ring) = cluster.as_ref().and_then(|cluster| cluster.ring()) {
+                return ring;
+            }
             let own = members.len().saturating_sub(policy.backup);
             let nodes: Vec<RingNode<'_>> = members
                 .iter()
@@ -549,7 +577,9 @@ impl Pool {
 /// Ends what asks for values, now that all keys of the lane are known.
 fn end_gets(lane: &mut fanout::Lane, arena: &[u8], verb: Verb) {
     if lane.engine == Engine::Redis {
-        request::redis::ask_all(lane, arena, verb);
+        if !lane.apart {
+            request::redis::ask_all(lane, arena, verb);
+        }
     } else if lane.asks.last() == Some(&Expect::Values) {
         classic::end(&mut lane.out);
     }

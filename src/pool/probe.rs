@@ -109,7 +109,7 @@ fn await_any(probes: &[Probe], limit: Duration) {
         .iter()
         .filter_map(|probe| {
             let flags = match probe.stage {
-                Stage::Connecting => PollFlags::OUT,
+                Stage::Connecting => probe.node.awaits(),
                 Stage::Connected | Stage::Asked => PollFlags::IN,
             };
             Some(Wish::new(probe.node.socket()?, flags))
@@ -123,12 +123,15 @@ impl Probe {
     /// Goes as far as it can without waiting; something when it is over.
     fn step(&mut self) -> Option<()> {
         if self.stage == Stage::Connecting {
-            if !self.node.is_writable() {
+            if !self.node.is_ready() {
                 return self.late();
             }
             let opened = self.node.open_further(self.limit);
             if self.opened(opened).is_some() {
                 return Some(());
+            }
+            if self.stage == Stage::Connecting {
+                return self.late();
             }
         }
         if self.stage == Stage::Connected {
@@ -161,6 +164,7 @@ impl Probe {
                     }
                 }
                 Some(Err(Errno::AGAIN | Errno::INTR)) => self.late(),
+                Some(Err(errno)) => self.over(Err(self.node.broken(errno))),
                 _ => self.closed(),
             };
         }

@@ -198,7 +198,9 @@ impl Reader {
         jobs: &mut [Job],
         reply: Reply,
     ) -> Result<(), &'static str> {
-        let bare_get = self.verb.is_read();
+        // Keys that each have a question of their own are answered one by one.
+        let lane = call.lanes.get(self.lane);
+        let bare_get = self.verb.is_read() && !lane.is_some_and(|lane| lane.apart);
         match reply {
             Reply::Value {
                 key,

@@ -13,6 +13,7 @@
 //! | jedis-murmur-2.9, jedis-md5-2.9 | Jedis 2.0 to 2.9, redis.clients.util.Sharded: other points where a shard has a name |
 //! | murmur3, md5 | nobody else: our own points, for new pools |
 //! | phpredis | phpredis' session handler on several hosts (redis_session.c redis_pool_get_sock): the first four bytes of the id modulo the weights, the host added last first |
+//! | slots | Redis Cluster: the node that the cluster names for a key's slot (ring/slots.rs) |
 //! | rendezvous | nobody else: our own, the only even one (ring/rendezvous.rs) |
 //!
 //! libmemcached's own quirk is kept: under ketama, the first weight above 1 switches
@@ -31,12 +32,14 @@
 mod hash;
 mod points;
 mod rendezvous;
+pub mod slots;
 mod tag;
 
 use crate::config::{HashFunction, JedisHash, JedisNames, Placement};
 use hash::WideHash;
 use points::Points;
 use rendezvous::Rendezvous;
+use std::rc::Rc;
 use tag::Tag;
 
 /// One node as the ring sees it.
@@ -75,6 +78,8 @@ enum Rule {
     /// phpredis: the first four bytes of the id modulo the sum of weights.
     FirstBytes(Slots),
     Rendezvous(Rendezvous),
+    /// Redis Cluster: the table, and the node behind each number of it.
+    Cluster(Rc<slots::Table>, Box<[u32]>),
 }
 
 /// Buckets of pecl's consistent strategy (memcache_consistent_hash.c MMC_CONSISTENT_BUCKETS).
@@ -119,6 +124,8 @@ impl Ring {
             }
             Placement::Phpredis => Rule::FirstBytes(Slots::last_first(nodes)),
             Placement::Rendezvous => Rule::Rendezvous(Rendezvous::new(nodes)),
+            // Who has which slot is not known yet: any node of a cluster says so when it is asked.
+            Placement::Slots => Rule::Only,
         };
         let tag = tag.map(|[open, close]| Tag {
             open,
@@ -126,9 +133,20 @@ impl Ring {
             jedis: matches!(placement, Placement::Jedis(..)),
         });
         Ring {
-            tag,
+            tag: tag.or((placement == Placement::Slots).then_some(slots::TAG)),
             prefix: 0,
             rule,
+        }
+    }
+
+    /// The ring of a cluster: `nodes` has the index of each node of `table`. A slot that nobody
+    /// has is asked for at the first one.
+    pub fn cluster(table: Rc<slots::Table>, nodes: &[usize]) -> Ring {
+        let nodes = nodes.iter().map(|index| u32::try_from(*index).unwrap_or(0));
+        Ring {
+            tag: Some(slots::TAG),
+            prefix: 0,
+            rule: Rule::Cluster(table, nodes.collect()),
         }
     }
 
@@ -150,6 +168,10 @@ impl Ring {
             Rule::Wide(function, points) => points.owner(function.of(key)),
             Rule::FirstBytes(slots) => slots.of_id(key.get(self.prefix..).unwrap_or_default(), 0),
             Rule::Rendezvous(nodes) => nodes.owner(key),
+            Rule::Cluster(table, nodes) => {
+                let owner = table.owner(slots::slot_of_tag(key));
+                nodes.get(owner.unwrap_or(0)).copied().unwrap_or(0)
+            }
         };
         index as usize
     }
@@ -173,6 +195,8 @@ impl Ring {
                 slots.of_id(id, attempt.saturating_add(1))
             }
             Rule::Rendezvous(nodes) => nodes.after(key, attempt),
+            // What its owner has nobody else has.
+            Rule::Cluster(..) => return self.owner(key),
         };
         index as usize
     }

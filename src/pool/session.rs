@@ -8,7 +8,10 @@
 //! | `words` | what `single` says to a node |
 
 use crate::codec::Compression;
+use crate::counters::Counter;
 use crate::error::Error;
+use crate::shared;
+use std::cell::Cell;
 
 pub mod fenced;
 pub mod migrate;
@@ -77,8 +80,27 @@ pub trait Store {
     /// Lines for a log since the last look: nodes that went down or came up.
     fn take_log(&mut self) -> Vec<String>;
 
+    /// A line for each node that throws sessions away when it is full; it asks them.
+    fn evicting(&mut self) -> Vec<String>;
+
     /// Did the last validation end because this host's file is behind the pool?
     fn is_behind(&self) -> bool {
         false
     }
+}
+
+/// The lines of [`Store::evicting`], asked for once in the life of a process, when its first
+/// session is closed, and as long as no process of this host has shown any.
+pub fn evictions(store: &mut dyn Store) -> Vec<String> {
+    thread_local! {
+        static ASKED: Cell<bool> = const { Cell::new(false) };
+    }
+    if ASKED.replace(true) || shared::counted(Counter::EvictionWarnings) > 0 {
+        return Vec::new();
+    }
+    let lines = store.evicting();
+    if !lines.is_empty() {
+        shared::count(Counter::EvictionWarnings);
+    }
+    lines
 }

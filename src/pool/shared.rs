@@ -1,7 +1,7 @@
 //! What the processes of a host see of each other: which nodes failed, what was counted,
 //! which keys a node missed, and whether this process was forked.
 //!
-//! The pool's only file with `unsafe`. One region of memory holds a head, counters, and
+//! With `lmdb` beside it the pool's only room with `unsafe`. One region of memory holds a head, counters, and
 //! 1,024 slots, one per node. It is either a file of one user, so that web workers, cron
 //! jobs and a second PHP of that user share it, or anonymous memory that only the children
 //! of this process share. It is never unmapped, so a slot is `'static`.
@@ -23,6 +23,7 @@
     reason = "memory mapped from the kernel; every block is argued"
 )]
 
+pub(crate) mod lmdb;
 mod missed;
 pub mod turns;
 
@@ -64,8 +65,8 @@ pub struct Slot {
     pub pause: AtomicU64,
     /// When the state changed last, milliseconds.
     pub since: AtomicU64,
-    /// The server's process, as far as known: another number is another memory; 0 unknown.
-    pub born: AtomicU64,
+    /// Which server stands behind the node's name, where that changes; 0 unknown.
+    pub server: AtomicU64,
 }
 
 /// What the host's processes know of themselves.
@@ -274,9 +275,9 @@ impl Site {
                 due,
                 pause,
                 since,
-                born,
+                server,
             } = slot;
-            for word in [who, failed, cause, state, due, pause, since, born] {
+            for word in [who, failed, cause, state, due, pause, since, server] {
                 word.store(0, Relaxed);
             }
         }

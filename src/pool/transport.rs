@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   node, fanout, probe, copier ─► Socket ─┬─► Real      one system call
+//!                                          ├─► Tls       the same, in records (`tls`)
 //!   all that asks for the time ─► now … ───┴─► a Player  what the thread was given (`play`)
 //! ```
 //!
@@ -13,6 +14,12 @@
 //! The real way costs one branch for each system call. Files, name servers and memory that
 //! processes share are not in here; for the last see `shared::Site`.
 
+pub mod tls;
+
+pub use tls::{PLAIN, Shake};
+
+use crate::config::Tls;
+use crate::error::Error;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -172,8 +179,26 @@ pub enum Address {
 pub enum Socket {
     /// The operating system's.
     Real(OwnedFd),
+    /// The operating system's, with TLS over it.
+    Tls(Box<tls::Session>),
     /// A player's.
     Played(Played),
+    /// No connection at all: what is sent is answered in this process.
+    Own(Box<dyn Carrier>),
+}
+
+/// Who answers in this process what is sent to him.
+pub trait Carrier: std::fmt::Debug {
+    /// Takes all of `bytes`, and carries out what is whole in them.
+    ///
+    /// # Errors
+    /// `CONNRESET` when there is nobody any more to do it.
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno>;
+    /// Moves answers into `room`, or copies them there when they are only to be seen (`peek`).
+    ///
+    /// # Errors
+    /// `AGAIN` when there are none: none will come until more is sent.
+    fn receive(&self, room: &mut [u8], peek: bool) -> Result<usize, Errno>;
 }
 
 /// A player's socket.
@@ -195,7 +220,7 @@ impl Drop for Played {
 pub struct Wish<'a> {
     /// The socket.
     pub socket: &'a Socket,
-    /// Bytes to read, room to write.
+    /// Bytes to read, room to write; in a handshake whatever that waits for.
     pub flags: PollFlags,
     /// Something of it is there, or the connection is gone.
     pub ready: bool,
@@ -209,6 +234,11 @@ impl<'a> Wish<'a> {
             flags,
             ready: false,
         }
+    }
+
+    /// Is it there without a look at the socket? TLS may have read ahead.
+    fn is_there(&self) -> bool {
+        matches!(self.socket, Socket::Tls(session) if self.flags.contains(PollFlags::IN) && session.has_more())
     }
 }
 
@@ -254,9 +284,59 @@ impl Socket {
     pub fn connected(&self) -> Result<(), Errno> {
         match self {
             Socket::Real(fd) => sockopt::socket_error(fd).unwrap_or_else(Err),
+            Socket::Tls(_) => Ok(()),
             Socket::Played(own) => {
                 player(|player| player.connected(own.number)).unwrap_or(Err(Errno::NOTCONN))
             }
+            Socket::Own(_) => Ok(()),
+        }
+    }
+
+    /// The connected socket with TLS over it, whose handshake [`Socket::shake`] goes on with; a
+    /// player's stays as it is.
+    ///
+    /// # Errors
+    /// `Tls`: a file that cannot be read or used, a host no certificate can be for.
+    pub fn secure(self, wish: &Tls, host: &str, port: u16) -> Result<Socket, Error> {
+        match self {
+            Socket::Real(fd) => {
+                let session = tls::Session::new(fd, wish, host, port)?;
+                Ok(Socket::Tls(Box::new(session)))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Is a handshake under way?
+    pub fn is_shaking(&self) -> bool {
+        matches!(self, Socket::Tls(session) if session.is_shaking())
+    }
+
+    /// Goes on with the handshake without waiting.
+    ///
+    /// # Errors
+    /// `Tls`, with what to do about it.
+    pub fn shake(&self, wish: &Tls) -> Result<Shake, Error> {
+        match self {
+            Socket::Tls(session) => session.shake(wish),
+            Socket::Real(_) | Socket::Played(_) | Socket::Own(_) => Ok(Shake::Over),
+        }
+    }
+
+    /// Why the connection broke, where TLS knows more of it than an error number says.
+    pub fn trouble(&self) -> Option<Error> {
+        match self {
+            Socket::Tls(session) => session.trouble(),
+            Socket::Real(_) | Socket::Played(_) | Socket::Own(_) => None,
+        }
+    }
+
+    /// The operating system's socket, if it is one.
+    fn fd(&self) -> Option<&OwnedFd> {
+        match self {
+            Socket::Real(fd) => Some(fd),
+            Socket::Tls(session) => Some(session.fd()),
+            Socket::Played(_) | Socket::Own(_) => None,
         }
     }
 
@@ -266,11 +346,11 @@ impl Socket {
     /// # Errors
     /// As the operating system's.
     pub fn prepare(&self, limit: Duration, tcp: bool) -> rustix::io::Result<()> {
-        if let Socket::Real(fd) = self {
+        if let Some(fd) = self.fd() {
             rustix::io::ioctl_fionbio(fd, false)?;
         }
         self.set_limits(limit)?;
-        if let (Socket::Real(fd), true) = (self, tcp) {
+        if let (Some(fd), true) = (self.fd(), tcp) {
             // Without it a request cut into two segments waits for an acknowledgement. A socket that
             // cannot do it still works.
             let _ = sockopt::set_tcp_nodelay(fd, true);
@@ -286,39 +366,39 @@ impl Socket {
     pub fn set_limits(&self, limit: Duration) -> rustix::io::Result<()> {
         // Zero would mean "for ever" to the kernel.
         let limit = limit.max(Duration::from_micros(1));
-        match self {
-            Socket::Real(fd) => {
-                sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, Some(limit))?;
-                sockopt::set_socket_timeout(fd, sockopt::Timeout::Send, Some(limit))
-            }
-            Socket::Played(own) => {
-                own.limit.set(limit);
-                Ok(())
-            }
+        if let Socket::Played(own) = self {
+            own.limit.set(limit);
         }
+        let Some(fd) = self.fd() else {
+            return Ok(());
+        };
+        sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, Some(limit))?;
+        sockopt::set_socket_timeout(fd, sockopt::Timeout::Send, Some(limit))
     }
 
     /// Lets nothing more of it go out once it is closed. What a silent network has not delivered
     /// would be sent again and again, and be carried out when everybody has given it up.
     pub fn abort(&self) {
-        match self {
+        if let Socket::Played(own) = self {
+            own.aborted.set(true);
+        }
+        if let Some(fd) = self.fd() {
             // A socket that cannot do it is closed all the same.
-            Socket::Real(fd) => {
-                let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
-            }
-            Socket::Played(own) => own.aborted.set(true),
+            let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
         }
     }
 
     /// Sends what it takes without waiting, or within its limit where `flags` say so; how much.
     ///
     /// # Errors
-    /// As the operating system's.
+    /// As the operating system's. After `AGAIN` the same bytes have to come again.
     #[inline]
     pub fn send(&self, bytes: &[u8], flags: SendFlags) -> rustix::io::Result<usize> {
         match self {
             Socket::Real(fd) => rustix::net::send(fd, bytes, flags),
+            Socket::Tls(session) => session.send(bytes, flags),
             Socket::Played(own) => own.send(bytes),
+            Socket::Own(own) => own.send(bytes).map(|()| bytes.len()),
         }
     }
 
@@ -331,9 +411,18 @@ impl Socket {
             Socket::Real(fd) => {
                 rustix::net::sendmsg(fd, parts, &mut SendAncillaryBuffer::default(), flags)
             }
+            Socket::Tls(session) => session.send_parts(parts, flags),
             Socket::Played(own) => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
                 own.send(&bytes)
+            }
+            Socket::Own(own) => {
+                let mut count = 0;
+                for part in parts {
+                    own.send(part)?;
+                    count += part.len();
+                }
+                Ok(count)
             }
         }
     }
@@ -346,7 +435,9 @@ impl Socket {
     pub fn receive(&self, room: &mut [u8], flags: RecvFlags) -> rustix::io::Result<usize> {
         match self {
             Socket::Real(fd) => rustix::net::recv(fd, room, flags).map(|(count, _)| count),
+            Socket::Tls(session) => session.receive(room, flags),
             Socket::Played(own) => own.receive(room, flags),
+            Socket::Own(own) => own.receive(room, flags.contains(RecvFlags::PEEK)),
         }
     }
 }
@@ -372,24 +463,40 @@ impl Played {
 /// Waits until one of the wishes is ready, for `limit` at most; none is after an interruption:
 /// whoever goes on looks at the clock, and at the sockets themselves.
 pub fn poll(wishes: &mut [Wish<'_>], limit: Option<Duration>) {
+    // Who answers in this process has done so already, and is alone in his pool.
+    let own = |wish: &&mut Wish<'_>| matches!(wish.socket, Socket::Own(_));
+    let mut answered = wishes.iter_mut().filter(own).peekable();
+    if answered.peek().is_some() {
+        return answered.for_each(|wish| wish.ready = true);
+    }
     let ready: Vec<bool> = if is_played() {
         let wished = |wish: &Wish<'_>| match wish.socket {
             Socket::Played(own) => Some((own.number, wish.flags)),
-            Socket::Real(_) => None,
+            Socket::Real(_) | Socket::Tls(_) | Socket::Own(_) => None,
         };
         let mine: Vec<(u32, PollFlags)> = wishes.iter().filter_map(wished).collect();
         player(|player| player.poll(&mine, limit)).unwrap_or_default()
     } else {
+        let mut limit = limit;
         let mut polled: Vec<PollFd<'_>> = wishes
             .iter()
             .filter_map(|wish| match wish.socket {
                 Socket::Real(fd) => Some(PollFd::new(fd, wish.flags)),
-                Socket::Played(_) => None,
+                Socket::Tls(session) => {
+                    if wish.is_there() {
+                        limit = Some(Duration::ZERO);
+                    }
+                    Some(PollFd::new(session.fd(), session.wish(wish.flags)))
+                }
+                Socket::Played(_) | Socket::Own(_) => None,
             })
             .collect();
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let _ = rustix::event::poll(&mut polled, limit.as_ref());
-        polled.iter().map(|p| !p.revents().is_empty()).collect()
+        let polled = polled.iter().zip(wishes.iter());
+        polled
+            .map(|(polled, wish)| !polled.revents().is_empty() || wish.is_there())
+            .collect()
     };
     for (wish, ready) in wishes.iter_mut().zip(ready) {
         wish.ready = ready;

@@ -8,6 +8,7 @@
 
 pub mod classic;
 pub mod copied;
+pub mod embedded;
 pub mod fenced;
 pub mod greeting;
 pub mod meta;

@@ -127,6 +127,12 @@ const NEEDS: &[Need] = &[
         there: || php_module("redis.so"),
     },
     Need {
+        what: "openssl (makes the certificates of tests)",
+        package: "openssl",
+        from: For::Test,
+        there: || any_program(&["openssl"]),
+    },
+    Need {
         what: "cgi-fcgi",
         package: "libfcgi-bin",
         from: For::Test,

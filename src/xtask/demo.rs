@@ -4,6 +4,7 @@
 //! that it shows what is there and not what PHP believes. Everything it starts has ended when it returns.
 
 mod copies;
+mod embedded;
 
 use crate::bootstrap::{self, For};
 use crate::php::Php;
@@ -17,13 +18,14 @@ use std::time::{Duration, Instant};
 
 /// What --help prints.
 pub(crate) const HELP: &str = "\
-cargo xtask demo [--serve] [--so FILE] [--companion FILE] [--no-install]
+cargo xtask demo [--embedded] [--serve] [--so FILE] [--companion FILE] [--no-install]
 
 Installs what is missing, builds the release extension and companion, starts three memcached on free loopback ports
 and shows values spread over the ring and 200 sessions from parallel PHP workers. Then 200 sessions on copies: three
 more nodes, each killed and brought back empty in turn while workers write; the last line counts what was lost, and
 the exit code is 1 unless that is nothing. Leaves nothing running.
 
+  --embedded    the values and the sessions without any server, in a file; then a writer is killed
   --serve       then keep a page open at a printed address until Ctrl-C
   --so FILE     an extension built before, instead of building the release one
   --companion FILE  a companion (memring) built before, instead of building the release one
@@ -36,6 +38,8 @@ const SESSIONS: u64 = 200;
 const WORKERS: u64 = 8;
 /// Visits of each worker to the one session all share, which only a lock keeps right.
 const SHARED_VISITS: u64 = 25;
+/// The session that all workers share (`worker.php`).
+const SHARED: &str = "demoshared0000000000000000000000";
 /// The longest one PHP worker may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,8 +50,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     use lexopt::prelude::*;
     let (mut serve, mut so, mut companion, mut install) = (false, None, None, true);
+    let mut embedded = false;
     while let Some(word) = parser.next()? {
         match word {
+            Long("embedded") => embedded = true,
             Long("serve") => serve = true,
             Long("so") => so = Some(PathBuf::from(parser.value()?)),
             Long("companion") => companion = Some(PathBuf::from(parser.value()?)),
@@ -55,12 +61,16 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
             _ => return Err(word.unexpected().into()),
         }
     }
-    bootstrap::ensure(For::Demo, install)?;
+    let needed = if embedded { For::Build } else { For::Demo };
+    bootstrap::ensure(needed, install)?;
     let php = Php::find(None)?;
     let so = match so {
         Some(so) => so.canonicalize().map_err(|why| failed(so.display(), why))?,
         None => php.build()?,
     };
+    if embedded {
+        return embedded::show(&php, &so);
+    }
     let companion = match companion {
         Some(file) => file
             .canonicalize()
@@ -75,9 +85,15 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
     for node in &nodes {
         run::say(&format!("   127.0.0.1:{} (pid {})", node.port, node.pid()));
     }
-    let stage = Stage::set(&php, &so, scratch.path(), &nodes)?;
-    values(&stage)?;
-    sessions(&stage)?;
+    let list: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("tcp://127.0.0.1:{}", node.port))
+        .collect();
+    let handler = ("memcache", list.join(", "));
+    let stage = Stage::set(&php, &so, scratch.path(), &nodes, (handler.0, &handler.1))?;
+    let ports: Vec<String> = nodes.iter().map(|node| node.port.to_string()).collect();
+    values(&stage, &ports)?;
+    sessions(&stage, shared_visits)?;
     table(&nodes)?;
     copies::show(&stage, &companion)?;
     if serve {
@@ -110,27 +126,25 @@ impl<'run> Stage<'run> {
         so: &Path,
         folder: &'run Path,
         nodes: &'run [Memcached],
+        (handler, save_path): (&str, &str),
     ) -> Result<Self, Stop> {
         for (name, text) in [
             ("values.php", include_str!("demo/values.php")),
             ("worker.php", include_str!("demo/worker.php")),
             ("visitor.php", include_str!("demo/visitor.php")),
+            ("writer.php", include_str!("demo/writer.php")),
+            ("count.php", include_str!("demo/count.php")),
             ("index.php", include_str!("demo/index.php")),
         ] {
             run::write(&folder.join(name), text)?;
         }
-        let save_path: Vec<String> = nodes
-            .iter()
-            .map(|node| format!("tcp://127.0.0.1:{}", node.port))
-            .collect();
         let ini = folder.join("php.ini");
         run::write(
             &ini,
             format!(
                 "extension=\"{}\"\nerror_reporting=32767\ndisplay_errors=stderr\nhtml_errors=0\n\
-                 session.save_handler=memcache\nsession.save_path=\"{}\"\n",
+                 session.save_handler={handler}\nsession.save_path=\"{save_path}\"\n",
                 so.display(),
-                save_path.join(", ")
             ),
         )?;
         Ok(Self {
@@ -195,19 +209,24 @@ impl<'run> Stage<'run> {
     }
 }
 
-fn values(stage: &Stage<'_>) -> Result<(), Stop> {
+/// Stores values on `nodes`, which are named as `values.php` takes them.
+fn values(stage: &Stage<'_>, nodes: &[String]) -> Result<(), Stop> {
     run::headline(&format!(
-        "{VALUES} values over the ring, each read back singly and in gets of 100 keys"
+        "{VALUES} values, each read back singly and in gets of 100 keys"
     ));
     let begin = Instant::now();
     let mut words = vec![VALUES.to_string()];
-    words.extend(stage.nodes.iter().map(|node| node.port.to_string()));
+    words.extend_from_slice(nodes);
     stage.php("values.php", &words)?;
     run::say(&format!("   all equal, {} ms", begin.elapsed().as_millis()));
     Ok(())
 }
 
-fn sessions(stage: &Stage<'_>) -> Result<(), Stop> {
+/// Visits sessions; `shared_visits` looks how often the shared one was visited.
+fn sessions(
+    stage: &Stage<'_>,
+    shared_visits: fn(&Stage<'_>) -> Result<u64, Stop>,
+) -> Result<(), Stop> {
     run::headline(&format!(
         "{SESSIONS} sessions from {WORKERS} PHP workers at a time"
     ));
@@ -266,9 +285,8 @@ fn sessions(stage: &Stage<'_>) -> Result<(), Stop> {
 
 /// The counter of the shared session, read from the bytes on its node.
 fn shared_visits(stage: &Stage<'_>) -> Result<u64, Stop> {
-    let key = "demoshared0000000000000000000000";
     for node in stage.nodes {
-        let text = node.ask(&format!("get {key}\r\n"))?;
+        let text = node.ask(&format!("get {SHARED}\r\n"))?;
         // PHP's own session format: visits|i:200;user|s:…
         if let Some((_, rest)) = text.split_once("visits|i:") {
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();

@@ -10,7 +10,10 @@
 //! | `memcached` | a real memcached: start, kill, freeze, resume |
 //! | `php` | the extension under test and the PHP command line |
 //! | `fastcgi` | a small FastCGI client |
+//! | `certificates` | a CA of the test and what it signs |
+//! | `cluster` | a real Redis Cluster |
 //! | `redis` | a real Redis or Valkey, and an independent client of it |
+//! | `sentinel` | real Sentinels and what they watch |
 //! | `server` | either of them, for tests that hold for both |
 //! | `web` | php-fpm and Apache with mod_php |
 //! | `proxy` | a recording proxy that can delay, cut, repeat and swallow |
@@ -25,6 +28,8 @@
     clippy::indexing_slicing
 )]
 
+pub mod certificates;
+pub mod cluster;
 pub mod fastcgi;
 pub mod hostile;
 pub mod memcached;
@@ -34,9 +39,12 @@ pub mod place;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod sentinel;
 pub mod server;
 pub mod web;
 
+pub use certificates::{Certificates, Issued, Valid};
+pub use cluster::Cluster;
 pub use fastcgi::Reply;
 pub use hostile::{Act, BlackHole, Hostile};
 pub use memcached::Memcached;
@@ -44,5 +52,6 @@ pub use php::{Output, Php};
 pub use place::{ClosedPort, TempDir, free_port, wait_until, workspace};
 pub use proxy::{Fault, Proxy};
 pub use redis::Redis;
+pub use sentinel::{Sentinel, Watched};
 pub use server::Server;
 pub use web::{Apache, PhpFpm};

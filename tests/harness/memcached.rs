@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::certificates::{Issued, text};
 use crate::place::{TempDir, free_port, program, wait_until};
 use crate::process::Process;
 
@@ -20,6 +21,8 @@ pub struct Memcached {
     port: u16,
     socket: Option<PathBuf>,
     extra: Vec<String>,
+    /// Its port for TLS, 0 for none; the suite's own eye stays on the plain one.
+    tls_port: u16,
     /// Who this suite is there, as `user:password`.
     login: Option<String>,
     directory: Option<TempDir>,
@@ -70,6 +73,33 @@ impl Memcached {
         assert!(self.answers(), "memcached did not take its new logins");
     }
 
+    /// Starts one that speaks TLS on a port of its own (`-Z`), as its certificate says. With `ours`
+    /// it lets in only who has a certificate of that CA.
+    pub fn with_tls(issued: &Issued, ours: Option<&Path>, extra: &[&str]) -> Memcached {
+        let (cert, key) = (text(&issued.cert), text(&issued.key));
+        let mut options = format!("ssl_chain_cert={cert},ssl_key={key}");
+        if let Some(ca) = ours {
+            options.push_str(&format!(",ssl_verify_mode=2,ssl_ca_cert={}", text(ca)));
+        }
+        let start = || {
+            let (port, tls_port) = (free_port(), free_port());
+            let plain = format!("notls:127.0.0.1:{port}");
+            let arguments = [&["-Z", "-o", &options, "-l", &plain], extra].concat();
+            let mut server = Memcached::spawned(None, tls_port, &arguments);
+            (server.port, server.tls_port) = (port, tls_port);
+            server.answers().then_some(server)
+        };
+        (0..5)
+            .find_map(|_| start())
+            .expect("memcached with TLS did not start on five free ports")
+    }
+
+    /// Its port for TLS.
+    pub fn tls_port(&self) -> u16 {
+        assert_ne!(self.tls_port, 0, "it speaks no TLS");
+        self.tls_port
+    }
+
     /// Starts one of another version, which `MEMRING_MEMCACHED_NEW` names: a path, or a command
     /// that ends with one (`chroot /srv/newer /usr/bin/memcached`). `None` where it is unset.
     pub fn newer(extra: &[&str]) -> Option<Memcached> {
@@ -110,6 +140,7 @@ impl Memcached {
             port: 0,
             socket: Some(socket),
             extra: Vec::new(),
+            tls_port: 0,
             login: None,
             directory: Some(directory),
         };
@@ -138,6 +169,7 @@ impl Memcached {
             port,
             socket: None,
             extra,
+            tls_port: 0,
             login: None,
             directory: None,
         }
@@ -210,6 +242,7 @@ impl Memcached {
                 "-a".into(),
                 "0777".into(),
             ],
+            None if self.tls_port != 0 => port_arguments(self.tls_port),
             None => port_arguments(self.port),
         };
         self.process = spawn(self.program.as_deref(), &arguments, &self.extra);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::certificates::{Issued, text};
 use crate::place::{TempDir, free_port, program, wait_until};
 use crate::process::Process;
 
@@ -15,6 +16,8 @@ pub struct Redis {
     /// Another program than the one in PATH, with its first arguments.
     program: Option<Vec<String>>,
     port: u16,
+    /// Its port for TLS, 0 for none; the suite's own eye stays on the plain one.
+    tls_port: u16,
     extra: Vec<String>,
     directory: TempDir,
 }
@@ -30,6 +33,40 @@ impl Redis {
         (0..5)
             .find_map(|_| Redis::try_program(None, free_port(), extra))
             .expect("redis-server did not start on five free ports")
+    }
+
+    /// One that speaks TLS on a port of its own, as its certificate says. With `ours` it lets in only
+    /// who has a certificate of that CA.
+    pub fn with_tls(issued: &Issued, ours: Option<&Path>, extra: &[&str]) -> Redis {
+        let (cert, key) = (text(&issued.cert), text(&issued.key));
+        let ca = ours.map_or_else(|| cert.clone(), text);
+        let asks = if ours.is_some() { "yes" } else { "no" };
+        let start = || {
+            let tls_port = free_port();
+            let number = tls_port.to_string();
+            let files = [
+                "--tls-cert-file",
+                &cert,
+                "--tls-key-file",
+                &key,
+                "--tls-ca-cert-file",
+                &ca,
+            ];
+            let tls = ["--tls-port", &number, "--tls-auth-clients", asks];
+            let arguments = [&tls, &files[..], extra].concat();
+            let mut server = Redis::try_program(None, free_port(), &arguments)?;
+            server.tls_port = tls_port;
+            Some(server)
+        };
+        (0..5)
+            .find_map(|_| start())
+            .expect("redis-server with TLS did not start on five free ports")
+    }
+
+    /// Its port for TLS.
+    pub fn tls_port(&self) -> u16 {
+        assert_ne!(self.tls_port, 0, "it speaks no TLS");
+        self.tls_port
     }
 
     /// One of another version, or a Valkey: `variable` names a path, or a command that ends
@@ -57,6 +94,7 @@ impl Redis {
             process,
             program,
             port,
+            tls_port: 0,
             extra,
             directory,
         };

@@ -33,6 +33,9 @@ attempt('memcache', 'tcp://127.0.0.1:1?serializer=igbinary');
 attempt('memcache', 'tcp://127.0.0.1:1?compression=fastlz');
 attempt('memring', 'tcp://127.0.0.1:1?compression=lz4, tcp://127.0.0.1:2');
 attempt('memcache', 'pool:web');
+attempt('memring', 'redis-cluster://127.0.0.1:1,127.0.0.1:2/, tcp://127.0.0.1:3');
+attempt('memring', 'redis-cluster://127.0.0.1:1,127.0.0.1:2/?mode=fenced');
+attempt('memring', 'redis-cluster://127.0.0.1:1,127.0.0.1:2/');
 attempt('memring', 'tcp://127.0.0.1:1, tcp://127.0.0.1:1');
 attempt('memring', 'tcp://127.0.0.1:1, tcp://127.0.0.1:2');
 attempt('memcache', 'tcp://127.0.0.1:1');
@@ -56,11 +59,14 @@ false: session_start(): Session: session.save_path, server 1 ("/var/lib/php/sess
 false: session_start(): Session: session.save_path, server 1 ("tcp://"): no host is named. Write tcp://HOST:PORT, with an IPv6 address in brackets
 false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): weight must be a positive integer up to 65535, 0 is not. Write weight=1
 false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): timeout must be more than 0 seconds, -1 is not. Write timeout=1
-false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): option "nonsense" is unknown. Known are persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; and of a Redis node auth, database, client, read_timeout, resp
+false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): option "nonsense" is unknown. Known are persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user; and of a cluster wait
 false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): serializer is for values, and a list is for sessions, which PHP writes itself. Set session.serialize_handler for sessions; for values write it into a pool of the file of memring.config_file, or set memring.serializer and memring.codec
 false: session_start(): Session: session.save_path, server 1 ("tcp://127.0.0.1:1"): compression "fastlz" is unknown. Write compression=zlib, zstd, lz4 or none
 false: session_start(): Session: session.save_path: serializer, compression and codec are for values, and sessions with copies are kept as PHP wrote them. Take them out: session.serialize_handler says how PHP writes a session
 false: session_start(): Session: pool:web needs a file, and memring.config_file is empty. Set memring.config_file = /etc/memring.toml in php.ini
+false: session_start(): Session: session.save_path, server 2 ("tcp://127.0.0.1:3"): a cluster is a pool by itself, and nothing can stand beside redis-cluster://. Write its hosts between commas, then a slash: redis-cluster://HOST:PORT,HOST:PORT/, and other nodes into another pool
+false: session_start(): Session: session.save_path: a cluster keeps copies itself, on its replicas, so that mode and copies have no meaning. Take them out; wait=1 acknowledges a write only when a replica has it
+false: session_start(): Session: 127.0.0.1:%d: Connection failed: Connection refused. The session was not started, so nothing is overwritten. Is the server running there, and reachable?
 false: session_start(): Session: session.save_path: 127.0.0.1:1 and 127.0.0.1:1 are one node. Name each node once: two copies on one server are one
 false: session_start(): Session: 127.0.0.1:%d and 127.0.0.1:%d: the session may exist, but fewer than two nodes that can be trusted to know it answered. The session was not started, so nothing is overwritten. Is memcached running there? memring status says who is trusted, and memring tend brings back who is not
 false: session_start(): Session: 127.0.0.1:1: Connection failed: Connection refused. The session was not started, so nothing is overwritten. Is the server running there, and reachable?

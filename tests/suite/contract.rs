@@ -4,13 +4,17 @@
 //! |---|---|
 //! | memcached in classic words, in meta commands, behind user and password (`-Y`) | this machine |
 //! | Redis in RESP2, in RESP3, behind user, password and database, on a unix socket | this machine |
+//! | both in TLS, and with a certificate of ours | this machine |
 //! | memcached and Redis in one pool | this machine |
+//! | Redis masters that Sentinels watch | this machine |
+//! | a Redis Cluster, in RESP2 and in RESP3 | this machine |
+//! | embedded | no server |
 //! | Redis 8, Valkey 8 | `MEMRING_REDIS_NEW`, `MEMRING_VALKEY`, where they are set |
 //!
 //! Copied pools run it in `cache_copies` and `late_copies`.
 
 use crate::pool::Bench;
-use harness::{Memcached, Redis};
+use harness::{Certificates, Cluster, Memcached, Redis, Sentinel, Valid};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Protocol, Schemes};
 use memring_pool::wire::Store;
@@ -434,6 +438,71 @@ fn every_command_has_its_outcome_on_a_pool_of_memcached_and_redis() {
     for protocol in [Protocol::Ascii, Protocol::Binary] {
         let nodes = [format!("redis://{}", redis.address()), memcached.address()];
         all_of_it(protocol, &nodes, &version);
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_in_tls() {
+    let made = Certificates::new();
+    let (server, ours) = (made.server(), made.issue("php", "DNS:php", Valid::Now));
+    let (ca, cert, key) = (made.ca(), ours.cert, ours.key);
+    let who = format!("cert={}&key={}", cert.display(), key.display());
+    let options = format!("?timeout=5&ca={}&{who}", ca.display());
+    let memcached = [(); 2].map(|()| Memcached::with_tls(&server, Some(&ca), &[]));
+    let nodes = memcached
+        .each_ref()
+        .map(|server| format!("memcacheds://localhost:{}{options}", server.tls_port()));
+    for protocol in [Protocol::Ascii, Protocol::Binary] {
+        all_of_it(protocol, &nodes, "1.");
+    }
+    let redis = Redis::with_tls(&server, Some(&ca), &["--requirepass", "x"]);
+    let node = format!("rediss://:x@127.0.0.1:{}/2{options}", redis.tls_port());
+    let info: String = ::redis::cmd("INFO")
+        .query(&mut redis.client_as(":x@"))
+        .unwrap();
+    let mut lines = info.lines();
+    let version = lines
+        .find_map(|line| line.strip_prefix("redis_version:"))
+        .unwrap();
+    for nodes in [&[node.clone(), nodes[0].clone()][..], &[node]] {
+        all_of_it(Protocol::Ascii, nodes, version);
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_on_masters_that_sentinels_watch() {
+    let servers = [Redis::start(), Redis::start()];
+    let [one, two] = servers.each_ref().map(Redis::port);
+    let masters = [("one", "127.0.0.1", one), ("two", "127.0.0.1", two)];
+    let sentinel = Sentinel::start(&masters, 1, "");
+    for protocol in [Protocol::Ascii, Protocol::Binary] {
+        let nodes =
+            ["one?db=2", "two"].map(|m| format!("redis-sentinel://{}/{m}", sentinel.address()));
+        all_of_it(protocol, &nodes, &servers[0].info("redis_version"));
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_without_a_server() {
+    let directory = crate::embedded::Directory::new("contract");
+    for protocol in [Protocol::Ascii, Protocol::Binary] {
+        let node = [directory.node("")];
+        all_of_it(protocol, &node, env!("CARGO_PKG_VERSION"));
+    }
+}
+
+#[test]
+fn every_command_has_its_outcome_on_a_redis_cluster() {
+    let cluster = Cluster::start();
+    let version = cluster.nodes[0].info("redis_version");
+    for (protocol, options) in [
+        (Protocol::Ascii, ""),
+        (Protocol::Ascii, "resp=3"),
+        (Protocol::Binary, ""),
+    ] {
+        let bench = || crate::cluster::over(&cluster.url_as("", options), protocol);
+        contract_of(&mut bench(), &version);
+        fine_print(&mut bench());
     }
 }
 

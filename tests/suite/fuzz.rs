@@ -210,6 +210,7 @@ fn replies_of_every_kind_survive_damage() {
             Shape::Item(true),
             Shape::Text,
             Shape::List,
+            Shape::Count,
             Shape::Greeting,
         ] {
             check(&bytes, &|bytes| answer::parse(bytes, 0, shape));

@@ -2,7 +2,6 @@
 //!
 //! What is counted is what passes a proxy before the node: connections and commands, not time.
 
-use crate::session::to;
 use crate::sessions::php;
 use harness::proxy::From;
 use harness::{Memcached, PhpFpm, Proxy, TempDir, wait_until};
@@ -22,6 +21,7 @@ const TIMEOUT: &str = "?timeout=2";
 pub(crate) struct Stage {
     pub(crate) nodes: Vec<Memcached>,
     pub(crate) proxies: Vec<Proxy>,
+    list: Vec<String>,
     pub(crate) fpm: PhpFpm,
     pub(crate) state: TempDir,
     log: TempDir,
@@ -30,9 +30,26 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn of(count: usize, workers: usize) -> Stage {
         let nodes: Vec<Memcached> = (0..count).map(|_| Memcached::start()).collect();
-        let proxies: Vec<Proxy> = nodes.iter().map(|node| Proxy::start(node.port())).collect();
+        let way = |node: &Memcached| (node.port(), "tcp://".to_owned(), String::new());
+        let ways = nodes.iter().map(way).collect();
+        Stage::over(nodes, ways, workers)
+    }
+
+    /// The same over nodes that are entered so: port, what stands before the host, and options.
+    pub(crate) fn over(
+        nodes: Vec<Memcached>,
+        ways: Vec<(u16, String, String)>,
+        workers: usize,
+    ) -> Stage {
+        let proxies: Vec<Proxy> = ways.iter().map(|way| Proxy::start(way.0)).collect();
+        let list: Vec<String> = proxies
+            .iter()
+            .zip(&ways)
+            .map(|(proxy, (_, before, options))| {
+                format!("{before}127.0.0.1:{}{TIMEOUT}{options}", proxy.port())
+            })
+            .collect();
         let (state, log) = (TempDir::new("health"), TempDir::new("log"));
-        let list: Vec<String> = proxies.iter().map(|p| to(p.port(), TIMEOUT)).collect();
         let php = php(&list.join(", "))
             .ini("session.save_handler", "memring")
             .ini("memring.state_dir", state.path().display())
@@ -43,6 +60,7 @@ impl Stage {
         let stage = Stage {
             nodes,
             proxies,
+            list,
             fpm,
             state,
             log,
@@ -53,11 +71,7 @@ impl Stage {
 
     /// The nodes as PHP sees them, as a list for the companion.
     pub(crate) fn list(&self) -> String {
-        let names = self
-            .proxies
-            .iter()
-            .map(|proxy| format!("127.0.0.1:{}", proxy.port()));
-        names.collect::<Vec<_>>().join(",")
+        self.list.join(",")
     }
 
     /// What PHP logged.

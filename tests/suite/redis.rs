@@ -271,7 +271,7 @@ fn what_a_server_refuses_is_said_with_its_remedy_and_costs_no_node() {
     let _: () = small.client().hset("hash", "a", 1).unwrap_or_default();
     for (server, value, words) in [
         (&replica, 1, ["READONLY", "name its master"]),
-        (&cluster, 1, ["CLUSTERDOWN", "name nodes that stand alone"]),
+        (&cluster, 1, ["CLUSTERDOWN", "written as redis-cluster://"]),
         (&small, 2_000_000, ["OOM", "Raise maxmemory"]),
     ] {
         let mut bench = over(&[&format!("redis://{}", server.address())]);

@@ -348,7 +348,7 @@ fn two_redis_nodes_keep_copies_of_sessions_and_none_in_a_mode_of_caches() {
 }
 
 /// phpredis with its sessions there, locking as it can; `None` where it is not installed.
-fn phpredis(list: &str) -> Option<Php> {
+pub(crate) fn phpredis(list: &str) -> Option<Php> {
     let php = Php::bare().extension("igbinary").extension("redis");
     if php
         .run("echo phpversion('redis');")

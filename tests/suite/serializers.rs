@@ -4,10 +4,16 @@
 
 use harness::{Memcached, Php, Redis, TempDir, workspace};
 use std::process::Command;
+use std::time::Duration;
 
-/// A PHP with the extension under test and the serializers.
+/// A PHP with the extension under test and the serializers. What is compressed here takes its time where the
+/// machine is busy.
 fn php() -> Php {
-    Php::new().extension("igbinary").extension("msgpack")
+    Php::new()
+        .extension("igbinary")
+        .extension("msgpack")
+        .ini("memring.op_timeout", 20)
+        .limit(Duration::from_secs(240))
 }
 
 /// The values, as both sides say them.

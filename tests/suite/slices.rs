@@ -2,7 +2,7 @@
 
 use crate::companion::{Tend, run};
 use crate::health::Stage;
-use harness::{Proxy, TempDir, wait_until};
+use harness::{Certificates, Memcached, Proxy, TempDir, wait_until};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -26,7 +26,31 @@ fn listings(stage: &Stage) -> usize {
 
 #[test]
 fn a_node_back_empty_is_mended_by_workers_and_then_each_other_node_may_go() {
-    let mut stage = Stage::of(3, 2);
+    back_empty(Stage::of(3, 2));
+}
+
+#[test]
+fn a_node_is_mended_from_nodes_in_tls_and_behind_a_password() {
+    let made = Certificates::new();
+    let (plain, secret) = (
+        Memcached::start(),
+        Memcached::with_logins(&["app:geheim"], &[]),
+    );
+    let tls = Memcached::with_tls(&made.server(), None, &[]);
+    let ca = format!("&ca={}", made.ca().display());
+    let ways = vec![
+        (plain.port(), "tcp://".to_owned(), String::new()),
+        (
+            secret.port(),
+            "memcached://app:geheim@".to_owned(),
+            String::new(),
+        ),
+        (tls.tls_port(), "memcacheds://".to_owned(), ca),
+    ];
+    back_empty(Stage::over(vec![plain, secret, tls], ways, 2));
+}
+
+fn back_empty(mut stage: Stage) {
     stage.fpm.page("status.php", STATUS);
     let ids: Vec<String> = (0..300).map(|n| format!("s{n}")).collect();
     for id in &ids {

@@ -1,6 +1,6 @@
 //! What an operation costs in system calls: one to send, one to receive.
 
-use harness::{Memcached, Php, TempDir, php, place};
+use harness::{Certificates, Memcached, Php, Redis, TempDir, php, place};
 use std::process::Command;
 
 /// The calls of the kernel a script makes, all of them.
@@ -30,11 +30,28 @@ fn calls(script: &str) -> Option<u64> {
 #[test]
 fn a_single_operation_costs_two_system_calls() {
     let server = Memcached::start();
+    each_costs_two(&server.address());
+}
+
+#[test]
+fn a_single_operation_costs_two_system_calls_in_tls() {
+    let made = Certificates::new();
+    let memcached = Memcached::with_tls(&made.server(), None, &[]);
+    let redis = Redis::with_tls(&made.server(), None, &[]);
+    let ca = made.ca();
+    for (scheme, port) in [
+        ("memcacheds", memcached.tls_port()),
+        ("rediss", redis.tls_port()),
+    ] {
+        each_costs_two(&format!("{scheme}://127.0.0.1:{port}?ca={}", ca.display()));
+    }
+}
+
+fn each_costs_two(node: &str) {
     let script = |body: &str, rounds: u32| {
         format!(
-            "$m = new Memcache; $m->connect('127.0.0.1', {}); $m->set('k', 'v'); $m->set('n', 1); $m->get('k'); $m->increment('n');\n\
-             for ($i = 0; $i < {rounds}; $i++) {{ {body} }}",
-            server.port()
+            "$m = new Memcache; $m->addServer('{node}'); $m->set('k', 'v'); $m->set('n', 1); $m->get('k'); $m->increment('n');\n\
+             for ($i = 0; $i < {rounds}; $i++) {{ {body} }}"
         )
     };
     for body in [
@@ -49,6 +66,6 @@ fn a_single_operation_costs_two_system_calls() {
             return;
         };
         let each = many.saturating_sub(few) as f64 / 200.0;
-        assert!(each < 2.1, "{body} costs {each} system calls");
+        assert!(each < 2.1, "{node}: {body} costs {each} system calls");
     }
 }

@@ -6,14 +6,23 @@
 //! | `[::1]`, `::1` | an IPv6 address; a port needs the brackets |
 //! | `unix:///path`, `unix:/path`, `file:///path` | a unix socket; `:0` behind it is dropped |
 //! | `memcached://USER:PASSWORD@h` | the same, to a memcached that wants to know who we are |
+//! | `embedded:///dir` | no server: a database in that directory |
 //! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
-//! | `rediss://`, `memcacheds://`, `tls://`, `ssl://`, `udp://` | reserved, refused |
+//! | `redis-cluster://h,h/` | a Redis Cluster, which is a whole pool ([`super::cluster`]) |
+//! | `memcacheds://`, `tls://` and `ssl://`, `rediss://` | the same in TLS |
+//! | `redis-sentinel://USER:PASSWORD@h,h,h/NAME` | the same, wherever Sentinels say it is |
+//! | `udp://` | reserved, refused |
 //!
 //! The text pecl's rings hash is kept apart from where to connect: `tcp://h` given to
 //! addServer is hashed with its scheme, as pecl-memcache does.
 
 use super::options::decode;
-use super::{DEFAULT_PORT, Login, NodeSpec, REDIS_PORT, Redis, Secret, Target, login, options};
+use super::shown::may_hold_secrets;
+pub(super) use super::shown::{clean, masked, shown};
+use super::{
+    DEFAULT_PORT, EMBEDDED_SIZE, Login, NodeSpec, Place, REDIS_PORT, Redis, Secret, Target, Tls,
+    Watched, login, options, sentinel,
+};
 use crate::error::{Error, Kind};
 use std::net::Ipv6Addr;
 
@@ -24,7 +33,14 @@ pub struct Schemes {
     memcached: bool,
     unix: bool,
     redis: bool,
+    tls: bool,
+    memcacheds: bool,
+    rediss: bool,
+    embedded: bool,
 }
+
+/// What a list of them may hold, for messages.
+const WORDS: &str = "Write some of tcp, memcached, unix, redis, tls, memcacheds, rediss, embedded, separated by commas";
 
 impl Default for Schemes {
     /// All that this version speaks.
@@ -34,6 +50,10 @@ impl Default for Schemes {
             memcached: true,
             unix: true,
             redis: true,
+            tls: true,
+            memcacheds: true,
+            rediss: true,
+            embedded: true,
         }
     }
 }
@@ -49,6 +69,10 @@ impl Schemes {
             memcached: false,
             unix: false,
             redis: false,
+            tls: false,
+            memcacheds: false,
+            rediss: false,
+            embedded: false,
         };
         let words = list
             .split(|c: char| c == ',' || c.is_whitespace())
@@ -60,6 +84,10 @@ impl Schemes {
                 "memcached" | "memcache" => allowed.memcached = true,
                 "unix" | "file" => allowed.unix = true,
                 "redis" => allowed.redis = true,
+                "tls" | "ssl" => allowed.tls = true,
+                "memcacheds" => allowed.memcacheds = true,
+                "rediss" => allowed.rediss = true,
+                "embedded" => allowed.embedded = true,
                 other => {
                     return Err(Error::new(
                         Kind::Config,
@@ -68,7 +96,7 @@ impl Schemes {
                             clean(other)
                         ),
                     )
-                    .hint("Write some of tcp, memcached, unix, redis, separated by commas"));
+                    .hint(WORDS));
                 }
             }
             any = true;
@@ -80,25 +108,34 @@ impl Schemes {
                 Kind::Config,
                 "memring.allow_schemes is empty, so that no server could be used",
             )
-            .hint("Write some of tcp, memcached, unix, redis, separated by commas"))
+            .hint(WORDS))
         }
     }
 }
 
 impl Schemes {
+    /// May nodes without a server be used?
+    pub fn allow_embedded(&self) -> bool {
+        self.embedded
+    }
+
     /// Checks that Redis nodes may be opened, however it was written that a node is one.
     ///
     /// # Errors
     /// `Kind::Config` with the word to add.
-    pub(super) fn check_redis(&self) -> Result<(), Error> {
-        if self.redis {
+    pub(super) fn check_redis(&self, tls: bool) -> Result<(), Error> {
+        let (word, allowed) = match tls {
+            true => ("rediss", self.rediss),
+            false => ("redis", self.redis),
+        };
+        if allowed {
             return Ok(());
         }
         Err(Error::new(
             Kind::Config,
-            "a Redis node is meant, and redis is not among memring.allow_schemes",
+            format!("a Redis node is meant, and {word} is not among memring.allow_schemes"),
         )
-        .hint("Add redis to memring.allow_schemes in php.ini"))
+        .hint(format!("Add {word} to memring.allow_schemes in php.ini")))
     }
 }
 
@@ -111,12 +148,16 @@ pub(super) struct Address<'a> {
     pub host: &'a str,
     /// The port, when one is written.
     pub port: Option<u16>,
-    /// True for a unix socket.
+    /// True for a path: a unix socket, or the directory of an embedded node.
     pub unix: bool,
     /// How the node is entered, of a `redis://`.
     pub redis: Option<Redis>,
     /// Who we are at a memcached.
     pub login: Option<Login>,
+    /// True where the scheme asks for TLS.
+    pub tls: bool,
+    /// Which master is meant, of a `redis-sentinel://`.
+    pub watched: Option<Watched>,
 }
 
 /// Splits `text`, which is what stands before any `?`.
@@ -134,12 +175,18 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             _ => ("", text),
         },
     };
-    let (unix, permitted) = match scheme.to_ascii_lowercase().as_str() {
+    let lower = scheme.to_ascii_lowercase();
+    let (unix, permitted) = match lower.as_str() {
         "" | "tcp" => (false, allowed.tcp),
         "memcached" | "memcache" => (false, allowed.memcached),
         "unix" | "file" => (true, allowed.unix),
-        "redis" => (false, allowed.redis),
-        "rediss" | "memcacheds" | "tls" | "ssl" | "udp" => {
+        "embedded" => (true, allowed.embedded),
+        "redis" | sentinel::SCHEME => (false, allowed.redis),
+        "redis-cluster" => return Err(super::cluster::alone()),
+        "tls" | "ssl" => (false, allowed.tls),
+        "memcacheds" => (false, allowed.memcacheds),
+        "rediss" => (false, allowed.rediss),
+        "udp" => {
             return refuse(
                 format!("{scheme}:// is not supported by this version"),
                 "Write tcp://HOST:PORT or unix:///PATH of a memcached".to_owned(),
@@ -153,11 +200,35 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         }
     };
     if !permitted {
-        let name = if scheme.is_empty() { "tcp" } else { scheme };
+        let name = match scheme {
+            "" => "tcp",
+            _ if scheme.eq_ignore_ascii_case(sentinel::SCHEME) => "redis",
+            scheme => scheme,
+        };
         return refuse(
             format!("{name}:// is not among memring.allow_schemes"),
             format!("Add {name} to memring.allow_schemes in php.ini"),
         );
+    }
+    let at_path = |host| Address {
+        scheme,
+        host,
+        port: None,
+        unix,
+        redis: None,
+        login: None,
+        tls: false,
+        watched: None,
+    };
+    if scheme.eq_ignore_ascii_case("embedded") {
+        let path = rest.strip_suffix(":0").unwrap_or(rest);
+        if !path.starts_with('/') || path.contains('\0') || path.len() > 3000 {
+            return refuse(
+                format!("\"{}\" is no directory from / on", clean(path)),
+                "Write embedded:///DIRECTORY with three slashes".to_owned(),
+            );
+        }
+        return Ok(at_path(path));
     }
     if unix {
         let path = rest.strip_suffix(":0").unwrap_or(rest);
@@ -171,16 +242,22 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
                 "Write unix:///run/memcached/memcached.sock".to_owned(),
             );
         }
+        return Ok(at_path(path));
+    }
+    if scheme.eq_ignore_ascii_case(sentinel::SCHEME) {
+        let (redis, watched) = sentinel::parse(rest)?;
         return Ok(Address {
             scheme,
-            host: path,
+            host: "",
             port: None,
             unix,
-            redis: None,
+            redis: Some(redis),
+            watched: Some(watched),
             login: None,
+            tls: false,
         });
     }
-    let (redis, login, rest) = if scheme.eq_ignore_ascii_case("redis") {
+    let (redis, login, rest) = if lower.starts_with("redis") {
         let (redis, rest) = redis_of(rest)?;
         (Some(redis), None, rest)
     } else {
@@ -200,7 +277,34 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         }
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = split_port(rest);
+    let behind = format!("{lower}://");
+    let secret = may_hold_secrets(&lower).then_some(behind.as_str());
+    let (host, port) = server(rest, secret, default_port(redis.as_ref()))?;
+    Ok(Address {
+        scheme,
+        host,
+        port,
+        unix,
+        redis,
+        login,
+        tls: matches!(lower.as_str(), "tls" | "ssl" | "memcacheds" | "rediss"),
+        watched: None,
+    })
+}
+
+/// Host and port of one server, as written. `secret` is the scheme of a node that has passwords:
+/// what is wrong with it may be one whose host was forgotten, and is not repeated. `usual` is the
+/// port of who names none.
+///
+/// # Errors
+/// `Kind::Config`: no host, or a port that is none.
+pub(super) fn server<'a>(
+    text: &'a str,
+    secret: Option<&str>,
+    usual: u16,
+) -> Result<(&'a str, Option<u16>), Error> {
+    let refuse = |cause: String, hint: String| Err(Error::new(Kind::Config, cause).hint(hint));
+    let (host, port) = split_port(text);
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
@@ -220,52 +324,58 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         }
     };
     if !plausible {
-        let cause = if host.is_empty() {
-            "no host is named".to_owned()
-        } else if redis.is_some() {
-            // It may be a password whose host was forgotten.
-            "what stands behind redis:// is no host".to_owned()
-        } else {
-            format!("\"{}\" is no host", clean(host))
+        let cause = match secret {
+            _ if host.is_empty() => "no host is named".to_owned(),
+            Some(scheme) => format!("what stands behind {scheme} is no host"),
+            None => format!("\"{}\" is no host", clean(host)),
         };
-        return refuse(
-            cause,
-            "Write tcp://HOST:PORT, with an IPv6 address in brackets".to_owned(),
-        );
+        let scheme = secret.unwrap_or("tcp://");
+        let hint = format!("Write {scheme}HOST:PORT, with an IPv6 address in brackets");
+        return refuse(cause, hint);
     }
-    let port = match port {
-        None => None,
-        Some(port) => match port.parse::<u16>() {
-            Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(number)
-            }
-            _ => {
-                let (port, example) = match redis {
-                    None => (
-                        format!("\"{}\" is no port", clean(port)),
-                        format!("{host}:{DEFAULT_PORT}"),
-                    ),
-                    // The same as above.
-                    Some(_) => (
-                        "what stands behind the colon is no port".to_owned(),
-                        format!("redis://HOST:{REDIS_PORT}, or redis://:PASSWORD@HOST"),
-                    ),
-                };
-                return refuse(
-                    format!("{port}, which is a number from 1 to 65535"),
-                    format!("Write {example}"),
-                );
-            }
-        },
+    let Some(port) = port else {
+        return Ok((host, None));
     };
-    Ok(Address {
-        scheme,
-        host,
-        port,
-        unix,
-        redis,
-        login,
-    })
+    match port.parse::<u16>() {
+        Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok((host, Some(number)))
+        }
+        _ => {
+            let (port, example) = match secret {
+                None => (
+                    format!("\"{}\" is no port", clean(port)),
+                    format!("{host}:{DEFAULT_PORT}"),
+                ),
+                Some(scheme) => (
+                    "what stands behind the colon is no port".to_owned(),
+                    format!("{scheme}HOST:{usual}, or {scheme}USER:PASSWORD@HOST"),
+                ),
+            };
+            refuse(
+                format!("{port}, which is a number from 1 to 65535"),
+                format!("Write {example}"),
+            )
+        }
+    }
+}
+
+/// What stands before the hosts of a Redis: `USER:PASSWORD@`; and the rest.
+///
+/// # Errors
+/// `Kind::Config` for a variable of the environment that is not there.
+pub(super) fn entered(rest: &str) -> Result<(Redis, &str), Error> {
+    let mut redis = Redis::default();
+    let Some((who, rest)) = rest.rsplit_once('@') else {
+        return Ok((redis, rest));
+    };
+    let (user, password) = who_of(who);
+    if !user.is_empty() {
+        redis.user = Some(login::read(user)?);
+    }
+    if !password.is_empty() {
+        redis.password = Some(Secret::read(password)?);
+    }
+    Ok((redis, rest))
 }
 
 /// User and password of a URL, each empty where it is not written.
@@ -278,20 +388,7 @@ fn who_of(who: &str) -> (String, String) {
 
 /// What stands around the host of a `redis://`: `USER:PASSWORD@` before it, `/DATABASE` behind.
 fn redis_of(rest: &str) -> Result<(Redis, &str), Error> {
-    let mut redis = Redis::default();
-    let rest = match rest.rsplit_once('@') {
-        Some((who, rest)) => {
-            let (user, password) = who_of(who);
-            if !user.is_empty() {
-                redis.user = Some(login::read(user)?);
-            }
-            if !password.is_empty() {
-                redis.password = Some(Secret::read(password)?);
-            }
-            rest
-        }
-        None => rest,
-    };
+    let (mut redis, rest) = entered(rest)?;
     match rest.split_once('/') {
         Some((host, "")) => Ok((redis, host)),
         Some((host, database)) => {
@@ -346,22 +443,39 @@ impl Address<'_> {
         let mut node = NodeSpec::tcp(&hashed, port);
         node.redis.clone_from(&self.redis);
         node.login.clone_from(&self.login);
-        node.target = if self.unix {
-            Target::Unix(self.host.into())
-        } else {
-            Target::Tcp {
+        node.tls = self.tls.then(Tls::default);
+        node.target = match &self.watched {
+            Some(watched) => {
+                node.retry_interval = sentinel::RETRY;
+                Target::Master(watched.clone())
+            }
+            None if self.is_embedded() => Target::Embedded(Place {
+                directory: self.host.into(),
+                size: EMBEDDED_SIZE,
+            }),
+            None if self.unix => Target::Unix(self.host.into()),
+            None => Target::Tcp {
                 host: self.host.trim_matches(['[', ']']).to_owned(),
                 port,
-            }
+            },
         };
         node
     }
 
+    fn is_embedded(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("embedded")
+    }
+
     /// The node of a list or file entry: its rings see the host without a scheme, as
-    /// pecl's session handler does, and a socket as "unix://" and its path.
+    /// pecl's session handler does, a socket as "unix://" and its path, and a master that
+    /// Sentinels watch by the name it has there.
     pub(super) fn listed(&self) -> NodeSpec {
-        if self.unix {
+        if self.is_embedded() {
+            self.node(format!("embedded://{}", self.host), 0)
+        } else if self.unix {
             self.node(format!("unix://{}", self.host), 0)
+        } else if let Some(watched) = &self.watched {
+            self.node(watched.name.clone(), 0)
         } else {
             let port = self.port.unwrap_or(default_port(self.redis.as_ref()));
             self.node(self.host.to_owned(), port)
@@ -427,6 +541,9 @@ impl NodeSpec {
         if address.unix {
             return Ok(address.node(host.strip_suffix(":0").unwrap_or(host).to_owned(), 0));
         }
+        if address.watched.is_some() {
+            return Ok(address.listed());
+        }
         let passed = match port.map(u16::try_from) {
             None => None,
             // pecl lets 0 pass, and fails at the first connect: a port of its own is meant.
@@ -451,73 +568,13 @@ impl NodeSpec {
             None => default_port,
         };
         let number = passed.or(address.port).unwrap_or(usual);
-        // What is hashed keeps pecl's own scheme as passed; ours, and a port inside the
+        // What is hashed keeps the schemes pecl can open as passed; ours, and a port inside the
         // host, never worked there, so the plain name takes their place.
-        let hashed = if address.scheme == "tcp" {
-            format!("tcp://{}", address.host)
+        let hashed = if matches!(address.scheme, "tcp" | "tls" | "ssl") {
+            format!("{}://{}", address.scheme, address.host)
         } else {
             address.host.to_owned()
         };
         Ok(address.node(hashed, number))
-    }
-}
-
-/// `text` without what may be secret in addresses: a password before a host, options behind
-/// one, and what stands in the place of both where something was forgotten.
-pub(super) fn masked(text: &str) -> String {
-    let Some(at) = text.find("://") else {
-        return text.to_owned();
-    };
-    let (scheme, rest) = text.split_at(at + 3);
-    // A password may hold any character, so nothing before the last @ is believed to be none.
-    if let Some((_, behind)) = rest.rsplit_once('@') {
-        let host = behind.split('?').next().unwrap_or(behind);
-        return format!("{scheme}…@{host}");
-    }
-    let end = rest
-        .find(|c: char| c.is_whitespace() || "\"'`,]".contains(c))
-        .unwrap_or(rest.len());
-    let (address, behind) = rest.split_at(end);
-    let (place, options) = match address.split_once('?') {
-        Some((place, _)) => (place, "?…"),
-        None => (address, ""),
-    };
-    let port = place.rsplit_once(':').map_or("", |(_, port)| port);
-    let digits = port.split('/').next().unwrap_or(port);
-    let redis = scheme.to_ascii_lowercase().contains("redis");
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit())
-        && (place.starts_with('[') || place.matches(':').count() < 2);
-    let place = match redis && !plain {
-        true => "…",
-        false => place,
-    };
-    format!("{scheme}{place}{options}{}", masked(behind))
-}
-
-/// `text` fit for a message: printable, at most 100 characters, without what may be secret.
-pub(super) fn clean(text: &str) -> String {
-    let text = masked(text);
-    let mut clean: String = text
-        .chars()
-        .take(100)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect();
-    if text.chars().nth(100).is_some() {
-        clean.push('…');
-    }
-    clean
-}
-
-/// `text` fit for a message and without what may be secret: neither options nor a password.
-pub(super) fn shown(text: &str) -> String {
-    let text = text.split('?').next().unwrap_or(text);
-    match text.rsplit_once('@') {
-        Some((secret, host)) => {
-            let scheme = secret
-                .split_once("://")
-                .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
-            clean(&format!("{scheme}…@{host}"))
-        }
-        None => clean(text),
     }
 }

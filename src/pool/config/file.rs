@@ -17,7 +17,7 @@ mod rules;
 use super::address::{Schemes, clean, masked, shown};
 use super::{
     ALL, Entrance, HashFunction, NodeSpec, Placement, Policy, Protocol, Topology, Wish, options,
-    placement, save_path, step,
+    placement, save_path, sentinel, step,
 };
 use crate::codec::{Format, Layout, Serializer};
 use crate::error::{Error, Kind};
@@ -117,6 +117,16 @@ impl File {
         }
         let own = pools.clone();
         for (name, wish) in &mut pools {
+            let from = raw
+                .pool
+                .get(name)
+                .and_then(|raw| raw.get_ref().migrate_from.as_ref());
+            if let Some(from) = from
+                && let Some(old) = step::old_pool(from.get_ref())
+            {
+                step::migrate_pool(own.get(old), &mut wish.topology)
+                    .map_err(|error| error.at(&at(from.span().start)))?;
+            }
             let backup = raw
                 .pool
                 .get(name)
@@ -288,12 +298,17 @@ impl RawPool {
         placement::check(&wish.topology.nodes, &wish.topology.policy)?;
         wish.topology.policy.max_out = self.read_max_out(at, &wish.topology)?;
         self.read_step(at, &mut wish)?;
+        for nodes in [&wish.topology.previous, &wish.topology.drained] {
+            sentinel::check(nodes, wish.topology.policy.mode)?;
+        }
         placement::check(&wish.topology.previous, &wish.topology.policy)?;
         if let Some(from) = &self.migrate_from {
             step::migrate(from.get_ref(), &mut wish.topology)
                 .map_err(|error| error.at(&at(from.span().start)))?;
         }
         wish.topology.policy.rules = rules::read(&self.prefix, &wish.topology, at)?;
+        // Now that all else of the pool is known, too.
+        wish.topology.check_embedded()?;
         Ok(wish)
     }
 

@@ -127,13 +127,13 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "unix:///var/lib/php",
         ),
         (
-            "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"\nkey_prefix = \"f:\"\nmigrate_from = \"pecl\"".into(),
-            "line 5",
-            "migrate_from is for memcached nodes, and a:6379 is a Redis",
-            "Take it out",
+            "[pool.p]\nnodes = [\"redis://a\", \"b\"]\nmode = \"fenced\"\nmigrate_from = \"pool:q\"".into(),
+            "line 4",
+            "migrate_from names no pool of this file",
+            "migrate_from = \"pool:NAME\"",
         ),
         (
-            "[pool.p]\nnodes = [\"rediss://10.0.0.3/2\"]".into(),
+            "[pool.p]\nnodes = [\"udp://10.0.0.3\"]".into(),
             "line 2",
             "not supported by this version",
             "tcp://",

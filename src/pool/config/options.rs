@@ -4,14 +4,17 @@
 //! and `abc` is 0. That is kept, since lists in the field rely on it, with a notice.
 
 use super::address::{Schemes, clean};
-use super::{ALL, Login, Mode, NodeSpec, Placement, Redis, Secret, TIMEOUT_MAX, WEIGHT_MAX};
-use super::{address, login};
+use super::{
+    ALL, EMBEDDED_LEAST, EMBEDDED_MOST, Login, Mode, NodeSpec, Placement, Redis, Secret,
+    TIMEOUT_MAX, Target, WEIGHT_MAX,
+};
+use super::{address, login, tls};
 use crate::codec::{self, Format, Stream};
 use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; and of a Redis node auth, database, client, read_timeout, resp";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user; and of a cluster wait";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +54,7 @@ pub(super) fn apply(
         node.redis.get_or_insert_default();
     }
     if let Some(redis) = &mut node.redis {
-        allowed.check_redis()?;
+        allowed.check_redis(node.tls.is_some())?;
         if let Some(login) = node.login.take() {
             (redis.user, redis.password) = (Some(login.user), Some(login.password));
         }
@@ -60,6 +63,25 @@ pub(super) fn apply(
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name), decode(value));
+        if let Target::Embedded(place) = &mut node.target {
+            match name.as_str() {
+                "size" => {
+                    place.size = size(&value)?;
+                    continue;
+                }
+                "persistent" | "udp_port" | "weight" | "timeout" | "retry_interval" | "id"
+                | "mode" | "copies" | "placement" | "drain" | "prefix" => {}
+                other => {
+                    return Err(refuse(
+                        format!(
+                            "option \"{}\" is for servers, and an embedded node has none",
+                            word(other)
+                        ),
+                        "Take it out; size=64M says how much it may keep",
+                    ));
+                }
+            }
+        }
         let mut number = || {
             let (number, exact) = php_number(&value);
             if !exact {
@@ -128,13 +150,32 @@ pub(super) fn apply(
             }
             "user" if node.redis.is_none() => user = Some(value),
             "password" if node.redis.is_none() => password = Some(value),
-            "user" | "password" | "client" | "resp" | "database" | "auth" | "auth[]"
-            | "auth[user]" | "auth[pass]" | "auth[0]" | "auth[1]" => match &mut node.redis {
+            "sentinel_auth" | "sentinel_user"
+                if node.redis.is_some() && !matches!(node.target, Target::Master(_)) =>
+            {
+                return Err(refuse(
+                    format!("option \"{name}\" is for a master behind Sentinels"),
+                    "Write redis-sentinel://HOST,HOST,HOST/NAME, or take it out",
+                ));
+            }
+            "user" | "password" | "client" | "resp" | "database" | "db" | "auth" | "auth[]"
+            | "auth[user]" | "auth[pass]" | "auth[0]" | "auth[1]" | "sentinel_auth"
+            | "sentinel_user" => match &mut node.redis {
                 Some(redis) => of_redis(&name, value, redis)?,
                 None => {
                     return Err(refuse(
                         format!("option \"{name}\" is for Redis nodes"),
                         "Write redis:// before the host, or protocol=redis behind a socket's path",
+                    ));
+                }
+            },
+            name if tls::is_option(name) => tls::apply(name, value, node)?,
+            "wait" => match &mut node.redis {
+                Some(redis) if redis.cluster => redis.wait = wait(&value)?,
+                _ => {
+                    return Err(refuse(
+                        "option \"wait\" is for a Redis Cluster",
+                        "Write redis-cluster:// before its hosts, or take wait out",
                     ));
                 }
             },
@@ -154,6 +195,7 @@ pub(super) fn apply(
             }
         }
     }
+    tls::check(node, notices)?;
     if user.is_some() || password.is_some() {
         let before = node.login.take().map(|login| (login.user, login.password));
         let (old_user, old_password) = before.unzip();
@@ -173,7 +215,10 @@ pub(super) const PREFIX_MAX: usize = 128;
 /// Is it a word of phpredis' session.save_path that no list of memcached has?
 fn is_phpredis(name: &str) -> bool {
     let name = decode(name);
-    name == "database" || name == "auth" || name.starts_with("auth[")
+    let begins = ["auth[", "stream["]
+        .iter()
+        .any(|begin| name.starts_with(begin));
+    begins || name == "database" || name == "auth"
 }
 
 /// Makes the node what `protocol` says.
@@ -208,7 +253,15 @@ fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
             let password = Secret::read(value)?;
             redis.password = (!password.open().is_empty()).then_some(password);
         }
-        "database" => redis.database = address::database(&value)?,
+        "sentinel_auth" => {
+            let password = Secret::read(value)?;
+            redis.sentinel_password = (!password.open().is_empty()).then_some(password);
+        }
+        "sentinel_user" => {
+            let user = login::read(value)?;
+            redis.sentinel_user = (!user.is_empty()).then_some(user);
+        }
+        "database" | "db" => redis.database = address::database(&value)?,
         "client" => redis.client = (!value.is_empty()).then_some(value),
         _ => match value.as_str() {
             "2" => redis.resp3 = false,
@@ -222,6 +275,17 @@ fn of_redis(name: &str, value: String, redis: &mut Redis) -> Result<(), Error> {
         },
     }
     Ok(())
+}
+
+/// A number of replicas: a master has a handful at most.
+fn wait(value: &str) -> Result<u32, Error> {
+    let number = value.parse().ok().filter(|number| *number <= 100);
+    number.ok_or_else(|| {
+        refuse(
+            "wait is a number of replicas, from 0 to 100",
+            "Write wait=1, or take it out",
+        )
+    })
 }
 
 /// The beginning of `text` that can be the name of an option.
@@ -260,6 +324,29 @@ fn read_stream(name: &str) -> Result<Option<Stream>, Error> {
             "Write compression=zlib, zstd, lz4 or none",
         )
     })
+}
+
+/// A number of bytes, with K, M or G behind it, within the limits of an embedded node.
+fn size(text: &str) -> Result<u64, Error> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (text.get(..at), 10),
+        Some((at, 'm' | 'M')) => (text.get(..at), 20),
+        Some((at, 'g' | 'G')) => (text.get(..at), 30),
+        _ => (Some(text), 0),
+    };
+    digits
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse::<u64>().ok()?.checked_mul(1 << unit))
+        .filter(|size| (EMBEDDED_LEAST..=EMBEDDED_MOST).contains(size))
+        .ok_or_else(|| {
+            refuse(
+                format!(
+                    "size \"{}\" is no number of bytes from 1M to 1024G",
+                    clean(text)
+                ),
+                "Write size=64M",
+            )
+        })
 }
 
 /// A weight within its limits.

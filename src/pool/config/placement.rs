@@ -29,6 +29,8 @@ pub enum Placement {
     Phpredis,
     /// Weighted rendezvous (highest random weight).
     Rendezvous,
+    /// Redis Cluster's own, of a `redis-cluster://` and of nothing else.
+    Slots,
 }
 
 /// The hash of Jedis' sharding (redis.clients.jedis.util.Hashing).
@@ -54,7 +56,7 @@ pub enum JedisNames {
 const WEIGHTS_MAX: u64 = 10_000;
 
 impl Placement {
-    /// Every placement, in the order in which messages list them.
+    /// Every placement that can be written, in the order in which messages list them.
     pub const ALL: [Placement; 12] = [
         Placement::PeclConsistent,
         Placement::PeclStandard,
@@ -96,6 +98,7 @@ impl Placement {
             Placement::KetamaWeighted => "ketama-weighted",
             Placement::Phpredis => "phpredis",
             Placement::Rendezvous => "rendezvous",
+            Placement::Slots => "slots",
             Placement::Murmur3 => "murmur3",
             Placement::Md5 => "md5",
             Placement::Jedis(JedisHash::Murmur, JedisNames::Plain) => "jedis-murmur",

@@ -15,6 +15,14 @@ pub struct Redis {
     pub client: Option<String>,
     /// Speak RESP3.
     pub resp3: bool,
+    /// The user that the Sentinels before it know; `None` for the default one.
+    pub sentinel_user: Option<String>,
+    /// Their password; `None` where none is asked for.
+    pub sentinel_password: Option<Secret>,
+    /// It is one of a cluster.
+    pub cluster: bool,
+    /// Of a cluster: how many replicas have to have a write before it is acknowledged.
+    pub wait: u32,
 }
 
 #[cfg(test)]

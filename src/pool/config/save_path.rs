@@ -9,7 +9,8 @@
 //! directory, which is what Debian's php.ini leaves here for the `files` handler.
 
 use super::address::{self, Schemes, clean, shown};
-use super::{Mode, NodeSpec, Placement, REDIS_PORT, Wish, options, placement};
+use super::options::ForAll;
+use super::{Mode, NodeSpec, Placement, REDIS_PORT, Wish, cluster, options, placement, sentinel};
 use crate::error::{Error, Kind};
 
 /// Reads `list`. `pools` is asked for the pool when the list is `pool:NAME`.
@@ -30,10 +31,7 @@ pub fn parse(
     allowed: &Schemes,
     pools: &dyn Fn(&str) -> Result<Wish, Error>,
 ) -> Result<Wish, Error> {
-    let items: Vec<&str> = list
-        .split(|c: char| c == ',' || c.is_ascii_whitespace() || c == '\x0b')
-        .filter(|item| !item.is_empty())
-        .collect();
+    let items = items(list);
     match items[..] {
         [] => {
             return Err(
@@ -85,6 +83,32 @@ pub fn parse(
     Ok(wish)
 }
 
+/// What stands between blanks or commas. Between the scheme of a node that names several
+/// servers and the next slash a comma is part of the node.
+fn items(list: &str) -> Vec<&str> {
+    let blank = |c: char| c.is_ascii_whitespace() || c == '\x0b';
+    let mut items = Vec::new();
+    let mut rest = list;
+    loop {
+        rest = rest.trim_start_matches(|c| c == ',' || blank(c));
+        if rest.is_empty() {
+            return items;
+        }
+        // Where those servers end.
+        let servers = sentinel::behind_scheme(rest).map_or(0, |behind| {
+            rest.len() - behind.find('/').map_or(0, |slash| behind.len() - slash)
+        });
+        let servers = servers.max(cluster::hosts_end(rest));
+        let end = rest
+            .char_indices()
+            .find(|(at, c)| blank(*c) || (*c == ',' && *at >= servers))
+            .map_or(rest.len(), |(at, _)| at);
+        let (item, behind) = rest.split_at(end);
+        items.push(item);
+        rest = behind;
+    }
+}
+
 /// How keys are spread where nothing is said of it.
 pub(super) fn usual_placement(mode: Mode) -> Placement {
     match mode {
@@ -116,6 +140,13 @@ pub(super) fn one(
         );
     }
     let (place, query) = item.split_once('?').unwrap_or((item, ""));
+    if cluster::is_written(place) {
+        let all = cluster::add(place, query, allowed, wish, persistent)?;
+        return for_all(all, wish);
+    }
+    if wish.topology.policy.placement == Placement::Slots {
+        return Err(cluster::alone());
+    }
     let has_scheme = ["unix:", "file:"]
         .iter()
         .any(|scheme| place.starts_with(scheme))
@@ -163,13 +194,23 @@ pub(super) fn one(
                 .hint("Write how long a failed node is left alone, in seconds"),
         );
     }
+    match all.drain {
+        true => wish.topology.drained.push(node),
+        false => wish.topology.nodes.push(node),
+    }
+    for_all(all, wish)
+}
+
+/// Takes over what one item says of the whole list.
+fn for_all(all: ForAll, wish: &mut Wish) -> Result<(), Error> {
     if let Some(prefix) = all.prefix {
         let keys = &mut wish.topology.policy.keys;
         if !keys.prefix.is_empty() && keys.prefix != prefix.as_bytes() {
-            return refuse(
-                "two servers have different prefixes, and a list has one".to_owned(),
-                "Write the same prefix= behind each, or none".to_owned(),
-            );
+            return Err(Error::new(
+                Kind::Config,
+                "two servers have different prefixes, and a list has one",
+            )
+            .hint("Write the same prefix= behind each, or none"));
         }
         keys.prefix = prefix.into_bytes();
     }
@@ -186,11 +227,6 @@ pub(super) fn one(
     }
     if all.copies.is_some() {
         wish.topology.policy.copies = all.copies;
-    }
-    if all.drain {
-        wish.topology.drained.push(node);
-    } else {
-        wish.topology.nodes.push(node);
     }
     Ok(())
 }

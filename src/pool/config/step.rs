@@ -7,7 +7,7 @@
 //! where it came from (`previous_nodes`, or a node with `drain=1`). The number alone does not
 //! prove that two hosts mean the same list, so records keep the list's [`fingerprint`], too.
 
-use super::{Mode, NodeSpec, Policy, Topology};
+use super::{Mode, NodeSpec, Policy, Topology, Wish};
 use crate::error::{Error, Kind};
 
 /// A number for the nodes and for how keys are spread over them; never 0.
@@ -95,15 +95,21 @@ pub(super) fn check(topology: &Topology) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes pecl-memcache's place in, too.
+/// What `migrate_from` says of another pool of the file: its name.
+pub(super) fn old_pool(from: &str) -> Option<&str> {
+    from.strip_prefix("pool:")
+}
+
+/// Takes the place in, too, where sessions are that move.
 pub(super) fn migrate(from: &str, topology: &mut Topology) -> Result<(), Error> {
-    if from != "pecl" {
+    let pool = old_pool(from);
+    if from != "pecl" && pool.is_none() {
         return refuse(
             format!(
                 "migrate_from \"{}\" is unknown",
                 super::address::clean(from)
             ),
-            "Write migrate_from = \"pecl\"",
+            "Write migrate_from = \"pecl\" for mode single on the same nodes, or \"pool:NAME\" for a pool of mode single",
         );
     }
     if topology.policy.mode != Mode::Fenced {
@@ -112,16 +118,7 @@ pub(super) fn migrate(from: &str, topology: &mut Topology) -> Result<(), Error> 
             "Write mode = \"fenced\", or take it out",
         );
     }
-    if let Some(node) = topology.nodes.iter().find(|node| node.redis.is_some()) {
-        return refuse(
-            format!(
-                "migrate_from is for memcached nodes, and {} is a Redis",
-                node.name()
-            ),
-            "Take it out: sessions of pecl-memcache lie on memcached",
-        );
-    }
-    if topology.policy.keys.prefix.is_empty() {
+    if pool.is_none() && topology.policy.keys.prefix.is_empty() {
         return refuse(
             "migrate_from needs a key_prefix: the copies lie on the same nodes as pecl's sessions, and need names of their own",
             "Write key_prefix = \"f:\"; it stays when migrate_from goes",
@@ -134,6 +131,38 @@ pub(super) fn migrate(from: &str, topology: &mut Topology) -> Result<(), Error> 
         );
     }
     topology.policy.migrating = true;
+    Ok(())
+}
+
+/// Takes the pool in that `migrate_from` names.
+///
+/// # Errors
+/// `Kind::Config`: there is none, it is not of mode single, or what lies there has the same names
+/// on the same nodes.
+pub(super) fn migrate_pool(old: Option<&Wish>, topology: &mut Topology) -> Result<(), Error> {
+    let Some(old) = old else {
+        return refuse(
+            "migrate_from names no pool of this file",
+            "Write a [pool.NAME] with the nodes where the sessions are, and migrate_from = \"pool:NAME\"",
+        );
+    };
+    let Topology { nodes, policy, .. } = &old.topology;
+    if policy.mode != Mode::Single || !policy.rules.is_empty() {
+        return refuse(
+            "the pool that migrate_from names is not of mode single alone",
+            "Write mode = \"single\" there, and no prefixes",
+        );
+    }
+    let shared = nodes
+        .iter()
+        .any(|node| topology.nodes.iter().any(|new| new.target.is(&node.target)));
+    if shared && policy.keys.prefix == topology.policy.keys.prefix {
+        return refuse(
+            "migrate_from needs a key_prefix: copies lie on a node of the old pool, and need names of their own",
+            "Write key_prefix = \"f:\"; it stays when migrate_from goes",
+        );
+    }
+    topology.old = Some(Box::new(old.clone()));
     Ok(())
 }
 

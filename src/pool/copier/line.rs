@@ -6,7 +6,7 @@ mod hear;
 use super::{Copy, What, tell_failed, tell_missed};
 use crate::config::{Engine, Entrance, NodeSpec};
 use crate::error::{Error, Kind};
-use crate::node::{Node, Open, connect_timeout, strerror};
+use crate::node::{Node, Open};
 use crate::transport::{self, Socket};
 use crate::wire::greeting;
 use crate::wire::{Expect, classic};
@@ -208,12 +208,16 @@ impl Line {
                     self.opened(opened);
                 }
                 Stage::Connecting => {
-                    if self.node.is_writable() {
+                    if self.node.is_ready() {
                         let opened = self.node.open_further(self.limits.1);
                         self.opened(opened);
+                        // A handshake may come piece by piece for ever.
+                        if self.stage == Stage::Connecting && self.began + self.limits.0 <= now {
+                            self.fail(&self.node.late());
+                        }
                     } else if self.began + self.limits.0 <= now {
                         let opened = match self.node.addresses_left() {
-                            0 => Err(connect_timeout(self.node.name())),
+                            0 => Err(self.node.late()),
                             _ => self.node.open_other(self.limits.1),
                         };
                         self.began = now;
@@ -251,7 +255,7 @@ impl Line {
                 }
                 match self.engine {
                     // Another server may stand there than last time.
-                    Engine::Memcached => {
+                    Engine::Memcached | Engine::Embedded => {
                         classic::version(&mut self.out);
                         self.asks.push_back((Ask::Version, Expect::Version));
                     }
@@ -405,12 +409,17 @@ impl Line {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
-                Err(errno) => return Err(Lost::Cut(strerror(errno))),
+                Err(errno) => return Err(self.cut(errno)),
             }
         }
         self.out.clear();
         self.sent = 0;
         Ok(true)
+    }
+
+    #[cold]
+    fn cut(&self, errno: Errno) -> Lost {
+        Lost::Cut(self.node.broken(errno).cause().to_owned())
     }
 
     /// Reads what has arrived; true when there was something.
@@ -433,7 +442,7 @@ impl Line {
                 Ok(_) => any = true,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(any),
-                Err(errno) => return Err(Lost::Cut(strerror(errno))),
+                Err(errno) => return Err(self.cut(errno)),
             }
             self.digest()?;
             if count < READ {

@@ -6,9 +6,53 @@ use crate::wire::redis::{Shape, answer};
 use crate::wire::{self, Expect, Parsed, Reply, VALUE_MAX, classic};
 use std::time::Instant;
 
+/// How far the answers could be read.
+pub(super) enum Read {
+    /// All of them are there.
+    Whole,
+    /// So many more bytes are needed at least.
+    More(usize),
+    /// This is no answer.
+    Wrong(&'static str),
+}
+
 impl Lane {
     /// Reads every whole reply out of what arrived.
     pub(super) fn digest(&mut self, node: &mut node::Node, now: Instant) {
+        match self.read_answers() {
+            Read::Whole => {}
+            Read::More(missing) => {
+                let wanted = self.filled.saturating_add(missing.min(READ_TRUST));
+                if self.filled > VALUE_MAX {
+                    return self.failed(node, garbage("an answer longer than any value"));
+                }
+                if wanted > self.read.len() {
+                    self.grow(wanted.max(self.read.len() * 2));
+                }
+                return;
+            }
+            Read::Wrong(what) => return self.failed(node, garbage(what)),
+        }
+        if self.sent < self.total() {
+            return self.failed(node, garbage("an answer before the question was out"));
+        }
+        if self.parsed < self.filled {
+            // Whose answer is this? Nothing on this connection can be believed any more.
+            return self.failed(node, garbage("more answers than questions"));
+        }
+        let again = self.refused && !self.reopened && !self.pinned;
+        if again && node.is_watched() && self.is_from_replica() {
+            // What it carried out of this it gives up with all that the new master has not.
+            node.demoted();
+            return self.say_again();
+        }
+        self.state = State::Over;
+        node.finish(now);
+    }
+
+    /// Reads the answers that are there, from where it stopped last.
+    #[inline(always)] // once on the path of every call
+    pub(super) fn read_answers(&mut self) -> Read {
         while let Some(expect) = self.asks.get(self.answered).copied() {
             let have = self.read.get(..self.filled).unwrap_or_default();
             if expect == Expect::Values && !self.keys.is_empty() {
@@ -23,21 +67,12 @@ impl Lane {
                 _ => wire::parse(have, self.parsed, expect),
             };
             match parsed {
-                Parsed::More(missing) => {
-                    let wanted = self.filled.saturating_add(missing.min(READ_TRUST));
-                    if self.filled > VALUE_MAX {
-                        return self.failed(node, garbage("an answer longer than any value"));
-                    }
-                    if wanted > self.read.len() {
-                        self.grow(wanted.max(self.read.len() * 2));
-                    }
-                    return;
-                }
+                Parsed::More(missing) => return Read::More(missing),
                 Parsed::Reply(used, value @ Reply::Value { .. }) if !self.keys.is_empty() => {
                     self.parsed += used;
                     match classic::hit(value, have, &self.out, &self.keys, &self.hits) {
                         Some(hit) => self.hits.push(hit),
-                        None => return self.failed(node, garbage("the value of another key")),
+                        None => return Read::Wrong("the value of another key"),
                     }
                 }
                 Parsed::Reply(used, reply) => {
@@ -48,18 +83,44 @@ impl Lane {
                         self.answered += 1;
                     }
                 }
-                Parsed::Garbage(what) => return self.failed(node, garbage(what)),
+                Parsed::Garbage(what) => return Read::Wrong(what),
             }
         }
-        if self.sent < self.total() {
-            return self.failed(node, garbage("an answer before the question was out"));
-        }
-        if self.parsed < self.filled {
-            // Whose answer is this? Nothing on this connection can be believed any more.
-            return self.failed(node, garbage("more answers than questions"));
-        }
-        self.state = State::Over;
-        node.finish(now);
+        Read::Whole
+    }
+
+    /// Begins anew on another connection.
+    #[cold]
+    pub(super) fn say_again(&mut self) {
+        self.reopened = true;
+        self.sent = 0;
+        self.filled = 0;
+        self.parsed = 0;
+        self.answered = 0;
+        self.answers.clear();
+        self.hits.clear();
+        self.values = answer::Progress::default();
+        self.refused = false;
+        self.deadline = None;
+        self.state = State::Closed;
+    }
+
+    /// Does the server refuse what a master does not? One that has lost its replicas may have lost
+    /// them to a new one (`min-replicas-to-write`).
+    #[cold]
+    fn is_from_replica(&self) -> bool {
+        let received = self.received();
+        let words: [&[u8]; 3] = [b"READONLY ", b"NOREPLICAS ", b"MASTERDOWN "];
+        self.answers.iter().any(|reply| match reply {
+            Reply::ServerError(line) => {
+                let line = line.of(received);
+                // Redis 6 shows what a script was refused behind words of its own.
+                words
+                    .iter()
+                    .any(|word| memchr::memmem::find(line, word).is_some())
+            }
+            _ => false,
+        })
     }
 
     /// A server may refuse a value before all of it is out, and then need not be sent the

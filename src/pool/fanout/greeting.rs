@@ -4,12 +4,11 @@
 //! be carried out in another database.
 
 use super::{Lane, State, garbage, timeout};
-use crate::error::{Error, Kind};
 use crate::node;
 use crate::transport;
-use crate::wire;
+use crate::wire::redis::answer;
 use crate::wire::redis::fenced::Process;
-use crate::wire::{Parsed, Reply, greeting};
+use crate::wire::{self, Parsed, Reply, greeting};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::time::Instant;
@@ -84,6 +83,11 @@ impl Lane {
                         let text = String::from_utf8_lossy(line.of(have));
                         return self.failed(node, greeting::refused(about, &text));
                     }
+                    if let Reply::List(role) = reply
+                        && answer::first(have, role) != Some(b"master")
+                    {
+                        return self.go_elsewhere(node, now);
+                    }
                 }
                 Parsed::More(_) => return,
                 Parsed::Garbage(what) => return self.failed(node, garbage(what)),
@@ -98,9 +102,20 @@ impl Lane {
         self.start(node, now);
     }
 
+    /// The server is not the master that Sentinels took it for: they may name another one.
+    fn go_elsewhere(&mut self, node: &mut node::Node, now: Instant) {
+        self.filled = 0;
+        self.connect_end = now.checked_add(self.connect_limit);
+        let opened = node.open_elsewhere(self.limit);
+        self.opened(node, opened, now);
+    }
+
     /// The connection broke before it could be used: there is nothing to repeat.
     fn broken_at_once(&mut self, node: &mut node::Node, errno: Errno) {
-        let error = Error::new(Kind::Closed, node::strerror(errno)).code(errno.raw_os_error());
+        let error = match errno {
+            Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => node.hung_up(),
+            _ => node.broken(errno),
+        };
         self.failed(node, error);
     }
 }

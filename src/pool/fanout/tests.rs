@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::NodeSpec;
-use crate::node::{Node, know};
+use crate::finder::know;
+use crate::node::Node;
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use std::cell::RefCell;

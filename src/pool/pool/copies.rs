@@ -259,7 +259,7 @@ impl Pool {
             return Heard::NoScript;
         }
         let words = match answered.engine {
-            Engine::Memcached => {
+            Engine::Memcached | Engine::Embedded => {
                 let has_e = known.or(self.takes_versions(index)).unwrap_or(false);
                 speech(task, has_e)
             }
@@ -401,7 +401,7 @@ fn say_send(
         .any(|command| matches!(command, Command::Write { .. }));
     let start = lane.asks.len();
     let words = match lane.engine {
-        Engine::Memcached => speech(task, known.unwrap_or(false)),
+        Engine::Memcached | Engine::Embedded => speech(task, known.unwrap_or(false)),
         // Only answers are compared with the process.
         Engine::Redis => Speech::Redis(redis::Words {
             key: task.key,

@@ -48,6 +48,7 @@ impl Pool {
             spec.op_timeout,
         );
         lane.engine = spec.engine();
+        lane.apart = self.cluster.is_some();
         Some(index)
     }
 

@@ -17,7 +17,8 @@ impl Pool {
     /// Which nodes get which keys first.
     pub(crate) fn schedule(&mut self, call: &mut Call, verb: Verb, now: Instant) {
         let limits = call.limits;
-        let copies = if verb.wants_values() {
+        // A cluster keeps copies itself, and nobody else takes a key of its slots.
+        let copies = if verb.wants_values() || self.is_cluster() {
             1
         } else {
             usize::try_from(limits.copies).unwrap_or(1)
@@ -86,8 +87,12 @@ impl Pool {
     /// The nodes of a session in pecl's order: those of "<key>-0", "<key>-1", …; never the
     /// owner of the bare key (memcache_session.c PS_READ_FUNC).
     ///
-    /// phpredis keeps a session where its id says, and nowhere else.
+    /// phpredis keeps a session where its id says, and nowhere else; a cluster where its slot is.
     pub(crate) fn session_places(&mut self, key: &[u8], copies: u32, attempts: u32) -> Vec<usize> {
+        if self.is_cluster() {
+            self.find_masters();
+            return vec![self.ring().owner(key)];
+        }
         if self.policy.placement == Placement::Phpredis {
             return vec![self.ring().owner(key)];
         }

@@ -108,7 +108,7 @@ impl Pool {
                 let place = self.lane_index(call, first, member)?;
                 let lane = call.lanes.get_mut(place)?;
                 lane.repeatable = true;
-                if lane.engine == Engine::Memcached {
+                if lane.engine != Engine::Redis {
                     lane.asks.push(Expect::Values);
                     classic::get(&mut lane.out, verb == Verb::Gets);
                 }

@@ -108,7 +108,7 @@ impl Pool {
     /// Which says the question for a record, the same to every memcached.
     fn speech_for_records<'a>(&self, task: Task<'a>, index: usize) -> Speech<'a> {
         match self.engine(index) {
-            Engine::Memcached => speech(task, false),
+            Engine::Memcached | Engine::Embedded => speech(task, false),
             Engine::Redis => self.speech_to_redis(task, index, false),
         }
     }

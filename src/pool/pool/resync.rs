@@ -178,7 +178,7 @@ impl Pool {
         let key = turn_key(record_key);
         // Whom it does not reach lets the turn go when its life ends.
         self.exchange_lane(target, call, |lane| match lane.engine {
-            Engine::Memcached => {
+            Engine::Memcached | Engine::Embedded => {
                 classic::delete(&mut lane.out, &key);
                 lane.asks.push(Expect::Deleted);
             }
@@ -296,7 +296,7 @@ impl Pool {
             *sign = transport::now();
             let key = turn_key(record_key);
             self.exchange_lane(*target, call, |lane| match lane.engine {
-                Engine::Memcached => {
+                Engine::Memcached | Engine::Embedded => {
                     classic::touch(&mut lane.out, &key, TURN);
                     lane.asks.push(Expect::Touched);
                 }

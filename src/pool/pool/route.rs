@@ -64,7 +64,8 @@ struct Plan {
 
 impl Pool {
     /// Explains what `op` on `key` would do: `{pool, mode, op, key, wire_key, long_key,
-    /// placed_by, placement, owner, reads, writes, nodes, reason}`.
+    /// placed_by, placement, owner, reads, writes, nodes, reason}`, and of a cluster the `slot`.
+    /// A cluster is asked who has it, where this thread does not know.
     ///
     /// `rule` makes the wire key; `limits` are those of a call, whose `copies` are the
     /// settings' copies of a value or of a session, and count in mode single only.
@@ -79,13 +80,18 @@ impl Pool {
         limits: &Limits,
     ) -> Result<Fact, Error> {
         let mut wire = Vec::new();
-        rule.append(key, &mut wire)?;
+        match op {
+            // As `session::words` makes the keys of sessions there.
+            Op::Session if self.is_cluster() => wire = [rule.prefix.as_slice(), key].concat(),
+            _ => _ = rule.append(key, &mut wire)?,
+        }
         if self.is_empty() {
             return Err(Error::new(
                 crate::error::Kind::Config,
                 "the pool has no nodes, so no key has a place in it",
             ));
         }
+        self.find_masters();
         let placed_by = shown(self.ring().hashed(&wire));
         let plan = match (self.policy.mode, op) {
             (Mode::Fenced, _) => self.copied_plan(op, &wire),
@@ -97,6 +103,7 @@ impl Pool {
             (Mode::Async | Mode::Sync, _) => self.cache_plan(op, &wire),
         };
         let long = rule.prefix.len() + key.len() > KEY_MAX;
+        let long = long && !(op == Op::Session && self.is_cluster());
         let long_key = long.then_some(match rule.long {
             LongKeys::Cut => "cut",
             LongKeys::Hash => "hashed",
@@ -106,7 +113,7 @@ impl Pool {
             places.map(|place| self.shown_name(place.node)).collect()
         };
         let policy = self.policy();
-        Ok(Fact::Map(vec![
+        let mut pairs = vec![
             (
                 "pool",
                 Some(policy.name.as_str())
@@ -137,7 +144,11 @@ impl Pool {
                     .collect(),
             ),
             ("reason", plan.reason.into()),
-        ]))
+        ];
+        if let Some(slot) = self.slot(&wire) {
+            pairs.push(("slot", u64::from(slot).into()));
+        }
+        Ok(Fact::Map(pairs))
     }
 
     fn place_fact(&self, place: &Place) -> Fact {
@@ -172,7 +183,10 @@ impl Pool {
             role: "owner",
             reads: reads && used == owner && usable,
             writes: writes && used == owner && usable,
-            why: format!("{placement} names it for this key"),
+            why: match self.slot(key) {
+                Some(slot) => format!("it has slot {slot}"),
+                None => format!("{placement} names it for this key"),
+            },
         }];
         let mut reason = format!(
             "{} goes to {}, which {placement} names as the owner",
@@ -212,7 +226,7 @@ impl Pool {
             );
         }
         let copies = usize::try_from(limits.copies).unwrap_or(1).min(self.len());
-        if copies > 1 {
+        if copies > 1 && !self.is_cluster() {
             let row = self.copies_after(key, used, copies, limits.attempts);
             let mut told = 0;
             for node in row {
@@ -244,6 +258,7 @@ impl Pool {
     fn session_plan(&mut self, key: &[u8], limits: &Limits) -> Plan {
         let row = self.session_places(key, limits.copies, limits.attempts);
         let count = row.len();
+        let slot = self.slot(key);
         let places: Vec<Place> = (1..)
             .zip(row)
             .map(|(number, node)| {
@@ -253,8 +268,9 @@ impl Pool {
                     role: if number == 1 { "owner" } else { "copy" },
                     reads: usable,
                     writes: usable,
-                    why: match self.policy.placement {
-                        Placement::Phpredis => "the first four bytes of the id lead here".to_owned(),
+                    why: match (self.policy.placement, slot) {
+                        (_, Some(slot)) => format!("it has slot {slot}"),
+                        (Placement::Phpredis, _) => "the first four bytes of the id lead here".to_owned(),
                         _ => format!(
                             "\"KEY-{}\" leads here: copy {number} of {count} (memcache.session_redundancy)",
                             number - 1
@@ -271,10 +287,14 @@ impl Pool {
         let reason = if used.is_empty() {
             "none of the session's nodes is asked now, so session_start() would fail".to_owned()
         } else {
-            let redis = |place: &Place| self.engine(place.node) == Engine::Redis;
-            let turn = match places.iter().any(redis) {
-                true => "KEY_LOCK on a Redis, the counter KEY.lock on a memcached",
-                false => "the counter KEY.lock there",
+            let is = |engine| places.iter().any(|place| self.engine(place.node) == engine);
+            let turn = match () {
+                () if slot.is_some() => "{KEY}_LOCK there, in the same slot",
+                () if is(Engine::Embedded) => "kept there with its owner",
+                () if is(Engine::Redis) => {
+                    "KEY_LOCK on a Redis, the counter KEY.lock on a memcached"
+                }
+                () => "the counter KEY.lock there",
             };
             format!(
                 "the session is read from the first of {} that has it, and written to all of them; its turn is {turn}",

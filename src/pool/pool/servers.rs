@@ -40,7 +40,9 @@ impl Pool {
     pub fn version(&mut self, call: &mut Call) -> Option<String> {
         (0..self.members.len()).find_map(|index| {
             let lane = match self.engine(index) {
-                Engine::Memcached => self.ask(index, call, Expect::Version, classic::version)?,
+                Engine::Memcached | Engine::Embedded => {
+                    self.ask(index, call, Expect::Version, classic::version)?
+                }
                 Engine::Redis => self.ask_redis(index, call, |out| redis::info(out, b"server"))?,
             };
             let lane = call.lanes.get(lane)?;
@@ -54,6 +56,30 @@ impl Pool {
         })
     }
 
+    /// A line for each Redis node that throws keys away when it is full, which is nothing for a
+    /// pool of sessions. It asks them; one that does not say is passed over.
+    pub(crate) fn evicting(&mut self, call: &mut Call) -> Vec<String> {
+        let asked: Vec<usize> = (0..self.len())
+            .filter(|index| self.engine(*index) == Engine::Redis && self.is_up(*index))
+            .collect();
+        call.reset(Verb::Get);
+        let answered = self.exchange_lanes(&asked, call, |lane| {
+            lane.ask_redis(|out| redis::info(out, b"memory"));
+        });
+        let line = |(index, lane): (usize, usize)| {
+            let (answers, bytes) = call.answers(lane);
+            let Some(Reply::Text(text)) = answers.first() else {
+                return None;
+            };
+            let policy = redis::stats::evicts(text.of(bytes))?;
+            Some(format!(
+                "node {} throws sessions away when it is full (maxmemory-policy {policy}), and their visitors are logged out. Write maxmemory-policy noeviction into its configuration, and give it room to spare",
+                self.name(index)
+            ))
+        };
+        answered.into_iter().filter_map(line).collect()
+    }
+
     /// Empties all nodes, in `delay` seconds; true when all did it. A node left alone for
     /// its retry interval is left alone here, too.
     pub fn flush(&mut self, delay: u32, call: &mut Call) -> bool {
@@ -62,14 +88,14 @@ impl Pool {
             self.refuse_call(call, "flush() would log everybody out");
             return false;
         }
-        let redis = (0..self.len()).find(|index| self.engine(*index) == Engine::Redis);
-        if let (Some(index), 1..) = (redis, delay) {
-            self.refuse_at(index, call, "flush with a delay is memcached's, and a Redis node is emptied at once. Leave the delay out");
+        let other = (0..self.len()).find(|index| self.engine(*index) != Engine::Memcached);
+        if let (Some(index), 1..) = (other, delay) {
+            self.refuse_at(index, call, "flush with a delay is memcached's, and a Redis or embedded node is emptied at once. Leave the delay out");
             return false;
         }
         let (first, now) = (call.used, transport::now());
         let mut done = true;
-        for index in 0..self.members.len() {
+        for index in self.serving(call) {
             // Else it could come after the flush.
             self.catch_up_with(call, index);
             if !self.allows(index, now) {

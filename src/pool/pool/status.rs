@@ -4,6 +4,7 @@
 use super::{Declared, Pool};
 use crate::call::Call;
 use crate::config::{Mode, NodeSpec, Target};
+use crate::embedded;
 use crate::fact::Fact;
 use crate::node::{Directory, Door, Node};
 use crate::replica::{Standing, State, Survey};
@@ -15,7 +16,8 @@ type Pair = (&'static str, Fact);
 
 impl Pool {
     /// Name, mode and nodes as this process knows them, nobody asked:
-    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, nodes}`.
+    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, nodes}`. Each
+    /// node of a cluster that was asked for them has `slots`, too.
     pub fn status(&self) -> Fact {
         self.told(None)
     }
@@ -63,6 +65,9 @@ impl Pool {
             return Vec::new();
         };
         let mut pairs = facts_of(&member.spec, &member.node.borrow());
+        if let Some(slots) = self.slots_of(index) {
+            pairs.push(("slots", slots.into()));
+        }
         if member.declared == Declared::Down {
             for (name, value) in &mut pairs {
                 match *name {
@@ -95,13 +100,14 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
         })
     };
     let mut nodes: Vec<(String, Fact)> = directory
-        .iter()
+        .all()
+        .into_iter()
         .filter(|(door, _)| !known(door))
         .map(|(door, node)| {
             let node = node.borrow();
             let (since, cause) = ejected(&node).unzip();
             let name = open_name(node.name());
-            let pairs = vec![
+            let mut pairs = vec![
                 ("node", name.as_str().into()),
                 ("address", address(&door.entrance.target).into()),
                 ("state", state(since).into()),
@@ -109,6 +115,7 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
                 ("cause", cause.into()),
                 ("connections", u32::from(node.is_connected()).into()),
             ];
+            pairs.extend(embedded_facts(&door.entrance.target));
             (name, Fact::Map(pairs))
         })
         .collect();
@@ -118,7 +125,7 @@ pub fn other_nodes(directory: &Directory, pools: &[Pool]) -> Fact {
 
 fn facts_of(spec: &NodeSpec, node: &Node) -> Vec<Pair> {
     let (since, cause) = ejected(node).unzip();
-    vec![
+    let mut pairs = vec![
         ("node", open_name(&spec.name()).into()),
         ("address", address(&spec.target).into()),
         ("id", spec.id.as_deref().into()),
@@ -127,7 +134,29 @@ fn facts_of(spec: &NodeSpec, node: &Node) -> Vec<Pair> {
         ("since", since.into()),
         ("cause", cause.into()),
         ("connections", u32::from(node.is_connected()).into()),
-    ]
+    ];
+    pairs.extend(embedded_facts(&spec.target));
+    pairs
+}
+
+/// What an embedded node keeps, null where this process has not opened it.
+fn embedded_facts(target: &Target) -> Option<Pair> {
+    let Target::Embedded(place) = target else {
+        return None;
+    };
+    let kept = embedded::kept(&place.directory).map(kept_facts);
+    Some(("embedded", kept.unwrap_or(Fact::Null)))
+}
+
+fn kept_facts(kept: embedded::Held) -> Fact {
+    Fact::Map(vec![
+        ("file", kept.file.to_string_lossy().into_owned().into()),
+        ("size", kept.size.into()),
+        ("items", kept.items.into()),
+        ("bytes", kept.bytes.into()),
+        ("evictions", kept.evictions.into()),
+        ("expired", kept.expired.into()),
+    ])
 }
 
 fn state(since: Option<u64>) -> &'static str {
@@ -198,6 +227,8 @@ fn address(target: &Target) -> String {
         Target::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
         Target::Tcp { host, port } => format!("{host}:{port}"),
         Target::Unix(path) => path.to_string_lossy().into_owned(),
+        Target::Master(watched) => watched.line(),
+        Target::Embedded(place) => place.directory.to_string_lossy().into_owned(),
     }
 }
 

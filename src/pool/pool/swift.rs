@@ -29,13 +29,16 @@ pub(super) enum Swift {
 impl Pool {
     /// Runs the call over the first lane, if it is one for the short way.
     pub(super) fn swift(&mut self, call: &mut Call, verb: Verb, now: Instant) -> Swift {
-        let (keys, alone) = (call.entries.len(), self.members.len() == 1);
+        // The keys of a cluster's node may be in different slots, and its table is the ring's.
+        let alone = self.members.len() == 1 && !self.is_cluster();
+        let keys = call.entries.len();
         let fits = match verb {
             Verb::Get | Verb::Gets => keys == 1 || alone,
             Verb::Increment | Verb::Decrement if call.details(0).initial.is_some() => false,
             // It answers with a value and a word, not with a list of values.
             Verb::GetAndTouch => false,
-            _ => keys == 1 && (alone || call.limits.copies <= 1),
+            _ if self.waits() => false,
+            _ => keys == 1 && (alone || call.limits.copies <= 1 || self.is_cluster()),
         };
         if !fits || call.used > 0 || self.policy.protocol != Protocol::Ascii {
             return Swift::No;

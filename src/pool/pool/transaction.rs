@@ -189,6 +189,13 @@ impl Pool {
 
     /// Has this pool transactions at all?
     fn has_transactions(&self) -> Result<(), Error> {
+        if self.is_cluster() {
+            return Err(Error::new(
+                Kind::Config,
+                "transactions in a Redis Cluster are not supported by this version",
+            )
+            .hint("Use cas(), or name nodes that stand alone: redis://HOST"));
+        }
         let policy = &self.policy;
         if policy.mode != Mode::Single || !policy.rules.is_empty() || policy.backup > 0 {
             return Err(Error::new(
@@ -232,7 +239,7 @@ impl Pool {
                 Some(_) => {}
             }
         }
-        let (node, key) = place.ok_or_else(|| misplaced("no key"))?;
+        let (node, key) = place.ok_or_else(|| misplaced("watch() names no key"))?;
         if self.engine(node) != Engine::Redis {
             return Err(Error::new(
                 Kind::Config,
@@ -255,7 +262,11 @@ impl Pool {
         let spec = self.members.get(member).map(|member| &member.spec)?;
         let node = match &transaction.connection {
             Some((of, node)) if *of == member => Rc::clone(node),
-            _ => Rc::new(RefCell::new(Node::new(spec))),
+            _ => {
+                let mut node = Node::new(spec);
+                node.stays = true;
+                Rc::new(RefCell::new(node))
+            }
         };
         transaction.connection = Some((member, Rc::clone(&node)));
         let (connect, limit) = (spec.connect_timeout, spec.op_timeout);

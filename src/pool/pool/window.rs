@@ -70,6 +70,7 @@ impl Pool {
     ///
     /// To be called once, after all nodes were added.
     pub fn came_from(&mut self, previous: &[NodeSpec], directory: &mut Directory) {
+        self.adopt();
         self.committed = directory.committed(&self.policy.name);
         if previous.is_empty() || self.committed.get() >= self.policy.epoch {
             return;

@@ -17,7 +17,12 @@ impl Words {
         // A server that did not know the script is given it in full.
         let whole = self.step == Step::Again;
         let (out, key_at, key) = (&mut lane.out, key, key.of(arena));
+        lane.lasting |= !matches!(
+            self.verb,
+            Verb::Get | Verb::Gets | Verb::GetAndTouch | Verb::Touch
+        );
         let shape = match self.verb {
+            Verb::Get | Verb::Gets if lane.apart => redis::get(out, key, self.verb == Verb::Gets),
             Verb::Get | Verb::Gets => {
                 // Which keys a node is asked for is only known when all are; see `end_gets`.
                 lane.keys.push(key_at);

@@ -486,6 +486,10 @@ impl Store for Fenced {
         unsure.is_some_and(|(_, error)| error.kind() == Kind::Epoch)
     }
 
+    fn evicting(&mut self) -> Vec<String> {
+        self.pool.evicting(&mut self.call)
+    }
+
     fn take_log(&mut self) -> Vec<String> {
         self.fresh();
         std::mem::take(&mut self.log)

@@ -1,4 +1,5 @@
-//! Sessions on copies while other workers still keep them as pecl-memcache does, or do so again.
+//! Sessions on copies while other workers still keep them in mode single, or do so again: as
+//! pecl-memcache does on the same nodes, or in a pool of its own (`migrate_from`).
 //!
 //! ```text
 //!   read    pecl's lock and place, then ours          who wrote last? an item at pecl's place
@@ -6,12 +7,14 @@
 //! ```
 //!
 //! Pecl's lock is taken first and given back last, so old and new workers exclude each other.
-//! The mark is a bit of the item's flags that pecl neither sets nor looks at. Our own item
+//! The mark is a bit of the item's flags that pecl neither sets nor looks at; on Redis, whose
+//! strings have no flags, a key beside it that says which bytes it is of. Our own item
 //! says in a note behind its data that pecl's place has it, too: where every one of
 //! pecl's nodes then says that there is nothing, an old worker destroyed the session.
 //!
 //! It is no mode to stay in: when a node fails, pecl's place keeps only what pecl promises.
-//! Both places need names of their own, which is what the pool's `key_prefix` is for.
+//! On the same nodes both places need names of their own, which is what the pool's `key_prefix`
+//! is for.
 
 use super::fenced::{Fenced, NOTE, plain};
 use super::words::MARK;
@@ -194,6 +197,10 @@ impl Store for Migrating {
         self.held = None;
         self.new.release();
         self.old.release();
+    }
+
+    fn evicting(&mut self) -> Vec<String> {
+        self.new.evicting()
     }
 
     fn take_log(&mut self) -> Vec<String> {

@@ -16,7 +16,7 @@
 //! Where one copy has nothing and another is silent, the session is a new one, as in pecl:
 //! more than pecl's copies is promised by modes with more than counters.
 //! A counter carries no owner, so neither fence nor takeover is possible on memcached. On Redis
-//! a turn has one: what a request stores whose turn is over goes only over what it read.
+//! and on embedded nodes a turn has one: what a request stores whose turn is over goes only over what it read.
 //!
 //! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in
 //! tests/golden/wire-session.txt.
@@ -26,7 +26,6 @@ use super::{Store, Terms};
 use crate::call::{Call, Verb};
 use crate::chance;
 use crate::codec::{Content, unpacked};
-use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Lane};
 use crate::item::{Flags, KeyRule, LongKeys};
@@ -62,6 +61,8 @@ pub struct Sessions {
     pub(super) proven: bool,
     /// Who takes turns, where they have an owner.
     owner: String,
+    /// Why no node of a cluster said who has which slot.
+    trouble: Option<Error>,
 }
 
 impl Sessions {
@@ -85,6 +86,7 @@ impl Sessions {
             marked: false,
             proven: false,
             owner: format!("{:016x}", chance::seed()),
+            trouble: None,
         }
     }
 
@@ -304,13 +306,13 @@ impl Sessions {
     /// The nodes of a session in the order in which they are stored to, and what it may go over
     /// at each of them.
     ///
-    /// On Redis the nodes where the turn was taken say whether it is still ours, and copies are
+    /// Where turns have owners, the nodes where the turn was taken say whether it is still ours, and copies are
     /// not asked before they did.
     fn stages(&mut self, id: &[u8], keys: &Keys) -> Vec<(Vec<usize>, Over)> {
         let places = self.places(keys);
-        let redis = |node: &usize| self.pool.engine(*node) == Engine::Redis;
+        let owned = |node: &usize| words::has_owner(self.pool.engine(*node));
         let held = self.held.as_ref().filter(|turn| turn.id == id);
-        let Some(turn) = held.filter(|_| places.iter().any(redis)) else {
+        let Some(turn) = held.filter(|_| places.iter().any(owned)) else {
             let new = self.made.as_deref() == Some(id);
             let over = if new { Over::Nothing } else { Over::Whatever };
             return vec![(places, over)];
@@ -334,14 +336,19 @@ impl Sessions {
 
     /// Is it `node` that says whether a session stored over `over` is stored at all?
     fn decides(&self, node: usize, over: Over) -> bool {
-        self.pool.engine(node) == Engine::Redis && over != Over::Whatever
+        words::has_owner(self.pool.engine(node)) && over != Over::Whatever
     }
 
     fn places(&mut self, keys: &Keys) -> Vec<usize> {
-        let Terms {
-            copies, attempts, ..
-        } = self.terms;
-        self.pool.session_places(&keys.data, copies, attempts)
+        let terms = self.terms;
+        self.trouble = self.pool.find_masters().or(self.trouble.take());
+        let places = self
+            .pool
+            .session_places(keys.placed_by(), terms.copies, terms.attempts);
+        if let (true, Some(turn)) = (self.pool.is_cluster(), &mut self.held) {
+            turn.move_to(keys, &places);
+        }
+        places
     }
 
     /// The nodes that were told keep no turn of ours.
@@ -356,7 +363,7 @@ impl Sessions {
     }
 
     fn keys(&self, id: &[u8]) -> Result<Keys, Error> {
-        Keys::of(&self.rule, id)
+        Keys::of(&self.rule, id, self.mark != 0, self.pool.is_cluster())
     }
 
     /// Empties the call for the next exchange, keeping what is worth a log line.
@@ -400,6 +407,9 @@ impl Sessions {
 
     /// No node of a session may be asked: all failed a moment ago.
     fn nobody(&mut self, keys: &Keys) -> Error {
+        if let Some(error) = self.trouble.take() {
+            return error;
+        }
         let places = self.places(keys);
         let names: Vec<&str> = places.iter().map(|node| self.pool.name(*node)).collect();
         Error::new(
@@ -520,12 +530,12 @@ impl Store for Sessions {
         }
         let keys = self.keys(id)?;
         let touched = self.everywhere(&keys, |lane, lock| words::touch(lane, lifetime, lock));
-        // On Redis it is told whether the turn was still ours when it was given back.
+        // Where turns have owners it is told whether the turn was still ours when it was given back.
         let lost = self.held.as_ref().is_some_and(|turn| {
             touched.iter().any(|(node, lane)| {
                 let answers = self.call.answers(*lane).0;
-                let redis = self.pool.engine(*node) == Engine::Redis;
-                redis && turn.has(*node) && answers.get(1) == Some(&Reply::NotFound)
+                let owned = words::has_owner(self.pool.engine(*node));
+                owned && turn.has(*node) && answers.get(1) == Some(&Reply::NotFound)
             })
         });
         self.forget(id, &touched);
@@ -572,10 +582,14 @@ impl Store for Sessions {
         let Ok(keys) = self.keys(&turn.id) else {
             return;
         };
-        let nodes: Vec<usize> = turn.nodes.iter().map(|(node, _)| *node).collect();
+        let nodes = turn.nodes_or(self.pool.is_cluster().then(|| self.places(&keys)));
         self.fresh();
         // A node that cannot be told lets the turn go when the lock's life ends.
         self.tell(&nodes, &keys, words::unlock);
+    }
+
+    fn evicting(&mut self) -> Vec<String> {
+        self.pool.evicting(&mut self.call)
     }
 
     fn take_log(&mut self) -> Vec<String> {

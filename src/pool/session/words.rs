@@ -10,8 +10,9 @@ use crate::error::{Error, Kind};
 use crate::fanout::Lane;
 use crate::item::{Flags, KeyRule, LongKeys};
 use crate::request::refused;
+use crate::ring::slots::beside;
 use crate::wire::redis::{self, Over};
-use crate::wire::{Expect, Reply, Store, classic};
+use crate::wire::{Expect, Reply, Store, classic, embedded};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The flag of an item that a worker wrote who keeps copies, too (see `migrate`): a bit that
@@ -28,7 +29,7 @@ pub(super) fn expiry(lifetime: u32) -> u32 {
 
 /// A turn: for how long it is taken, and who takes it.
 ///
-/// On memcached it is pecl's counter, which has no owner; on Redis his name.
+/// On memcached it is pecl's counter, which has no owner; elsewhere his name.
 #[derive(Clone, Copy)]
 pub(super) struct Lock<'a> {
     pub(super) keys: &'a Keys,
@@ -54,22 +55,30 @@ pub(super) struct Data<'a> {
 /// The keys of a session: its data, and the turn on it.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// On memcached, and for placement.
+    /// On memcached, and for placement on a ring.
     pub(super) data: Vec<u8>,
     /// On memcached, as pecl-memcache has it.
     lock: Vec<u8>,
     /// On Redis, where keys may be as long as they like.
     redis_data: Vec<u8>,
-    /// On Redis, as phpredis has it: a worker of either keeps the other waiting.
+    /// On Redis, as phpredis has it: a worker of either keeps the other waiting. In a cluster it
+    /// lies in the slot of the session, or no script could take both.
     redis_lock: Vec<u8>,
+    /// On Redis, where strings have no flags: which bytes a worker wrote who keeps copies, too.
+    redis_mark: Option<Vec<u8>>,
+    /// In a cluster.
+    slots: bool,
+    /// Bytes of the keys that stand before the id.
+    prefix: usize,
 }
 
 impl Keys {
-    /// Those of session `id` under `rule`.
+    /// Those of session `id` under `rule`; with one for marks where they are set; `slots` for a
+    /// cluster.
     ///
     /// # Errors
     /// `Kind::Key` for an id that is empty.
-    pub(super) fn of(rule: &KeyRule, id: &[u8]) -> Result<Keys, Error> {
+    pub(super) fn of(rule: &KeyRule, id: &[u8], marking: bool, slots: bool) -> Result<Keys, Error> {
         let mut data = Vec::new();
         rule.append(id, &mut data)?;
         let mut lock = Vec::new();
@@ -79,13 +88,34 @@ impl Keys {
         };
         plain.append(&[data.as_slice(), b".lock"].concat(), &mut lock)?;
         let redis_data = [rule.prefix.as_slice(), id].concat();
+        // phpredis redis_session.c, lock_acquire. In a cluster it takes no turns.
+        const LOCK: &[u8] = b"_LOCK";
         Ok(Keys {
             lock,
-            // phpredis redis_session.c, lock_acquire.
-            redis_lock: [redis_data.as_slice(), b"_LOCK"].concat(),
+            redis_lock: match slots {
+                true => beside(&redis_data, LOCK),
+                false => [redis_data.as_slice(), LOCK].concat(),
+            },
+            redis_mark: marking.then(|| [redis_data.as_slice(), b"_MEMRING"].concat()),
             redis_data,
             data,
+            slots,
+            prefix: rule.prefix.len(),
         })
+    }
+
+    /// Are they those of session `id`?
+    pub(super) fn are_of(&self, id: &[u8]) -> bool {
+        self.redis_data.get(self.prefix..) == Some(id)
+    }
+
+    /// What says where the session is.
+    pub(super) fn placed_by(&self) -> &[u8] {
+        if self.slots {
+            &self.redis_data
+        } else {
+            &self.data
+        }
     }
 
     /// The turn as `owner` takes it.
@@ -101,10 +131,14 @@ impl Keys {
 /// Asks for the data.
 pub(super) fn get(lane: &mut Lane, keys: &Keys) {
     if lane.engine == Engine::Redis {
-        return lane.ask_redis(|out| redis::get(out, &keys.redis_data, true));
+        lane.ask_redis(|out| redis::get(out, &keys.redis_data, true));
+        if let Some(mark) = &keys.redis_mark {
+            lane.ask_redis(|out| redis::get(out, mark, false));
+        }
+        return;
     }
     let out = &mut lane.out;
-    classic::get(out, false);
+    classic::get(out, lane.engine == Engine::Embedded);
     classic::get_key(out, &keys.data);
     classic::end(out);
     lane.asks.push(Expect::Values);
@@ -115,7 +149,7 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
     let Lock { keys, owner, .. } = lock;
     if lane.engine == Engine::Redis {
         // A server of another kind than was said must not take a value for commands.
-        lane.stores = true;
+        (lane.stores, lane.lasting) = (true, true);
         let close = redis::Close {
             key: &keys.redis_data,
             value: data.plain,
@@ -123,18 +157,39 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
             turn: &keys.redis_lock,
             owner,
             over: data.over,
+            mark: keys.redis_mark.as_deref(),
         };
         return lane.ask_redis(|out| redis::close(out, &close));
+    }
+    if lane.engine == Engine::Embedded {
+        let close = embedded::Close {
+            key: &keys.data,
+            flags: data.flags.0,
+            ttl: expiry(data.life.max(1)),
+            owner,
+            over: data.over,
+            value: data.value,
+        };
+        embedded::close(&mut lane.out, &close);
+        lane.stores = true;
+        return lane.asks.push(Expect::Stored);
     }
     store(lane, &keys.data, data.flags, expiry(data.life), data.value);
     unlock(lane, lock);
 }
 
+/// Has a turn there an owner, who is told when it was over?
+pub(super) fn has_owner(engine: Engine) -> bool {
+    engine != Engine::Memcached
+}
+
 /// Was it stored? `None` where another request had the turn since.
 pub(super) fn is_closed(engine: Engine, answers: &[Reply]) -> Option<bool> {
     match (engine, answers) {
-        (Engine::Redis, [Reply::Exists]) => None,
-        (Engine::Redis, [Reply::Done]) | (_, [Reply::Done, Reply::Done]) => Some(true),
+        (Engine::Redis | Engine::Embedded, [Reply::Exists]) => None,
+        (Engine::Redis | Engine::Embedded, [Reply::Done]) | (_, [Reply::Done, Reply::Done]) => {
+            Some(true)
+        }
         _ => Some(false),
     }
 }
@@ -152,20 +207,32 @@ fn store(lane: &mut Lane, key: &[u8], flags: Flags, ttl: u32, value: &[u8]) {
 pub(super) fn touch(lane: &mut Lane, life: u32, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
         lane.ask_redis(|out| redis::prolong(out, &lock.keys.redis_data, life));
-    } else {
-        classic::touch(&mut lane.out, &lock.keys.data, expiry(life));
-        lane.asks.push(Expect::Touched);
+        unlock(lane, lock);
+        if let Some(mark) = &lock.keys.redis_mark {
+            lane.ask_redis(|out| redis::prolong_mark(out, mark, life));
+        }
+        return;
     }
+    classic::touch(&mut lane.out, &lock.keys.data, expiry(life));
+    lane.asks.push(Expect::Touched);
     unlock(lane, lock);
 }
 
 /// Takes the data away, and gives the turn back.
 pub(super) fn delete(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
+        lane.lasting = true;
         lane.ask_redis(|out| redis::delete(out, &lock.keys.redis_data));
+        if let Some(mark) = &lock.keys.redis_mark {
+            lane.ask_redis(|out| redis::delete(out, mark));
+        }
         return unlock(lane, lock);
     }
     classic::delete(&mut lane.out, &lock.keys.data);
+    if lane.engine == Engine::Embedded {
+        lane.asks.push(Expect::Deleted);
+        return unlock(lane, lock);
+    }
     classic::delete(&mut lane.out, &lock.keys.lock);
     lane.asks.extend([Expect::Deleted, Expect::Deleted]);
 }
@@ -179,6 +246,10 @@ pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
         return lane.ask_redis(take);
     }
     let out = &mut lane.out;
+    if lane.engine == Engine::Embedded {
+        embedded::turn(out, &keys.data, lock.owner, lock.life);
+        return lane.asks.push(Expect::Stored);
+    }
     classic::delta(out, true, &keys.lock, 1);
     classic::store(out, Store::Add, &keys.lock, codec::INT, lock.life, 1, 0);
     out.extend_from_slice(b"1\r\n");
@@ -188,7 +259,7 @@ pub(super) fn turn(lane: &mut Lane, lock: Lock<'_>) {
 /// Is the turn ours? And what was answered behind it; `None` when not enough was.
 pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Reply])> {
     match engine {
-        Engine::Redis => {
+        Engine::Redis | Engine::Embedded => {
             let (taken, rest) = answers.split_first()?;
             Some((*taken == Reply::Done, rest))
         }
@@ -204,6 +275,10 @@ pub(super) fn is_ours(engine: Engine, answers: &[Reply]) -> Option<(bool, &[Repl
 pub(super) fn unlock(lane: &mut Lane, lock: Lock<'_>) {
     if lane.engine == Engine::Redis {
         return lane.ask_redis(|out| redis::give_back(out, &lock.keys.redis_lock, lock.owner));
+    }
+    if lane.engine == Engine::Embedded {
+        embedded::give_back(&mut lane.out, &lock.keys.data, lock.owner);
+        return lane.asks.push(Expect::Deleted);
     }
     store(lane, &lock.keys.lock, Flags(codec::INT), lock.life, b"0");
 }
@@ -222,6 +297,19 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// The nodes to give it back at: `now` where a cluster says who has it, else where it was taken.
+    pub(super) fn nodes_or(&self, now: Option<Vec<usize>>) -> Vec<usize> {
+        now.unwrap_or_else(|| self.nodes.iter().map(|(node, _)| *node).collect())
+    }
+
+    /// In a cluster it is its slot's, whoever has that now; `keys` may be another session's.
+    pub(super) fn move_to(&mut self, keys: &Keys, places: &[usize]) {
+        let node = self.nodes.first_mut().filter(|_| keys.are_of(&self.id));
+        if let (Some((node, _)), Some(place)) = (node, places.first()) {
+            *node = *place;
+        }
+    }
+
     /// Is it ours at `node`?
     pub(super) fn has(&self, node: usize) -> bool {
         self.nodes.iter().any(|(held, _)| *held == node)
@@ -242,7 +330,7 @@ pub(super) enum Said {
 pub(super) struct Found<'b> {
     pub(super) flags: Flags,
     pub(super) data: &'b [u8],
-    /// Of a Redis: what tells whether it is still the same.
+    /// Where turns have owners: what tells whether it is still the same.
     pub(super) cas: u64,
 }
 
@@ -255,29 +343,39 @@ pub(super) fn value_of<'b>(
     bytes: &'b [u8],
     keys: &Keys,
 ) -> Result<Option<Found<'b>>, Error> {
-    for reply in answers {
+    for (at, reply) in answers.iter().enumerate() {
         if let Some(line) = reply.refusal() {
             return Err(refused(line.of(bytes)));
         }
         match reply {
             Reply::Item { flags, data, cas } => {
+                let marked = match answers.get(at + 1) {
+                    Some(Reply::Item { data, .. }) if keys.redis_mark.is_some() => {
+                        redis::marks(data.of(bytes), *cas)
+                    }
+                    _ => false,
+                };
                 return Ok(Some(Found {
-                    flags: Flags(*flags),
+                    flags: Flags(if marked { flags | MARK } else { *flags }),
                     data: data.of(bytes),
                     cas: *cas,
                 }));
             }
+            // What follows is the mark of a session that is gone.
+            Reply::NotFound => return Ok(None),
             Reply::Value { key, .. } if key.of(bytes) != keys.data => {
                 return Err(Error::new(
                     Kind::Protocol,
                     "Malformed server response: the value of another key",
                 ));
             }
-            Reply::Value { flags, data, .. } => {
+            Reply::Value {
+                flags, data, cas, ..
+            } => {
                 return Ok(Some(Found {
                     flags: Flags(*flags),
                     data: data.of(bytes),
-                    cas: 0,
+                    cas: *cas,
                 }));
             }
             _ => {}

@@ -285,6 +285,16 @@ impl Process {
         }
     }
 
+    /// The same as two words, to be stored.
+    pub fn words(self) -> [u64; 2] {
+        [self.name, self.space]
+    }
+
+    /// The process of which [`Process::words`] told.
+    pub fn of_words([name, space]: [u64; 2]) -> Process {
+        Process { name, space }
+    }
+
     /// Is it surely gone? What cannot be seen from here is not.
     pub fn is_gone(self) -> bool {
         if self.name == 0 || self.space == 0 || self.space != space() {

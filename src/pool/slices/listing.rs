@@ -1,11 +1,12 @@
 //! The keys of one node, read a piece at a time on a connection of its own.
 
-use crate::config::NodeSpec;
+use crate::config::{Login, NodeSpec};
 use crate::error::{Error, Kind};
-use crate::node::{Node, Open, strerror};
+use crate::node::{Node, Open};
 use crate::pool::resync::key_and_size;
 use crate::transport::{self, Wish};
 use crate::wire::classic;
+use crate::wire::greeting::Greeting;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -25,6 +26,8 @@ pub(super) struct Listing {
     node: Node,
     stage: Stage,
     limit: Duration,
+    /// Who we are there, and said before the question.
+    login: Option<Login>,
     /// When it was heard last.
     heard: Instant,
     /// The beginning of a line.
@@ -35,6 +38,7 @@ pub(super) struct Listing {
 enum Stage {
     Connecting,
     Connected,
+    Entering,
     Asked,
 }
 
@@ -48,6 +52,7 @@ impl Listing {
             node: Node::new(spec),
             stage: Stage::Connecting,
             limit: spec.op_timeout,
+            login: spec.login.clone(),
             heard: transport::now(),
             rest: Vec::new(),
         };
@@ -66,14 +71,14 @@ impl Listing {
         keys: &mut HashMap<Vec<u8>, usize>,
     ) -> Result<bool, Error> {
         loop {
-            if self.stage == Stage::Connecting && self.node.is_writable() {
+            if self.stage == Stage::Connecting && self.node.is_ready() {
                 let opened = self.node.open_further(self.limit);
                 self.opened(opened)?;
             }
             if self.stage == Stage::Connected {
                 self.ask()?;
             }
-            if self.stage == Stage::Asked && self.read(keys)? {
+            if matches!(self.stage, Stage::Entering | Stage::Asked) && self.read(keys)? {
                 return Ok(true);
             }
             if transport::since(self.heard) > SILENCE {
@@ -93,12 +98,19 @@ impl Listing {
     }
 
     fn ask(&mut self) -> Result<(), Error> {
-        let mut question = Vec::new();
-        classic::list_keys(&mut question);
+        // memcached lists to nobody who said something on the connection that is not answered yet.
+        let (question, next) = match &self.login {
+            Some(login) => (Greeting::of_memcached(login).words, Stage::Entering),
+            None => {
+                let mut question = Vec::new();
+                classic::list_keys(&mut question);
+                (question, Stage::Asked)
+            }
+        };
         let socket = self.node.socket().ok_or_else(closed)?;
         match socket.send(&question, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(count) if count == question.len() => {
-                self.stage = Stage::Asked;
+                self.stage = next;
                 Ok(())
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),
@@ -114,7 +126,7 @@ impl Listing {
             Ok(0) => return Err(closed()),
             Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
-            Err(errno) => return Err(Error::new(Kind::Closed, strerror(errno))),
+            Err(errno) => return Err(self.node.broken(errno)),
         };
         self.heard = transport::now();
         self.rest
@@ -127,6 +139,9 @@ impl Listing {
             match key_and_size(line) {
                 Some((key, size)) => {
                     keys.insert(key, size);
+                }
+                None if line == b"STORED" && self.login.take().is_some() => {
+                    self.stage = Stage::Connected;
                 }
                 None if line == b"END" => return Ok(true),
                 None => {
@@ -150,7 +165,7 @@ impl Listing {
             return false;
         };
         let flags = match self.stage {
-            Stage::Asked => PollFlags::IN,
+            Stage::Entering | Stage::Asked => PollFlags::IN,
             Stage::Connecting | Stage::Connected => PollFlags::OUT,
         };
         // Whatever became of it, the next step looks at the socket itself.

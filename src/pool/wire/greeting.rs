@@ -2,16 +2,19 @@
 
 use super::redis::{Shape, command, info, ping};
 use super::{Expect, Store, classic, remedy};
-use crate::config::{Login, NodeSpec, Redis};
+use crate::config::{Login, NodeSpec, Redis, Secret, Target};
 use crate::error::{Error, Kind};
 use std::fmt;
 use std::sync::LazyLock;
 
 /// The step of a greeting that asks for the process.
 pub const PROCESS: &str = "question for its run_id (INFO)";
+/// The step of a greeting that asks whether it is a master.
+pub const ROLE: &str = "question for its role (ROLE)";
 
 /// What is said first on a connection, and waited for: what follows a refused password or
 /// database must not reach the server.
+#[derive(Default)]
 pub struct Greeting {
     /// The commands.
     pub words: Vec<u8>,
@@ -45,34 +48,56 @@ impl Greeting {
 
     /// The greeting of a node; `None` where a connection is good as it is.
     pub fn of(spec: &NodeSpec) -> Option<Greeting> {
-        match (&spec.redis, &spec.login) {
+        let mut greeting = match (&spec.redis, &spec.login) {
             (Some(redis), _) => Greeting::of_redis(redis),
             (None, Some(login)) => Some(Greeting::of_memcached(login)),
             (None, None) => None,
+        };
+        if let Target::Master(_) = &spec.target {
+            // What Sentinels say may be of yesterday.
+            let greeting = greeting.get_or_insert_default();
+            greeting.say(ROLE, Shape::List, &[b"ROLE"]);
+        }
+        greeting
+    }
+
+    /// What is said to a Sentinel: who we are there, and the question where the master `name`
+    /// is, which is the last step. Its answer is a list of host and port, or nothing.
+    ///
+    /// Source: redis.io "Sentinel client spec".
+    pub fn of_sentinel(redis: &Redis, name: &str) -> Greeting {
+        let mut greeting = Greeting::default();
+        let user = redis.sentinel_user.as_deref();
+        greeting.enter(user, redis.sentinel_password.as_ref());
+        let words: [&[u8]; 3] = [b"SENTINEL", b"get-master-addr-by-name", name.as_bytes()];
+        greeting.say("question for its master", Shape::List, &words);
+        greeting
+    }
+
+    fn say(&mut self, about: &'static str, shape: Shape, words: &[&[u8]]) {
+        command(&mut self.words, words);
+        self.steps.push((about, Expect::Redis(shape)));
+    }
+
+    fn enter(&mut self, user: Option<&str>, password: Option<&Secret>) {
+        match (user, password) {
+            (Some(user), password) => {
+                let password = password.map_or("", Secret::open);
+                let words: [&[u8]; 3] = [b"AUTH", user.as_bytes(), password.as_bytes()];
+                self.say("user and password", Shape::Greeting, &words);
+            }
+            (None, Some(password)) => {
+                let words: [&[u8]; 2] = [b"AUTH", password.open().as_bytes()];
+                self.say("password", Shape::Greeting, &words);
+            }
+            (None, None) => {}
         }
     }
 
     fn of_redis(redis: &Redis) -> Option<Greeting> {
-        let mut greeting = Greeting {
-            words: Vec::new(),
-            steps: Vec::new(),
-        };
-        let mut say = |about, words: &[&[u8]]| {
-            command(&mut greeting.words, words);
-            let shape = Expect::Redis(Shape::Greeting);
-            greeting.steps.push((about, shape));
-        };
-        match (&redis.user, &redis.password) {
-            (Some(user), password) => {
-                let password = password.as_ref().map_or("", |password| password.open());
-                say(
-                    "user and password",
-                    &[b"AUTH", user.as_bytes(), password.as_bytes()],
-                );
-            }
-            (None, Some(password)) => say("password", &[b"AUTH", password.open().as_bytes()]),
-            (None, None) => {}
-        }
+        let mut greeting = Greeting::default();
+        greeting.enter(redis.user.as_deref(), redis.password.as_ref());
+        let mut say = |about, words: &[&[u8]]| greeting.say(about, Shape::Greeting, words);
         if redis.resp3 {
             say("RESP3", &[b"HELLO", b"3"]);
         }
@@ -103,10 +128,7 @@ impl Greeting {
 
     /// Adds the question which process answers; it is the last step.
     pub fn identify(greeting: &mut Option<Greeting>) {
-        let greeting = greeting.get_or_insert(Greeting {
-            words: Vec::new(),
-            steps: Vec::new(),
-        });
+        let greeting = greeting.get_or_insert_default();
         let shape = info(&mut greeting.words, b"server");
         greeting.steps.push((PROCESS, Expect::Redis(shape)));
     }
@@ -127,7 +149,7 @@ pub fn refused(about: &str, text: &str) -> Error {
     // What it would say to any command is not about this one.
     let own = match about {
         LOGIN => text.starts_with("CLIENT_ERROR"),
-        PROCESS => text.starts_with("NOPERM"),
+        PROCESS | ROLE => text.starts_with("NOPERM"),
         _ => false,
     };
     let general = remedy(text).filter(|_| !own);
@@ -158,6 +180,7 @@ fn advice(about: &str, text: &str) -> &'static str {
             "Compare them with the file that it was started with (-Y FILE), which it reads again at a SIGHUP"
         }
         PROCESS => "Allow it to that user (ACL SETUSER … +info): copied sessions need it",
+        ROLE => "Allow it to that user (ACL SETUSER … +role): behind Sentinels it is needed",
         "client name" => "Take client= out, or choose a name without blanks",
         _ if text.contains("without any password") => {
             "This server asks for no password. Take it out"

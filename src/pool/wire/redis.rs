@@ -17,11 +17,13 @@
 //! | watch, multi, exec | `WATCH`; `MULTI`, the commands and `EXEC` in one trip, scripts in full |
 //!
 //! What appends a request says what its answer looks like, so that the two cannot part.
-//! Copied sessions have a script of their own ([`fenced`]), copied values some ([`copied`]).
+//! Copied sessions have a script of their own ([`fenced`]), copied values some ([`copied`]), and a
+//! cluster has words of its own ([`cluster`]).
 //!
 //! Source: redis.io "Redis serialization protocol specification" and the command pages.
 
 pub mod answer;
+pub mod cluster;
 pub mod copied;
 pub mod fenced;
 pub mod scripts;
@@ -46,6 +48,8 @@ pub enum Shape {
     Item(bool),
     /// The items of many keys; `true` with their cas values.
     Values(bool),
+    /// How many there are of something.
+    Count,
     /// A text.
     Text,
     /// A list of texts and numbers, or nothing.
@@ -287,6 +291,19 @@ pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32, whole: bool) -> Shape {
     Shape::Word
 }
 
+/// Seconds that a session's mark outlives it; as in [`scripts::CLOSE`].
+const MARK_LIFE: u32 = 86_400;
+
+/// Appends what gives the mark of a session that has `seconds` to live its end.
+pub fn prolong_mark(out: &mut Vec<u8>, mark: &[u8], seconds: u32) -> Shape {
+    prolong(out, mark, seconds.saturating_add(MARK_LIFE))
+}
+
+/// Is the mark of a session that of the bytes with this cas value?
+pub fn marks(mark: &[u8], cas: u64) -> bool {
+    stored::cas_word(cas).as_bytes() == mark
+}
+
 /// Appends what gives a session `seconds` to live.
 pub fn prolong(out: &mut Vec<u8>, key: &[u8], seconds: u32) -> Shape {
     end_at(out, b"EXPIRE", key, seconds.max(1));
@@ -332,6 +349,8 @@ pub struct Close<'a> {
     pub owner: &'a [u8],
     /// What it may go over where the turn is nobody's any more.
     pub over: Over,
+    /// The key that says which bytes were stored, if that is to be told.
+    pub mark: Option<&'a [u8]>,
 }
 
 /// What a session goes over whose turn is over.
@@ -348,7 +367,11 @@ pub enum Over {
 /// Appends what stores a session and gives the turn on it back; see [`scripts::CLOSE`].
 pub fn close(out: &mut Vec<u8>, close: &Close<'_>) -> Shape {
     let end = End::In(close.life.max(1));
-    scripts::CLOSE.call(out, true, &[close.key, close.turn], 3 + end.arguments());
+    let keys = [close.key, close.turn, close.mark.unwrap_or_default()];
+    let keys = keys
+        .get(..2 + usize::from(close.mark.is_some()))
+        .unwrap_or(&keys);
+    scripts::CLOSE.call(out, true, keys, 3 + end.arguments());
     bulk(out, close.owner);
     match close.over {
         Over::Whatever => bulk(out, b"any"),
@@ -464,14 +487,24 @@ pub fn remedy(line: &str) -> Option<&'static str> {
         "NOPERM" => "That user's access list (ACL LIST of that server) has to allow it",
         "READONLY" => "This node is a replica: name its master",
         "LOADING" => "It reads its data from disk, and will answer when that is done",
-        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
-            "This node belongs to a Redis Cluster, which is not supported by this version: name nodes that stand alone"
+        "MOVED" | "ASK" | "CROSSSLOT" => {
+            "This node belongs to a Redis Cluster: write redis-cluster://HOST:PORT,HOST:PORT/ in place of redis://"
+        }
+        "CLUSTERDOWN" => {
+            "A Redis Cluster, which is written as redis-cluster://HOST:PORT,HOST:PORT/, has no master for this key now: it goes on when a replica has taken over (CLUSTER INFO says how it stands)"
+        }
+        "TRYAGAIN" => "The cluster is moving this key's slot from one node to another: ask again",
+        "ERR" if line.contains("cluster support disabled") => {
+            "This node belongs to no cluster: write redis:// in place of redis-cluster://"
         }
         "ERR" if line.contains("max number of clients") => {
             "Raise maxclients of that server, or close connections"
         }
         "OOM" => "Raise maxmemory of that server, or, of a cache, let its maxmemory-policy evict",
         "MISCONF" => "It cannot write its data to disk: look into its log",
+        "NOREPLICAS" => {
+            "Its replicas are away or behind (INFO replication), and its min-replicas-to-write, or wait=, asks for them"
+        }
         "MASTERDOWN" => "This node is a replica without a master: name the master",
         "WRONGTYPE" => "Another client keeps something under this key that is no string",
         _ => return None,

@@ -1,10 +1,10 @@
 <?php
 // Sets values over the ring and reads every one back, singly and in one call; a wrong one ends the demo.
-// Called with: the number of values, then the ports.
+// Called with: the number of values, then ports, or nodes as addServer() takes them.
 [, $count] = $argv;
 $ring = new Memcache();
-foreach (array_slice($argv, 2) as $port) {
-    $ring->addServer('127.0.0.1', (int) $port);
+foreach (array_slice($argv, 2) as $node) {
+    is_numeric($node) ? $ring->addServer('127.0.0.1', (int) $node) : $ring->addServer($node);
 }
 
 $value = fn (int $i) => $i % 3 === 0 ? ['id' => $i, 'name' => "item $i"] : ($i % 3 === 1 ? "text of $i" : $i);

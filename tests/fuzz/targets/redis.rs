@@ -4,11 +4,11 @@
 use libfuzzer_sys::fuzz_target;
 use memring_pool::item::Span;
 use memring_pool::wire::redis::fenced::{Shown, Told};
-use memring_pool::wire::redis::{self, Shape, answer, copied};
+use memring_pool::wire::redis::{self, Shape, answer, cluster, copied};
 use memring_pool::wire::{Parsed, Reply};
 
 fuzz_target!(|bytes: &[u8]| {
-    let shapes = [Shape::Stored, Shape::Word, Shape::Number, Shape::Item(true), Shape::Text, Shape::List, Shape::Greeting];
+    let shapes = [Shape::Stored, Shape::Word, Shape::Number, Shape::Item(true), Shape::Text, Shape::List, Shape::Count, Shape::Greeting];
     for shape in shapes {
         match answer::parse(bytes, 0, shape) {
             Parsed::More(missing) => assert!(missing > 0),
@@ -32,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
+    let _ = cluster::redirect(bytes);
     for keys in 1..4 {
         let (mut at, mut progress, mut hits) = (0, answer::Progress::default(), Vec::new());
         answer::values(bytes, &mut at, keys, true, &mut progress, &mut hits);
@@ -51,6 +52,9 @@ fn copies(bytes: &[u8], list: Span) {
     if let Some(shown) = copied::Shown::of(bytes, list) {
         assert!(shown.data.at + shown.data.len <= bytes.len());
         let _ = shown.version(bytes);
+    }
+    if let Some(table) = cluster::table(bytes, list, "asked") {
+        assert!((0..16384).all(|slot| table.owner(slot).is_none_or(|node| node < table.nodes().len())));
     }
     let _ = redis::page(bytes, list, |key, _| assert!(key.len() <= bytes.len()));
 }

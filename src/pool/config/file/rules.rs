@@ -9,7 +9,7 @@
 //! prefix."cfg:"  = { copies = "all", nodes = ["a", "b"] }
 //! ```
 
-use super::super::{ALL, Mode, Rule, Topology, Wish, options};
+use super::super::{ALL, Mode, Placement, Rule, Topology, Wish, options, sentinel};
 use super::{clean, read_copies};
 use crate::error::{Error, Kind};
 use serde::Deserialize;
@@ -42,6 +42,13 @@ pub(super) fn read(
             return Err(refuse(
                 "prefix is for caches, and this pool keeps sessions".to_owned(),
                 "Write it in a pool with mode = \"sync\" or \"single\"",
+            )
+            .at(&place));
+        }
+        if topology.policy.placement == Placement::Slots {
+            return Err(refuse(
+                "prefix is for pools of single nodes: a cluster spreads all keys alike".to_owned(),
+                "Take prefix out, or write these keys into a pool of their own",
             )
             .at(&place));
         }
@@ -128,6 +135,7 @@ fn check(rule: &Rule, topology: &Topology) -> Result<(), Error> {
         count => count,
     };
     let mode = rule.mode.unwrap_or(topology.policy.mode);
+    sentinel::check(&topology.nodes, mode)?;
     match (mode, rule.copies) {
         (Mode::Single, Some(_)) => Err(refuse(
             "copies needs a mode that keeps them".to_owned(),
@@ -185,7 +193,17 @@ pub(super) fn back_up(
             &format!("Write one of \"{}\"", names.join("\", \"")),
         ));
     };
+    if other.topology.policy.placement == Placement::Slots {
+        return Err(refuse(
+            format!(
+                "pool \"{}\" is a cluster, which is no backup of another pool",
+                clean(backup)
+            ),
+            "Name a pool of single nodes",
+        ));
+    }
     let nodes = &other.topology.nodes;
+    sentinel::check(nodes, policy.mode)?;
     let own = wish.topology.nodes.len();
     if own < 2
         && nodes.iter().all(|node| {
@@ -202,6 +220,7 @@ pub(super) fn back_up(
     }
     wish.topology.policy.backup = nodes.len();
     wish.topology.nodes.extend(nodes.iter().cloned());
+    wish.topology.check_embedded()?;
     Ok(())
 }
 

@@ -61,6 +61,10 @@ pub fn parse(buf: &[u8], at: usize, shape: Shape) -> Parsed {
             let (flags, cas, data) = item(buf, bytes, with_cas);
             Reply::Item { flags, cas, data }
         }
+        (Shape::Count, Piece::Number(count)) => match u64::try_from(count) {
+            Ok(count) => Reply::Number(count),
+            Err(_) => return Parsed::Garbage("a number that is none"),
+        },
         (Shape::Text, Piece::Bytes(text) | Piece::Status(text)) => Reply::Text(text),
         (Shape::List, Piece::Nothing) => Reply::NotFound,
         (Shape::List, Piece::List(pieces)) => match skip(buf, at + used, pieces) {
@@ -149,6 +153,79 @@ pub fn each(buf: &[u8], list: Span, shapes: &[Shape]) -> Option<Vec<Reply>> {
         replies.push(reply);
     }
     Some(replies)
+}
+
+/// The first part of the list that lies at `list` in `buf`, where that is a text; whatever else
+/// is in the list.
+pub fn first(buf: &[u8], list: Span) -> Option<&[u8]> {
+    let Read::Piece(used, Piece::List(1..)) = piece(buf, list.at) else {
+        return None;
+    };
+    match piece(buf, list.at + used) {
+        Read::Piece(_, Piece::Bytes(text) | Piece::Status(text)) => Some(text.of(buf)),
+        _ => None,
+    }
+}
+
+/// Where the answer, or the request, that begins at `at` ends; `None` when it is not all there.
+pub fn end(buf: &[u8], at: usize) -> Option<usize> {
+    skip(buf, at, 1).ok()
+}
+
+/// A walk over a list with lists in it: each step is `None` where something else stands.
+pub(super) struct Cursor<'b> {
+    buf: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Cursor<'b> {
+    /// Before the head of the list at `list`.
+    pub(super) fn new(buf: &'b [u8], list: Span) -> Cursor<'b> {
+        let end = list.at.saturating_add(list.len);
+        Cursor {
+            buf: buf.get(..end).unwrap_or_default(),
+            at: list.at,
+        }
+    }
+
+    fn step(&mut self) -> Option<Piece> {
+        let Read::Piece(used, piece) = piece(self.buf, self.at) else {
+            return None;
+        };
+        self.at += used;
+        Some(piece)
+    }
+
+    /// The head of a list: how many parts it has.
+    pub(super) fn list(&mut self) -> Option<usize> {
+        match self.step()? {
+            Piece::List(parts) => Some(parts),
+            _ => None,
+        }
+    }
+
+    /// A number.
+    pub(super) fn number(&mut self) -> Option<i64> {
+        match self.step()? {
+            Piece::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// A text; an empty one where nothing stands.
+    pub(super) fn text(&mut self) -> Option<&'b [u8]> {
+        match self.step()? {
+            Piece::Bytes(text) | Piece::Status(text) => Some(text.of(self.buf)),
+            Piece::Nothing => Some(b""),
+            _ => None,
+        }
+    }
+
+    /// Whatever stands here.
+    pub(super) fn skip(&mut self) -> Option<()> {
+        self.at = end(self.buf, self.at)?;
+        Some(())
+    }
 }
 
 /// How far the values of a get are read.

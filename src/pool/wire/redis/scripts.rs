@@ -180,6 +180,9 @@ script! {
     /// Whose turn is over stores nothing (2) where somebody else has it. Where nobody has, he
     /// stores only over what he read: somebody may have come and gone. `any` in place of a cas
     /// value stores over anything then. A store that is refused gives the turn back, too.
+    ///
+    /// With a third key that one says afterwards which bytes were stored, for a day longer: who
+    /// stores others there, and knows nothing of it, is told by that.
     CLOSE = "\
 local o=redis.call('GET',KEYS[2])
 if o and o~=ARGV[1] then return 2 end
@@ -190,6 +193,7 @@ end
 local done=redis.pcall('SET',KEYS[1],ARGV[3],unpack(ARGV,4))
 redis.call('DEL',KEYS[2])
 if done.err then return done end
+if KEYS[3] then redis.pcall('SET',KEYS[3],string.sub(redis.sha1hex(ARGV[3]),1,15),'EX',ARGV[5]+86400) end
 return 1"
 }
 

@@ -72,6 +72,15 @@ fn items(info: &str) -> u64 {
         .sum()
 }
 
+/// The policy by which a full server throws keys away, as its `INFO` says; `None` for one that
+/// does not.
+pub fn evicts(info: &[u8]) -> Option<String> {
+    let info = String::from_utf8_lossy(info);
+    let limit = found(&info, "maxmemory").unwrap_or("0");
+    let policy = found(&info, "maxmemory_policy").unwrap_or("noeviction");
+    (limit != "0" && policy != "noeviction").then(|| policy.to_owned())
+}
+
 /// The server's version: Valkey's own where it is one, which also names the Redis it is like.
 pub fn version(info: &[u8]) -> String {
     let info = String::from_utf8_lossy(info);

@@ -1,0 +1,316 @@
+//! A Redis Cluster as it is written: `redis-cluster://USER:PASSWORD@HOST:PORT,HOST:PORT/?options`.
+//!
+//! The hosts are some of its nodes, any; the others it names itself. It is a pool by itself: it
+//! spreads keys and keeps copies on its own, so that nothing else can stand beside it, and what
+//! says how to do that in other pools has no meaning.
+
+use super::options::{self, ForAll};
+use super::{Mode, NodeSpec, Placement, Policy, Schemes, Wish, address, save_path};
+use crate::error::{Error, Kind};
+
+/// What stands before its hosts.
+const SCHEME: &str = "redis-cluster://";
+
+/// Is a cluster written there?
+pub fn is_written(text: &str) -> bool {
+    let head = text.get(..SCHEME.len());
+    head.is_some_and(|head| head.eq_ignore_ascii_case(SCHEME))
+}
+
+/// The cluster `text` that stands alone, as where addServer takes a host.
+///
+/// # Errors
+/// `Kind::Config`: a scheme that is not allowed, a host or option that is none, a database, or
+/// what makes no sense of a cluster.
+pub fn read(text: &str, allowed: &Schemes) -> Result<Wish, Error> {
+    let mut wish = Wish::default();
+    save_path::one(text, allowed, &mut wish, true)?;
+    wish.check()?;
+    let policy = &wish.topology.policy;
+    if !policy.keys.prefix.is_empty() || policy.format != Policy::default().format {
+        return Err(refuse(
+            "prefix and compression are a whole pool's, not one server's",
+            "Write the pool into the file of memring.config_file, and addServer('pool:NAME')",
+        ));
+    }
+    Ok(wish)
+}
+
+/// Where the hosts of the cluster that `text` begins with end, whose commas part nothing else; 0
+/// where it begins with none.
+pub(super) fn hosts_end(text: &str) -> usize {
+    if !is_written(text) {
+        return 0;
+    }
+    let hosts = text.get(SCHEME.len()..).unwrap_or_default();
+    let ends = |c: char| "/?".contains(c);
+    hosts
+        .find(ends)
+        .map_or(text.len(), |end| SCHEME.len() + end)
+}
+
+/// Makes the pool of `wish` the cluster at `place`, with the options `query`; returns what they
+/// say of the pool.
+pub(super) fn add(
+    place: &str,
+    query: &str,
+    allowed: &Schemes,
+    wish: &mut Wish,
+    persistent: bool,
+) -> Result<ForAll, Error> {
+    if !wish.topology.nodes.is_empty() || !wish.topology.drained.is_empty() {
+        return Err(alone());
+    }
+    if wish.placement_written {
+        return Err(refuse(
+            "placement is for nodes that stand alone: a cluster says itself where a key is",
+            "Take placement out",
+        ));
+    }
+    allowed.check_redis(false)?;
+    let rest = place.get(SCHEME.len()..).unwrap_or_default();
+    let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+    if database.starts_with('/') {
+        // "a,tcp://b": the slashes are another node's.
+        return Err(alone());
+    }
+    let (who, hosts) = match hosts.rsplit_once('@') {
+        Some((who, hosts)) => (format!("{who}@"), hosts),
+        None => (String::new(), hosts),
+    };
+    let mut said = ForAll::default();
+    for (number, host) in hosts.split(',').enumerate() {
+        let written = format!("redis://{who}{host}/{database}");
+        let read = address::parse(&written, allowed).map_err(|error| {
+            refuse(
+                &error.cause().replace("redis://", SCHEME),
+                "Write redis-cluster://HOST:PORT,HOST:PORT/, with an IPv6 address in brackets",
+            )
+        });
+        let mut node = read?.listed();
+        node.persistent = persistent;
+        node.redis.get_or_insert_default().cluster = true;
+        let mut notices = Vec::new();
+        let all = options::apply(query, &mut node, &mut notices, allowed)?;
+        if number == 0 {
+            said = all;
+            wish.notices.append(&mut notices);
+        }
+        wish.topology.nodes.push(node);
+    }
+    if said.placement.is_some() || said.drain {
+        return Err(refuse(
+            "placement and drain are for nodes that stand alone: a cluster says itself where a key is",
+            "Take them out",
+        ));
+    }
+    wish.topology.policy.placement = Placement::Slots;
+    // No setting may take another one.
+    wish.placement_written = true;
+    Ok(said)
+}
+
+/// Why nothing stands beside a cluster.
+pub(super) fn alone() -> Error {
+    refuse(
+        "a cluster is a pool by itself, and nothing can stand beside redis-cluster://",
+        "Write its hosts between commas, then a slash: redis-cluster://HOST:PORT,HOST:PORT/, and other nodes into another pool",
+    )
+}
+
+/// Checks what is said of a cluster's pool and nodes.
+///
+/// # Errors
+/// `Kind::Config` for what only pools of single nodes have.
+pub(super) fn check(nodes: &[NodeSpec], policy: &Policy) -> Result<(), Error> {
+    if policy.mode != Mode::Single || policy.copies.is_some() {
+        return Err(refuse(
+            "a cluster keeps copies itself, on its replicas, so that mode and copies have no meaning",
+            "Take them out; wait=1 acknowledges a write only when a replica has it",
+        ));
+    }
+    if policy.tag.is_some() {
+        return Err(refuse(
+            "tag is for nodes that stand alone: a cluster reads {} itself",
+            "Take tag out",
+        ));
+    }
+    if policy.backup > 0 {
+        return Err(refuse("a cluster takes no backup", "Take backup out"));
+    }
+    for node in nodes {
+        if node.weight != 1 || node.id.is_some() {
+            return Err(refuse(
+                "weight and id are for nodes that stand alone: a cluster says itself what each of its nodes has",
+                "Take them out",
+            ));
+        }
+        if node.redis.as_ref().is_some_and(|redis| redis.database != 0) {
+            return Err(refuse(
+                "a cluster has one database, number 0",
+                "Write the address without it, and part applications by a prefix",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(cause: &str, hint: &str) -> Error {
+    Error::new(Kind::Config, cause).hint(hint)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may stop at the first surprise"
+)]
+mod tests {
+    use super::super::file;
+    use super::*;
+
+    fn parse(list: &str) -> Result<Wish, Error> {
+        save_path::parse(list, &Schemes::default(), &|_| unreachable!())
+    }
+
+    fn of_file(lines: &str) -> Result<super::super::Topology, Error> {
+        file::File::parse("f", &format!("[pool.p]\n{lines}"))?.pool("p")
+    }
+
+    #[test]
+    fn a_cluster_is_written_with_its_hosts_in_a_list_a_file_and_where_a_host_stands() {
+        let text = "redis-cluster://u:p%40,w@a:7000,b,[::1]:7001/?timeout=2&wait=1&client=x";
+        let list = parse(text).unwrap();
+        let file = of_file(&format!("nodes = [\"{text}\"]")).unwrap();
+        let host = read(text, &Schemes::default()).unwrap();
+        for (topology, persistent) in [
+            (&list.topology, false),
+            (&file, true),
+            (&host.topology, true),
+        ] {
+            let names: Vec<String> = topology.nodes.iter().map(NodeSpec::name).collect();
+            assert_eq!(names, ["a:7000", "b:6379", "[::1]:7001"]);
+            assert_eq!(topology.policy.placement, Placement::Slots);
+            assert_eq!(topology.policy.mode, Mode::Single);
+            for node in &topology.nodes {
+                let redis = node.redis.clone().unwrap();
+                assert_eq!(redis.user.as_deref(), Some("u"));
+                assert_eq!(redis.password.unwrap().open(), "p@,w");
+                assert_eq!((redis.wait, redis.cluster), (1, true));
+                assert_eq!(redis.client.as_deref(), Some("x"));
+                assert_eq!(node.op_timeout.as_secs(), 2);
+                assert_eq!(node.persistent, persistent);
+            }
+        }
+        assert!(
+            list.notices
+                .iter()
+                .any(|n| n.to_string().contains("pool:NAME"))
+        );
+        // However the handler memring takes lists of several nodes.
+        let mut wish = parse("REDIS-CLUSTER://a,b").unwrap();
+        wish.keep_copies().unwrap();
+        assert_eq!(wish.topology.policy.mode, Mode::Single);
+        assert_eq!(wish.topology.nodes.len(), 2);
+    }
+
+    #[test]
+    fn what_makes_no_sense_of_a_cluster_is_refused_with_its_reason() {
+        for (list, words) in [
+            ("redis-cluster://a,b/, tcp://c", "nothing can stand beside"),
+            ("redis-cluster://a,b,tcp://c", "nothing can stand beside"),
+            ("tcp://c redis-cluster://a,b", "nothing can stand beside"),
+            (
+                "redis-cluster://a redis-cluster://b",
+                "nothing can stand beside",
+            ),
+            ("redis-cluster://a/3", "one database"),
+            ("redis-cluster://a/?database=1", "one database"),
+            ("redis-cluster://a/?mode=fenced", "keeps copies itself"),
+            (
+                "redis-cluster://a,b/?mode=sync&copies=2",
+                "keeps copies itself",
+            ),
+            ("redis-cluster://a/?copies=2", "keeps copies itself"),
+            ("redis-cluster://a/?placement=ketama", "where a key is"),
+            ("redis-cluster://a/?weight=2", "weight and id"),
+            ("redis-cluster://a/?id=x", "weight and id"),
+            ("redis-cluster://a/?drain=1", "placement and drain"),
+            ("redis-cluster://a/?protocol=memcached", "contradict"),
+            ("redis-cluster://", "no host"),
+            ("redis-cluster://a,,b", "no host"),
+            ("redis-cluster://a/?wait=x", "wait"),
+            ("redis://a?wait=1", "redis-cluster://"),
+            ("tcp://a?wait=1", "redis-cluster://"),
+        ] {
+            let error = parse(list).unwrap_err().to_string();
+            assert!(error.contains(words), "{list}: {error}");
+        }
+        for (lines, words) in [
+            (
+                "nodes = [\"redis-cluster://a\", \"b\"]",
+                "nothing can stand beside",
+            ),
+            (
+                "nodes = [\"b\", \"redis-cluster://a\"]",
+                "nothing can stand beside",
+            ),
+            (
+                "nodes = [\"redis-cluster://a\"]\nplacement = \"rendezvous\"",
+                "placement",
+            ),
+            (
+                "nodes = [\"redis-cluster://a,b\"]\nmode = \"fenced\"",
+                "keeps copies itself",
+            ),
+            (
+                "nodes = [\"redis-cluster://a\"]\ntag = \"{}\"",
+                "reads {} itself",
+            ),
+            (
+                "nodes = [\"redis-cluster://a\"]\nprefix.\"x\" = { mode = \"single\" }",
+                "prefix",
+            ),
+            (
+                "nodes = [\"redis-cluster://a\"]\nmigrate_from = \"pecl\"",
+                "migrate_from",
+            ),
+            (
+                "nodes = [\"redis-cluster://a\"]\nbackup = \"q\"\n[pool.q]\nnodes = [\"c\"]",
+                "backup",
+            ),
+            ("nodes = [\"c\"]\nplacement = \"slots\"", "unknown"),
+        ] {
+            let error = of_file(lines).unwrap_err().to_string();
+            assert!(error.contains(words), "{lines}: {error}");
+        }
+        for text in [
+            "redis-cluster://a/?mode=sync",
+            "redis-cluster://a/?prefix=x",
+        ] {
+            assert!(read(text, &Schemes::default()).is_err(), "{text}");
+        }
+        let schemes = Schemes::parse("tcp").unwrap();
+        let error = read("redis-cluster://a", &schemes).unwrap_err().to_string();
+        assert!(error.contains("memring.allow_schemes"), "{error}");
+    }
+
+    #[test]
+    fn no_message_repeats_a_password_before_a_clusters_hosts() {
+        for list in [
+            "redis-cluster://:geheim@a b/",
+            "redis-cluster://:geheim@a,b:x/",
+            "redis-cluster://:gehe/im@a,b/",
+            "redis-cluster://u:geheim",
+            "redis-cluster://:geheim@a/?mode=fenced",
+            "redis-cluster://a/?password=geheim&mode=fenced",
+            "redis-cluster://a/?password:geheim",
+        ] {
+            let error = parse(list).unwrap_err().to_string();
+            assert!(
+                !error.contains("geh") && !error.contains("heim"),
+                "{list}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The file of a database, and whether it may be one: ours alone, on this machine.
+//!
+//! LMDB opens by name and follows links, so both of its files are made and looked at here
+//! first. After that nobody else can put another in their place: the directory is ours or
+//! root's, and others can neither write to it nor, where it is sticky, rename what is ours.
+
+use crate::error::{Error, Kind};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat};
+use rustix::process::geteuid;
+use std::path::{Path, PathBuf};
+
+/// File systems whose maps and locks do not reach other machines (statfs(2), f_type).
+const REMOTE: [(u32, &str); 9] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x5346_414f, "AFS"),
+    (0x00c3_6400, "Ceph"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x7461_636f, "OCFS2"),
+    (0x0102_1997, "9p"),
+];
+
+/// Makes this user's files in `directory`, or finds them; the path of the database, and its
+/// device and inode.
+///
+/// # Errors
+/// `State`, naming the path and what to do.
+pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> {
+    let user = geteuid().as_raw();
+    let refuse = |path: &Path, cause: &str, hint: String| {
+        Err(Error::new(Kind::State, format!("{}: {cause}", path.display())).hint(hint))
+    };
+    let system = |path: &Path, errno: rustix::io::Errno| {
+        let cause = std::io::Error::from(errno);
+        let cause = match errno {
+            // What NOFOLLOW says of a link.
+            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => {
+                "it is a symbolic link, or no directory".to_owned()
+            }
+            _ => cause.to_string(),
+        };
+        let hint =
+            format!("Name a directory that user {user} may write: mkdir -m 700 and chown it");
+        Error::new(Kind::State, format!("{}: {cause}", path.display())).hint(hint)
+    };
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    let folder = open(directory, flags, Mode::empty()).map_err(|e| system(directory, e))?;
+    let stat = fstat(&folder).map_err(|e| system(directory, e))?;
+    let sticky = stat.st_mode & 0o1000 != 0;
+    if ![0, user].contains(&stat.st_uid) {
+        let cause = format!(
+            "the directory belongs to user {}, not to {user}",
+            stat.st_uid
+        );
+        return refuse(
+            directory,
+            &cause,
+            format!("Chown it to {user}, or name another"),
+        );
+    }
+    if stat.st_mode & 0o022 != 0 && !sticky {
+        let cause = "others may change what lies in the directory";
+        return refuse(
+            directory,
+            cause,
+            "chmod go-w it, or name another".to_owned(),
+        );
+    }
+    let system_type = fstatfs(&folder).map_err(|e| system(directory, e))?.f_type as u32;
+    if let Some((_, name)) = REMOTE.iter().find(|(kind, _)| *kind == system_type) {
+        let cause = format!("it lies on {name}, where hosts would spoil each other's data");
+        let hint = "Name a directory of this machine's own disk, or of /dev/shm";
+        return refuse(directory, &cause, hint.to_owned());
+    }
+    let name = format!("memring-{user}.mdb");
+    let mut place = (0, 0);
+    for name in [format!("{name}-lock"), name.clone()] {
+        let path = directory.join(&name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        // Closed at once, and before LMDB opens it: closing it later would drop LMDB's locks.
+        let stat = match already_open(&folder, &name) {
+            Some(stat) => stat,
+            None => {
+                let file =
+                    openat(&folder, &name, flags, mode).map_err(|errno| system(&path, errno))?;
+                fstat(&file).map_err(|errno| system(&path, errno))?
+            }
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+            let cause = "it is a link, or no regular file";
+            return refuse(&path, cause, "Remove it".to_owned());
+        }
+        if stat.st_uid != user {
+            let cause = format!("it belongs to user {}, not to {user}", stat.st_uid);
+            return refuse(
+                &path,
+                &cause,
+                "Remove it, or name another directory".to_owned(),
+            );
+        }
+        if stat.st_mode & 0o077 != 0 {
+            return refuse(
+                &path,
+                "it is open to other users",
+                "chmod it to 600".to_owned(),
+            );
+        }
+        place = (stat.st_dev, stat.st_ino);
+    }
+    // The directory without what is a link on the way to it, as LMDB would see it.
+    let real = directory
+        .canonicalize()
+        .map_err(|error| Error::new(Kind::State, format!("{}: {error}", directory.display())))?;
+    Ok((real.join(name), place))
+}
+
+/// What lies there already, looked at without opening it.
+fn already_open(folder: &impl rustix::fd::AsFd, name: &str) -> Option<Stat> {
+    rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()
+}
