@@ -124,28 +124,44 @@ impl Pool {
         call: &mut Call,
     ) -> Vec<Result<Vec<Reply>, Lost>> {
         let mut heard = self.exchange_once(sends, call, false);
-        let again: Vec<usize> = (0..heard.len())
-            .filter(|number| matches!(heard.get(*number), Some(Heard::NoScript)))
-            .collect();
-        if !again.is_empty() {
-            let sends: Vec<_> = again
-                .iter()
-                .filter_map(|number| sends.get(*number).copied())
-                .collect();
-            let whole = self.exchange_once(&sends, call, true);
-            for (number, whole) in again.into_iter().zip(whole) {
-                if let Some(slot) = heard.get_mut(number) {
-                    *slot = whole;
-                }
-            }
+        self.replace(&mut heard, sends, call, true, |heard| {
+            matches!(heard, Heard::NoScript)
+        });
+        // A node that was left alone for its mark is needed once another one fails. It may have
+        // answered its probe by now, and where it has not, too many are out to leave it out.
+        if heard.iter().any(|heard| matches!(heard, Heard::Lost(_))) {
+            self.replace(&mut heard, sends, call, false, |heard| {
+                matches!(heard, Heard::Passed)
+            });
         }
         let replies = heard.into_iter().map(|heard| match heard {
             Heard::Replies(replies) => Ok(replies),
             Heard::Lost(lost) => Err(lost),
             // A script that was said in full is known.
-            Heard::NoScript => Err(Lost { maybe_done: false }),
+            Heard::NoScript | Heard::Passed => Err(Lost { maybe_done: false }),
         });
         replies.collect()
+    }
+
+    /// Asks once more those that were `heard` so, with scripts by their names or in `whole`.
+    fn replace(
+        &mut self,
+        heard: &mut [Heard],
+        sends: &[(Task<'_>, &Send)],
+        call: &mut Call,
+        whole: bool,
+        so: fn(&Heard) -> bool,
+    ) {
+        let places = heard.iter().zip(sends).filter(|(heard, _)| so(heard));
+        let again: Vec<_> = places.map(|(_, send)| *send).collect();
+        if again.is_empty() {
+            return;
+        }
+        let answers = self.exchange_once(&again, call, whole);
+        let places = heard.iter_mut().filter(|heard| so(heard));
+        for (place, answer) in places.zip(answers) {
+            *place = answer;
+        }
     }
 
     /// The same, with scripts by their names or in `whole`.
@@ -193,7 +209,7 @@ impl Pool {
             .zip(sends)
             .map(|(asked, send)| {
                 let Some(asked) = asked else {
-                    return Heard::Lost(Lost { maybe_done: false });
+                    return Heard::Passed;
                 };
                 let well = well.get_mut(asked.lane - first);
                 self.read_send(*send, call, asked, well)
@@ -362,6 +378,8 @@ enum Heard {
     Replies(Vec<Reply>),
     /// The node did not answer.
     Lost(Lost),
+    /// The node was not asked, since it is left alone.
+    Passed,
     /// The node does not know the script, and has done nothing.
     NoScript,
 }
