@@ -2,6 +2,7 @@
 //!
 //! What is counted is what passes a proxy before the node: connections and commands, not time.
 
+use crate::companion::{Tend, is_safe};
 use crate::sessions::php;
 use harness::proxy::From;
 use harness::{Memcached, PhpFpm, Proxy, TempDir, wait_until};
@@ -257,4 +258,26 @@ fn a_host_that_alone_cannot_reach_two_nodes_writes_nothing_and_names_itself() {
         "{}",
         stage.visit("s0")
     );
+}
+
+#[test]
+fn a_node_that_is_back_is_asked_though_still_marked_when_another_one_hangs() {
+    let mut nodes = [(); 3].map(|()| Memcached::start());
+    let entry = |node: &Memcached| format!("127.0.0.1:{}{TIMEOUT}", node.port());
+    let list = nodes.each_ref().map(entry).join(",");
+    let php = php(&list).ini("session.save_handler", "memring");
+    let count =
+        "session_id('s'); session_start(); echo $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;";
+    assert_eq!(php.run(count).ok(), "1");
+    nodes[0].kill();
+    assert_eq!(php.run(count).ok(), "2");
+    nodes[0].restart();
+    // It mends, and knows nothing of the marks in the state directory of PHP.
+    let elsewhere = TempDir::new("elsewhere");
+    let tend = Tend::beside(elsewhere.path().to_str().unwrap(), &["--list", &list]);
+    let back = wait_until(Duration::from_secs(20), || is_safe(&list));
+    assert!(back, "{}", tend.log());
+    nodes[1].freeze();
+    assert_eq!(php.run(count).ok(), "3");
+    nodes[1].resume();
 }
