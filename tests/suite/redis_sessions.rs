@@ -130,6 +130,30 @@ fn two_requests_of_one_session_come_one_after_the_other() {
 }
 
 #[test]
+fn a_turn_that_a_worker_left_is_not_waited_for_by_itself_but_by_its_child() {
+    let server = Redis::start();
+    // As a Redis does that became the master without having heard the end of a visit.
+    let left = r#"
+        $redis = stream_socket_client('tcp://' . getenv('NODE'));
+        $say = function ($words) use ($redis) { fwrite($redis, "$words\r\n"); return trim(fgets($redis)); };
+        session_id('s'); session_start(); $_SESSION['n'] = 1;
+        $say('GET s_LOCK'); $turn = trim(fgets($redis));
+        session_write_close();
+        echo $say('EXISTS s_LOCK'), $say("SET s_LOCK $turn EX 600"), ' ';
+        if (!$child = pcntl_fork()) { echo @session_start() ? 'in ' : 'out '; exit; }
+        pcntl_waitpid($child, $status);
+        echo session_start() ? 'in ' : 'out ', $_SESSION['n'];
+        $say('GET s_LOCK'); echo trim(fgets($redis)) === $turn ? ' the same' : ' another';"#;
+    for php in both(&format!("redis://{}", server.address())) {
+        let php = php
+            .ini("memcache.lock_timeout", 1)
+            .env("NODE", server.address());
+        assert_eq!(php.run(left).ok(), ":0+OK out in 1 another");
+        assert!(!server.client().exists::<_, bool>("s_LOCK").unwrap());
+    }
+}
+
+#[test]
 fn whose_turn_was_taken_over_does_not_overwrite_the_later_request() {
     let server = Redis::start();
     for php in both(&format!("redis://{}", server.address())) {

@@ -24,7 +24,6 @@
 use super::words::{self, Data, Found, Keys, Lock, MARK, Said, Turn, advised, value_of};
 use super::{Store, Terms};
 use crate::call::{Call, Verb};
-use crate::chance;
 use crate::codec::{Content, unpacked};
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Lane};
@@ -85,7 +84,7 @@ impl Sessions {
             mark: 0,
             marked: false,
             proven: false,
-            owner: format!("{:016x}", chance::seed()),
+            owner: words::owner(),
             trouble: None,
         }
     }

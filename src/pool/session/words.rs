@@ -4,6 +4,7 @@
 //! Source: pecl-memcache memcache_session.c, recorded in tests/golden/wire-session.txt.
 
 use super::Terms;
+use crate::chance;
 use crate::codec;
 use crate::config::Engine;
 use crate::error::{Error, Kind};
@@ -11,8 +12,10 @@ use crate::fanout::Lane;
 use crate::item::{Flags, KeyRule, LongKeys};
 use crate::request::refused;
 use crate::ring::slots::beside;
+use crate::shared;
 use crate::wire::redis::{self, Over};
 use crate::wire::{Expect, Reply, Store, classic, embedded};
+use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The flag of an item that a worker wrote who keeps copies, too (see `migrate`): a bit that
@@ -176,6 +179,24 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
     }
     store(lane, &keys.data, data.flags, expiry(data.life), data.value);
     unlock(lane, lock);
+}
+
+/// A name for who takes turns, of 33 bytes: the worker's, `-`, and the visit's.
+///
+/// A worker has one visit at a time: a turn that it finds and that has its name is left over. A
+/// Redis that became the master in the middle of a visit has such turns.
+pub(super) fn owner() -> String {
+    thread_local! {
+        static WORKER: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    }
+    let generation = shared::generation();
+    let (mut made, mut worker) = WORKER.get();
+    // A forked child is another worker than its parent, whose turns it leaves alone.
+    if made != generation {
+        (made, worker) = (generation, chance::seed());
+        WORKER.set((made, worker));
+    }
+    format!("{worker:016x}-{:016x}", chance::seed())
 }
 
 /// Has a turn there an owner, who is told when it was over?

@@ -163,10 +163,12 @@ return 1"
 
 script! {
     /// Takes a turn where nobody has it: 1, else 3. Arguments: who wants it, seconds. Whose it is
-    /// already gets it again: his question may have been heard without its answer.
+    /// already gets it again: his question may have been heard without its answer. So does who
+    /// has the same first 17 bytes, his worker and `-`: that one's earlier visits are over.
     TAKE = "\
-if redis.call('GET',KEYS[1])==ARGV[1] then
- redis.call('EXPIRE',KEYS[1],ARGV[2])
+local o=redis.call('GET',KEYS[1])
+if o and string.sub(o,1,17)==string.sub(ARGV[1],1,17) then
+ redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2])
  return 1
 end
 if redis.call('SET',KEYS[1],ARGV[1],'NX','EX',ARGV[2]) then return 1 end
