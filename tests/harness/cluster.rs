@@ -214,11 +214,16 @@ impl Cluster {
         assert_eq!(said, "OK", "{key}");
     }
 
+    /// Has one node believe that `owner` has a slot, whatever the others do.
+    pub fn assign(&self, place: usize, slot: u16, owner: usize) {
+        let (slot, id) = (slot.to_string(), self.id(owner));
+        self.said(place, &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+    }
+
     /// Ends a move: the slot is the other node's.
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
-        let (slot, id) = (slot.to_string(), self.id(to));
         for place in [to, from] {
-            self.said(place, &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+            self.assign(place, slot, to);
         }
     }
 

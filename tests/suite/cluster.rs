@@ -10,6 +10,7 @@ use memring_pool::ring::slots::{beside, slot};
 use memring_pool::session::{Sessions, Store as Keeper, Terms};
 use memring_pool::wire::Store;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A pool of this cluster, with limits that a busy machine keeps.
@@ -145,6 +146,41 @@ fn one_seed_is_enough_and_seeds_that_are_gone_are_no_trouble() {
     );
     assert_eq!(set(&mut bench, "k", "v"), Outcome::Lost);
     assert_eq!(bench.call.events().len(), 1, "{:?}", bench.call.events());
+}
+
+#[test]
+fn nodes_that_name_each_other_are_given_time_to_agree_and_then_told_of() {
+    let cluster = Cluster::start();
+    let mut bench = pool_of(&cluster);
+    let key = cluster.key_at(0, "argued");
+    let slot = cluster.slot(&key);
+    for (place, other) in [(0, 1), (1, 0)] {
+        cluster.assign(place, slot, other);
+    }
+    let sent_on = Instant::now();
+    assert!(matches!(
+        set(&mut bench, &key, "1"),
+        Outcome::Refused | Outcome::Lost
+    ));
+    let told = format!("{:?}", bench.call.events());
+    assert!(
+        told.contains("do not agree on who has this key's slot"),
+        "{told}"
+    );
+    assert!(sent_on.elapsed() > Duration::from_millis(500));
+    let agreed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let before = refused_anywhere(&cluster, "MOVED");
+            let is_asked = || refused_anywhere(&cluster, "MOVED") > before + 3;
+            assert!(wait_until(Duration::from_secs(20), is_asked));
+            agreed.store(true, Ordering::Relaxed);
+            cluster.assign(0, slot, 0);
+        });
+        assert_eq!(set(&mut bench, &key, "2"), Outcome::Done);
+        assert!(agreed.load(Ordering::Relaxed));
+    });
+    assert!(bench.call.events().is_empty(), "{:?}", bench.call.events());
 }
 
 #[test]

@@ -21,10 +21,10 @@ use crate::wire::{Expect, Reply};
 use std::ops::Range;
 use std::time::Duration;
 
-/// So often a request is sent on. A cluster that is well does it once, or twice in the middle
-/// of a move.
-const HOPS: u32 = 5;
-/// First and longest pause while the keys of one command are on two nodes.
+/// So often a request is sent on at once. A cluster that is well does it once, or twice in the
+/// middle of a move. Behind a move its nodes may name each other until they have heard of it.
+const HOPS: u32 = 3;
+/// First and longest pause until then, and while the keys of one command are on two nodes.
 const AGAIN: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 
 /// A request that has to be said elsewhere.
@@ -139,23 +139,29 @@ impl Pool {
             if errands.is_empty() {
                 return;
             }
-            if errands.iter().any(|errand| errand.again) {
+            let again = errands.iter().any(|errand| errand.again);
+            let mut agreed = true;
+            hops += u32::from(!again);
+            if again || hops > HOPS {
                 let limit = self.spec(0).map_or(Duration::ZERO, |spec| spec.op_timeout);
-                if transport::since(since) + pause > limit {
+                let late = transport::since(since) + pause > limit;
+                if late && again {
                     return;
                 }
-                fanout::pause(pause);
-                pause = (pause * 2).min(longest);
-            } else {
-                hops += 1;
+                agreed = !late;
+                if agreed {
+                    fanout::pause(pause);
+                    pause = (pause * 2).min(longest);
+                }
             }
-            let answers = if hops > HOPS {
+            let answers = if agreed {
+                self.run_errands(call, &mut errands)
+            } else {
                 let line = format!(
-                    "-ERR sent on {HOPS} times: the nodes of the cluster do not agree on who has this key's slot. Compare CLUSTER NODES of each\r\n"
+                    "-ERR sent on {} times: the nodes of the cluster do not agree on who has this key's slot. Compare CLUSTER NODES of each\r\n",
+                    hops - 1
                 );
                 errands.iter().map(|_| line.clone().into_bytes()).collect()
-            } else {
-                self.run_errands(call, &mut errands)
             };
             for lane in first..last {
                 let Some(lane_of) = call.lanes.get_mut(lane) else {
