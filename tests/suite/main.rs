@@ -13,6 +13,7 @@ mod cache_php;
 mod cache_places;
 mod cache_tend;
 mod cluster;
+mod cluster_moves;
 mod cluster_php;
 mod companion;
 mod contract;
