@@ -451,20 +451,26 @@ impl Node {
         left: VecDeque<Address>,
         limit: Duration,
     ) -> Result<Open, Error> {
-        let fd = match (&self.tls, &self.target) {
-            (Some(tls), Target::Tcp { host, port }) => {
-                let named = |error: Error| error.at(&self.name);
+        let server = match &self.target {
+            Target::Tcp { host, port } => Some((host, port)),
+            Target::Master(_) => self.behind.at.as_ref().map(|(host, port)| (host, port)),
+            Target::Unix(_) | Target::Embedded(_) => None,
+        };
+        let fd = match (&self.tls, server) {
+            (Some(tls), Some((host, port))) => {
                 let fd = match fd.is_shaking() {
-                    true => fd,
-                    false => fd.secure(tls, host, *port).map_err(named)?,
+                    true => Ok(fd),
+                    false => fd.secure(tls, host, *port),
                 };
-                match fd.shake(tls).map_err(named)? {
-                    Shake::Over => fd,
-                    Shake::Anew => return self.open(limit),
-                    Shake::Waiting => {
+                let shaken = fd.and_then(|fd| Ok((fd.shake(tls)?, fd)));
+                match shaken {
+                    Ok((Shake::Over, fd)) => fd,
+                    Ok((Shake::Anew, _)) => return self.open(limit),
+                    Ok((Shake::Waiting, fd)) => {
                         self.opening = Some(Opening { fd, left });
                         return Ok(Open::Waiting);
                     }
+                    Err(error) => return self.elsewhere(error.at(&self.name), limit),
                 }
             }
             _ => fd,

@@ -1,7 +1,7 @@
 //! A real Redis Cluster on free loopback ports: masters that share the slots, and replicas of them.
 
-use crate::Redis;
 use crate::place::{free_port, wait_until};
+use crate::{Certificates, Redis};
 use std::time::Duration;
 
 /// Slots of a cluster.
@@ -13,6 +13,7 @@ pub struct Cluster {
     /// The masters as it was made, then a replica of each where it has some.
     pub nodes: Vec<Redis>,
     masters: usize,
+    tls: bool,
 }
 
 impl Cluster {
@@ -26,8 +27,23 @@ impl Cluster {
         Cluster::with(3, 3, &[])
     }
 
+    /// Three masters that speak TLS with each other, and with who knows their CA.
+    pub fn with_tls(made: &Certificates) -> Cluster {
+        let (issued, ca) = (made.server(), made.ca());
+        let usual = ["--tls-cluster", "yes", "--tls-auth-clients", "no"];
+        Cluster::of(3, 0, true, &|own| {
+            Redis::with_tls(&issued, Some(&ca), &[own, &usual].concat())
+        })
+    }
+
     /// So many masters and replicas (none, or as many), each with further arguments.
     pub fn with(masters: usize, replicas: usize, extra: &[&str]) -> Cluster {
+        Cluster::of(masters, replicas, false, &|own| {
+            Redis::with(&[own, extra].concat())
+        })
+    }
+
+    fn of(masters: usize, replicas: usize, tls: bool, node: &dyn Fn(&[&str]) -> Redis) -> Cluster {
         // Its nodes' own talk needs a second port, by default 10,000 higher, where there may be none.
         let bus: Vec<u16> = (0..masters + replicas).map(|_| free_port()).collect();
         let nodes: Vec<Redis> = bus
@@ -44,10 +60,14 @@ impl Cluster {
                     "--repl-diskless-sync-delay",
                     "0",
                 ];
-                Redis::with(&[&own, extra].concat())
+                node(&own)
             })
             .collect();
-        let cluster = Cluster { nodes, masters };
+        let cluster = Cluster {
+            nodes,
+            masters,
+            tls,
+        };
         cluster.meet(&bus);
         cluster
     }
@@ -75,7 +95,7 @@ impl Cluster {
                 );
             }
             if place > 0 {
-                let port = self.nodes[0].port().to_string();
+                let port = self.port(0).to_string();
                 say(
                     &mut client,
                     &["CLUSTER", "MEET", "127.0.0.1", &port, &bus[0].to_string()],
@@ -126,9 +146,23 @@ impl Cluster {
 
     /// The same, entered as `who` ("user:password@") with `options` behind a "?".
     pub fn url_as(&self, who: &str, options: &str) -> String {
-        let hosts: Vec<String> = self.nodes.iter().map(Redis::address).collect();
+        let host = |place| format!("127.0.0.1:{}", self.port(place));
+        let hosts: Vec<String> = (0..self.nodes.len()).map(host).collect();
         let query = if options.is_empty() { "" } else { "?" };
-        format!("redis-cluster://{who}{}/{query}{options}", hosts.join(","))
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        format!(
+            "{scheme}-cluster://{who}{}/{query}{options}",
+            hosts.join(",")
+        )
+    }
+
+    /// The port of a node for its clients, who speak TLS where it does.
+    fn port(&self, place: usize) -> u16 {
+        let node = &self.nodes[place];
+        match self.tls {
+            true => node.tls_port(),
+            false => node.port(),
+        }
     }
 
     /// The id of a node.
@@ -209,7 +243,7 @@ impl Cluster {
 
     /// Carries one key over.
     pub fn migrate(&self, key: &str, from: usize, to: usize) {
-        let port = self.nodes[to].port().to_string();
+        let port = self.port(to).to_string();
         let said = self.said(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
         assert_eq!(said, "OK", "{key}");
     }

@@ -1,5 +1,6 @@
 //! Real Sentinels on free loopback ports, and the masters they watch.
 
+use crate::certificates::Certificates;
 use crate::place::{TempDir, free_port, program, wait_until};
 use crate::process::Process;
 use crate::redis::Redis;
@@ -14,6 +15,7 @@ const DOWN_AFTER: u32 = 500;
 pub struct Sentinel {
     process: Process,
     port: u16,
+    tls_port: u16,
     password: String,
     _directory: TempDir,
 }
@@ -38,6 +40,11 @@ impl Sentinel {
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel resolve-hostnames yes\n{extra}\n",
             directory.path().display()
         );
+        let tls_port = match extra.contains("tls-cert-file") {
+            true => free_port(),
+            false => 0,
+        };
+        text.push_str(&format!("tls-port {tls_port}\n"));
         for (name, host, master) in masters {
             text.push_str(&format!(
                 "sentinel monitor {name} {host} {master} {quorum}\nsentinel down-after-milliseconds {name} {DOWN_AFTER}\nsentinel failover-timeout {name} 2000\n"
@@ -61,6 +68,7 @@ impl Sentinel {
         let sentinel = Sentinel {
             process,
             port,
+            tls_port,
             password: password.unwrap_or_default().to_owned(),
             _directory: directory,
         };
@@ -78,6 +86,12 @@ impl Sentinel {
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The same of its port for TLS.
+    pub fn tls_address(&self) -> String {
+        assert_ne!(self.tls_port, 0, "it speaks no TLS");
+        format!("127.0.0.1:{}", self.tls_port)
     }
 
     /// What it answers to these words.
@@ -118,6 +132,7 @@ pub struct Watched {
     pub servers: [Redis; 2],
     /// Who watches them.
     pub sentinels: Vec<Sentinel>,
+    tls: bool,
 }
 
 impl Watched {
@@ -130,10 +145,32 @@ impl Watched {
     pub fn with(host: &str, lines: &str) -> Watched {
         let master = Redis::start();
         let replica = Redis::with(&["--replicaof", host, &master.port().to_string()]);
+        Watched::of([master, replica], false, host, lines)
+    }
+
+    /// All of them speak TLS with each other, and with who knows their CA.
+    pub fn with_tls(made: &Certificates) -> Watched {
+        let (issued, ca) = (made.server(), made.ca());
+        let usual = ["--tls-replication", "yes", "--tls-auth-clients", "no"];
+        let server = |more: &[&str]| Redis::with_tls(&issued, Some(&ca), &[&usual, more].concat());
+        let master = server(&[]);
+        let replica = server(&["--replicaof", "127.0.0.1", &master.tls_port().to_string()]);
+        let lines = format!(
+            "tls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no\ntls-replication yes",
+            issued.cert.display(),
+            issued.key.display(),
+            ca.display()
+        );
+        Watched::of([master, replica], true, "127.0.0.1", &lines)
+    }
+
+    fn of(servers: [Redis; 2], tls: bool, host: &str, lines: &str) -> Watched {
         let limit = Duration::from_secs(20);
+        let [master, replica] = &servers;
         let linked = wait_until(limit, || replica.info("master_link_status") == "up");
         assert!(linked, "the replica did not find its master");
-        let sentinel = || Sentinel::start(&[("m", host, master.port())], 2, lines);
+        let port = Watched::port_of(master, tls);
+        let sentinel = || Sentinel::start(&[("m", host, port)], 2, lines);
         let sentinels: Vec<Sentinel> = (0..3).map(|_| sentinel()).collect();
         let met = |sentinel: &Sentinel| {
             let facts: std::collections::HashMap<String, String> =
@@ -146,21 +183,35 @@ impl Watched {
             "three Sentinels did not find each other and the replica"
         );
         Watched {
-            servers: [master, replica],
+            servers,
             sentinels,
+            tls,
+        }
+    }
+
+    /// The port of a server that Sentinels know.
+    fn port_of(server: &Redis, tls: bool) -> u16 {
+        match tls {
+            true => server.tls_port(),
+            false => server.port(),
         }
     }
 
     /// The node, with this behind it.
     pub fn node(&self, options: &str) -> String {
-        let by: Vec<String> = self.sentinels.iter().map(Sentinel::address).collect();
-        format!("redis-sentinel://{}/m{options}", by.join(","))
+        let (scheme, address): (_, fn(&Sentinel) -> String) = match self.tls {
+            true => ("rediss-sentinel", Sentinel::tls_address),
+            false => ("redis-sentinel", Sentinel::address),
+        };
+        let by: Vec<String> = self.sentinels.iter().map(address).collect();
+        format!("{scheme}://{}/m{options}", by.join(","))
     }
 
     /// Which of the servers all Sentinels name.
     pub fn master(&self) -> Option<usize> {
         let named: Vec<u16> = self.sentinels.iter().map(|s| s.names("m")).collect();
-        let place = self.servers.iter().position(|s| s.port() == named[0]);
+        let is_named = |server: &Redis| Watched::port_of(server, self.tls) == named[0];
+        let place = self.servers.iter().position(is_named);
         place.filter(|_| named.iter().all(|port| *port == named[0]))
     }
 

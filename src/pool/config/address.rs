@@ -8,9 +8,9 @@
 //! | `memcached://USER:PASSWORD@h` | the same, to a memcached that wants to know who we are |
 //! | `embedded:///dir` | no server: a database in that directory |
 //! | `redis://h`, `redis://USER:PASSWORD@h/DATABASE` | TCP to a Redis or Valkey |
-//! | `redis-cluster://h,h/` | a Redis Cluster, which is a whole pool ([`super::cluster`]) |
+//! | `redis-cluster://h,h/`, `rediss-cluster://h,h/` | a Redis Cluster, which is a whole pool ([`super::cluster`]) |
 //! | `memcacheds://`, `tls://` and `ssl://`, `rediss://` | the same in TLS |
-//! | `redis-sentinel://USER:PASSWORD@h,h,h/NAME` | the same, wherever Sentinels say it is |
+//! | `redis-sentinel://USER:PASSWORD@h,h,h/NAME`, `rediss-sentinel://` | the same, wherever Sentinels say it is |
 //! | `udp://` | reserved, refused |
 //!
 //! The text pecl's rings hash is kept apart from where to connect: `tcp://h` given to
@@ -182,10 +182,10 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         "unix" | "file" => (true, allowed.unix),
         "embedded" => (true, allowed.embedded),
         "redis" | sentinel::SCHEME => (false, allowed.redis),
-        "redis-cluster" => return Err(super::cluster::alone()),
+        "redis-cluster" | "rediss-cluster" => return Err(super::cluster::alone()),
         "tls" | "ssl" => (false, allowed.tls),
         "memcacheds" => (false, allowed.memcacheds),
-        "rediss" => (false, allowed.rediss),
+        "rediss" | sentinel::SCHEME_TLS => (false, allowed.rediss),
         "udp" => {
             return refuse(
                 format!("{scheme}:// is not supported by this version"),
@@ -202,7 +202,8 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
     if !permitted {
         let name = match scheme {
             "" => "tcp",
-            _ if scheme.eq_ignore_ascii_case(sentinel::SCHEME) => "redis",
+            _ if lower == sentinel::SCHEME => "redis",
+            _ if lower == sentinel::SCHEME_TLS => "rediss",
             scheme => scheme,
         };
         return refuse(
@@ -244,7 +245,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
         }
         return Ok(at_path(path));
     }
-    if scheme.eq_ignore_ascii_case(sentinel::SCHEME) {
+    if sentinel::is_scheme(&lower) {
         let (redis, watched) = sentinel::parse(rest)?;
         return Ok(Address {
             scheme,
@@ -254,7 +255,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             redis: Some(redis),
             watched: Some(watched),
             login: None,
-            tls: false,
+            tls: lower == sentinel::SCHEME_TLS,
         });
     }
     let (redis, login, rest) = if lower.starts_with("redis") {

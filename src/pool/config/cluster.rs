@@ -1,4 +1,5 @@
-//! A Redis Cluster as it is written: `redis-cluster://USER:PASSWORD@HOST:PORT,HOST:PORT/?options`.
+//! A Redis Cluster as it is written: `redis-cluster://USER:PASSWORD@HOST:PORT,HOST:PORT/?options`, or in TLS
+//! `rediss-cluster://…`.
 //!
 //! The hosts are some of its nodes, any; the others it names itself. It is a pool by itself: it
 //! spreads keys and keeps copies on its own, so that nothing else can stand beside it, and what
@@ -8,13 +9,23 @@ use super::options::{self, ForAll};
 use super::{Mode, NodeSpec, Placement, Policy, Schemes, Wish, address, save_path};
 use crate::error::{Error, Kind};
 
-/// What stands before its hosts.
-const SCHEME: &str = "redis-cluster://";
+/// What stands before its hosts, and before one of them if it stood alone.
+const SCHEMES: [(&str, &str); 2] = [
+    ("redis-cluster://", "redis://"),
+    ("rediss-cluster://", "rediss://"),
+];
 
 /// Is a cluster written there?
 pub fn is_written(text: &str) -> bool {
-    let head = text.get(..SCHEME.len());
-    head.is_some_and(|head| head.eq_ignore_ascii_case(SCHEME))
+    scheme(text).is_some()
+}
+
+/// The schemes of a cluster that is written there, and of one of its nodes.
+fn scheme(text: &str) -> Option<(&'static str, &'static str)> {
+    SCHEMES.into_iter().find(|(scheme, _)| {
+        let head = text.get(..scheme.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(scheme))
+    })
 }
 
 /// The cluster `text` that stands alone, as where addServer takes a host.
@@ -39,14 +50,14 @@ pub fn read(text: &str, allowed: &Schemes) -> Result<Wish, Error> {
 /// Where the hosts of the cluster that `text` begins with end, whose commas part nothing else; 0
 /// where it begins with none.
 pub(super) fn hosts_end(text: &str) -> usize {
-    if !is_written(text) {
+    let Some((scheme, _)) = scheme(text) else {
         return 0;
-    }
-    let hosts = text.get(SCHEME.len()..).unwrap_or_default();
+    };
+    let hosts = text.get(scheme.len()..).unwrap_or_default();
     let ends = |c: char| "/?".contains(c);
     hosts
         .find(ends)
-        .map_or(text.len(), |end| SCHEME.len() + end)
+        .map_or(text.len(), |end| scheme.len() + end)
 }
 
 /// Makes the pool of `wish` the cluster at `place`, with the options `query`; returns what they
@@ -67,8 +78,11 @@ pub(super) fn add(
             "Take placement out",
         ));
     }
-    allowed.check_redis(false)?;
-    let rest = place.get(SCHEME.len()..).unwrap_or_default();
+    let Some((scheme, single)) = scheme(place) else {
+        return Err(alone());
+    };
+    allowed.check_redis(single == SCHEMES[1].1)?;
+    let rest = place.get(scheme.len()..).unwrap_or_default();
     let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
     if database.starts_with('/') {
         // "a,tcp://b": the slashes are another node's.
@@ -80,11 +94,11 @@ pub(super) fn add(
     };
     let mut said = ForAll::default();
     for (number, host) in hosts.split(',').enumerate() {
-        let written = format!("redis://{who}{host}/{database}");
+        let written = format!("{single}{who}{host}/{database}");
         let read = address::parse(&written, allowed).map_err(|error| {
             refuse(
-                &error.cause().replace("redis://", SCHEME),
-                "Write redis-cluster://HOST:PORT,HOST:PORT/, with an IPv6 address in brackets",
+                &error.cause().replace(single, scheme),
+                &format!("Write {scheme}HOST:PORT,HOST:PORT/, with an IPv6 address in brackets"),
             )
         });
         let mut node = read?.listed();
@@ -212,6 +226,37 @@ mod tests {
         wish.keep_copies().unwrap();
         assert_eq!(wish.topology.policy.mode, Mode::Single);
         assert_eq!(wish.topology.nodes.len(), 2);
+    }
+
+    #[test]
+    fn a_cluster_in_tls_has_its_own_scheme_and_each_of_its_nodes_the_options() {
+        let wish = parse("REDISS-cluster://u:p@a:7000,b/?ca=/ca.pem&verify=ca").unwrap();
+        assert_eq!(wish.topology.nodes.len(), 2);
+        for node in &wish.topology.nodes {
+            let tls = node.tls.clone().unwrap();
+            assert_eq!(tls.ca.unwrap().to_str(), Some("/ca.pem"));
+            assert!(node.redis.clone().unwrap().cluster);
+        }
+        assert!(
+            parse("redis-cluster://a/").unwrap().topology.nodes[0]
+                .tls
+                .is_none()
+        );
+        for (scheme, word) in [("redis", "rediss"), ("rediss", "redis")] {
+            let only = Schemes::parse(word).unwrap();
+            let text = format!("{scheme}-cluster://a/");
+            let error = read(&text, &only).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("Add {scheme} to")),
+                "{text}: {error}"
+            );
+            assert!(read(&format!("{word}-cluster://a/"), &only).is_ok());
+        }
+        let error = parse("rediss-cluster://a,,b").unwrap_err().to_string();
+        assert!(
+            error.contains("Write rediss-cluster://HOST:PORT"),
+            "{error}"
+        );
     }
 
     #[test]

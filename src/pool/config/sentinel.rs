@@ -1,7 +1,7 @@
 //! A master that Sentinels watch: which one, and whom to ask where it is.
 //!
-//! `redis-sentinel://USER:PASSWORD@HOST:26379,HOST,HOST/NAME`, or the same with one host. The
-//! rings hash the name: the address is another one after each switch.
+//! `redis-sentinel://USER:PASSWORD@HOST:26379,HOST,HOST/NAME`, or the same with one host; in TLS
+//! `rediss-sentinel://…`. The rings hash the name: the address is another one after each switch.
 //!
 //! What Sentinels call a master, and what characters that takes: redis.io "High availability
 //! with Redis Sentinel" and sentinel.conf.
@@ -12,6 +12,8 @@ use crate::error::{Error, Kind};
 
 /// The scheme of such a node.
 pub(super) const SCHEME: &str = "redis-sentinel";
+/// The same where the master and its Sentinels speak TLS.
+pub(super) const SCHEME_TLS: &str = "rediss-sentinel";
 /// The port of a Sentinel that names none.
 pub const SENTINEL_PORT: u16 = 26379;
 /// Seconds until a master that failed is looked for again: another server may be it by then.
@@ -44,7 +46,13 @@ impl Watched {
 /// What stands behind the scheme, if `text` begins with it.
 pub(super) fn behind_scheme(text: &str) -> Option<&str> {
     let (scheme, behind) = text.split_once("://")?;
-    scheme.eq_ignore_ascii_case(SCHEME).then_some(behind)
+    is_scheme(scheme).then_some(behind)
+}
+
+/// Is this the scheme of such a node, with or without TLS?
+pub(super) fn is_scheme(scheme: &str) -> bool {
+    let is = |one: &&str| scheme.eq_ignore_ascii_case(one);
+    [SCHEME, SCHEME_TLS].iter().any(is)
 }
 
 /// Reads what stands behind the scheme and before a `?`.
@@ -173,6 +181,23 @@ mod tests {
         let added = added.unwrap();
         assert_eq!((added.host.as_str(), added.port), ("m", 0));
         assert_eq!(watched(&added).1, ["a 26379", "b 26379"]);
+    }
+
+    #[test]
+    fn a_master_in_tls_has_its_own_scheme() {
+        let list = "rediss-sentinel://:p@a,b/m?ca=/ca.pem&mode=single, redis-sentinel://a/n";
+        let nodes = parse(list).unwrap().topology.nodes;
+        assert_eq!(watched(&nodes[0]).1, ["a 26379", "b 26379"]);
+        let ca = nodes[0].tls.clone().and_then(|tls| tls.ca);
+        assert_eq!(ca.unwrap().to_str(), Some("/ca.pem"));
+        assert!(nodes[1].tls.is_none());
+        let only = Schemes::parse("redis").unwrap();
+        let error = save_path::parse("rediss-sentinel://a/m", &only, &|_| unreachable!());
+        let text = error.unwrap_err().to_string();
+        assert!(
+            text.contains("Add rediss to memring.allow_schemes"),
+            "{text}"
+        );
     }
 
     #[test]

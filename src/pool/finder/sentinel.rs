@@ -9,16 +9,17 @@
 //!
 //! Once in [`LOOK`] one process of a host looks anew, for a switch that nobody told it of: the
 //! old master may go on serving for ten seconds. What it finds the others see at their next
-//! call (`Health::server`). Where no Sentinel answers the server that is known is tried.
+//! call (`Health::server`). Where no Sentinel answers the server that is known is tried. Where the
+//! master speaks TLS its Sentinels do, too.
 //!
 //! Source: redis.io "Sentinel client spec".
 
 use super::resolve;
-use crate::config::{Redis, Watched};
+use crate::config::{Redis, Tls, Watched};
 use crate::error::{Error, Kind};
 use crate::health::{Health, strerror};
 use crate::shared;
-use crate::transport::{self, Address, Socket};
+use crate::transport::{self, Address, Shake, Socket};
 use crate::wire::greeting::{Greeting, refused};
 use crate::wire::redis::answer;
 use crate::wire::{self, LINE_MAX, Parsed, Reply};
@@ -100,6 +101,7 @@ fn change(wanted: &Watched, how: impl FnOnce(&mut Known)) {
 #[derive(Debug)]
 pub struct Search {
     wanted: Watched,
+    tls: Option<Tls>,
     question: Greeting,
     /// The Sentinels that were not asked yet.
     left: VecDeque<usize>,
@@ -124,6 +126,7 @@ pub struct Search {
 enum Stage {
     Idle,
     Connecting(Socket),
+    Shaking(Socket),
     Asked(Socket),
 }
 
@@ -173,12 +176,13 @@ impl Trouble {
 
 impl Search {
     /// A search for `wanted`; nothing is sent yet.
-    pub fn new(wanted: &Watched, redis: &Redis) -> Search {
+    pub fn new(wanted: &Watched, redis: &Redis, tls: Option<&Tls>) -> Search {
         let known = MASTERS.with_borrow(|masters| masters.get(wanted).cloned());
         let (before, first) = known.map_or((None, 0), |known| (known.at, known.first));
         let count = wanted.by.len();
         Search {
             wanted: wanted.clone(),
+            tls: tls.cloned(),
             question: Greeting::of_sentinel(redis, &wanted.name),
             left: (0..count).map(|at| (first + at) % count).collect(),
             asked: 0,
@@ -197,7 +201,7 @@ impl Search {
     pub fn socket(&self) -> Option<&Socket> {
         match &self.stage {
             Stage::Idle => None,
-            Stage::Connecting(fd) | Stage::Asked(fd) => Some(fd),
+            Stage::Connecting(fd) | Stage::Shaking(fd) | Stage::Asked(fd) => Some(fd),
         }
     }
 
@@ -205,7 +209,8 @@ impl Search {
     pub fn flags(&self) -> PollFlags {
         match self.stage {
             Stage::Connecting(_) => PollFlags::OUT,
-            Stage::Idle | Stage::Asked(_) => PollFlags::IN,
+            // A handshake says itself what it waits for.
+            Stage::Idle | Stage::Shaking(_) | Stage::Asked(_) => PollFlags::IN,
         }
     }
 
@@ -227,7 +232,7 @@ impl Search {
                         }
                     };
                     match Socket::connect(&Address::Ip(address)) {
-                        Ok((fd, true)) => self.ask(fd),
+                        Ok((fd, true)) => self.secure(fd),
                         Ok((fd, false)) => {
                             self.stage = Stage::Connecting(fd);
                             return Step::Waiting;
@@ -236,9 +241,14 @@ impl Search {
                     }
                 }
                 Stage::Connecting(fd) => match fd.connected() {
-                    Ok(()) => self.ask(fd),
+                    Ok(()) => self.secure(fd),
                     Err(errno) => self.silent(errno),
                 },
+                Stage::Shaking(fd) => {
+                    if self.shake(fd) {
+                        return Step::Waiting;
+                    }
+                }
                 Stage::Asked(fd) => match self.hear(&fd) {
                     Some(Some(at)) => return Step::Found(at),
                     Some(None) => {}
@@ -300,6 +310,47 @@ impl Search {
             Err(cause) => self.trouble(Trouble::Silent(cause)),
         }
         None
+    }
+
+    /// Begins TLS where there is any, else asks.
+    fn secure(&mut self, fd: Socket) {
+        let place = self.wanted.by.get(self.asked);
+        let (Some(tls), Some((host, port))) = (&self.tls, place) else {
+            return self.ask(fd);
+        };
+        match fd.secure(tls, host, *port) {
+            Ok(fd) => self.stage = Stage::Shaking(fd),
+            Err(error) => self.unproven(&error),
+        }
+    }
+
+    /// Goes on with the handshake; true when it has to be waited for.
+    fn shake(&mut self, fd: Socket) -> bool {
+        let Some(tls) = &self.tls else {
+            return false;
+        };
+        match fd.shake(tls) {
+            Ok(Shake::Over) => self.ask(fd),
+            Ok(Shake::Waiting) => {
+                self.stage = Stage::Shaking(fd);
+                return true;
+            }
+            // It forgot what was agreed before: once more, from the beginning.
+            Ok(Shake::Anew) => {
+                self.addresses.clear();
+                self.left.push_front(self.asked);
+            }
+            Err(error) => self.unproven(&error),
+        }
+        false
+    }
+
+    /// It does not prove who it is, and neither would it behind another address of its.
+    fn unproven(&mut self, error: &Error) {
+        self.addresses.clear();
+        let cause = error.cause();
+        let cause = cause.strip_prefix("Connection failed: ").unwrap_or(cause);
+        self.trouble(Trouble::Stranger(cause.to_owned()));
     }
 
     fn ask(&mut self, fd: Socket) {

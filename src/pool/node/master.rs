@@ -103,7 +103,7 @@ impl Node {
         let (Target::Master(wanted), Some(redis)) = (&self.target, &self.redis) else {
             return None;
         };
-        let begin = || Box::new(Search::new(wanted, redis));
+        let begin = || Box::new(Search::new(wanted, redis, self.tls.as_ref()));
         Some(self.behind.search.get_or_insert_with(begin))
     }
 
