@@ -18,6 +18,7 @@ use memring_pool::config::{
     ALONE, DEFAULT_RETRY, DEFAULT_TIMEOUT, Engine, Login, Mode, NodeSpec, Topology, WEIGHT_MAX,
     cluster,
 };
+use memring_pool::error::Error;
 use memring_pool::pool::Pool;
 use std::time::Duration;
 
@@ -412,9 +413,17 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
     }
     let index = link.with(|state| {
         let spec = as_the_object(spec, &state.login);
-        registry::with(|nodes| state.pool.add(spec, nodes))
+        state.pool.takes_place(&spec)?;
+        Ok::<_, Error>(registry::with(|nodes| state.pool.add(spec, nodes)))
     });
-    Ok(index.map(|index| (link, index)))
+    match index {
+        Some(Ok(index)) => Ok(Some((link, index))),
+        Some(Err(error)) => {
+            errors::warning_of(error.to_string());
+            errors::check().map(|()| None)
+        }
+        None => Ok(None),
+    }
 }
 
 /// The node, entered as the object was told to where the node itself says nothing of it.
@@ -456,12 +465,18 @@ fn found(host: &str, wish: &Wish<'_>) -> Result<Found, String> {
         let read = cluster::read(host, &schemes).map_err(|error| error.to_string())?;
         return Ok(Found::Cluster(read.topology.nodes));
     }
-    // A port left out is the default already; a port written in the host may only replace that.
-    let port = Some(wish.port).filter(|port| *port != default_port || !host.contains("://"));
-    let default_port = u16::try_from(default_port).unwrap_or(0);
-    NodeSpec::from_add_server(host, port, default_port, &schemes)
+    written(host, wish.port)
         .map(|spec| Found::Node(Box::new(spec)))
         .map_err(|error| error.to_string())
+}
+
+/// The node that `host` is written for.
+fn written(host: &str, port: i64) -> Result<NodeSpec, Error> {
+    let (schemes, usual) = ini::read(|values| (values.schemes.clone(), values.port));
+    let schemes = session::schemes(&schemes)?;
+    // A port left out is the default already; a port written in the host may only replace that.
+    let port = Some(port).filter(|port| *port != usual || !host.contains("://"));
+    NodeSpec::from_add_server(host, port, u16::try_from(usual).unwrap_or(0), &schemes)
 }
 
 /// The node that `host` and `port` name; None after a warning.
@@ -469,7 +484,10 @@ fn node(object: Object<'_>, host: &[u8], port: i64) -> Option<(Link, usize)> {
     let link = connected(object)?;
     let index = link.with(|state| {
         let host = std::str::from_utf8(host).ok()?;
-        state.pool.node_at(host, u16::try_from(port).ok()?)
+        let as_passed = state.pool.node_at(host, u16::try_from(port).ok()?);
+        // The original has no such schemes, and compares what was passed.
+        let redis = || written(host, port).ok().filter(|spec| spec.redis.is_some());
+        as_passed.or_else(|| state.pool.node_of(&redis()?))
     });
     match index.flatten() {
         Some(index) => Some((link, index)),

@@ -308,6 +308,27 @@ fn what_a_server_refuses_is_said_with_its_remedy_and_costs_no_node() {
 }
 
 #[test]
+fn a_node_is_found_by_the_words_that_added_it_and_a_second_database_needs_a_name() {
+    let server = Redis::start();
+    let php = Php::new().env("AT", server.address());
+    let script = r#"
+        $at = getenv('AT'); [$host, $port] = explode(':', $at);
+        $m = new Memring\Memcache; $m->addServer("redis://$at/1");
+        foreach (["redis://$at/1", "redis://$at/0", "redis://$at", "tcp://$at"] as $node) echo json_encode(@$m->getServerStatus($node));
+        echo $m->getServerStatus($host, (int)$port), ' ';
+        echo json_encode($m->addServer("redis://$at/2")), ' ';
+        echo json_encode($m->addServer("redis://$at/2?id=two"));"#;
+    let text = php.run(script).ok().replace(&server.address(), "AT");
+    let refused = "two databases of AT are one place to placement \"pecl-consistent\", and one of them would get \
+        no key. Write id=NAME behind each (redis://HOST/1?id=NAME), or take one out in ";
+    assert!(
+        text.starts_with("1falsefalsefalse1 ") && text.ends_with("false true"),
+        "{text}"
+    );
+    assert!(text.contains(refused), "{text}");
+}
+
+#[test]
 fn a_node_that_comes_back_is_used_again_and_greeted_again() {
     let mut server = Redis::with(&["--requirepass", "x"]);
     let node = format!("redis://:x@{}/1", server.address());

@@ -109,12 +109,43 @@ impl Placement {
     }
 }
 
+/// Checks that no two of `nodes` are one place to a placement that goes by names: two databases
+/// of one server, of which the second would never get a key.
+///
+/// # Errors
+/// `Kind::Config`: there are such two.
+pub fn check_names(nodes: &[NodeSpec], placement: Placement) -> Result<(), Error> {
+    // These go by the order of nodes.
+    let by_place = matches!(
+        placement,
+        Placement::PeclStandard | Placement::Phpredis | Placement::Jedis(..) | Placement::Slots
+    );
+    let database = |node: &NodeSpec| node.redis.as_ref().map(|redis| redis.database);
+    let clash = nodes.iter().enumerate().find(|(at, node)| {
+        let mut before = nodes.iter().take(*at);
+        before
+            .any(|other| other.ring_name() == node.ring_name() && database(other) != database(node))
+    });
+    match clash {
+        Some((_, node)) if !by_place => {
+            let name = clean(&node.name());
+            Err(Error::new(
+                Kind::Config,
+                format!("two databases of {name} are one place to placement \"{}\", and one of them would get no key", placement.word()),
+            )
+            .hint("Write id=NAME behind each (redis://HOST/1?id=NAME), or take one out"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks what the placement of a pool asks of `nodes`.
 ///
 /// # Errors
 /// `Kind::Config`: weights too large for a ring that keeps all its points; in mode fenced a
-/// node that Jedis' rings know by its place in the list alone.
+/// node that Jedis' rings know by its place in the list alone; as [`check_names`].
 pub(super) fn check(nodes: &[NodeSpec], policy: &Policy) -> Result<(), Error> {
+    check_names(nodes, policy.placement)?;
     let word = policy.placement.word();
     let jedis = match policy.placement {
         Placement::Jedis(..) => true,
@@ -193,6 +224,31 @@ mod tests {
             said.to_string(),
             format!("f, line 3: placement \"murmur\" is unknown. Write placement = one of {WORDS}")
         );
+    }
+
+    #[test]
+    fn two_databases_of_one_server_need_names_where_placement_goes_by_names() {
+        for placement in Placement::ALL {
+            let word = placement.word();
+            let of = |nodes| read(&format!("nodes = [{nodes}]\nplacement = \"{word}\""));
+            let by_place = matches!(
+                placement,
+                Placement::PeclStandard | Placement::Phpredis | Placement::Jedis(..)
+            );
+            let two = of("\"redis://a/0\", \"redis://b\", \"redis://a/1\"");
+            assert_eq!(two.is_ok(), by_place, "{word}");
+            if let Err(error) = two {
+                let text = error.to_string();
+                assert!(text.contains("two databases of a:6379"), "{text}");
+                assert!(text.contains("id=NAME"), "{text}");
+            }
+            assert!(
+                of("\"redis://a/0?id=x\", \"redis://a/1?id=y\"").is_ok(),
+                "{word}"
+            );
+            // A server that is listed twice has twice the weight, as ever.
+            assert!(of("\"redis://a/1\", \"redis://a/1\"").is_ok(), "{word}");
+        }
     }
 
     #[test]

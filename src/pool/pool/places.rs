@@ -5,7 +5,8 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::config::{COPIED_TIMEOUT, Care, Placement};
+use crate::config::{COPIED_TIMEOUT, Care, NodeSpec, Placement, check_names};
+use crate::error::Error;
 use crate::fanout::Lane;
 use crate::{probe, shared};
 use std::time::{Duration, Instant};
@@ -212,6 +213,27 @@ impl Pool {
                 return member;
             }
         }
+    }
+
+    /// Checks that keys could be spread to a node beside those that are here.
+    ///
+    /// # Errors
+    /// As `config::placement::check_names`.
+    pub fn takes_place(&self, spec: &NodeSpec) -> Result<(), Error> {
+        if spec.redis.is_none() {
+            return Ok(());
+        }
+        let here = self.members.iter().map(|member| member.spec.clone());
+        let all: Vec<NodeSpec> = here.chain([spec.clone()]).collect();
+        check_names(&all, self.policy.placement)
+    }
+
+    /// The first node that is the server of `spec`, and its database, however it was passed.
+    pub fn node_of(&self, spec: &NodeSpec) -> Option<usize> {
+        let database = |spec: &NodeSpec| spec.redis.as_ref().map(|redis| redis.database);
+        self.members.iter().position(|member| {
+            member.spec.target == spec.target && database(&member.spec) == database(spec)
+        })
     }
 
     /// May node `index` be asked in the call that began at `now`?
