@@ -81,7 +81,10 @@ pub(super) struct Line {
     keys: HashMap<Rc<[u8]>, u32>,
     out: Vec<u8>,
     sent: usize,
+    /// What arrived and is not digested.
     read: Vec<u8>,
+    /// Where it arrives, [`READ`] bytes: made once, since to clear them costs more than to read.
+    room: Box<[u8]>,
     /// Numbers of the next command and of the next answer on this connection.
     spoken: u64,
     heard: u64,
@@ -117,6 +120,7 @@ impl Line {
             out: Vec::new(),
             sent: 0,
             read: Vec::new(),
+            room: vec![0; READ].into(),
             spoken: 0,
             heard: 0,
             began: transport::now(),
@@ -426,24 +430,21 @@ impl Line {
     fn receive(&mut self) -> Result<bool, Lost> {
         let mut any = false;
         loop {
-            let filled = self.read.len();
-            self.read.resize(filled + READ, 0);
             let Some(socket) = self.node.socket() else {
                 return Err(Lost::Cut("Connection closed".to_owned()));
             };
-            let room = self.read.get_mut(filled..).unwrap_or_default();
-            let got = socket.receive(room, RecvFlags::DONTWAIT);
-            let count = got.unwrap_or(0);
-            self.read.truncate(filled + count);
-            match got {
-                Ok(_) if count == 0 => {
+            let count = match socket.receive(&mut self.room, RecvFlags::DONTWAIT) {
+                Ok(0) => {
                     return Err(Lost::Cut("Connection closed by the server".to_owned()));
                 }
-                Ok(_) => any = true,
+                Ok(count) => count,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(any),
                 Err(errno) => return Err(self.cut(errno)),
-            }
+            };
+            any = true;
+            let arrived = self.room.get(..count).unwrap_or_default();
+            self.read.extend_from_slice(arrived);
             self.digest()?;
             if count < READ {
                 return Ok(any);

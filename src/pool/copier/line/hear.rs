@@ -9,7 +9,7 @@ use crate::wire::{self, Parsed, Reply, VALUE_MAX, copied, redis};
 impl Line {
     /// Reads every whole answer out of what arrived.
     pub(super) fn digest(&mut self) -> Result<(), Lost> {
-        let read = std::mem::take(&mut self.read);
+        let mut read = std::mem::take(&mut self.read);
         let mut at = 0;
         let mut verdict = Ok(());
         while let Some((ask, expect)) = self.asks.front().copied() {
@@ -36,11 +36,8 @@ impl Line {
         if rest.len() > VALUE_MAX {
             verdict = Err(Lost::Garbage("an answer longer than any value"));
         }
-        if at == 0 {
-            self.read = read;
-        } else {
-            self.read.extend_from_slice(rest);
-        }
+        read.drain(..at);
+        self.read = read;
         verdict
     }
 
