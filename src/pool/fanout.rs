@@ -384,6 +384,8 @@ impl Lane {
                     if !self.greet_further(&mut node, now) {
                         return;
                     }
+                    // What was ready is heard; a connect to somebody else may have begun.
+                    ready = false;
                 }
                 State::Sending => {
                     // A pipeline is read while it is still being sent, or both sides would

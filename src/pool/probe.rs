@@ -59,7 +59,7 @@ pub fn begin(of: &NodeRef, spec: &NodeSpec) {
         answers: Vec::new(),
         read: Vec::new(),
         limit: spec.op_timeout,
-        end: transport::now() + spec.op_timeout,
+        end: transport::now() + spec.connect_timeout,
         generation: shared::generation(),
     };
     if let Some(greeting) = Greeting::of(spec) {

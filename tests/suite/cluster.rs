@@ -293,6 +293,21 @@ fn a_master_that_hangs_costs_one_timeout_until_its_replica_took_over() {
 }
 
 #[test]
+fn a_long_value_is_stored_whole_where_replicas_are_waited_for() {
+    let cluster = Cluster::with_replicas();
+    let mut bench = over(&cluster.url_as("", "wait=1&timeout=2"), Protocol::Ascii);
+    let key = cluster.key_at(0, "long");
+    // Its end would be commands, were it not a part of the value.
+    for len in [2000, 3000, 200_000] {
+        let value = "x".repeat(len) + "\r\nFLUSHALL\r\nFLUSHALL\r\n";
+        let events = |bench: &Bench| format!("{:?}", bench.call.events());
+        let done = set(&mut bench, &key, &value);
+        assert_eq!(done, Outcome::Done, "{}", events(&bench));
+        assert_eq!(read(&mut bench, &[&key]), [Some(value)]);
+    }
+}
+
+#[test]
 fn a_write_is_acknowledged_only_when_a_replica_has_it_where_that_is_asked_for() {
     let cluster = Cluster::with_replicas();
     let mut bench = over(&cluster.url_as("", "wait=1&timeout=1"), Protocol::Ascii);

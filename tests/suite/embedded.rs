@@ -330,6 +330,41 @@ fn a_full_one_lets_go_of_what_ends_first_and_stays_within_its_size() {
 }
 
 #[test]
+fn a_large_value_finds_room_among_thousands_of_small_ones_and_in_a_smaller_size() {
+    let directory = Directory::new("embedded");
+    let mut large = bench(&directory.node("?size=8M"));
+    let fill = |bench: &mut Bench, name: &str| {
+        for n in 0..30_000 {
+            let key = format!("{name}-{n:010}");
+            assert_eq!(
+                bench.store(Store::Set, &key, &[b'v'; 100], 0),
+                Outcome::Done
+            );
+        }
+    };
+    fill(&mut large, "first");
+    assert!(stat(&mut large, "evictions") > 0, "it is not full");
+    assert_eq!(
+        large.store(Store::Set, "long", &vec![b'v'; 1_000_000], 0),
+        Outcome::Done
+    );
+    assert_eq!(large.get("long").map(|value| value.len()), Some(1_000_000));
+    drop(large);
+    // A process of its own: this one has it open.
+    let script = format!(
+        "$m = new Memring\\Memcache; $m->addServer('{}'); var_dump($m->set('k', 'v'), $m->get('k'));
+         echo array_values($m->getExtendedStats())[0]['bytes'] <= 1 << 20 ? 'small ' : 'large ';
+         // What is refused for its size leaves no old value behind.
+         var_dump(@$m->set('k', random_bytes(1000000)), $m->get('k'));",
+        directory.node("?size=1M")
+    );
+    assert_eq!(
+        Php::new().run(&script).ok(),
+        "bool(true)\nstring(1) \"v\"\nsmall bool(false)\nbool(false)"
+    );
+}
+
+#[test]
 fn what_has_ended_is_taken_along_by_later_writes() {
     let directory = Directory::new("embedded");
     let mut bench = bench(&directory.node(""));

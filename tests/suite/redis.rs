@@ -308,6 +308,18 @@ fn what_a_server_refuses_is_said_with_its_remedy_and_costs_no_node() {
 }
 
 #[test]
+fn a_server_without_a_command_repeats_no_password_of_ours() {
+    let server = Redis::with(&["--rename-command", "AUTH", ""]);
+    let mut bench = over(&[&format!("redis://:geheim@{}", server.address())]);
+    assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Lost);
+    let told = format!("{:?}", bench.call.events());
+    assert!(
+        told.contains("unknown command") && !told.contains("geheim"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_node_is_found_by_the_words_that_added_it_and_a_second_database_needs_a_name() {
     let server = Redis::start();
     let php = Php::new().env("AT", server.address());

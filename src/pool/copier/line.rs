@@ -438,8 +438,8 @@ impl Line {
                     return Err(Lost::Cut("Connection closed by the server".to_owned()));
                 }
                 Ok(count) => count,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return Ok(any),
+                // With TLS something may have come that is nothing: the next look goes on.
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(any),
                 Err(errno) => return Err(self.cut(errno)),
             };
             any = true;

@@ -38,6 +38,8 @@ pub(super) struct Found<'a> {
 pub(super) enum Trouble {
     Lmdb(heed::Error),
     Said(&'static str),
+    /// More has to be taken away than one change may: it is undone with all it took away.
+    Room,
 }
 
 impl From<heed::Error> for Trouble {
@@ -101,7 +103,7 @@ impl Change<'_> {
             self.evict(1)?;
         }
         if self.counts.bytes + need > self.store.size {
-            return Err(Trouble::Said(FULL));
+            return Err(Trouble::Room);
         }
         self.counts.cas += 1;
         let cas = self.counts.cas;

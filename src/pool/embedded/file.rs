@@ -4,10 +4,18 @@
 //! first. After that nobody else can put another in their place: the directory is ours or
 //! root's, and others can neither write to it nor, where it is sticky, rename what is ours.
 
+use super::store::READERS;
 use crate::error::{Error, Kind};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat};
+use rustix::fs::{
+    FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, fstatfs, open, openat,
+};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::path::{Path, PathBuf};
+
+/// Bytes of LMDB's lock file: 64 for each reader, and a head of up to 64 such places (mdb.c,
+/// MDB_reader and MDB_txninfo).
+const LOCK_SIZE: u64 = (READERS as u64 + 64) * 64;
 
 /// File systems whose maps and locks do not reach other machines (statfs(2), f_type).
 const REMOTE: [(u32, &str); 9] = [
@@ -86,7 +94,16 @@ pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> 
             None => {
                 let file =
                     openat(&folder, &name, flags, mode).map_err(|errno| system(&path, errno))?;
-                fstat(&file).map_err(|errno| system(&path, errno))?
+                let stat = fstat(&file).map_err(|errno| system(&path, errno))?;
+                if name.ends_with("-lock") && stat.st_uid == user && stat.st_size == 0 {
+                    // LMDB makes it with holes and maps it: on a full disk that would be a signal.
+                    match fallocate(&file, FallocateFlags::empty(), 0, LOCK_SIZE) {
+                        // Not every file system knows how to.
+                        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                        Err(errno) => return Err(system(&path, errno)),
+                    }
+                }
+                stat
             }
         };
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 /// The shape of the database; another number is another shape.
 const FORMAT: u64 = 1;
 /// Threads of all processes that may read at the same time; 64 bytes each in the lock file.
-const READERS: u32 = 4096;
+pub(super) const READERS: u32 = 4096;
 /// Beside twice the cap, for small caps: what a change needs until old pages are free, bytes.
 const SPARE: u64 = 16 << 20;
 /// How often a change is tried when the map or the disk is full.
@@ -216,6 +216,12 @@ impl Store {
                 }
             }
         })
+        .inspect_err(|_| {
+            // As memcached does (process_update_command): better nothing than the old value.
+            if verb == Verb::Set {
+                let _ = self.delete(put.key);
+            }
+        })
     }
 
     /// Takes an item away; was there one?
@@ -398,9 +404,23 @@ impl Store {
         &self,
         mut work: impl FnMut(&mut Change<'_>) -> Result<R, Trouble>,
     ) -> Result<R, String> {
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES {
             match self.attempt(&mut work) {
+                Err(Trouble::Room) => {
+                    let evict = |change: &mut Change<'_>| {
+                        let before = change.counts.items;
+                        change.evict(ROOM)?;
+                        Ok(change.counts.items < before)
+                    };
+                    match self.attempt(&mut { evict }) {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(error) => return Err(self.told(error)),
+                    }
+                }
                 Err(Trouble::Lmdb(error)) if is_full(&error) => {
+                    tries += 1;
                     // A reader that was killed keeps old pages from being used again.
                     let cleared = self.env.clear_stale_readers();
                     cleared.map_err(|error| self.told(error.into()))?;
@@ -447,8 +467,20 @@ impl Store {
         let file = self.file.display();
         match trouble {
             Trouble::Said(why) => why.to_owned(),
+            Trouble::Room => FULL.to_owned(),
+            // LMDB tells readers apart by the numbers of their processes.
+            Trouble::Lmdb(heed::Error::Io(error))
+                if error.kind() == std::io::ErrorKind::WouldBlock =>
+            {
+                format!(
+                    "{file}: a process of another container has this one's number. Have the containers share their process numbers (a pid namespace), or give each a directory of its own"
+                )
+            }
             Trouble::Lmdb(error) if is_full(&error) => {
                 format!("{FULL}. {file} has no room: empty its disk, or write a smaller size=")
+            }
+            Trouble::Lmdb(heed::Error::Io(error)) => {
+                format!("{file}: {error}. Can it be read and written there?")
             }
             Trouble::Lmdb(heed::Error::Mdb(MdbError::MapResized)) => format!(
                 "{file} is used with a larger size= elsewhere. Write the same everywhere, and start PHP anew"

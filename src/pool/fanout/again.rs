@@ -5,6 +5,7 @@
 
 use super::Lane;
 use super::answers::Read;
+use crate::item::Span;
 use crate::wire::Reply;
 use crate::wire::redis::answer;
 
@@ -13,11 +14,23 @@ impl Lane {
     #[cold]
     pub(crate) fn requests(&self, arena: &[u8]) -> Vec<Vec<u8>> {
         let mut out = self.out.clone();
+        self.append_tail(&mut out, arena);
+        each(&out)
+    }
+
+    /// Makes a value that would be sent from `arena`, behind all commands, a part of them: what is
+    /// asked next would else stand before it, in its place.
+    pub(crate) fn take_tail(&mut self, arena: &[u8]) {
+        let mut out = std::mem::take(&mut self.out);
+        self.append_tail(&mut out, arena);
+        (self.out, self.tail) = (out, Span::default());
+    }
+
+    fn append_tail(&self, out: &mut Vec<u8>, arena: &[u8]) {
         if self.tail.len > 0 {
             out.extend_from_slice(self.tail.of(arena));
             out.extend_from_slice(b"\r\n");
         }
-        each(&out)
     }
 
     /// The answers, one by one, as they came.

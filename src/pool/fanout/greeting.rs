@@ -105,7 +105,10 @@ impl Lane {
     /// The server is not the master that Sentinels took it for: they may name another one.
     fn go_elsewhere(&mut self, node: &mut node::Node, now: Instant) {
         self.filled = 0;
-        self.connect_end = now.checked_add(self.connect_limit);
+        // All of this is one connect, and has one limit.
+        if self.connect_end.is_none_or(|end| end <= now) {
+            self.connect_end = now.checked_add(self.connect_limit);
+        }
         let opened = node.open_elsewhere(self.limit);
         self.opened(node, opened, now);
     }

@@ -14,7 +14,7 @@
 //!
 //! Source: redis.io "Sentinel client spec".
 
-use super::resolve;
+use super::{forget, resolve};
 use crate::config::{Redis, Tls, Watched};
 use crate::error::{Error, Kind};
 use crate::health::{Health, strerror};
@@ -175,11 +175,14 @@ impl Trouble {
 }
 
 impl Search {
-    /// A search for `wanted`; nothing is sent yet.
-    pub fn new(wanted: &Watched, redis: &Redis, tls: Option<&Tls>) -> Search {
+    /// A search for `wanted`, whose master this host knows as `server` (0: not at all); nothing is
+    /// sent yet.
+    pub fn new(wanted: &Watched, redis: &Redis, tls: Option<&Tls>, server: u64) -> Search {
         let known = MASTERS.with_borrow(|masters| masters.get(wanted).cloned());
         let (before, first) = known.map_or((None, 0), |known| (known.at, known.first));
         let count = wanted.by.len();
+        // Another process may know that this one's is the master no more.
+        let before = before.filter(|at| [0, number(at)].contains(&server));
         Search {
             wanted: wanted.clone(),
             tls: tls.cloned(),
@@ -402,6 +405,9 @@ impl Search {
 
     fn silent(&mut self, errno: Errno) {
         if self.addresses.is_empty() {
+            if let Some((host, port)) = self.wanted.by.get(self.asked) {
+                forget(host, *port);
+            }
             self.trouble(Trouble::Silent(strerror(errno.raw_os_error())));
         }
     }

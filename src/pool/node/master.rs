@@ -103,7 +103,8 @@ impl Node {
         let (Target::Master(wanted), Some(redis)) = (&self.target, &self.redis) else {
             return None;
         };
-        let begin = || Box::new(Search::new(wanted, redis, self.tls.as_ref()));
+        let server = self.health.server();
+        let begin = || Box::new(Search::new(wanted, redis, self.tls.as_ref(), server));
         Some(self.behind.search.get_or_insert_with(begin))
     }
 
@@ -112,6 +113,8 @@ impl Node {
         let Some(at) = self.behind.at.take() else {
             return Err(why);
         };
+        // It may have another address by now.
+        finder::forget(&at.0, at.1);
         let told = format!("{} (Sentinels name {}:{})", why.cause(), at.0, at.1);
         let why = Error::new(why.kind(), told).code(why.number());
         if let Some(search) = self.searching() {

@@ -208,23 +208,26 @@ impl Pool {
         asked.rotate_left(skip);
         asked.extend((0..hold.seeds).filter(|seed| !hold.masters.contains(seed)));
         asked.retain(|index| self.seems_usable(*index));
-        asked.truncate(ASKED);
         let (first, told) = (call.used, call.events.len());
-        let answered = self.exchange_lanes(&asked, call, |lane| {
-            lane.ask_redis(cluster::ask_slots);
-        });
-        let tables = answered.into_iter().filter_map(|(member, lane)| {
-            let lane = call.lanes.get(lane)?;
-            self.table_in(lane, 0, member)
-        });
-        // Who does not yet know of a failure names a master that we know to be gone.
-        let best = tables.min_by_key(|table| self.failed_in(table));
-        if let Some(table) = best {
-            self.learn_table(table);
-            // Whoever did not answer is somebody's who has keys for him.
-            call.events.truncate(told);
+        // A few at a time: those that are gone must not keep the others from being asked.
+        for few in asked.chunks(ASKED) {
+            let answered = self.exchange_lanes(few, call, |lane| {
+                lane.ask_redis(cluster::ask_slots);
+            });
+            let tables = answered.into_iter().filter_map(|(member, lane)| {
+                let lane = call.lanes.get(lane)?;
+                self.table_in(lane, 0, member)
+            });
+            // Who does not yet know of a failure names a master that we know to be gone.
+            let best = tables.min_by_key(|table| self.failed_in(table));
+            self.drop_lanes(call, first);
+            if let Some(table) = best {
+                self.learn_table(table);
+                // Whoever did not answer is somebody's who has keys for him.
+                call.events.truncate(told);
+                return;
+            }
         }
-        self.drop_lanes(call, first);
     }
 
     /// Is the table in doubt, and may nodes be asked for another one? Who is told so asks.

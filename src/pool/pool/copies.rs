@@ -124,9 +124,6 @@ impl Pool {
         call: &mut Call,
     ) -> Vec<Result<Vec<Reply>, Lost>> {
         let mut heard = self.exchange_once(sends, call, false);
-        self.replace(&mut heard, sends, call, true, |heard| {
-            matches!(heard, Heard::NoScript)
-        });
         // A node that was left alone for its mark is needed once another one fails. It may have
         // answered its probe by now, and where it has not, too many are out to leave it out.
         if heard.iter().any(|heard| matches!(heard, Heard::Lost(_))) {
@@ -134,6 +131,9 @@ impl Pool {
                 matches!(heard, Heard::Passed)
             });
         }
+        self.replace(&mut heard, sends, call, true, |heard| {
+            matches!(heard, Heard::NoScript)
+        });
         let replies = heard.into_iter().map(|heard| match heard {
             Heard::Replies(replies) => Ok(replies),
             Heard::Lost(lost) => Err(lost),

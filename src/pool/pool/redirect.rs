@@ -70,6 +70,7 @@ impl Pool {
         }
         for lane in lanes.iter_mut().filter(|lane| lane.lasting) {
             let limit = self.wait_limit(lane.member);
+            lane.take_tail(&call.arena);
             lane.ask_redis(|out| cluster::wait(out, wanted, limit));
         }
         fanout::run(lanes, &call.arena);

@@ -22,12 +22,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// pecl-memcache leaves to callers and its sessions neither set nor look at.
 pub(super) const MARK: u32 = 1 << 16;
 
-/// Seconds since 1970, when something stored now for `lifetime` seconds ends.
+/// Seconds since 1970, when something stored now for `lifetime` seconds ends: in 31 bits, since a
+/// later time has passed for memcached.
 pub(super) fn expiry(lifetime: u32) -> u32 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
-    u32::try_from(now.saturating_add(u64::from(lifetime))).unwrap_or(u32::MAX)
+    let end = now.saturating_add(u64::from(lifetime));
+    u32::try_from(end)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX.unsigned_abs())
 }
 
 /// A turn: for how long it is taken, and who takes it.
@@ -181,13 +185,15 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
     unlock(lane, lock);
 }
 
-/// A name for who takes turns, of 33 bytes: the worker's, `-`, and the visit's.
+/// A name for who takes turns, of 33 bytes: the worker's, `-`, and the number of the visit.
 ///
 /// A worker has one visit at a time: a turn that it finds and that has its name is left over. A
-/// Redis that became the master in the middle of a visit has such turns.
+/// Redis that became the master in the middle of a visit has such turns. A question that comes
+/// late must not take the turn from the visit after it, so the numbers grow.
 pub(super) fn owner() -> String {
     thread_local! {
         static WORKER: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+        static VISITS: Cell<u64> = const { Cell::new(0) };
     }
     let generation = shared::generation();
     let (mut made, mut worker) = WORKER.get();
@@ -196,7 +202,9 @@ pub(super) fn owner() -> String {
         (made, worker) = (generation, chance::seed());
         WORKER.set((made, worker));
     }
-    format!("{worker:016x}-{:016x}", chance::seed())
+    let visit = VISITS.get() + 1;
+    VISITS.set(visit);
+    format!("{worker:016x}-{visit:016x}")
 }
 
 /// Has a turn there an owner, who is told when it was over?

@@ -49,6 +49,8 @@ pub enum Shake {
 pub struct Session {
     fd: OwnedFd,
     server: Rc<Server>,
+    /// It began when the server had a session of ours to take up.
+    resumes: bool,
     talk: RefCell<Talk>,
 }
 
@@ -95,6 +97,7 @@ impl Session {
             ClientConnection::new(server.config(), name).map_err(|error| said(&error, wish))?;
         Ok(Session {
             fd,
+            resumes: server.has_agreed(),
             server,
             talk: RefCell::new(Talk {
                 tls,
@@ -145,7 +148,7 @@ impl Session {
             while talk.at < talk.inbox.len() {
                 if let Err(error) = talk.digest() {
                     let alert = matches!(error, rustls::Error::AlertReceived(_));
-                    if alert && self.server.give_up_resumption() {
+                    if alert && (self.server.give_up_resumption() || self.resumes) {
                         return Ok(Shake::Anew);
                     }
                     // The other side may want to know why.

@@ -68,6 +68,11 @@ impl Server {
         self.agreed.set(true);
     }
 
+    /// Did one, so that the next may resume its session?
+    pub(super) fn has_agreed(&self) -> bool {
+        self.agreed.get()
+    }
+
     /// Resumes no session any more; false when no handshake went well, so that it is not that.
     ///
     /// Servers exist that offer sessions and break off when one is taken up: OpenSSL does, where

@@ -306,7 +306,12 @@ fn refusal(buf: &[u8], line: Span) -> Reply {
     if begins("NOSCRIPT") {
         Reply::NoScript
     } else if begins("ERR unknown command") {
-        Reply::Unknown(line)
+        // Behind its name it repeats what was said, which may be a password.
+        let end = text.windows(12).position(|word| word == b", with args ");
+        Reply::Unknown(Span {
+            at: line.at,
+            len: end.unwrap_or(line.len),
+        })
     } else if begins("CLIENT_ERROR") || begins("WRONGTYPE") {
         Reply::ClientError(line)
     } else {

@@ -164,10 +164,10 @@ return 1"
 script! {
     /// Takes a turn where nobody has it: 1, else 3. Arguments: who wants it, seconds. Whose it is
     /// already gets it again: his question may have been heard without its answer. So does who
-    /// has the same first 17 bytes, his worker and `-`: that one's earlier visits are over.
+    /// has the same first 17 bytes, his worker and `-`, and a later visit: the earlier are over.
     TAKE = "\
 local o=redis.call('GET',KEYS[1])
-if o and string.sub(o,1,17)==string.sub(ARGV[1],1,17) then
+if o and string.sub(o,1,17)==string.sub(ARGV[1],1,17) and o<=ARGV[1] then
  redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2])
  return 1
 end
