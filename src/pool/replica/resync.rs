@@ -491,6 +491,9 @@ impl Mend {
             });
         if self.spare.is_none() && !self.goes_on {
             (self.spare, view.full, view.stale) = (write, false, true);
+        } else {
+            // What it dropped now may be what another runner, or a writer, had just brought.
+            view.dropped = true;
         }
     }
 
@@ -517,8 +520,17 @@ impl Mend {
         self.end(true, out);
     }
 
-    /// The end; a token that a read brought along goes back.
+    /// The end; a token that a read brought along goes back. A target that dropped what it had,
+    /// and does not get it again, is not to be believed by another runner either.
     fn end(&mut self, result: bool, out: &mut Vec<Send>) {
+        let before = out.len();
+        let target = self.views.get_mut(self.target).filter(|_| !result);
+        if let Some(view) = target.filter(|_| self.tries <= 2 * RETRIES) {
+            view.doubt_dropped(self.target, out);
+        }
+        if out.len() > before {
+            return;
+        }
         for (place, view) in self.views.iter_mut().enumerate() {
             view.release(place, out);
         }
@@ -544,3 +556,11 @@ impl Machine for Mend {
         self.result.is_some()
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may stop at the first surprise"
+)]
+mod tests;
