@@ -172,7 +172,7 @@ impl Cluster {
 
     /// The slot of a key, as a server computes it.
     pub fn slot(&self, key: &str) -> u16 {
-        let living = (0..self.nodes.len()).find(|place| self.try_said(*place, &["PING"]).is_some());
+        let living = (0..self.nodes.len()).find(|place| self.try_said(*place, &["PING"]).is_ok());
         redis::cmd("CLUSTER")
             .arg("KEYSLOT")
             .arg(key)
@@ -189,7 +189,7 @@ impl Cluster {
 
     /// Is this node the master that has a slot, as it says itself?
     pub fn has(&self, place: usize, slot: u16) -> bool {
-        let Some(said) = self.try_said(place, &["CLUSTER", "NODES"]) else {
+        let Ok(said) = self.try_said(place, &["CLUSTER", "NODES"]) else {
             return false;
         };
         let own = said.lines().find(|line| line.contains("myself"));
@@ -221,17 +221,17 @@ impl Cluster {
     /// What a node answers to a command.
     pub fn said(&self, place: usize, words: &[&str]) -> String {
         self.try_said(place, words)
-            .unwrap_or_else(|| panic!("{words:?} was refused"))
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    fn try_said(&self, place: usize, words: &[&str]) -> Option<String> {
-        let client = redis::Client::open(format!("redis://{}/", self.nodes[place].address()));
-        let mut connection = client.and_then(|client| client.get_connection()).ok()?;
+    fn try_said(&self, place: usize, words: &[&str]) -> redis::RedisResult<String> {
+        let client = redis::Client::open(format!("redis://{}/", self.nodes[place].address()))?;
+        let mut connection = client.get_connection()?;
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(word);
         }
-        command.query(&mut connection).ok()
+        command.query(&mut connection)
     }
 
     /// Opens a move of `slot` from one node to another: keys may be on either from now on.
@@ -258,6 +258,12 @@ impl Cluster {
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
         for place in [to, from] {
             self.assign(place, slot, to);
+        }
+        // As redis-cli does: a master that is not told may believe an older word of a third one.
+        let (slot, id) = (slot.to_string(), self.id(to));
+        for place in (0..self.masters).filter(|place| ![to, from].contains(place)) {
+            // One that is gone hears of it when it is back.
+            let _ = self.try_said(place, &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
         }
     }
 
