@@ -399,7 +399,9 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
     }
     let copied = link.with(|state| state.pool.policy().mode != Mode::Single);
     if spec.redis.is_some() && copied == Some(true) {
-        errors::warning("A pool with copies takes no Redis node: they are on memcached nodes");
+        errors::warning(
+            "A pool with copies takes no Redis node here: write it into nodes of that pool in the file of memring.config_file",
+        );
         return Ok(None);
     }
     let embedded = |node: &NodeSpec| node.engine() == Engine::Embedded;
@@ -446,20 +448,15 @@ enum Found {
 
 /// What `host` names, or why nothing.
 fn found(host: &str, wish: &Wish<'_>) -> Result<Found, String> {
-    let (file, schemes, default_port) = ini::read(|values| {
-        (
-            values.config_file.clone(),
-            values.schemes.clone(),
-            values.port,
-        )
-    });
     if let Some(name) = host.strip_prefix("pool:") {
+        let file = ini::read(|values| values.config_file.clone());
         let wish = session::named(&file, name).map_err(|error| error.to_string())?;
         return Ok(Found::Pool(Box::new(wish.topology)));
     }
-    let schemes = session::schemes(&schemes).map_err(|error| error.to_string())?;
     if cluster::is_written(host) {
-        if wish.port != default_port && wish.port != 0 || wish.weight != 1 {
+        let (schemes, usual) = ini::read(|values| (values.schemes.clone(), values.port));
+        let schemes = session::schemes(&schemes).map_err(|error| error.to_string())?;
+        if wish.port != usual && wish.port != 0 || wish.weight != 1 {
             return Err("redis-cluster:// takes neither port nor weight: each port stands behind its host, and the cluster says who has which keys".to_owned());
         }
         let read = cluster::read(host, &schemes).map_err(|error| error.to_string())?;

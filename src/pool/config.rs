@@ -40,7 +40,7 @@ pub mod watch;
 
 pub use address::Schemes;
 pub use login::{Login, Secret};
-pub use placement::{JedisHash, JedisNames, Placement, check_names};
+pub use placement::{JedisHash, JedisNames, Placement, check_name};
 pub use redis::Redis;
 pub use sentinel::Watched;
 pub use tls::{Tls, Trust};

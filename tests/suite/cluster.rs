@@ -2,13 +2,16 @@
 //! die. `contract` holds every command's outcome, `cluster_php` what PHP sees.
 
 use crate::pool::Bench;
-use harness::{ClosedPort, Cluster, Redis, wait_until};
+use crate::sessions::php;
+use harness::{Certificates, ClosedPort, Cluster, Redis, wait_until};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::codec::Compression;
 use memring_pool::config::{NodeSpec, Policy, Protocol, Schemes, cluster};
+use memring_pool::error::Kind;
 use memring_pool::ring::slots::{beside, slot};
 use memring_pool::session::{Sessions, Store as Keeper, Terms};
 use memring_pool::wire::Store;
+use redis::Commands;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -550,4 +553,31 @@ fn a_key_is_explained_by_its_slot_before_anything_was_asked() {
     ] {
         assert!(told.contains(&words), "{words}: {told}");
     }
+}
+
+#[test]
+fn a_cluster_in_tls_is_one_pool_and_each_of_its_nodes_is_met_in_tls() {
+    let made = Certificates::new();
+    let cluster = Cluster::with_tls(&made);
+    let seeds = format!("ca={}", made.ca().display());
+    let mut bench = over(&cluster.url_as("", &seeds), Protocol::Ascii);
+    let keys: Vec<String> = (0..3).map(|place| cluster.key_at(place, "k")).collect();
+    for key in &keys {
+        assert_eq!(bench.store(Store::Set, key, b"v", 0), Outcome::Done);
+    }
+    // A slot that moves is followed to the port for TLS.
+    let slot = cluster.slot(&keys[0]);
+    cluster.move_slot(slot, 0, 1);
+    assert_eq!(bench.store(Store::Set, &keys[0], b"w", 0), Outcome::Done);
+    assert!(bench.call.events().is_empty(), "{:?}", bench.call.events());
+    let text: Vec<u8> = cluster.client(1).get(&keys[0]).unwrap();
+    assert!(text.ends_with(b"w"), "{text:?}");
+    let strange = format!("ca={}", Certificates::new().ca().display());
+    let mut bench = over(&cluster.url_as("", &strange), Protocol::Ascii);
+    assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Lost);
+    assert_eq!(bench.call.events()[0].error.kind(), Kind::Tls);
+    let count =
+        "session_id('s'); session_start(); echo $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;";
+    let php = php(&cluster.url_as("", &seeds)).ini("session.save_handler", "memring");
+    assert_eq!(php.run(count).ok() + &php.run(count).ok(), "12");
 }

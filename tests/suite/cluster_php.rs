@@ -2,9 +2,9 @@
 
 use crate::redis_sessions::phpredis;
 use crate::sessions::with_sessions;
-use harness::{Cluster, Php, TempDir, php, place, wait_until};
+use crate::syscalls::calls;
+use harness::{Cluster, Php, TempDir, wait_until};
 use std::collections::HashMap;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -98,27 +98,12 @@ fn a_cluster_is_a_whole_pool_and_php_says_so_with_the_text_to_write() {
 #[test]
 fn a_single_operation_in_a_cluster_costs_two_system_calls() {
     let cluster = Cluster::start();
-    let calls = |body: &str, rounds: u32| -> Option<u64> {
-        let directory = TempDir::new("strace");
-        let url = cluster.url();
-        let file = directory.file(
-            "script.php",
-            format!("<?php $m = new Memcache; $m->addServer('{url}'); $m->set('k', 'v'); $m->set('n', 1); $m->increment('n'); $m->get(['a', 'k', 'n']); for ($i = 0; $i < {rounds}; $i++) {{ {body} }}"),
-        );
-        let trace = directory.path().join("trace");
-        let done = Command::new(place::program(&["strace"])?)
-            .args(["-f", "-qq", "-o"])
-            .arg(&trace)
-            .arg(php::binary())
-            .args(Php::new().arguments())
-            .arg(file)
-            .output()
-            .ok()?;
-        let lines = std::fs::read_to_string(&trace)
-            .unwrap_or_default()
-            .lines()
-            .count();
-        done.status.success().then_some(lines as u64)
+    let url = cluster.url();
+    let calls = |body: &str, rounds: u32| {
+        calls(&format!(
+            "$m = new Memcache; $m->addServer('{url}'); $m->set('k', 'v'); $m->set('n', 1); $m->increment('n');
+             $m->get(['a', 'k', 'n']); for ($i = 0; $i < {rounds}; $i++) {{ {body} }}"
+        ))
     };
     for body in ["$m->get('k');", "$m->set('k', 'v');", "$m->increment('n');"] {
         let (Some(few), Some(many)) = (calls(body, 10), calls(body, 210)) else {

@@ -3,7 +3,9 @@
 
 use crate::pool::Bench;
 use crate::sessions::with_sessions;
-use harness::{ClosedPort, Memcached, Php, Redis, Sentinel, TempDir, Watched, wait_until};
+use harness::{
+    Certificates, ClosedPort, Memcached, Php, Redis, Sentinel, TempDir, Watched, wait_until,
+};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Schemes};
 use memring_pool::error::Kind;
@@ -509,4 +511,32 @@ fn keys_are_placed_by_the_names_of_masters_and_stay_there_after_a_switch() {
     let key: String = redis::cmd("RANDOMKEY").query(&mut client).unwrap();
     let stored: Vec<u8> = client.get(key).unwrap();
     assert!(stored.ends_with(b"vw"), "{stored:?}");
+}
+
+#[test]
+fn a_master_in_tls_is_found_by_sentinels_in_tls_and_so_is_the_next() {
+    let made = Certificates::new();
+    let mut watched = Watched::with_tls(&made);
+    let node = watched.node(&format!("?ca={}", made.ca().display()));
+    let mut bench = over(&node);
+    assert_eq!(bench.store(Store::Set, "k", b"1", 0), Outcome::Done);
+    assert!(bench.call.events().is_empty(), "{:?}", bench.call.events());
+    watched.servers[0].kill();
+    watched.await_master(1);
+    assert!(wait_until(Duration::from_secs(10), || {
+        bench.store(Store::Set, "k", b"2", 0) == Outcome::Done
+    }));
+    let text: Vec<u8> = watched.servers[1].client().get("k").unwrap();
+    assert!(text.ends_with(b"2"), "{text:?}");
+    // Sentinels that cannot prove who they are are not believed, and named.
+    let strange = Certificates::new();
+    let mut bench = over(&watched.node(&format!("?ca={}", strange.ca().display())));
+    assert_eq!(bench.store(Store::Set, "k", b"3", 0), Outcome::Lost);
+    let error = &bench.call.events()[0].error;
+    let text = error.to_string();
+    assert_eq!(error.kind(), Kind::Resolve, "{text}");
+    assert!(
+        text.contains("no Sentinel names the master") && text.contains("ca="),
+        "{text}"
+    );
 }

@@ -4,7 +4,7 @@ use harness::{Certificates, Memcached, Php, Redis, TempDir, php, place};
 use std::process::Command;
 
 /// The calls of the kernel a script makes, all of them.
-fn calls(script: &str) -> Option<u64> {
+pub(crate) fn calls(script: &str) -> Option<u64> {
     let strace = place::program(&["strace"])?;
     let directory = TempDir::new("strace");
     let file = directory.file("script.php", format!("<?php\n{script}"));

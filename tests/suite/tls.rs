@@ -1,16 +1,15 @@
 //! Nodes in TLS: who is believed, what is said when nobody is, and that a connection costs no more than it must.
-//! `contract` holds every command in TLS.
+//! `contract` holds every command in TLS, `cluster` and `sentinel` have their own servers in it.
 
 use crate::companion::{Tend, is_safe};
 use crate::pool::Bench;
 use crate::sessions::php;
 use harness::proxy::From;
 use harness::{
-    Certificates, Cluster, Issued, Memcached, Php, PhpFpm, Proxy, Redis, TempDir, Valid, Watched,
-    wait_until,
+    Certificates, Issued, Memcached, Php, PhpFpm, Proxy, Redis, TempDir, Valid, wait_until,
 };
 use memring_pool::call::{Outcome, Verb};
-use memring_pool::config::{Mode, NodeSpec, Placement, Policy, Protocol, Schemes};
+use memring_pool::config::{Mode, NodeSpec, Placement, Policy, Schemes};
 use memring_pool::error::Kind;
 use memring_pool::pool::later;
 use memring_pool::wire::Store;
@@ -496,58 +495,6 @@ fn sessions_on_copies_in_tls_outlive_a_node_that_comes_back_empty() {
     memcached[0].freeze();
     assert_eq!(php.run(count).ok(), "bool(true)\n4");
     memcached[0].resume();
-}
-
-#[test]
-fn a_cluster_in_tls_is_one_pool_and_each_of_its_nodes_is_met_in_tls() {
-    let made = Certificates::new();
-    let cluster = Cluster::with_tls(&made);
-    let seeds = format!("ca={}", made.ca().display());
-    let mut bench = crate::cluster::over(&cluster.url_as("", &seeds), Protocol::Ascii);
-    let keys: Vec<String> = (0..3).map(|place| cluster.key_at(place, "k")).collect();
-    for key in &keys {
-        assert_eq!(bench.store(Store::Set, key, b"v", 0), Outcome::Done);
-    }
-    // A slot that moves is followed to the port for TLS.
-    let slot = cluster.slot(&keys[0]);
-    cluster.move_slot(slot, 0, 1);
-    assert_eq!(bench.store(Store::Set, &keys[0], b"w", 0), Outcome::Done);
-    assert!(bench.call.events().is_empty(), "{:?}", bench.call.events());
-    let text: Vec<u8> = cluster.client(1).get(&keys[0]).unwrap();
-    assert!(text.ends_with(b"w"), "{text:?}");
-    let strange = format!("ca={}", Certificates::new().ca().display());
-    let mut bench = crate::cluster::over(&cluster.url_as("", &strange), Protocol::Ascii);
-    assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Lost);
-    assert_eq!(bench.call.events()[0].error.kind(), Kind::Tls);
-    let count =
-        "session_id('s'); session_start(); echo $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;";
-    let php = php(&cluster.url_as("", &seeds)).ini("session.save_handler", "memring");
-    assert_eq!(php.run(count).ok() + &php.run(count).ok(), "12");
-}
-
-#[test]
-fn a_master_in_tls_is_found_by_sentinels_in_tls_and_so_is_the_next() {
-    let made = Certificates::new();
-    let mut watched = Watched::with_tls(&made);
-    let node = watched.node(&format!("?ca={}", made.ca().display()));
-    let mut bench = one(&node);
-    assert_eq!(bench.store(Store::Set, "k", b"1", 0), Outcome::Done);
-    assert!(bench.call.events().is_empty(), "{:?}", bench.call.events());
-    watched.servers[0].kill();
-    watched.await_master(1);
-    assert!(wait_until(Duration::from_secs(10), || {
-        bench.store(Store::Set, "k", b"2", 0) == Outcome::Done
-    }));
-    let text: Vec<u8> = watched.servers[1].client().get("k").unwrap();
-    assert!(text.ends_with(b"2"), "{text:?}");
-    // Sentinels that cannot prove who they are are not believed, and named.
-    let strange = Certificates::new();
-    let (kind, text) = refusal(&watched.node(&format!("?ca={}", strange.ca().display())));
-    assert_eq!(kind, Kind::Resolve, "{text}");
-    assert!(
-        text.contains("no Sentinel names the master") && text.contains("ca="),
-        "{text}"
-    );
 }
 
 #[test]

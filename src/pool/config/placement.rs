@@ -109,43 +109,44 @@ impl Placement {
     }
 }
 
-/// Checks that no two of `nodes` are one place to a placement that goes by names: two databases
-/// of one server, of which the second would never get a key.
+/// Checks that `node` is not the place of one of `others` to a placement that goes by names: of two
+/// databases of one server the second would never get a key.
 ///
 /// # Errors
-/// `Kind::Config`: there are such two.
-pub fn check_names(nodes: &[NodeSpec], placement: Placement) -> Result<(), Error> {
+/// `Kind::Config`: it is.
+pub fn check_name<'a>(
+    node: &NodeSpec,
+    mut others: impl Iterator<Item = &'a NodeSpec>,
+    placement: Placement,
+) -> Result<(), Error> {
     // These go by the order of nodes.
     let by_place = matches!(
         placement,
         Placement::PeclStandard | Placement::Phpredis | Placement::Jedis(..) | Placement::Slots
     );
     let database = |node: &NodeSpec| node.redis.as_ref().map(|redis| redis.database);
-    let clash = nodes.iter().enumerate().find(|(at, node)| {
-        let mut before = nodes.iter().take(*at);
-        before
-            .any(|other| other.ring_name() == node.ring_name() && database(other) != database(node))
-    });
-    match clash {
-        Some((_, node)) if !by_place => {
-            let name = clean(&node.name());
-            Err(Error::new(
-                Kind::Config,
-                format!("two databases of {name} are one place to placement \"{}\", and one of them would get no key", placement.word()),
-            )
-            .hint("Write id=NAME behind each (redis://HOST/1?id=NAME), or take one out"))
-        }
-        _ => Ok(()),
+    let clashes = |other: &NodeSpec| {
+        database(other) != database(node) && other.ring_name() == node.ring_name()
+    };
+    if by_place || !others.any(clashes) {
+        return Ok(());
     }
+    Err(Error::new(
+        Kind::Config,
+        format!("two databases of {} are one place to placement \"{}\", and one of them would get no key", clean(&node.name()), placement.word()),
+    )
+    .hint("Write id=NAME behind each (redis://HOST/1?id=NAME), or take one out"))
 }
 
 /// Checks what the placement of a pool asks of `nodes`.
 ///
 /// # Errors
 /// `Kind::Config`: weights too large for a ring that keeps all its points; in mode fenced a
-/// node that Jedis' rings know by its place in the list alone; as [`check_names`].
+/// node that Jedis' rings know by its place in the list alone; as [`check_name`].
 pub(super) fn check(nodes: &[NodeSpec], policy: &Policy) -> Result<(), Error> {
-    check_names(nodes, policy.placement)?;
+    for (at, node) in nodes.iter().enumerate() {
+        check_name(node, nodes.iter().take(at), policy.placement)?;
+    }
     let word = policy.placement.word();
     let jedis = match policy.placement {
         Placement::Jedis(..) => true,

@@ -5,7 +5,7 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::config::{COPIED_TIMEOUT, Care, NodeSpec, Placement, check_names};
+use crate::config::{COPIED_TIMEOUT, Care, NodeSpec, Placement, check_name};
 use crate::error::Error;
 use crate::fanout::Lane;
 use crate::{probe, shared};
@@ -218,14 +218,10 @@ impl Pool {
     /// Checks that keys could be spread to a node beside those that are here.
     ///
     /// # Errors
-    /// As `config::placement::check_names`.
+    /// As `config::check_name`.
     pub fn takes_place(&self, spec: &NodeSpec) -> Result<(), Error> {
-        if spec.redis.is_none() {
-            return Ok(());
-        }
-        let here = self.members.iter().map(|member| member.spec.clone());
-        let all: Vec<NodeSpec> = here.chain([spec.clone()]).collect();
-        check_names(&all, self.policy.placement)
+        let here = self.members.iter().map(|member| &member.spec);
+        check_name(spec, here, self.policy.placement)
     }
 
     /// The first node that is the server of `spec`, and its database, however it was passed.

@@ -192,18 +192,16 @@ pub(super) fn close(lane: &mut Lane, data: Data<'_>, lock: Lock<'_>) {
 /// late must not take the turn from the visit after it, so the numbers grow.
 pub(super) fn owner() -> String {
     thread_local! {
-        static WORKER: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-        static VISITS: Cell<u64> = const { Cell::new(0) };
+        /// The process it was made in, the worker's name, and its visits.
+        static WORKER: Cell<(u64, u64, u64)> = const { Cell::new((0, 0, 0)) };
     }
     let generation = shared::generation();
-    let (mut made, mut worker) = WORKER.get();
-    // A forked child is another worker than its parent, whose turns it leaves alone.
-    if made != generation {
-        (made, worker) = (generation, chance::seed());
-        WORKER.set((made, worker));
-    }
-    let visit = VISITS.get() + 1;
-    VISITS.set(visit);
+    let (worker, visit) = match WORKER.get() {
+        (made, worker, visits) if made == generation => (worker, visits + 1),
+        // A forked child is another worker than its parent, whose turns it leaves alone.
+        _ => (chance::seed(), 1),
+    };
+    WORKER.set((generation, worker, visit));
     format!("{worker:016x}-{visit:016x}")
 }
 
