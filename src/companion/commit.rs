@@ -31,7 +31,10 @@ Exit code 0 when the epoch is committed, 1 when not."
 /// How often the progress is said.
 const NEWS: Duration = Duration::from_secs(1);
 /// Tries while records change or single keys cannot be brought over.
-const TRIES: u32 = 5;
+const TRIES: u32 = 6;
+/// The pause before the second one; it doubles. All together outlast a node that is left alone
+/// for a request that timed out.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The command.
 ///
@@ -62,7 +65,10 @@ fn commit(kept: &Kept) -> bool {
         }
     };
     let mut last = Committed::Again;
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            std::thread::sleep(PAUSE * 2_u32.pow(attempt - 1));
+        }
         let call = &mut host.call;
         last = host.pool.commit(
             &host.record_key,

@@ -19,6 +19,7 @@
 mod cache;
 mod commit;
 mod host;
+mod memory;
 mod mend;
 mod route;
 mod status;

@@ -2,77 +2,15 @@
 //! are passed over until they are trusted.
 
 use crate::host::{Host, name};
+use crate::memory::{Known, Memory};
 use crate::wish::Kept;
 use memring_pool::handoff::{self, Handed};
 use memring_pool::replica::{Founded, Resynced, State, Survey};
 use memring_pool::shared;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// A node that was trusted: in which life, and which process it was then.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
-    /// The name of its memory life.
-    pub(crate) id: u64,
-    /// Its process, as `handoff::process` tells.
-    process: u64,
-    /// Since when it answers and another host's word about kept keys stands.
-    waits: Option<Instant>,
-}
-
-/// What this process knows of a pool's nodes, by place.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Memory(Arc<Mutex<Vec<Option<Known>>>>);
 
 /// How long another host may take to hand over the keys it keeps.
 const OTHERS: Duration = Duration::from_secs(10);
-
-impl Memory {
-    /// Node `place`, if it was trusted since this process began.
-    pub(crate) fn of(&self, place: usize) -> Option<Known> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(place).copied().flatten()
-    }
-
-    fn set(&self, place: usize, known: Option<Known>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() <= place {
-            all.resize(place + 1, None);
-        }
-        if let Some(slot) = all.get_mut(place) {
-            *slot = known;
-        }
-    }
-
-    /// Notes who the trusted nodes are, of which `processes` were asked for before the survey was
-    /// made: whoever answered to it may be a later one, which shows at the next look.
-    ///
-    /// A process that is another one in the same life has somebody's copy of it, and is not
-    /// what was trusted: their places, and the names of their lives.
-    pub(crate) fn learn(&self, survey: &Survey, processes: &[Option<u64>]) -> Vec<(usize, u64)> {
-        let mut others = Vec::new();
-        for place in survey.all(State::Trusted) {
-            let id = survey.record(place).map(|record| record.id);
-            let process = processes.get(place).copied().flatten();
-            let (Some(id), Some(process)) = (id, process) else {
-                continue;
-            };
-            match self.of(place).filter(|known| known.id == id) {
-                Some(known) if known.process != process => others.push((place, id)),
-                Some(_) => {}
-                None => self.set(
-                    place,
-                    Some(Known {
-                        id,
-                        process,
-                        waits: None,
-                    }),
-                ),
-            }
-        }
-        others
-    }
-}
 
 /// How a node gets what it missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

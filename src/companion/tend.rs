@@ -12,7 +12,8 @@
 
 use crate::cache::Cache;
 use crate::host::Host;
-use crate::mend::{self, Memory};
+use crate::memory::Memory;
+use crate::mend;
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::{self, Seen};
 use crate::{Stop, tell};

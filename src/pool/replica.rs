@@ -72,6 +72,7 @@ pub use record::{Absent, Epochs, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
 pub use survey::{Listing, Standing, State, Survey};
 pub use version::{Stamp, Version};
+pub use view::LEASE_SLACK;
 pub use withdraw::{Withdraw, Withdrawn};
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use crate::place::{free_port, wait_until};
 use crate::{Certificates, Redis};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// Slots of a cluster.
@@ -196,12 +197,23 @@ impl Cluster {
         let own = own.filter(|line| line.contains("master"));
         own.into_iter()
             .flat_map(|line| line.split(' ').skip(8))
-            .any(|run| {
-                let (first, last) = run.split_once('-').unwrap_or((run, run));
-                match (first.parse::<u16>(), last.parse::<u16>()) {
-                    (Ok(first), Ok(last)) => (first..=last).contains(&slot),
-                    _ => false,
-                }
+            .any(|run| is_in(run, slot))
+    }
+
+    /// Do all masters that answer say that a slot is this node's, and is no claim as new as
+    /// another? Of two that are, one is made newer, and brings back what that node had before.
+    fn agrees(&self, slot: u16, owner: usize) -> bool {
+        let id = self.id(owner);
+        (0..self.masters)
+            .filter_map(|place| self.try_said(place, &["CLUSTER", "NODES"]).ok())
+            .all(|said| {
+                let lines = said.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+                let masters: Vec<_> = lines.filter(|words| words[2].contains("master")).collect();
+                let epochs: HashSet<_> = masters.iter().map(|words| words[6]).collect();
+                let owns = |words: &Vec<&str>| {
+                    words[0] == id && words.iter().skip(8).any(|run| is_in(run, slot))
+                };
+                epochs.len() == masters.len() && masters.iter().any(owns)
             })
     }
 
@@ -267,8 +279,13 @@ impl Cluster {
         }
     }
 
-    /// Moves a slot with all its keys.
+    /// Moves a slot with all its keys. Waits first until all masters that answer know whose it is.
     pub fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let agreed = wait_until(Duration::from_secs(20), || self.agrees(slot, from));
+        assert!(
+            agreed,
+            "not all masters say that slot {slot} is node {from}'s"
+        );
         self.begin_move(slot, from, to);
         let keys: Vec<String> = redis::cmd("CLUSTER")
             .arg("GETKEYSINSLOT")
@@ -280,6 +297,15 @@ impl Cluster {
             self.migrate(&key, from, to);
         }
         self.end_move(slot, from, to);
+    }
+}
+
+/// Is a slot in one of the runs that `CLUSTER NODES` names?
+fn is_in(run: &str, slot: u16) -> bool {
+    let (first, last) = run.split_once('-').unwrap_or((run, run));
+    match (first.parse::<u16>(), last.parse::<u16>()) {
+        (Ok(first), Ok(last)) => (first..=last).contains(&slot),
+        _ => false,
     }
 }
 

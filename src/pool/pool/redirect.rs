@@ -135,8 +135,9 @@ impl Pool {
     fn run_elsewhere(&mut self, call: &mut Call, first: usize) {
         let (last, since) = (call.used, transport::now());
         let (mut hops, [mut pause, longest]) = (0, AGAIN);
+        let mut errands = Vec::new();
         loop {
-            let mut errands = self.errands(call, first..last);
+            errands = self.errands(call, first..last, &errands);
             if errands.is_empty() {
                 return;
             }
@@ -185,7 +186,8 @@ impl Pool {
     }
 
     /// What nodes sent elsewhere, in the order of lanes and places. Notes what they said of slots.
-    fn errands(&mut self, call: &Call, lanes: Range<usize>) -> Vec<Errand> {
+    /// Who was asked in the `round` before says where, and stands for a host that is not named.
+    fn errands(&mut self, call: &Call, lanes: Range<usize>, round: &[Errand]) -> Vec<Errand> {
         let mut errands = Vec::new();
         for index in lanes {
             let Some(lane) = call.lanes.get(index).filter(|lane| lane.refused) else {
@@ -206,15 +208,18 @@ impl Pool {
                     self.doubt();
                 }
                 let Some(found) = found else { continue };
+                let said = (round.iter())
+                    .find(|errand| (errand.lane, errand.place) == (index, place))
+                    .map_or(lane.member, |errand| errand.member);
                 let member = match found {
                     Redirect::Again => lane.member,
                     Redirect::Moved { slot, host, port } => {
-                        let host = self.host_or(host, lane.member);
+                        let host = self.host_or(host, said);
                         self.slot_moved(slot, &host, port);
                         self.member_at(&host, port)
                     }
                     Redirect::Ask { host, port } => {
-                        let host = self.host_or(host, lane.member);
+                        let host = self.host_or(host, said);
                         self.member_at(&host, port)
                     }
                 };

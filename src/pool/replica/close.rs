@@ -16,6 +16,7 @@
 //! A node without room drops what it has, whosever that is. While the turn is surely ours it is
 //! asked again at once; later it gets nothing more from here, and is doubted.
 
+mod late;
 mod undo;
 
 use super::keep::Notes;
@@ -135,7 +136,7 @@ impl Close {
             life: life.max(1),
             grips,
         };
-        close.begin(out);
+        close.begin(now, out);
         close
     }
 
@@ -156,7 +157,7 @@ impl Close {
         self.closed
     }
 
-    fn begin(&mut self, out: &mut Vec<Send>) {
+    fn begin(&mut self, now: u64, out: &mut Vec<Send>) {
         for place in 0..self.grips.nodes.len() {
             let known = self.view(place).is_some_and(View::is_known);
             let step = match (&self.ending, known) {
@@ -187,23 +188,28 @@ impl Close {
             if step == Step::Writing {
                 self.write(place, out);
             }
+            if step == Step::Missed {
+                self.look_for(now, place, out);
+            }
         }
         if self.ending == Ending::Release {
+            self.release(now, out);
             self.end(Closed::Done { copies: 0 }, out);
         } else if out.is_empty() {
             self.end(Closed::Failed, out);
         }
     }
 
-    fn release(&mut self, out: &mut Vec<Send>) {
+    fn release(&mut self, now: u64, out: &mut Vec<Send>) {
+        let elapsed = now.saturating_sub(self.grips.read_at);
         for (place, view) in self.grips.nodes.iter_mut().enumerate() {
-            view.release(place, out);
+            view.release(place, elapsed, out);
         }
     }
 
     /// The end: whatever token is left, from a look or a node that was not written, goes back.
     fn end(&mut self, closed: Closed, out: &mut Vec<Send>) {
-        self.release(out);
+        self.release(self.grips.read_at, out);
         self.closed = Some(closed);
     }
 
@@ -511,21 +517,6 @@ impl Close {
         (0..self.nodes.len())
             .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == step))
             .collect()
-    }
-
-    /// Writes to nodes that lost their memory since they were read, now that nobody wrote
-    /// otherwise on those that kept it.
-    fn write_late(&mut self, out: &mut Vec<Send>) {
-        let later = self.places(Step::Later);
-        let both = [&self.places(Step::Stored)[..], &later[..]].concat();
-        let enough = view::is_enough(&self.grips.lists, &both);
-        for place in later {
-            self.set(place, Step::Missed);
-            if let Some(node) = self.nodes.get_mut(place).filter(|_| enough) {
-                node.free = true;
-                self.write(place, out);
-            }
-        }
     }
 
     /// Has node number `place` say that these missed a write, if it does not yet.

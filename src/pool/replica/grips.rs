@@ -20,6 +20,10 @@ pub struct Grips {
     pub(super) destroyed: bool,
     /// The highest version seen anywhere, believed or not.
     pub(super) seen: Version,
+    /// When the read was over, our clock.
+    pub(super) read_at: u64,
+    /// Since when a token of the turn is held, our clock; `None` without a turn.
+    pub(super) held_since: Option<u64>,
     /// Until when nobody can have taken the turn over, our clock.
     pub(super) sure_until: u64,
     /// The value that was read, to store it again where a copy is gone.
@@ -32,6 +36,12 @@ impl Grips {
     pub fn marks(&self) -> [u64; 2] {
         let mut held = self.nodes.iter().filter(|view| view.token);
         [(); 2].map(|()| held.next().and_then(View::mark).unwrap_or(0))
+    }
+
+    /// Since when the first of the tokens held here is ours, milliseconds of the clock that the
+    /// read was given; `None` where it took no turn.
+    pub fn held_since(&self) -> Option<u64> {
+        self.held_since
     }
 
     /// What the records that were seen say of the pool's node lists; `None` when none was seen.

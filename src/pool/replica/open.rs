@@ -123,8 +123,10 @@ pub struct Open {
     suspect: Option<(usize, u64)>,
     /// Since when, our clock.
     suspected: u64,
-    /// A turn was taken over, on one node at least.
-    took_over: bool,
+    /// When a turn was taken over, on one node at least: our clock.
+    took_over: Option<u64>,
+    /// That was tried since the last pause.
+    tried: bool,
     /// Since when a token is held, our clock.
     held_since: Option<u64>,
     /// What is given a moment: its place and cas value, and since when, our clock.
@@ -176,7 +178,8 @@ impl Open {
             asked_again: true,
             suspect: None,
             suspected: 0,
-            took_over: false,
+            took_over: None,
+            tried: false,
             held_since: None,
             alone: None,
             forgotten: Version::default(),
@@ -218,7 +221,7 @@ impl Open {
             self.leave_old_list(out);
         }
         if self.rounds > ROUNDS {
-            return self.end(Found::Doubt, None, out);
+            return self.end(now, Found::Doubt, None, out);
         }
         let before = out.len();
         self.look_again(out);
@@ -250,13 +253,13 @@ impl Open {
             .iter()
             .any(|view| view.is_known() && view.record.is_some());
         if newest.is_none() && !sure && !(self.wish.fresh && live) {
-            return self.end(Found::Doubt, None, out);
+            return self.end(now, Found::Doubt, None, out);
         }
         if !self.has_turn(now, out) {
             return;
         }
         let Some((place, stamp)) = newest else {
-            return self.end(Found::Nothing, None, out);
+            return self.end(now, Found::Nothing, None, out);
         };
         if self.gives_a_moment(now, place, stamp.version) {
             return;
@@ -270,11 +273,11 @@ impl Open {
         let hints = trusted.is_empty();
         let (place, stamp) = match view::newest_value(&self.views, newest, hints, rules, counts) {
             Newest::At(place, stamp) => (place, stamp),
-            Newest::Elsewhere(..) => return self.end(Found::Doubt, None, out),
+            Newest::Elsewhere(..) => return self.end(now, Found::Doubt, None, out),
             Newest::Nothing => {
                 self.forget_words(out);
                 if out.len() == before {
-                    self.end(Found::Nothing, None, out);
+                    self.end(now, Found::Nothing, None, out);
                 }
                 return;
             }
@@ -302,7 +305,7 @@ impl Open {
             } else {
                 Found::Value(data.clone())
             };
-            self.end(found, Some((stamp.version, data, !sure)), out);
+            self.end(now, found, Some((stamp.version, data, !sure)), out);
         }
     }
 
@@ -312,7 +315,7 @@ impl Open {
         self.lists.truncate(1);
         let stay = self.lists.first().map_or(0, Vec::len);
         for (place, view) in self.views.iter_mut().enumerate().skip(stay) {
-            view.release(place, out);
+            view.release(place, 0, out);
         }
         // The new list's nodes stand first.
         self.views.truncate(stay);
@@ -453,6 +456,7 @@ impl Open {
 
     fn end(
         &mut self,
+        now: u64,
         found: Found,
         value: Option<(Version, Arc<[u8]>, bool)>,
         out: &mut Vec<Send>,
@@ -485,6 +489,8 @@ impl Open {
                 base,
                 destroyed,
                 seen,
+                read_at: now,
+                held_since: self.held_since,
                 sure_until: self.sure_until(),
                 data,
             },
@@ -509,6 +515,10 @@ impl Machine for Open {
         if let Some(view) = self.views.get_mut(place) {
             view.heard(now, replies);
             view.ask_again(place, self.wish.turn.is_some(), out);
+            // From the first answer on, or the turn would seem to last longer than it does.
+            if view.token {
+                self.held_since.get_or_insert(now);
+            }
         }
         // While a pause runs, an answer is only that to a release.
         if self.wake_at.is_none() {
@@ -547,8 +557,9 @@ impl Machine for Open {
         // Waiting has its own end; it is not what makes a read go round in circles.
         self.rounds = 0;
         self.asked_again = false;
+        self.tried = false;
         match self.wish.turn {
-            Some(turn) => self.poll(now, turn, out),
+            Some(_) => self.poll(now, out),
             None => self.look_all(out),
         }
         if out.is_empty() {

@@ -503,7 +503,7 @@ impl Mend {
         let mut others = self.whole.iter().filter(|place| **place != self.target);
         let elder = others.any(|place| {
             let view = self.views.get(*place);
-            view.is_some_and(|view| view.stamp().is_none() && view.taken_since.is_some())
+            view.is_some_and(|view| view.stamp().is_none() && view.taken.is_some())
         });
         let view = self.views.get_mut(self.target);
         let Some(view) = view.filter(|_| elder && !self.goes_on && self.rules.elders) else {
@@ -532,7 +532,7 @@ impl Mend {
             return;
         }
         for (place, view) in self.views.iter_mut().enumerate() {
-            view.release(place, out);
+            view.release(place, 0, out);
         }
         self.result = Some(result);
     }

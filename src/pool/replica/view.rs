@@ -4,12 +4,16 @@
 //! says that it missed a write. A trusted node that nobody lists has every acknowledged
 //! write of its keys; that is what all decisions here rest on.
 
+mod token;
+
 use super::{
     Command, Epochs, Item, Lost, PREFERRED, Record, Reply, Rules, Send, Stamp, Token, Trust,
     Version,
 };
 use crate::chance::mix;
 use std::sync::Arc;
+pub use token::LEASE_SLACK;
+pub(super) use token::Taken;
 
 /// One node, as far as known.
 #[derive(Clone, Debug)]
@@ -24,8 +28,10 @@ pub(super) struct View {
     pub(super) item: Option<Item>,
     /// We hold its token.
     pub(super) token: bool,
-    /// Since when the item has been as it is, with somebody else's token: our clock.
-    pub(super) taken_since: Option<u64>,
+    /// How long the item was to live when we got that, seconds.
+    won: u32,
+    /// Somebody else has its token, on the item as it is.
+    pub(super) taken: Option<Taken>,
     /// What the unanswered pipeline says.
     asked: Vec<Command>,
     /// Something failed that a new look at record and item will explain.
@@ -74,7 +80,8 @@ impl View {
             record: None,
             item: None,
             token: false,
-            taken_since: None,
+            won: 0,
+            taken: None,
             asked: Vec::new(),
             stale: false,
             full: false,
@@ -101,22 +108,6 @@ impl View {
         self.asked.clone_from(&commands);
         self.stale = false;
         out.push(Send { place, commands });
-    }
-
-    /// Lets go of the token, if it is ours.
-    ///
-    /// An item that was unlocked and not written since gives its token to whoever reads it,
-    /// asked or not (memcached `X` and `W`), so readers have some to give back, too.
-    pub(super) fn release(&mut self, place: usize, out: &mut Vec<Send>) {
-        if let (true, Some(item)) = (self.token && self.is_known(), &self.item) {
-            let unlock = Command::Unlock {
-                cas: item.cas,
-                version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
-                life: None,
-            };
-            self.ask(place, vec![unlock], out);
-        }
-        self.token = false;
     }
 
     /// True while a pipeline is unanswered.
@@ -227,7 +218,7 @@ impl View {
                 Reply::Done { cas },
             ) => {
                 self.token = false;
-                self.taken_since = None;
+                self.taken = None;
                 self.dropped = false;
                 self.item = Some(Item {
                     cas,
@@ -254,40 +245,6 @@ impl View {
             // Whatever else it was, another look will tell.
             _ => self.stale = true,
         }
-    }
-
-    fn see(&mut self, now: u64, mut item: Item) {
-        let known = self.item.as_ref();
-        let same = known.filter(|known| known.cas == item.cas && known.stamp == item.stamp);
-        if item.data.is_none() {
-            item.data = same.and_then(|known| known.data.clone());
-        }
-        match item.token {
-            Token::Won => {
-                self.token = true;
-                self.taken_since = None;
-            }
-            // Our own token shows as taken, too.
-            Token::Taken if self.token && same.is_some() => {}
-            Token::Taken => {
-                self.token = false;
-                if same.is_none() || self.taken_since.is_none() {
-                    self.taken_since = Some(now);
-                }
-            }
-            Token::Free => {
-                self.token &= same.is_some();
-                self.taken_since = None;
-            }
-        }
-        self.item = Some(item);
-    }
-
-    /// Has it an item on which nobody can ever get the token: somebody else's, without an end?
-    pub(super) fn is_endless(&self) -> bool {
-        self.item
-            .as_ref()
-            .is_some_and(|item| item.stamp.is_none() && item.left == u32::MAX)
     }
 
     /// What tells this node's item, as it is now, from every other: never 0.

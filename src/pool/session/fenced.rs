@@ -21,8 +21,8 @@ pub(super) use crate::pool::NOTE;
 use crate::pool::Pool;
 use crate::pool::copies::{Task, clock, host_name};
 use crate::replica::{
-    Close, Closed, Ending, Epochs, Found, Founded, Grips, Lists, Open, Opened, PREFERRED, Rules,
-    Turn, Wish, record_key,
+    Close, Closed, Ending, Epochs, Found, Founded, Grips, LEASE_SLACK, Lists, Open, Opened,
+    PREFERRED, Rules, Turn, Wish, record_key,
 };
 use crate::shared;
 use crate::slices;
@@ -196,7 +196,7 @@ impl Fenced {
             rules: Rules::ALL,
             turn: turn.then(|| Turn {
                 wait: milliseconds(self.terms.wait),
-                lease: milliseconds(self.terms.lease),
+                lease: milliseconds(self.terms.lease).saturating_add(LEASE_SLACK),
             }),
             fresh: self.made.as_deref() == Some(id),
             epoch: self.pool.policy().epoch,

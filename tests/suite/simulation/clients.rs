@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Close, Commit, Distrust, Founding, Machine, Mend, Open, PREFERRED, Resync, Rules,
+    Close, Commit, Distrust, Founding, LEASE_SLACK, Machine, Mend, Open, PREFERRED, Resync, Rules,
 };
 
 use super::faults::Plan;
@@ -20,7 +20,9 @@ use super::world::{Calm, Client, Setup, World};
 /// Seconds a session lives: longer than a run.
 const LIFE: u32 = 7200;
 /// How long somebody else may have a turn, milliseconds.
-pub(super) const LEASE: u64 = 3000;
+pub(super) const LEASE: u64 = PROMISED + LEASE_SLACK;
+/// No turn is taken over sooner, milliseconds.
+pub(super) const PROMISED: u64 = 3000;
 
 /// How a pool is run, and by whom.
 #[derive(Clone, Debug)]

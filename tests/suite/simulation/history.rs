@@ -12,7 +12,7 @@
 //! | two owners | two acknowledged writes, neither of which knew of the other |
 //! | one version, two values | what it says |
 //! | a value nobody wrote | what it says |
-//! | told of a turn nobody took | who alone had the turn, for less than a lease and while no clock jumped, is told at its end that somebody else wrote |
+//! | told of a turn nobody took | who alone had the turn, for less than a lease and while no clock jumped, is told at its end that somebody else wrote (and nobody had the turn for a whole lease right before him) |
 //! | refused without need | an id that was just made up, or one for which two trusted nodes were there all the time |
 //! | stuck | a client never came to an end |
 //!
@@ -29,6 +29,7 @@ use std::sync::Arc;
 use memring_pool::replica::Version;
 
 use super::node::Key;
+use super::turns::{Held, Turns};
 
 /// What is promised and was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,15 +70,6 @@ impl Change {
             .ok()
             .map(|bytes| Change(u64::from_le_bytes(bytes)))
     }
-}
-
-/// A turn that a client got.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    key: Key,
-    /// How many got the turn of this key before it, and this one.
-    number: u64,
-    since: u64,
 }
 
 /// A read, by number.
@@ -166,10 +158,8 @@ pub(super) struct History {
     moment: u64,
     changes: Vec<Record>,
     by_key: BTreeMap<Key, Vec<usize>>,
-    /// How often the turn of each key was got.
-    turns: BTreeMap<Key, u64>,
-    /// When a clock jumped last.
-    jumped: Option<u64>,
+    /// Whose turn it was.
+    pub(super) turns: Turns,
     /// Of those that stand, the ones no other that stands was made on: enough to check reads by.
     tips: BTreeMap<Key, Vec<usize>>,
     reads: Vec<Read>,
@@ -223,28 +213,9 @@ impl History {
         }
     }
 
-    /// A client gets the turn; what tells this turn from others of the key is returned.
-    pub(super) fn begin_turn(&mut self, time: u64, key: Key) -> Held {
-        let count = self.turns.entry(key).or_default();
-        *count += 1;
-        Held {
-            key,
-            number: *count,
-            since: time,
-        }
-    }
-
-    /// A client's clock jumps.
-    pub(super) fn jump(&mut self, time: u64) {
-        self.jumped = Some(time);
-    }
-
     /// Who had this turn is told at its end that somebody else wrote. `lease`: milliseconds.
     pub(super) fn lost_turn(&mut self, time: u64, turn: Held, lease: u64) {
-        let alone = self.turns.get(&turn.key) == Some(&turn.number);
-        // A clock that jumps ends a lease early.
-        let jumped = self.jumped.is_some_and(|at| at + lease >= turn.since);
-        if alone && !jumped && time < turn.since + lease {
+        if self.turns.is_needless(time, turn, lease) {
             let words = format!("key {}: held since {}", turn.key, turn.since);
             self.report(time, Violation::Needless, words);
         }

@@ -66,6 +66,7 @@ mod rules;
 mod steps;
 mod tenders;
 mod traps;
+mod turns;
 mod values;
 mod visitors;
 mod wires;

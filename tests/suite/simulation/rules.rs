@@ -92,13 +92,13 @@ fn without_incarnations_a_failed_write_wins_over_later_ones() {
         vec![
             (2000, unheard(1, &[1]), 700),
             (2000, unheard(2, &[1]), 700),
-            (2250, Fault::Hang { node: 0 }, 5000),
+            (2250, Fault::Hang { node: 0 }, LEASE + 2000),
         ],
         vec![
             role(-300_000, &[(1000, Act::Open(0)), (1010, Act::Write)]),
             role(300_000, &[(1900, Act::Open(0)), (2100, Act::Write)]),
             role(-300_000, &[(2900, Act::Open(0)), (2910, Act::Write)]),
-            role(0, &[(9000, Act::Look(0))]),
+            role(0, &[(6000 + LEASE, Act::Look(0))]),
         ],
     );
     needs(
@@ -116,8 +116,11 @@ fn without_tags_two_writers_of_one_version_both_believe_they_wrote() {
         vec![],
         vec![
             role(300_000, &[(1000, Act::Open(0)), (1010, Act::Write)]),
-            role(0, &[(1500, Act::Open(0)), (5100, Act::Write)]),
-            role(-300_000, &[(1600, Act::Open(0)), (5000, Act::Write)]),
+            role(0, &[(1500, Act::Open(0)), (2100 + LEASE, Act::Write)]),
+            role(
+                -300_000,
+                &[(1600, Act::Open(0)), (2000 + LEASE, Act::Write)],
+            ),
         ],
     );
     needs(

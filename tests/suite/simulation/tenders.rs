@@ -46,7 +46,7 @@ pub(super) struct Tender {
     all: Spot,
     target: usize,
     /// Which process each node was when it was last seen trusted, and in which life.
-    known: HashMap<usize, (u64, u64)>,
+    known: HashMap<(usize, u64), u64>,
     /// A pass under way, and the keys it still has to copy.
     pass: Option<(Resync, Vec<Key>)>,
 }
@@ -138,10 +138,8 @@ impl Tender {
         let rules = self.shared.pool.rules;
         let node = self.all.places[self.target];
         if let Some((id, process)) = scene.trusted(node) {
-            let known = *self.known.entry(node).or_insert((id, process));
-            if known.0 != id {
-                self.known.insert(node, (id, process));
-            } else if known.1 != process && rules.process {
+            let known = *self.known.entry((node, id)).or_insert(process);
+            if known != process && rules.process {
                 let name = names[self.target].clone();
                 self.engine = Engine::Distrust(Distrust::new(name, id, &mut first));
                 return Step::Run {

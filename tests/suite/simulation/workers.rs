@@ -9,11 +9,12 @@ use memring_pool::replica::{
     Close, Closed, Ending, Epochs, Found, Grips, Machine, Open, Opened, Turn, Wish,
 };
 
-use super::clients::{Act, Engine, LEASE, Shared};
+use super::clients::{Act, Engine, LEASE, PROMISED, Shared};
 use super::files::{Host, Spot};
-use super::history::{Answer, Base, Change, Held, Reading};
+use super::history::{Answer, Base, Change, Reading};
 use super::node::Key;
 use super::rivals::some_key;
+use super::turns::Held;
 use super::world::{Client, Phase, Scene, Step};
 
 /// Where a worker is.
@@ -193,13 +194,19 @@ impl Worker {
         if !turn || matches!(answer, Answer::Refused { .. }) {
             return self.rest(scene);
         }
+        // A lease begins with the first token, which may be long before the turn is complete.
+        let before = opened
+            .grips
+            .held_since()
+            .map_or(0, |at| scene.now.saturating_sub(at));
+        let since = scene.time.saturating_sub(before);
         let opened = Box::new(opened);
         self.doing = Doing::Holding {
             key,
             reading,
             spot,
             opened,
-            held: scene.history.begin_turn(scene.time, key),
+            held: scene.history.turns.begin(since, key),
         };
         if let Part::Script(acts) = &self.part {
             let until = acts.front().map_or(scene.time, |(time, _)| *time);
@@ -207,7 +214,7 @@ impl Worker {
         }
         // Some think longer than a turn lasts.
         Step::Think(match scene.random.below(200) {
-            0 => scene.random.between(2500, 8000),
+            0 => scene.random.between(2500, 11_000),
             _ => scene.random.between(0, 20),
         })
     }
@@ -270,6 +277,9 @@ impl Worker {
             }
             _ => Ending::Release,
         };
+        if change.is_some() {
+            scene.history.turns.write(held);
+        }
         scene.note(|| format!("close {key}: {ending:?}"));
         let random = scene.random.bits() as u32;
         let mut first = Vec::new();
@@ -330,10 +340,13 @@ impl Client for Worker {
                 let stands = self.is_let_in(close.epochs());
                 let closed = close.outcome().expect("done");
                 scene.note(|| format!("closed {change:?}: {closed:?}, counts: {stands}"));
-                if let (Closed::Conflict, Some(held)) = (&closed, held) {
-                    scene.history.lost_turn(scene.time, held, LEASE);
-                }
                 let done = stands && matches!(closed, Closed::Done { .. });
+                if let Some(held) = held {
+                    scene.history.turns.end(scene.time, held);
+                }
+                if let (Closed::Conflict, Some(held)) = (&closed, held) {
+                    scene.history.lost_turn(scene.time, held, PROMISED);
+                }
                 match (change, touch) {
                     (Some(change), _) if done => scene.history.ack(scene.time, change),
                     (Some(change), _) => scene.history.fail(change),
@@ -354,6 +367,14 @@ impl Client for Worker {
     }
 
     fn killed(&mut self, scene: &mut Scene<'_>) {
+        let held = match self.doing {
+            Doing::Holding { held, .. } => Some(held),
+            Doing::Closing { held, .. } => held,
+            _ => None,
+        };
+        if let Some(held) = held {
+            scene.history.turns.end(scene.time, held);
+        }
         if let Doing::Closing {
             change: Some(change),
             ..

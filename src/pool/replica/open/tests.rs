@@ -1,6 +1,6 @@
 //! Whose turn is taken over when, said to a read by hand.
 
-use super::super::{Item, Record, Token};
+use super::super::{Close, Ending, Item, Record, Token};
 use super::*;
 
 const LEASE: u64 = 30_000;
@@ -13,8 +13,9 @@ const STAMP: Stamp = Stamp {
     witness: false,
 };
 
-/// Both nodes of a pool answer: trusted, with an item whose token is as said.
-fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
+/// Both nodes of a pool answer: trusted, with an item whose token is as said, and which was given
+/// its life of 100 seconds at `renewed`.
+fn answer(open: &mut Open, [renewed, now]: [u64; 2], token: Token, out: &mut Vec<Send>) {
     for send in std::mem::take(out) {
         let replies = send.commands.iter().map(|command| match command {
             Command::ReadRecord => Reply::Record {
@@ -25,7 +26,7 @@ fn answer(open: &mut Open, now: u64, token: Token, out: &mut Vec<Send>) {
                 cas: 40 + send.place as u64,
                 stamp: Some(STAMP),
                 data: Some(Arc::from(*b"data")),
-                left: 100,
+                left: 100 - ((now - renewed) / 1000) as u32,
                 token,
             }),
             _ => Reply::Done { cas: 99 },
@@ -56,23 +57,65 @@ fn begun(out: &mut Vec<Send>) -> Open {
 fn marks() -> [u64; 2] {
     let mut out = Vec::new();
     let mut open = begun(&mut out);
-    answer(&mut open, 0, Token::Won, &mut out);
+    answer(&mut open, [0, 0], Token::Won, &mut out);
     open.outcome().map_or([0; 2], |opened| opened.grips.marks())
 }
 
-/// Does a waiter take the turn over at `now`, when the neighbour is as said?
-fn takes_over(now: u64, neighbour: Option<Neighbour>) -> bool {
+fn unlocks(out: &[Send]) -> Vec<&Command> {
+    let commands = out.iter().flat_map(|send| &send.commands);
+    let unlocks = commands.filter(|command| matches!(command, Command::Unlock { .. }));
+    unlocks.collect()
+}
+
+/// Does a waiter take the turn over at `now`, when the neighbour is as said and the item was
+/// given a new life at `renewed`?
+fn takes_over_from(renewed: u64, now: u64, neighbour: Option<Neighbour>) -> bool {
     let mut out = Vec::new();
     let mut open = begun(&mut out);
-    answer(&mut open, 0, Token::Taken, &mut out);
+    answer(&mut open, [0, 0], Token::Taken, &mut out);
     assert!(open.wait().is_some() && out.is_empty());
     open.hurry(now, neighbour);
     open.wake(now, &mut out);
-    let commands = out.iter().flat_map(|send| &send.commands);
-    commands
-        .filter(|command| matches!(command, Command::Unlock { .. }))
-        .count()
-        == 2
+    let at_once = unlocks(&out).len();
+    // Of whom nothing is known it is taken only as a look just now shows him.
+    assert!(at_once == 0 || neighbour.is_some_and(|neighbour| neighbour.over));
+    if at_once == 0 {
+        answer(&mut open, [renewed, now], Token::Taken, &mut out);
+    }
+    at_once.max(unlocks(&out).len()) == 2
+}
+
+fn takes_over(now: u64, neighbour: Option<Neighbour>) -> bool {
+    takes_over_from(0, now, neighbour)
+}
+
+#[test]
+fn the_turn_of_who_got_it_during_a_lease_from_somebody_who_changed_nothing_is_left_to_him() {
+    assert!(takes_over(LEASE, None));
+    assert!(!takes_over(LEASE - 1, None));
+    assert!(
+        !takes_over_from(3000, LEASE, None),
+        "whose life was renewed"
+    );
+    assert!(!takes_over_from(LEASE - 1000, LEASE, None));
+}
+
+#[test]
+fn an_item_that_was_held_for_long_and_not_changed_lives_on_as_long_as_it_would_have() {
+    let lives = |held: u64| {
+        let mut out = Vec::new();
+        let mut open = begun(&mut out);
+        answer(&mut open, [0, 0], Token::Won, &mut out);
+        let grips = open.outcome().map(|opened| opened.grips);
+        let _ = grips.map(|grips| Close::new(grips, Ending::Release, 1, held, 1, &mut out));
+        let lives = unlocks(&out).into_iter().map(|command| match command {
+            Command::Unlock { life, .. } => *life,
+            _ => None,
+        });
+        lives.collect::<Vec<_>>()
+    };
+    assert_eq!(lives(999), [None, None]);
+    assert_eq!(lives(1000), [Some(100), Some(100)]);
 }
 
 #[test]

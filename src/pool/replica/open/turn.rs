@@ -1,8 +1,8 @@
 //! The turn: whose it is, how it is waited for, and when it is taken over.
 
-use super::super::view::{self, View};
+use super::super::view::{self, Taken, View};
 use super::super::{Command, Send, Version};
-use super::{Found, Open, Turn};
+use super::{Found, Neighbour, Open, Turn};
 
 /// First pause between looks at a turn somebody else has, milliseconds; it doubles …
 pub(super) const POLL_FIRST: u64 = 5;
@@ -61,20 +61,31 @@ impl Open {
         }
         if ours {
             let before = out.len();
-            if self.took_over && rules.takeover {
+            if let Some(at) = self.took_over.filter(|_| rules.takeover) {
+                // Whoever came in between took it over himself.
+                let came = |place: &&usize| {
+                    let taken = self.views.get(**place).and_then(|view| view.taken);
+                    taken.is_some_and(|taken| taken.changed && taken.since > at)
+                };
                 let others = live.iter().filter(|place| !held.contains(place));
-                self.fence(others, out);
+                let others: Vec<usize> = others.filter(|place| !came(place)).copied().collect();
+                self.fence(&others, out);
             }
             return out.len() == before;
         }
         if now >= self.begun.saturating_add(turn.wait) {
-            self.end(Found::Locked, None, out);
+            self.end(now, Found::Locked, None, out);
             return false;
         }
         for (place, view) in self.views.iter_mut().enumerate() {
             if let_go.contains(&place) {
-                view.release(place, out);
+                view.release(place, 0, out);
             }
+        }
+        // Here every node was looked at a moment ago. A poll's pause earlier somebody else may have
+        // had the turn, of whom it would be taken now.
+        if self.take_over_late(now, turn, out) {
+            return false;
         }
         self.wake_at = Some(now + self.pause);
         let most = if now < self.begun.saturating_add(SOON) {
@@ -100,16 +111,16 @@ impl Open {
             && held.iter().any(mended)
             && others.any(|place| {
                 let view = self.views.get(*place);
-                view.is_some_and(|view| view.taken_since.is_some())
+                view.is_some_and(|view| view.taken.is_some())
             })
     }
 
     /// The turn was taken over on some nodes and is ours. Who had it before may not have heard of
     /// it from those that were late to say that it was taken: on them his write would go through.
-    fn fence<'a>(&mut self, others: impl Iterator<Item = &'a usize>, out: &mut Vec<Send>) {
+    fn fence(&mut self, others: &[usize], out: &mut Vec<Send>) {
         for place in others {
             let view = self.views.get_mut(*place);
-            let Some(view) = view.filter(|view| view.taken_since.is_some()) else {
+            let Some(view) = view.filter(|view| view.taken.is_some()) else {
                 continue;
             };
             if let Some(take_over) = take_over(view) {
@@ -132,20 +143,43 @@ impl Open {
     /// Lets go of all tokens.
     pub(super) fn release(&mut self, out: &mut Vec<Send>) {
         for (place, view) in self.views.iter_mut().enumerate() {
-            view.release(place, out);
+            view.release(place, 0, out);
         }
     }
 
-    /// Looks whether a turn is free now; what was held for a whole lease is taken over, and
-    /// what a neighbour held who is gone.
-    pub(super) fn poll(&mut self, now: u64, turn: Turn, out: &mut Vec<Send>) {
-        // Only of the very items that were noted: others' turns end with their lease.
-        let neighbour = self.neighbour.filter(|neighbour| {
+    /// Who on this host has the turn, as far as is known without asking. Only of the very items
+    /// that were noted: others' turns end with their lease.
+    fn neighbour(&self) -> Option<Neighbour> {
+        self.neighbour.filter(|neighbour| {
             let marks = self.views.iter().filter(|view| !view.token);
             marks
                 .filter_map(View::mark)
                 .any(|mark| neighbour.marks.contains(&mark))
+        })
+    }
+
+    /// Takes over what somebody was seen to have for a whole lease; true when there is such.
+    fn take_over_late(&mut self, now: u64, turn: Turn, out: &mut Vec<Send>) -> bool {
+        let before = out.len();
+        // Once between two pauses: what a node does not give stays taken.
+        if self.neighbour().is_some() || std::mem::replace(&mut self.tried, true) {
+            return false;
+        }
+        let late = self.places(|open, place| {
+            (open.views.get(place)).is_some_and(|view| {
+                let over = |taken: Taken| now >= taken.since.saturating_add(turn.lease);
+                view.is_known() && !view.token && view.taken.is_some_and(over)
+            })
         });
+        self.fence(&late, out);
+        let any = out.len() > before;
+        self.took_over = self.took_over.or(any.then_some(now));
+        any
+    }
+
+    /// Looks whether a turn is free now; what a neighbour held who is gone is taken over.
+    pub(super) fn poll(&mut self, now: u64, out: &mut Vec<Send>) {
+        let neighbour = self.neighbour();
         for place in self.places(|open, place| {
             open.views
                 .get(place)
@@ -156,15 +190,10 @@ impl Open {
                 continue;
             };
             let mut commands = vec![Command::ReadRecord];
-            let over = match neighbour {
-                Some(neighbour) => neighbour.over,
-                None => view
-                    .taken_since
-                    .is_some_and(|since| now >= since.saturating_add(turn.lease)),
-            };
+            let over = neighbour.is_some_and(|neighbour| neighbour.over);
             if let Some(take_over) = take_over(view).filter(|_| over && !view.token) {
                 commands.push(take_over);
-                self.took_over = true;
+                self.took_over.get_or_insert(now);
             }
             commands.push(Command::Read {
                 value: place == 0,

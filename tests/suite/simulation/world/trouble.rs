@@ -122,7 +122,7 @@ impl World {
                 }
             }
             Fault::Clock { client, by } => {
-                self.history.jump(self.time);
+                self.history.turns.jump(self.time);
                 let seat = &mut self.seats[*client];
                 seat.offset = (seat.offset + by).clamp(-300_000, 300_000);
                 let run = seat.run;

@@ -1,0 +1,42 @@
+//! Nodes that come last in an ending: those that lost their memory since they were read, and
+//! those that were away then and are back.
+
+use super::super::view::{self, Contact};
+use super::super::{Ending, Send};
+use super::{Close, Step};
+
+/// From so long after its read an ending looks for nodes that were away then, milliseconds: no
+/// node that was left alone is asked again sooner (`pool::health`).
+const LATE: u64 = 1000;
+
+impl Close {
+    /// Looks whether a node that was away when this was read is back. Said to have missed what it
+    /// was not asked to take, a node that is whole loses its trust; beside another that fails in
+    /// that moment, too many would have lost it at once.
+    pub(super) fn look_for(&mut self, now: u64, place: usize, out: &mut Vec<Send>) {
+        let is_late = now >= self.grips.read_at.saturating_add(LATE);
+        // What was sent to it may have been carried out after all: that one is listed.
+        let away = self
+            .view(place)
+            .is_some_and(|view| view.contact == Contact::Down { maybe: false });
+        let ends = self.ending != Ending::Release;
+        if self.grips.rules.absent && is_late && away && ends {
+            self.look(place, out);
+        }
+    }
+
+    /// Writes to nodes that lost their memory since they were read, now that nobody wrote
+    /// otherwise on those that kept it.
+    pub(super) fn write_late(&mut self, out: &mut Vec<Send>) {
+        let later = self.places(Step::Later);
+        let both = [&self.places(Step::Stored)[..], &later[..]].concat();
+        let enough = view::is_enough(&self.grips.lists, &both);
+        for place in later {
+            self.set(place, Step::Missed);
+            if let Some(node) = self.nodes.get_mut(place).filter(|_| enough) {
+                node.free = true;
+                self.write(place, out);
+            }
+        }
+    }
+}

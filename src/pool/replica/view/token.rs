@@ -1,0 +1,106 @@
+//! The token of one node's item: whether it is ours, and how long it has been somebody else's.
+//!
+//! Nothing on a server tells one holder from the next when none of them changes the item. So who
+//! lets go of an item that he held for long renews its life, and who waits sees that.
+
+use super::super::{Command, Item, Send, Token, Version};
+use super::View;
+
+/// A life that is longer than it should be by so many milliseconds was renewed: an item's seconds
+/// are whole, and so are those of its server's clock.
+const RENEWED: u64 = 2000;
+/// Who held an item so many milliseconds renews its life.
+const LONG: u64 = 1000;
+/// So many milliseconds of others' turns may go unseen that were over before the one that is
+/// there: who waits adds them to the lease that he gives. Of a renewed life up to [`RENEWED`] and a
+/// second are within what is rounded away.
+pub const LEASE_SLACK: u64 = RENEWED + 1000;
+
+/// Somebody else's token, as far as seen.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Taken {
+    /// Since when it has been his, for all that was seen: our clock.
+    pub(in super::super) since: u64,
+    /// How long the item was to live then, seconds.
+    left: u32,
+    /// There was another item before.
+    pub(in super::super) changed: bool,
+}
+
+impl Taken {
+    /// Was the item given a new life since? Who ends a turn does that, though he changes nothing
+    /// else; so another has it now.
+    fn renewed(self, now: u64, item: &Item) -> bool {
+        let elapsed = now.saturating_sub(self.since);
+        let due = u64::from(self.left) * 1000 + RENEWED;
+        self.left != u32::MAX && u64::from(item.left) * 1000 + elapsed >= due
+    }
+}
+
+impl View {
+    /// Lets go of the token, if it is ours.
+    ///
+    /// An item that was unlocked and not written since gives its token to whoever reads it,
+    /// asked or not (memcached `X` and `W`), so readers have some to give back, too.
+    ///
+    /// Held for `elapsed` milliseconds since it was seen last, or longer, it is left with as long
+    /// a life as it had before: so who waits sees that the turn is in other hands, though the item
+    /// is as it was.
+    pub(in super::super) fn release(&mut self, place: usize, elapsed: u64, out: &mut Vec<Send>) {
+        if let (true, Some(item)) = (self.token && self.is_known(), &self.item) {
+            let long = self.won > item.left || elapsed >= LONG;
+            let unlock = Command::Unlock {
+                cas: item.cas,
+                version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
+                life: (long && item.stamp.is_some() && item.left != u32::MAX)
+                    .then(|| self.won.max(item.left).max(1)),
+            };
+            self.ask(place, vec![unlock], out);
+        }
+        self.token = false;
+    }
+
+    /// Takes over what a look at the item showed.
+    pub(super) fn see(&mut self, now: u64, mut item: Item) {
+        let known = self.item.as_ref();
+        let same = known.filter(|known| known.cas == item.cas && known.stamp == item.stamp);
+        if item.data.is_none() {
+            item.data = same.and_then(|known| known.data.clone());
+        }
+        match item.token {
+            Token::Won => {
+                if !self.token {
+                    self.won = item.left;
+                }
+                self.token = true;
+                self.taken = None;
+            }
+            // Our own token shows as taken, too.
+            Token::Taken if self.token && same.is_some() => {}
+            Token::Taken => {
+                self.token = false;
+                let anew = same.is_none_or(|known| item.left > known.left);
+                let since = self
+                    .taken
+                    .filter(|begun| !anew && !begun.renewed(now, &item));
+                self.taken = since.or(Some(Taken {
+                    since: now,
+                    left: item.left,
+                    changed: known.is_some() && same.is_none(),
+                }));
+            }
+            Token::Free => {
+                self.token &= same.is_some();
+                self.taken = None;
+            }
+        }
+        self.item = Some(item);
+    }
+
+    /// Has it an item on which nobody can ever get the token: somebody else's, without an end?
+    pub(in super::super) fn is_endless(&self) -> bool {
+        self.item
+            .as_ref()
+            .is_some_and(|item| item.stamp.is_none() && item.left == u32::MAX)
+    }
+}

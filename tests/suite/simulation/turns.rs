@@ -1,0 +1,100 @@
+//! Whose turn it truly was, and when: is who is told that somebody else wrote told the truth?
+
+use std::collections::BTreeMap;
+
+use super::node::Key;
+
+/// A takeover that was on its way to who had his turn for a whole lease reaches who got it so many
+/// milliseconds after him: nothing on a server tells the two apart.
+const ON_ITS_WAY: u64 = 100;
+
+/// All turns of all keys.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    by_key: BTreeMap<Key, Vec<Turn>>,
+    /// When a clock jumped last.
+    jumped: Option<u64>,
+}
+
+/// A turn that a client got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) key: Key,
+    number: usize,
+    /// Since when it had a token.
+    pub(super) since: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    since: u64,
+    /// It came to an ending that changes something.
+    wrote: bool,
+    /// When it was over.
+    end: Option<u64>,
+}
+
+impl Turn {
+    fn lasted(self, lease: u64) -> Option<u64> {
+        let end = self.end?;
+        (end >= self.since + lease).then_some(end)
+    }
+}
+
+impl Turns {
+    /// A client got its first token of the turn at `time`.
+    pub(super) fn begin(&mut self, time: u64, key: Key) -> Held {
+        let turns = self.by_key.entry(key).or_default();
+        turns.push(Turn {
+            since: time,
+            wrote: false,
+            end: None,
+        });
+        Held {
+            key,
+            number: turns.len() - 1,
+            since: time,
+        }
+    }
+
+    /// Who had this turn begins to change something.
+    pub(super) fn write(&mut self, held: Held) {
+        if let Some(turn) = self.turn(held) {
+            turn.wrote = true;
+        }
+    }
+
+    /// A turn is over.
+    pub(super) fn end(&mut self, time: u64, held: Held) {
+        if let Some(turn) = self.turn(held) {
+            turn.end = Some(time);
+        }
+    }
+
+    fn turn(&mut self, held: Held) -> Option<&mut Turn> {
+        self.by_key.get_mut(&held.key)?.get_mut(held.number)
+    }
+
+    /// A client's clock jumps.
+    pub(super) fn jump(&mut self, time: u64) {
+        self.jumped = Some(time);
+    }
+
+    /// Who had this turn is told at its end that somebody else wrote: had nobody, and might
+    /// nobody have taken it from him? `lease`: milliseconds.
+    pub(super) fn is_needless(&self, time: u64, held: Held, lease: u64) -> bool {
+        // A clock that jumps ends a lease early.
+        let jumped = self.jumped.is_some_and(|at| at + lease >= held.since);
+        let others = self.by_key.get(&held.key).into_iter().flatten().enumerate();
+        let explains = |turn: &Turn| {
+            let overlaps = turn.end.is_none_or(|end| end >= held.since);
+            let on_its_way = turn
+                .lasted(lease)
+                .is_some_and(|end| held.since < end + ON_ITS_WAY);
+            let in_time = turn.since + lease > held.since;
+            overlaps && (in_time || turn.wrote) || on_its_way
+        };
+        let mut others = others.filter(|(number, _)| *number != held.number);
+        !jumped && time < held.since + lease && !others.any(|(_, turn)| explains(turn))
+    }
+}
