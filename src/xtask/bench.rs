@@ -22,7 +22,7 @@ use crate::run::{self, Running, Scratch};
 use crate::servers::Memcached;
 use crate::{Stop, bootstrap, failed};
 use bare::Bare;
-use contender::{Contender, OURS_ON_REDIS, Worker};
+use contender::{Contender, OURS_EMBEDDED, OURS_ON_REDIS, Worker};
 use report::{Facts, Report, Row};
 use shape::{redis_shape, shape};
 use std::net::{TcpListener, TcpStream};
@@ -53,6 +53,9 @@ const SLICES: u32 = 30;
 
 /// Bars that ours is held to on Redis nodes, shares of the bare loop there.
 const REDIS_BARS: [(&str, f64); 3] = [("get", 0.92), ("multi-1", 0.80), ("multi-4", 0.80)];
+
+/// Bar of a get from a database of this host: so many times as fast as a bare loop on a server beside it.
+const EMBEDDED_BAR: f64 = 10.0;
 
 /// Rows: name, passes in one slice, and the bar that memring is held to, a share of the bare loop.
 const ROWS: [(&str, u32, Option<f64>); 13] = [
@@ -282,7 +285,8 @@ fn measure(php: &Php, so: &Path, options: &Options) -> Result<Report, Stop> {
         .map(|(name, _, bar)| {
             let mut redis = REDIS_BARS.iter();
             let redis_bar = redis.find(|(row, _)| row == name).map(|(_, bar)| *bar);
-            Row::new(name, [*bar, redis_bar], field.workers.len())
+            let embedded_bar = (*name == "get").then_some(EMBEDDED_BAR);
+            Row::new(name, [*bar, redis_bar, embedded_bar], field.workers.len())
         })
         .collect();
     let slices = if options.quick { SLICES / 5 } else { SLICES };
@@ -386,8 +390,9 @@ fn contenders(
             ports.to_vec(),
         ));
     }
+    let so = vec![so.to_owned()];
+    all.push(Contender::new(OURS_EMBEDDED, so.clone(), Vec::new()));
     if !redis.is_empty() {
-        let so = vec![so.to_owned()];
         all.push(Contender::new(OURS_ON_REDIS, so, redis.to_vec()));
     }
     match (rival("redis", &["igbinary"]), redis) {

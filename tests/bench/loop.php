@@ -4,9 +4,11 @@
  *
  *   php loop.php <contender> <ports> <socket>
  *   php loop.php <contender> <ports> once <row> <count>
+ *
+ * A contender without servers has the address of its database in place of ports.
  */
 [, $who, $ports] = $argv;
-$ports = array_map('intval', explode(',', $ports));
+$ports = $who === 'memring-embedded' ? [$ports] : array_map('intval', explode(',', $ports));
 $keys = [];
 for ($i = 0; $i < 100; $i++) {
     $keys[] = "bench:$i";
@@ -34,6 +36,10 @@ function client(string $who, array $ports, bool $lasting = true): object
             foreach ($ports as $port) {
                 $client->addServer('127.0.0.1', $port);
             }
+            return $client;
+        case 'memring-embedded':
+            $client = new Memcache;
+            $client->addServer($ports[0]);
             return $client;
         default:
             $client = new Memcache;
@@ -106,7 +112,7 @@ function redundantly(string $who, callable $job): mixed
     return $result;
 }
 
-$copies = str_contains($who, 'redis') ? null : copying($who, $ports);
+$copies = str_contains($who, 'redis') || $who === 'memring-embedded' ? null : copying($who, $ports);
 $fill = function () use ($who, $one, $all, $copies, $keys, $small, $large) {
     foreach ($keys as $key) {
         $one->set($key, $small);

@@ -16,12 +16,13 @@ mod rules;
 
 use super::address::{Schemes, clean, masked, shown};
 use super::{
-    ALL, Entrance, HashFunction, NodeSpec, Placement, Policy, Protocol, Topology, Wish, options,
-    placement, save_path, sentinel, step,
+    ALL, Entrance, HashFunction, Mode, NodeSpec, Placement, Policy, Protocol, Topology, Wish,
+    options, placement, save_path, sentinel, step,
 };
 use crate::codec::{Format, Layout, Serializer};
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
+use crate::wire::fenced::LIFE_MAX;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::PermissionsExt;
@@ -251,6 +252,7 @@ struct RawPool {
     copies: Option<Spanned<toml::Value>>,
     backup: Option<Spanned<String>>,
     max_out: Option<Spanned<i64>>,
+    max_stale: Option<Spanned<i64>>,
     serializer: Option<Spanned<String>>,
     compression: Option<Spanned<String>>,
     codec: Option<Spanned<String>>,
@@ -307,6 +309,7 @@ impl RawPool {
                 .map_err(|error| error.at(&at(from.span().start)))?;
         }
         wish.topology.policy.rules = rules::read(&self.prefix, &wish.topology, at)?;
+        wish.topology.policy.max_stale = self.read_max_stale(at, &wish.topology.policy)?;
         // Now that all else of the pool is known, too.
         wish.topology.check_embedded()?;
         Ok(wish)
@@ -326,7 +329,7 @@ impl RawPool {
                 .at(&at(said.span().start))
                 .hint(hint.to_owned()))
         };
-        if topology.policy.mode == super::Mode::Single {
+        if topology.policy.mode == Mode::Single {
             return refuse(
                 "max_out needs a mode with copies".to_owned(),
                 "In mode single a failed node is left alone for its retry_interval",
@@ -338,6 +341,35 @@ impl RawPool {
             _ => refuse(
                 format!("max_out is a number from 0 to {most} here, so that one node is left"),
                 "Leave it out for fewer than half of the nodes",
+            ),
+        }
+    }
+
+    /// How long a copy lives that follows the answer.
+    fn read_max_stale(
+        &self,
+        at: &dyn Fn(usize) -> String,
+        policy: &Policy,
+    ) -> Result<Option<u32>, Error> {
+        let Some(said) = &self.max_stale else {
+            return Ok(None);
+        };
+        let refuse = |cause: &str, hint: &str| {
+            let error = Error::new(Kind::Config, cause).at(&at(said.span().start));
+            Err(error.hint(hint))
+        };
+        let mut modes = policy.rules.iter().filter_map(|rule| rule.mode);
+        if policy.mode != Mode::Async && !modes.any(|mode| mode == Mode::Async) {
+            return refuse(
+                "max_stale needs mode = \"async\", for the pool or for a prefix",
+                "Leave it out: in other modes no write ends before its copies are told",
+            );
+        }
+        match u32::try_from(*said.get_ref()) {
+            Ok(seconds) if (1..=LIFE_MAX).contains(&seconds) => Ok(Some(seconds)),
+            _ => refuse(
+                &format!("max_stale is a number of seconds from 1 to {LIFE_MAX}"),
+                "Leave it out for copies that live as long as their values",
             ),
         }
     }

@@ -169,6 +169,18 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "Leave it out",
         ),
         (
+            "[pool.a]\nnodes = [\"a:1\", \"b:1\"]\nmode = \"sync\"\nmax_stale = 300\n".to_owned(),
+            "line 4",
+            "max_stale needs mode = \"async\"",
+            "Leave it out",
+        ),
+        (
+            "[pool.a]\nnodes = [\"a:1\", \"b:1\"]\nmode = \"async\"\nmax_stale = 0\n".to_owned(),
+            "line 4",
+            "seconds from 1 to 2592000",
+            "Leave it out",
+        ),
+        (
             pool("mode = \"twice\""),
             "line 3",
             "mode \"twice\" is unknown",

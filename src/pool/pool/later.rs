@@ -8,6 +8,7 @@
 //! on its way to it, or what is read would be older than what was written.
 
 use super::Pool;
+use super::copies::clock;
 use super::hints;
 use super::rings::Plan;
 use super::round::{Put, Value};
@@ -36,7 +37,7 @@ impl Pool {
             over: put.over,
             version: put.version.0,
             flags: put.flags,
-            life: put.life,
+            life: self.later_life(put.life),
             value,
         };
         self.tell_later(call, entry, plan, &what);
@@ -44,7 +45,16 @@ impl Pool {
 
     /// The same for a new end.
     pub(super) fn touch_later(&mut self, call: &mut Call, entry: usize, plan: &Plan, life: Life) {
+        let life = self.later_life(life);
         self.tell_later(call, entry, plan, &What::Touch(life));
+    }
+
+    /// What a later write does not reach is gone after `max_stale`.
+    fn later_life(&self, life: Life) -> Life {
+        match self.policy.max_stale {
+            Some(most) => life.at_most(most, clock() / 1000),
+            None => life,
+        }
     }
 
     fn tell_later(&mut self, call: &mut Call, entry: usize, plan: &Plan, what: &What) {

@@ -193,23 +193,21 @@ impl Close {
             }
         }
         if self.ending == Ending::Release {
-            self.release(now, out);
             self.end(Closed::Done { copies: 0 }, out);
         } else if out.is_empty() {
             self.end(Closed::Failed, out);
         }
     }
 
-    fn release(&mut self, now: u64, out: &mut Vec<Send>) {
-        let elapsed = now.saturating_sub(self.grips.read_at);
+    fn release(&mut self, out: &mut Vec<Send>) {
         for (place, view) in self.grips.nodes.iter_mut().enumerate() {
-            view.release(place, elapsed, out);
+            view.release(place, out);
         }
     }
 
     /// The end: whatever token is left, from a look or a node that was not written, goes back.
     fn end(&mut self, closed: Closed, out: &mut Vec<Send>) {
-        self.release(self.grips.read_at, out);
+        self.release(out);
         self.closed = Some(closed);
     }
 

@@ -210,7 +210,12 @@ impl View {
             (Command::Read { .. } | Command::Touch { .. }, Reply::Item(item)) => {
                 self.see(now, item);
             }
-            (Command::Read { .. } | Command::Touch { .. }, Reply::Miss) => self.item = None,
+            (Command::Read { .. } | Command::Touch { .. }, Reply::Miss) => {
+                // With the item its token is gone.
+                self.item = None;
+                self.token = false;
+                self.taken = None;
+            }
             (
                 Command::Write {
                     stamp, life, data, ..

@@ -93,6 +93,24 @@ pub enum Life {
 }
 
 impl Life {
+    /// The same, but `most` seconds at most; `now` is this host's clock in seconds since 1970.
+    pub fn at_most(self, most: u32, now: u64) -> Life {
+        let left = match self {
+            Life::Said(0) => super::fenced::FOR_EVER,
+            Life::Said(said) if said <= LIFE_MAX => said,
+            // One that has passed, or is below 0, is to be said as it is.
+            Life::Said(date) if u64::from(date) <= now || i32::try_from(date).is_err() => {
+                return self;
+            }
+            Life::Said(date) => u32::try_from(u64::from(date) - now).unwrap_or(u32::MAX),
+            Life::Left { seconds, .. } => seconds,
+        };
+        if left <= most {
+            return self;
+        }
+        Life::Left { seconds: most, now }
+    }
+
     /// The expiry that says so, as callers of the Memcache class say it.
     pub fn ttl(self) -> u32 {
         match self {
@@ -263,6 +281,26 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(takes_versions(text.as_bytes()), takes, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_life_is_cut_where_it_is_longer_and_one_that_is_over_is_not_begun_anew() {
+        let now = 1_700_000_000;
+        let (said, left) = (Life::Said, |seconds| Life::Left { seconds, now });
+        let date = |seconds: i64| said((now as i64 + seconds) as u32);
+        for (life, cut) in [
+            (said(0), left(300)),
+            (said(299), said(299)),
+            (said(301), left(300)),
+            (date(300), date(300)),
+            (date(301), left(300)),
+            (date(-1), date(-1)),
+            (said(u32::MAX), said(u32::MAX)),
+            (left(u32::MAX), left(300)),
+            (left(5), left(5)),
+        ] {
+            assert_eq!(life.at_most(300, now), cut, "{life:?}");
         }
     }
 

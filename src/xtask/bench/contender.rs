@@ -29,16 +29,21 @@ pub(crate) struct Contender {
 /// Ours on Redis nodes.
 pub(crate) const OURS_ON_REDIS: &str = "memring-redis";
 
+/// Ours on a database of this host, with no server.
+pub(crate) const OURS_EMBEDDED: &str = "memring-embedded";
+
 /// Are the nodes of the client of this name Redis servers?
 pub(crate) fn is_on_redis(name: &str) -> bool {
     name == "phpredis" || name == OURS_ON_REDIS
 }
 
 /// Has the client of this name anything like the row? phpredis has one node and no copies, and
-/// copies on Redis nodes are not measured.
+/// copies on Redis nodes are not measured; a database of the host is one node, and has no connection
+/// to keep.
 pub(crate) fn takes_part(name: &str, row: &str) -> bool {
     match row {
-        "multi-4" => name != "phpredis",
+        "multi-4" => name != "phpredis" && name != OURS_EMBEDDED,
+        _ if name == OURS_EMBEDDED => !row.ends_with("-copied") && row != "session-kept",
         _ => !is_on_redis(name) || !row.ends_with("-copied"),
     }
 }
@@ -74,14 +79,16 @@ impl Contender {
             command.arg(format!("extension={}", extension.display()));
         }
         let node = self.ports.first().copied().unwrap_or_default();
-        let scheme = match (self.handler, self.name) {
-            ("memcached", _) => "",
-            (_, OURS_ON_REDIS) => "redis://",
-            _ => "tcp://",
+        let database = format!("embedded://{}", file.with_file_name("database").display());
+        let place = match (self.handler, self.name) {
+            ("memcached", _) => format!("{PLACE}:{node}"),
+            (_, OURS_EMBEDDED) => database.clone(),
+            (_, OURS_ON_REDIS) => format!("redis://{PLACE}:{node}"),
+            _ => format!("tcp://{PLACE}:{node}"),
         };
         for setting in [
             format!("session.save_handler={}", self.handler),
-            format!("session.save_path={scheme}{PLACE}:{node}"),
+            format!("session.save_path={place}"),
             "session.use_cookies=0".to_owned(),
             "session.cache_limiter=".to_owned(),
             "session.gc_probability=0".to_owned(),
@@ -104,7 +111,11 @@ impl Contender {
             command.args(["-d", "memring.copy_hold=1"]);
         }
         let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
-        command.arg(file).arg(self.name).arg(ports.join(","));
+        let places = match self.name {
+            OURS_EMBEDDED => database,
+            _ => ports.join(","),
+        };
+        command.arg(file).arg(self.name).arg(places);
         command.stdin(Stdio::null());
         Ok(command)
     }

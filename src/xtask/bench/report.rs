@@ -1,7 +1,7 @@
 //! The table of a bench, as text for the terminal and for the record.
 
 use super::apart::Apart;
-use super::contender::OURS_ON_REDIS;
+use super::contender::{OURS_EMBEDDED, OURS_ON_REDIS};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ pub(crate) struct Facts {
 pub(crate) struct Row {
     /// Its name.
     pub(crate) name: &'static str,
-    /// On memcached nodes, and on Redis ones.
-    bars: [Option<f64>; 2],
+    /// On memcached nodes, on Redis ones, and on a database of this host.
+    bars: [Option<f64>; 3],
     /// For each contender and round: time of the yardstick, time of the contender.
     times: Vec<Vec<[Duration; 2]>>,
     /// System calls per pass of each contender, where they could be counted.
@@ -49,7 +49,7 @@ pub(crate) struct Report {
 
 impl Row {
     /// An empty row.
-    pub(crate) fn new(name: &'static str, bars: [Option<f64>; 2], contenders: usize) -> Row {
+    pub(crate) fn new(name: &'static str, bars: [Option<f64>; 3], contenders: usize) -> Row {
         Row {
             name,
             bars,
@@ -90,7 +90,7 @@ impl Row {
         };
         let mut words = Vec::new();
         let met = |share: f64, bar: f64| if share >= bar { "met" } else { "MISSED" };
-        let [bar, redis_bar] = self.bars;
+        let [bar, redis_bar, embedded_bar] = self.bars;
         if let Some(bar) = bar {
             words.push(format!("bar {bar:.2} {}", met(ours, bar)));
         }
@@ -99,11 +99,16 @@ impl Row {
         if let (Some(bar), Some([_, share, _])) = (redis_bar, share) {
             words.push(format!("on Redis {bar:.2} {}", met(share, bar)));
         }
+        let embedded = names.iter().position(|name| *name == OURS_EMBEDDED);
+        let share = embedded.and_then(|index| self.shares(index));
+        if let (Some(bar), Some([_, share, _])) = (embedded_bar, share) {
+            words.push(format!("embedded {bar:.0} {}", met(share, bar)));
+        }
         let own = self.micros(0, 1).unwrap_or(f64::MAX);
         for (index, name) in names.iter().enumerate().skip(1) {
             // Whoever has the same servers is compared.
             let own = match (*name, on_redis) {
-                (OURS_ON_REDIS, _) => continue,
+                (OURS_ON_REDIS | OURS_EMBEDDED, _) => continue,
                 ("phpredis", Some(index)) => self.micros(index, 1).unwrap_or(0.0),
                 _ => own,
             };
@@ -167,7 +172,7 @@ impl Report {
         let _ = writeln!(
             text,
             "## Share of a bare write+read loop of the same shape\n\n1.00 is as fast as that loop; {}.\nmemring-redis \
-             (the same extension with redis:// nodes) and phpredis stand beside a bare loop of their own on redis-server. Values have 100 bytes, 10k ones 10,240; multi is a get of 100 \
+             (the same extension with redis:// nodes) and phpredis stand beside a bare loop of their own on redis-server; memring-embedded has no server, and stands beside memcached's. Values have 100 bytes, 10k ones 10,240; multi is a get of 100 \
              keys on one node and on four; a session is start, two changes, close, with its lock, on a\nconnection of its own or on one that is kept, beside a bare get and set; session-copied is the same on three nodes, beside a\nbare loop that asks all three and writes to all three (php-memcached: one read); set-copied and get-copied are on two nodes with two copies (mode sync), beside a bare loop that writes to both, or reads one. php-memcached sends copies without waiting for an answer.\n",
             facts.method
         );

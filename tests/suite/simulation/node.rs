@@ -55,6 +55,12 @@ pub(super) struct Node {
     freed: Vec<Version>,
 }
 
+/// When what is stored at `time` (milliseconds) for `life` seconds is over: a server's clock has
+/// whole seconds (memcached's `current_time`).
+fn end(time: u64, life: u32) -> u64 {
+    (time / 1000 + u64::from(life)) * 1000
+}
+
 impl Node {
     /// An empty server.
     pub(super) fn new(has_e: bool, blind: bool) -> Node {
@@ -143,13 +149,13 @@ impl Node {
                     stamp.version = *version;
                 }
                 if let Some(life) = life {
-                    slot.expires_at = time + u64::from(*life) * 1000;
+                    slot.expires_at = end(time, *life);
                 }
                 Reply::Done { cas: slot.cas }
             }
             Command::Touch { life } => {
                 if let Some(slot) = self.memory.items.get_mut(&key) {
-                    slot.expires_at = time + u64::from(*life) * 1000;
+                    slot.expires_at = end(time, *life);
                 }
                 self.read(time, key, false, false, random)
             }
@@ -181,7 +187,7 @@ impl Node {
                 cas: self.fresh_cas(),
                 stamp: None,
                 data: Arc::from([]),
-                expires_at: time + u64::from(PLACEHOLDER_LIFE) * 1000,
+                expires_at: end(time, PLACEHOLDER_LIFE),
                 token_taken: false,
                 stale: false,
             };
@@ -201,7 +207,7 @@ impl Node {
             cas: slot.cas,
             stamp: slot.stamp,
             data: (value || !self.has_e).then(|| Arc::clone(&slot.data)),
-            left: ((slot.expires_at - time) / 1000) as u32,
+            left: (slot.expires_at / 1000 - time / 1000) as u32,
             token: shown,
         })
     }
@@ -242,7 +248,7 @@ impl Node {
             cas,
             stamp: Some(stamp),
             data: Arc::clone(data),
-            expires_at: time + u64::from(life) * 1000,
+            expires_at: end(time, life),
             token_taken: false,
             stale: false,
         };
@@ -281,15 +287,14 @@ impl Node {
     }
 
     fn expire(&mut self, time: u64, key: Key) {
-        // Less than a second left is as good as gone: servers count in seconds.
-        if (self.memory.items.get(&key)).is_some_and(|slot| slot.expires_at < time + 1000) {
+        if (self.memory.items.get(&key)).is_some_and(|slot| slot.expires_at <= time) {
             self.memory.items.remove(&key);
         }
     }
 
     /// What a listing shows (metadump): every key that has not expired, with its stamp.
     pub(super) fn keys(&self, time: u64) -> Vec<(Key, Option<Stamp>)> {
-        let live = (self.memory.items.iter()).filter(|(_, slot)| slot.expires_at >= time + 1000);
+        let live = (self.memory.items.iter()).filter(|(_, slot)| slot.expires_at > time);
         live.map(|(key, slot)| (*key, slot.stamp)).collect()
     }
 
@@ -394,7 +399,7 @@ mod tests {
             assert_eq!(say(5, &unlock), Reply::Exists);
             let after = item(say(6, &READ));
             assert_eq!(item(say(6, &TAKE)).token, Token::Taken);
-            assert_eq!((after.token, after.left), (Token::Won, 199));
+            assert_eq!((after.token, after.left), (Token::Won, 200));
             let version = after.stamp.map(|stamp| stamp.version.0);
             assert_eq!(version, Some(if has_e { 768 } else { 512 }));
             assert_eq!(
@@ -410,7 +415,7 @@ mod tests {
         let mut random = Random::new(1);
         let mut node = Node::new(true, false);
         node.apply(0, 1, &TAKE, &mut random);
-        assert_eq!(node.apply(29_500, 1, &READ, &mut random), Reply::Miss);
+        assert_eq!(node.apply(30_000, 1, &READ, &mut random), Reply::Miss);
         node.apply(30_000, 1, &write(Over::Nothing, 9), &mut random);
         assert_eq!(
             node.keys(40_000),

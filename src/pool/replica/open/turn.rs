@@ -62,10 +62,10 @@ impl Open {
         if ours {
             let before = out.len();
             if let Some(at) = self.took_over.filter(|_| rules.takeover) {
-                // Whoever came in between took it over himself.
+                // Whoever was seen to come since then is not whom it was taken from.
                 let came = |place: &&usize| {
                     let taken = self.views.get(**place).and_then(|view| view.taken);
-                    taken.is_some_and(|taken| taken.changed && taken.since > at)
+                    taken.is_some_and(|taken| taken.anew && taken.since > at)
                 };
                 let others = live.iter().filter(|place| !held.contains(place));
                 let others: Vec<usize> = others.filter(|place| !came(place)).copied().collect();
@@ -79,7 +79,7 @@ impl Open {
         }
         for (place, view) in self.views.iter_mut().enumerate() {
             if let_go.contains(&place) {
-                view.release(place, 0, out);
+                view.release(place, out);
             }
         }
         // Here every node was looked at a moment ago. A poll's pause earlier somebody else may have
@@ -143,7 +143,7 @@ impl Open {
     /// Lets go of all tokens.
     pub(super) fn release(&mut self, out: &mut Vec<Send>) {
         for (place, view) in self.views.iter_mut().enumerate() {
-            view.release(place, 0, out);
+            view.release(place, out);
         }
     }
 
