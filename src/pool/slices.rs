@@ -42,7 +42,8 @@ const PAUSE: u64 = 1000;
 const LONG_PAUSE: u64 = 60_000;
 /// A pass that was not gone on with for so long is given up; its turn lives twice as long.
 const IDLE: Duration = Duration::from_secs(15);
-/// Keys mended at a time: what is begun is ended, however long the slice.
+/// Keys mended at a time: what is begun is ended, however long the slice, and begun only where it
+/// is likely to fit.
 const AT_ONCE: usize = 16;
 /// Most keys of all other nodes together that a worker holds.
 const KEYS: usize = 200_000;
@@ -254,10 +255,12 @@ impl Work {
             self.passing.copy(std::mem::take(&mut self.keys));
         }
         loop {
+            let begun = Instant::now();
             if let Some(pass) = self.pool.go_on(&mut self.passing, AT_ONCE, &mut self.call) {
                 return Slice::Over(pass);
             }
-            if Instant::now() >= end {
+            // The next keys will take as long as these did.
+            if Instant::now() + begun.elapsed() >= end {
                 return Slice::More;
             }
         }

@@ -79,6 +79,44 @@ fn the_first_node_answers_and_at_the_end_of_the_request_each_copy_has_the_value(
     }
 }
 
+/// A write that a copy misses, and that nobody knows of any more, is read no longer than that.
+#[test]
+fn a_copy_lives_no_longer_than_max_stale_and_the_value_as_long_as_it_was_given() {
+    let nodes = [(); 2].map(|()| Memcached::start());
+    let mut bench = trailing("stale", &ports(&nodes));
+    bench.pool.policy_mut().max_stale = Some(300);
+    let left = |place: usize, key: &str| -> i64 {
+        let said = nodes[place].raw(format!("mg {key} t\r\n"), "\r\n");
+        let said = String::from_utf8(said).unwrap();
+        let life = said.trim_end().strip_prefix("HD t");
+        life.and_then(|life| life.parse().ok())
+            .unwrap_or_else(|| panic!("{said:?}"))
+    };
+    let keys = owned(&mut bench, 0, 3);
+    let live = |bench: &mut Bench, verb: Verb, key: &str, seconds: u32| {
+        let done = bench.run(verb, &[key], |call, i| {
+            let start = call.value_mut().len();
+            call.value_mut().extend_from_slice(b"value");
+            call.finish_value(start);
+            call.entry_mut(i).unwrap().ttl = seconds;
+        });
+        assert_eq!(done, [Outcome::Done], "{key}");
+        later::end();
+    };
+    let set = Verb::Store(Store::Set);
+    for (key, seconds, owner, copy) in [
+        (&keys[0], 0, -1..=-1, 299..=300),
+        (&keys[1], 3600, 3599..=3600, 299..=300),
+        (&keys[2], 60, 59..=60, 59..=60),
+    ] {
+        live(&mut bench, set, key, seconds);
+        assert!(owner.contains(&left(0, key)), "{key}: {}", left(0, key));
+        assert!(copy.contains(&left(1, key)), "{key}: {}", left(1, key));
+    }
+    live(&mut bench, Verb::Touch, &keys[2], 3600);
+    assert!(left(0, &keys[2]) > 3500 && (200..=300).contains(&left(1, &keys[2])));
+}
+
 /// Nothing may reach another database, and nobody who is not let in.
 #[test]
 fn copies_of_a_redis_follow_as_its_user_into_its_database() {
