@@ -74,7 +74,7 @@ impl Setting {
 }
 
 /// How a prefix is made of host name and a fixed text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Prefix {
     /// Put the request's SERVER_NAME before each key.
     pub(crate) host: bool,
@@ -248,7 +248,7 @@ pub(crate) fn change(setting: &Setting, text: Option<&[u8]>) -> bool {
                     .filter(|s| *s > 0.0)
                     .map(Duration::try_from_secs_f64)
                 {
-                    Some(Ok(seconds)) => Some(seconds),
+                    Some(Ok(seconds)) => Some(seconds.min(memring_pool::config::TIMEOUT_MAX)),
                     _ => {
                         errors::warning_of(format!(
                             "{name} must be a number of seconds above 0, or empty ('{shown}' given)"

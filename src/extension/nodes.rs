@@ -15,8 +15,8 @@ use crate::{ini, registry, session, whole};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    ALONE, DEFAULT_RETRY, DEFAULT_TIMEOUT, Engine, Login, Mode, NodeSpec, Topology, WEIGHT_MAX,
-    cluster,
+    ALONE, DEFAULT_RETRY, DEFAULT_TIMEOUT, Engine, Login, Mode, NodeSpec, TIMEOUT_MAX, Topology,
+    WEIGHT_MAX, cluster,
 };
 use memring_pool::error::Error;
 use memring_pool::pool::Pool;
@@ -267,6 +267,14 @@ pub(crate) fn close(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
         }
         state.pool = Pool::new(policy);
     });
+    // What a pool of the file says holds for that pool.
+    let named = link.with(|state| !state.pool.policy().name.is_empty());
+    if named == Some(true)
+        && let Some(blank) = pools::new_pool()?
+    {
+        let policy = blank.with(|state| state.pool.policy().clone());
+        link.with(|state| state.pool = Pool::new(policy.unwrap_or_default()));
+    }
     Ok(Fresh::bool(true))
 }
 
@@ -377,9 +385,19 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
     let (connect, op, idle) = ini::read(|v| (v.connect_timeout, v.op_timeout, v.persistent_idle));
     let filled = |spec: NodeSpec| NodeSpec {
         udp_port,
-        weight: u32::try_from(wish.weight).unwrap_or(u32::MAX),
-        connect_timeout: connect.unwrap_or(limit),
-        op_timeout: op.unwrap_or(limit),
+        // What stands behind the host counts where the arguments say nothing else.
+        weight: match wish.weight {
+            1 => spec.weight,
+            weight => u32::try_from(weight).unwrap_or(u32::MAX),
+        },
+        connect_timeout: match spec.written.timeout {
+            true => spec.connect_timeout,
+            false => connect.unwrap_or(limit),
+        },
+        op_timeout: match spec.written.timeout {
+            true => spec.op_timeout,
+            false => op.unwrap_or(limit),
+        },
         idle_limit: idle.unwrap_or(Duration::MAX),
         retry_interval: Some(wish.retry_interval)
             .filter(|passed| *passed != DEFAULT_RETRY)
@@ -498,7 +516,8 @@ fn node(object: Object<'_>, host: &[u8], port: i64) -> Option<(Link, usize)> {
 /// A timeout as PHP callers give it; what is no time at all is the default.
 fn duration(seconds: f64) -> Duration {
     if seconds > 0.0 {
-        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+        let limit = Duration::try_from_secs_f64(seconds).unwrap_or(TIMEOUT_MAX);
+        limit.min(TIMEOUT_MAX)
     } else {
         DEFAULT_TIMEOUT
     }

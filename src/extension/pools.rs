@@ -33,7 +33,7 @@ pub(crate) fn of(object: Object<'_>) -> Result<Option<Link>, Thrown> {
 
 /// A pool without nodes, with the settings of this moment; None after a warning when they do
 /// not go together.
-fn new_pool() -> Result<Option<Link>, Thrown> {
+pub(crate) fn new_pool() -> Result<Option<Link>, Thrown> {
     let prefix = ini::read(|values| values.prefix.clone());
     let prefix = key_prefix(prefix);
     let format = match ini::read(|values| values.format).check() {

@@ -6,7 +6,7 @@
 
 use crate::ffi::ini::time_limit;
 use crate::ffi::server;
-use crate::ini;
+use crate::ini::{self, Prefix};
 use crate::registry;
 use memring_pool::codec::Compression;
 use memring_pool::config::file::File;
@@ -17,6 +17,7 @@ use memring_pool::pool::Pool;
 use memring_pool::session::fenced::{self, Fenced};
 use memring_pool::session::migrate::Migrating;
 use memring_pool::session::{Sessions, Store, Terms, evictions};
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -40,12 +41,33 @@ pub(crate) struct Keeper {
     data: Vec<u8>,
     /// The id made last in this request.
     made: Option<Vec<u8>>,
+    /// A read was begun, and PHP has not got its value: what it would store is not the session.
+    undelivered: bool,
 }
 
-/// The prefix of session keys in this request.
+thread_local! {
+    /// The prefix of this request's session keys, and what it was made of.
+    static PREFIX: RefCell<Option<(Prefix, Vec<u8>)>> = const { RefCell::new(None) };
+}
+
+/// The prefix of session keys in this request: one for all of it, whatever the script makes of
+/// `$_SERVER` (pecl-memcache: MMC_RINIT).
 pub(crate) fn prefix() -> Vec<u8> {
-    let prefix = ini::read(|values| values.session_prefix.clone());
-    crate::pools::key_prefix(prefix)
+    let rule = ini::read(|values| values.session_prefix.clone());
+    let known = PREFIX.with_borrow(|known| {
+        let known = known.as_ref().filter(|(of, _)| *of == rule);
+        known.map(|(_, prefix)| prefix.clone())
+    });
+    known.unwrap_or_else(|| {
+        let prefix = crate::pools::key_prefix(rule.clone());
+        PREFIX.set(Some((rule, prefix.clone())));
+        prefix
+    })
+}
+
+/// The request is over.
+pub(crate) fn forget_prefix() {
+    PREFIX.take();
 }
 
 impl Keeper {
@@ -147,12 +169,7 @@ impl Keeper {
             Mode::Fenced => {
                 let lock = Duration::from_secs(u64::from(lock_timeout));
                 let lease = lease::term(lock, time_limit());
-                let terms = fenced::Terms {
-                    // Long enough to take the turn over from a request that was killed.
-                    wait: (lock * 2).max(lease) + Duration::from_secs(1),
-                    lease,
-                    life: 0,
-                };
+                let terms = fenced::Terms::new(lock, lease);
                 let fenced = Fenced::new(pool, &prefix, terms);
                 if migrating {
                     let old = Sessions::new(old_pool, &old_prefix, old_terms);
@@ -169,6 +186,7 @@ impl Keeper {
                 wish: opened_for,
                 data: Vec::new(),
                 made: None,
+                undelivered: false,
             },
             notices,
         ))
@@ -181,15 +199,31 @@ impl Keeper {
 
     /// The data of session `id`, and the turn on it when `lock`; sessions live for `life` seconds.
     pub(crate) fn read(&mut self, id: &[u8], lock: bool, life: i64) -> Result<&[u8], Error> {
+        self.undelivered = true;
         self.sessions.lives(seconds(life));
         self.data = match self.sessions.read(id, lock) {
             Err(error) if error.kind() == Kind::Epoch && self.catch_up() => {
+                self.undelivered = true;
                 self.sessions.lives(seconds(life));
                 self.sessions.read(id, lock)?
             }
             read => read?,
         };
         Ok(&self.data)
+    }
+
+    /// PHP has what was read.
+    pub(crate) fn delivered(&mut self) {
+        self.undelivered = false;
+    }
+
+    /// May what PHP has go over what is stored? Not after a read that failed, or that PHP broke off
+    /// (memory_limit): it stores an empty session at the end all the same. Then the turn is given back.
+    pub(crate) fn has_value(&mut self) -> bool {
+        if self.undelivered {
+            self.release();
+        }
+        !self.undelivered
     }
 
     /// Stores a changed session.

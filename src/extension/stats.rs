@@ -144,7 +144,7 @@ fn array(lines: &[u8]) -> Option<Fresh> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if let Some(stat) = line.strip_prefix(b"STAT ") {
             any = true;
-            put_stat(&mut table, stat);
+            put_stat(&mut table, stat, NESTED);
         } else if let Some(item) = line.strip_prefix(b"ITEM ") {
             any = true;
             put_item(&mut table, item);
@@ -153,16 +153,19 @@ fn array(lines: &[u8]) -> Option<Fresh> {
     any.then(|| Fresh::array(table))
 }
 
-/// Puts "a:b:c value" under [a][b][c].
-fn put_stat(table: &mut Table, stat: &[u8]) {
+/// Levels of names that are told apart by colons: memcached has "items:1:number".
+const NESTED: u32 = 4;
+
+/// Puts "a:b:c value" under [a][b][c], `levels` deep at most.
+fn put_stat(table: &mut Table, stat: &[u8], levels: u32) {
     let (name, value) = cut(stat, b' ');
     match name.iter().position(|byte| *byte == b':') {
-        Some(_) => {
+        Some(_) if levels > 0 => {
             let (outer, _) = cut(stat, b':');
             let inner = stat.get(outer.len() + 1..).unwrap_or_default();
-            table.nest(outer, |child| put_stat(child, inner));
+            table.nest(outer, |child| put_stat(child, inner, levels - 1));
         }
-        None => table.put_bytes(name, Fresh::text(value)),
+        _ => table.put_bytes(name, Fresh::text(value)),
     }
 }
 

@@ -220,6 +220,8 @@ pub(crate) enum Step {
     Again,
 }
 
+/// More lanes than a call ever needs at once are not kept.
+const LANES_KEEP: usize = 64;
 /// A rare large call's arena is not kept, bytes.
 const ARENA_KEEP: usize = 1 << 20;
 /// Nor are its lists, entries.
@@ -250,6 +252,16 @@ impl Call {
             lane.release();
         }
         self.used = 0;
+        // A value that many counted at the same time took a lane for each turn.
+        self.lanes.truncate(LANES_KEEP);
+        self.jobs.truncate(LANES_KEEP);
+    }
+
+    /// Lets go of the nodes it went to: they live as long as whoever else has them.
+    pub fn let_go(&mut self) {
+        for lane in self.lanes.iter_mut().take(self.used) {
+            lane.release();
+        }
     }
 
     /// Gives back what only a rare large call needs.

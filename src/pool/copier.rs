@@ -115,11 +115,16 @@ pub fn push(spec: &NodeSpec, copy: Copy, hold: Duration) {
     shared::count(Counter::LateCopies);
     BUSY.set(true);
     lines(|lines| {
-        // As somebody else it is entered when nothing is on its way any more.
-        if lines
-            .get(&spec.target)
-            .is_some_and(|line| line.is_idle() && !line.entrance.is(spec))
+        // As somebody else, or for another database, it is entered when nothing is on its way any
+        // more: what goes over a connection is for who it was opened for.
+        if let Some(line) = lines.get_mut(&spec.target)
+            && !line.entrance.is(spec)
         {
+            line.step(transport::now());
+            while !line.is_idle() {
+                await_any(&[line], None);
+                line.step(transport::now());
+            }
             lines.remove(&spec.target);
         }
         let line = match lines.get_mut(&spec.target) {

@@ -70,7 +70,8 @@ impl Keep for Keeper {
             return Kept::No;
         };
         let now = shared::now();
-        if sent || !missed.keep(whose(&self.record_key, node), &self.key, now) {
+        let kept = || missed.keep(whose(&self.record_key, node), &self.key, now);
+        if sent || kept() != shared::Kept::Yes {
             shared::count(Counter::MissedOverflow);
             return Kept::No;
         }
@@ -144,9 +145,7 @@ pub fn hand_over(
     let mut done = 0;
     for _ in 0..ROUNDS {
         loop {
-            let Some(keys) = missed.keys(whose, BATCH, shared::now()) else {
-                return Handed::Later;
-            };
+            let keys = missed.keys(whose, BATCH);
             if keys.is_empty() {
                 break;
             }

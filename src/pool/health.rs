@@ -219,11 +219,13 @@ impl Health {
     /// Notes an answer; true when the node was failed before, as far as the mark reaches.
     pub fn recover(&mut self) -> bool {
         let before = std::mem::take(&mut self.failed);
+        if self.slot.map_or(before != 0, Slot::is_marked) {
+            // First: who sees it up by now must see since when.
+            self.marks().since.store(shared::now(), Relaxed);
+        }
         let fresh = self.slot.map_or(before != 0, Slot::recover);
         if fresh {
-            let marks = self.marks();
-            marks.state.store(State::Up as u64, Relaxed);
-            marks.since.store(shared::now(), Relaxed);
+            self.marks().state.store(State::Up as u64, Relaxed);
         }
         fresh
     }

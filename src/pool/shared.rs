@@ -27,7 +27,7 @@ pub(crate) mod lmdb;
 mod missed;
 pub mod turns;
 
-pub use missed::{Miss, Missed, Withdrawal};
+pub use missed::{Kept, Miss, Missed, Withdrawal};
 
 use crate::chance;
 use crate::counters::{COUNTERS, Counter};

@@ -56,7 +56,7 @@ pub(crate) struct Tend {
 }
 
 impl Tend {
-    fn of(arguments: &[&str]) -> Tend {
+    pub(crate) fn of(arguments: &[&str]) -> Tend {
         let directory = TempDir::new("tend");
         let state = directory.path().display().to_string();
         Tend::in_directory(directory, &state, arguments)

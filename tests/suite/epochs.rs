@@ -1,7 +1,7 @@
 //! A copied pool's nodes change under load, while some hosts have the new file and some the
 //! old one: no session is lost, and none goes backwards.
 
-use crate::companion::run;
+use crate::companion::{Tend, run};
 use harness::{Memcached, Php, PhpFpm, TempDir, wait_until};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -197,17 +197,21 @@ pub(crate) fn a_while(counts: &Counts) {
 }
 
 /// One step from `before` to `after` under load: first one host has it, then it is committed,
-/// then the other one has it, too.
+/// then the other one has it, too. A tend runs on the first: a node that a request could not wait
+/// for is whole again before the step ends.
 fn step(hosts: [&Host; 2], counts: &Counts, after: &str, meanwhile: impl FnOnce()) {
     let [first, second] = hosts;
     let log = second.log().len();
+    let tended = Tend::of(&["--config", &first.path().display().to_string()]);
     under_load(hosts, counts, || {
         a_while(counts);
         first.give(after);
         a_while(counts);
         meanwhile();
         let (code, said) = commit(first);
-        assert_eq!(code, 0, "{said}");
+        let path = first.path().display().to_string();
+        let (_, status, _) = run(&["status", "--config", &path]);
+        assert_eq!(code, 0, "{said}\n{status}\n{}", tended.log());
         a_while(counts);
     });
     // Who is behind lets nobody in, and says why.

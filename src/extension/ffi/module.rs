@@ -267,6 +267,7 @@ unsafe extern "C" fn stop(_kind: c_int, number: c_int) -> zend_result {
 unsafe extern "C" fn after_request() -> zend_result {
     catch_unwind(|| {
         super::session::forgotten();
+        crate::session::forget_prefix();
         registry::after_request();
         scratch::clear();
         SUCCESS

@@ -85,6 +85,7 @@ impl Drop for Seat {
         desk.names.clear();
         desk.bytes.clear();
         desk.bytes.shrink_to(KEEP);
+        desk.call.let_go();
         let desk = self.desk;
         ROOM.with_borrow_mut(|room| room.free.push(desk));
     }
@@ -110,6 +111,7 @@ pub(crate) fn clear() {
             let desk = unsafe { &mut **desk };
             desk.forget_names();
             desk.bytes = Vec::new();
+            desk.call.let_go();
             desk.told = None;
         }
         room.free.extend(room.desks.iter().rev());

@@ -10,6 +10,7 @@
 
 use super::errors;
 use super::sys;
+use super::value::{Kind, Value};
 use crate::session::{Handler, Keeper};
 use ext_php_rs::ffi::{
     ZEND_RESULT_CODE_FAILURE as FAILURE, ZEND_RESULT_CODE_SUCCESS as SUCCESS,
@@ -79,8 +80,16 @@ pub(crate) fn register(both: bool) -> bool {
 /// # Safety
 /// `data` is what PHP passes to a callback; the reference must end before Zend is called.
 unsafe fn keeper<'a>(data: ModData) -> Option<&'a mut Keeper> {
-    // SAFETY: between open and close, mod_data holds the box that `open` made.
-    unsafe { (*data).cast::<Keeper>().as_mut() }
+    // SAFETY: only a pointer of our own making is taken for a keeper: SessionHandler::create_sid() of userland
+    // brings us whatever another handler has in its place. Ours lives from open to close.
+    unsafe {
+        let open = (*data).cast::<Keeper>();
+        if OPEN.get() == Some(open) {
+            open.as_mut()
+        } else {
+            None
+        }
+    }
 }
 
 /// The bytes of a string PHP passed.
@@ -195,14 +204,14 @@ pub(super) fn forgotten() {
 
 unsafe extern "C" fn close(data: ModData) -> zend_result {
     guard(|| {
-        // SAFETY: mod_data holds the box that `open` made, or null; it is taken out before it is dropped.
+        // SAFETY: the box that `open` made, if mod_data holds that; it is taken out before it is dropped.
         // Writing the log runs no userland.
         unsafe {
-            let keeper = (*data).cast::<Keeper>();
+            let open = (*data).cast::<Keeper>();
             *data = std::ptr::null_mut();
-            OPEN.set(None);
-            if !keeper.is_null() {
-                let mut keeper = Box::from_raw(keeper);
+            if OPEN.get() == Some(open) {
+                OPEN.set(None);
+                let mut keeper = Box::from_raw(open);
                 keeper.release();
                 for line in keeper.take_log() {
                     errors::log_of(format!("memring: {line}"));
@@ -233,8 +242,14 @@ unsafe extern "C" fn read(
         };
         match found {
             Ok((at, len)) => {
-                // SAFETY: pointer and length of the keeper's buffer; PHP owns the new string.
-                unsafe { *value = ext_php_rs_zend_string_init(at.cast(), len, false) };
+                // SAFETY: pointer and length of the keeper's buffer; PHP owns the new string. Where its memory is
+                // used up, the call does not come back, and PHP would store the session as it has it: empty.
+                unsafe {
+                    *value = ext_php_rs_zend_string_init(at.cast(), len, false);
+                    if let Some(keeper) = keeper(data) {
+                        keeper.delivered();
+                    }
+                }
                 SUCCESS
             }
             Err(error) => refuse(error),
@@ -250,10 +265,13 @@ unsafe extern "C" fn write(
 ) -> zend_result {
     // SAFETY: as PHP calls it.
     guard(|| unsafe {
-        match keeper(data) {
-            Some(keeper) => settle(keeper.write(bytes(id), bytes(value), life)),
-            None => FAILURE,
+        let Some(keeper) = keeper(data) else {
+            return FAILURE;
+        };
+        if !keeper.has_value() {
+            return FAILURE;
         }
+        settle(keeper.write(bytes(id), bytes(value), life))
     })
 }
 
@@ -265,10 +283,13 @@ unsafe extern "C" fn update_timestamp(
 ) -> zend_result {
     // SAFETY: as PHP calls it.
     guard(|| unsafe {
-        match keeper(data) {
-            Some(keeper) => settle(keeper.touch(bytes(id), bytes(value), life)),
-            None => FAILURE,
+        let Some(keeper) = keeper(data) else {
+            return FAILURE;
+        };
+        if !keeper.has_value() {
+            return FAILURE;
         }
+        settle(keeper.touch(bytes(id), bytes(value), life))
     })
 }
 
@@ -353,12 +374,31 @@ fn reads_and_closes() -> bool {
                     OPTION.as_ptr(),
                     OPTION.to_bytes().len(),
                 );
-                // An int until PHP 8.3, a bool since: 0 or 1 either way.
-                return !found.is_null() && sys::zend_is_true(found) as u8 != 0;
+                return !found.is_null() && is_above_zero(found);
             }
             frame = (*frame).prev_execute_data;
         }
         false
+    }
+}
+
+/// Is an option's value a number above 0, as session_start() takes it (session.c)? What may be
+/// taken for either is none: a turn that is taken and not needed goes back at once.
+///
+/// # Safety
+/// `value` is live.
+unsafe fn is_above_zero(value: *const zval) -> bool {
+    // SAFETY: the caller's promise.
+    let value = unsafe { Value::new(value.cast_mut()) }.deref();
+    match value.kind() {
+        Kind::Bool(set) => set,
+        Kind::Long(number) => number > 0,
+        Kind::Text(text) => {
+            let text = std::str::from_utf8(text.bytes()).ok();
+            text.and_then(|text| text.trim().parse::<i64>().ok())
+                .is_some_and(|number| number > 0)
+        }
+        _ => false,
     }
 }
 

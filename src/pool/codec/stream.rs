@@ -114,7 +114,14 @@ fn unlz4(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
         return None;
     }
     let at = out.len();
-    out.resize(at + length, 0);
+    // Where the memory is not to be had, that is told, and nobody aborted.
+    out.try_reserve_exact(length).ok()?;
+    if at == 0 {
+        // Zeroed by the kernel: pages that nothing comes out for are never touched.
+        *out = vec![0; length];
+    } else {
+        out.resize(at + length, 0);
+    }
     let size = lz4_flex::block::decompress_into(block, out.get_mut(at..)?);
     (size.ok()? == length).then_some(())
 }
@@ -158,7 +165,9 @@ fn inflate(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
         let (read, written) = (zlib.total_in() as usize, zlib.total_out() as usize);
         // One byte over the limit is let in, to tell "just fits" from "too much".
         let most = limit.saturating_add(1).saturating_sub(written);
-        out.resize(at + written + step.min(most), 0);
+        let end = at + written + step.min(most);
+        out.try_reserve(end.saturating_sub(out.len())).ok()?;
+        out.resize(end, 0);
         let (Some(rest), Some(room)) = (bytes.get(read..), out.get_mut(at + written..)) else {
             break false;
         };

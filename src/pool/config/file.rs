@@ -22,7 +22,7 @@ use super::{
 use crate::codec::{Format, Layout, Serializer};
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
-use crate::wire::fenced::LIFE_MAX;
+
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +38,8 @@ pub struct File {
 
 /// Largest file that is read, bytes: a pool file has a few hundred.
 const SIZE_MAX: u64 = 1 << 20;
+/// Longest `max_stale`, seconds: memcached takes more for a date (realtime(), memcached.c).
+const STALE_MAX: u32 = 30 * 24 * 60 * 60;
 
 /// Reads the file at `path`.
 ///
@@ -366,9 +368,9 @@ impl RawPool {
             );
         }
         match u32::try_from(*said.get_ref()) {
-            Ok(seconds) if (1..=LIFE_MAX).contains(&seconds) => Ok(Some(seconds)),
+            Ok(seconds) if (1..=STALE_MAX).contains(&seconds) => Ok(Some(seconds)),
             _ => refuse(
-                &format!("max_stale is a number of seconds from 1 to {LIFE_MAX}"),
+                &format!("max_stale is a number of seconds from 1 to {STALE_MAX}"),
                 "Leave it out for copies that live as long as their values",
             ),
         }

@@ -11,7 +11,11 @@ pub(super) fn may_hold_secrets(scheme: &str) -> bool {
 /// one, and what stands in the place of both where something was forgotten.
 pub(super) fn masked(text: &str) -> String {
     let Some(at) = text.find("://") else {
-        return text.to_owned();
+        // With the scheme forgotten it may be a password all the same.
+        return match text.rsplit_once('@') {
+            Some((_, host)) => format!("…@{host}"),
+            None => text.to_owned(),
+        };
     };
     let (scheme, rest) = text.split_at(at + 3);
     // A password may hold any character, so nothing before the last @ is believed to be none.

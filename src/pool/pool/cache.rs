@@ -69,10 +69,11 @@ impl Pool {
 
     /// Reads: the owner as any pool does it, then the copies for what it did not have.
     fn read_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        let mut told = Vec::new();
         if self.has_parts() {
             // The owner is for the rules to say: all are asked, the owner first in line.
             let all: Vec<usize> = (0..call.entries.len()).collect();
-            self.read_owners(call, &all, now);
+            told = self.read_owners(call, &all, now);
         } else {
             let said = call.limits;
             call.limits = Limits {
@@ -84,15 +85,17 @@ impl Pool {
             call.limits = said;
         }
         let missing: Vec<usize> = (0..call.entries.len())
-            .filter(|entry| self.is_missing(call, *entry))
+            .filter(|entry| !told.contains(entry) && self.is_missing(call, *entry))
             .collect();
         if !missing.is_empty() {
             self.read_copies(call, &missing, now);
         }
     }
 
-    /// Asks the owner of each key, where rules say which that is.
-    fn read_owners(&mut self, call: &mut Call, entries: &[usize], now: Instant) {
+    /// Asks the owner of each key, where rules say which that is. The keys of which it told what is
+    /// so, those among them that it remembers as deleted: no copy is to be asked.
+    fn read_owners(&mut self, call: &mut Call, entries: &[usize], now: Instant) -> Vec<usize> {
+        let mut told = Vec::new();
         let mut lines = Vec::with_capacity(entries.len());
         for entry in entries {
             let owner = self.owner_of(call, *entry);
@@ -103,12 +106,16 @@ impl Pool {
         let answers = self.round(call, &lines, now);
         for (line, answer) in lines.iter().zip(answers) {
             let outcome = match answer {
-                Answer::Found(copy) => hit(copy),
+                Answer::Found(copy) => {
+                    told.push(line.entry);
+                    hit(copy)
+                }
                 Answer::Miss => Outcome::NotFound,
                 _ => continue,
             };
             call.settle_anew(line.entry, outcome);
         }
+        told
     }
 
     /// Makes an owner's answer the caller's; true when the copies have to be asked.
@@ -360,7 +367,11 @@ impl Pool {
             }
         }
         if !late.is_empty() {
-            self.round(call, &late, now);
+            let answers = self.round(call, &late, now);
+            let lost = late.iter().zip(answers);
+            for (line, _) in lost.filter(|(_, answer)| *answer == Answer::Lost) {
+                self.miss(call, line.entry, &[line.member]);
+            }
         }
         self.delete_later(call, followed, now);
         again

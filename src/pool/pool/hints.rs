@@ -26,7 +26,7 @@ use crate::call::{Call, Verb};
 use crate::counters::Counter;
 use crate::fanout::{self, Lane};
 use crate::item::KeyRule;
-use crate::shared::{self, Miss, Missed};
+use crate::shared::{self, Kept, Miss, Missed};
 use crate::transport;
 use crate::wire::Reply;
 use std::cell::RefCell;
@@ -35,8 +35,9 @@ use std::time::{Duration, Instant};
 
 /// Keys kept for one node of one pool by a process that shares no memory.
 const KEYS: usize = 65_536;
-/// Keys of one exchange when they are handed over.
-const AT_ONCE: usize = 500;
+/// Keys of one exchange when they are handed over: few enough that large values, too, come within
+/// a timeout.
+const AT_ONCE: usize = 64;
 /// How often keys are looked at again that changed meanwhile.
 const AGAIN: usize = 4;
 /// Pauses for a write that is under way to several nodes: a moment mostly, all together longer
@@ -46,8 +47,8 @@ const UNDER_WAY: [Duration; AGAIN - 1] = [
     Duration::from_millis(18),
     Duration::from_millis(100),
 ];
-/// How often a list of them is asked for, half a millisecond apart: longer than a lock lives.
-const LISTS: u32 = 5000;
+/// How often a key is tried to be kept while others keep theirs, half a millisecond apart.
+const BUSY: u32 = 200;
 /// For so long a node that is back carries out what was said to it before: a server
 /// that goes on finds in its buffers what everybody has given up, and no order among
 /// connections. Only then can it be given anything that stays.
@@ -216,7 +217,7 @@ impl Pool {
         self.catch_up_with(call, member);
         let known = KNOWN.with_borrow_mut(|known| known.remove(&whose).unwrap_or_default());
         let region = shared::missed();
-        let kept: Vec<Miss> = region.map_or_else(Vec::new, |missed| all_of(missed, whose));
+        let kept: Vec<Miss> = region.map_or_else(Vec::new, |missed| missed.keys(whose, KEYS));
         if known.all || kept.iter().any(|miss| miss.key == ALL) {
             call.reset(Verb::Delete);
             let emptied = self.exchange_lane(member, call, |lane| lane.ask_to_flush(0));
@@ -281,6 +282,16 @@ impl Pool {
                 looks.extend(others.map(|node| look(*entry, node, true)));
             }
             let answers = self.round(call, &looks, now);
+            // A Redis that still loads its data refuses every look. One key that it does not show is
+            // of another kind there: it goes.
+            let own = looks
+                .iter()
+                .zip(&answers)
+                .filter(|(look, _)| look.member == member);
+            let refuses = own.fold(true, |all, (_, answer)| all && *answer == Answer::Refused);
+            if refuses && !looks.is_empty() {
+                return false;
+            }
             let (mut lines, mut ahead) = (Vec::new(), Vec::new());
             for (entry, mut seen) in by_entry(&looks, &answers, call.entries.len())
                 .into_iter()
@@ -289,9 +300,16 @@ impl Pool {
             {
                 // Its own look stands first.
                 let own = seen.remove(0);
-                // A Redis that still loads its data refuses.
-                if matches!(own.1, Answer::Lost | Answer::Refused) {
+                if own.1 == Answer::Lost {
                     return false;
+                }
+                if own.1 == Answer::Refused {
+                    lines.push(Line {
+                        entry,
+                        member,
+                        what: What::Remove(None),
+                    });
+                    continue;
                 }
                 match (newest(&seen), own.1) {
                     (Some((_, copy)), Answer::Found(mine))
@@ -321,6 +339,23 @@ impl Pool {
             if answers.contains(&Answer::Lost) {
                 return false;
             }
+            // What it has no room for, or may not write, must not stay as it was before.
+            let refused = lines.iter().zip(&answers);
+            let refused = refused.filter(|(_, answer)| **answer == Answer::Refused);
+            let gone: Vec<Line> = refused
+                .map(|(line, _)| Line {
+                    entry: line.entry,
+                    member,
+                    what: What::Remove(None),
+                })
+                .collect();
+            if !gone.is_empty() {
+                let given_up = self.round(call, &gone, now);
+                let stays = |answer: &Answer| matches!(answer, Answer::Lost | Answer::Refused);
+                if given_up.iter().any(stays) {
+                    return false;
+                }
+            }
             let done = |answer: &Answer| matches!(answer, Answer::Done | Answer::Refused);
             open = lines
                 .iter()
@@ -349,21 +384,9 @@ impl Pool {
     }
 }
 
-/// All keys that the host keeps for `whose`. Others may be at them just then; without them the
-/// node would show what it missed.
-fn all_of(missed: &Missed, whose: u64) -> Vec<Miss> {
-    for _ in 0..LISTS {
-        if let Some(keys) = missed.keys(whose, KEYS, shared::now()) {
-            return keys;
-        }
-        fanout::pause(Duration::from_micros(500));
-    }
-    Vec::new()
-}
-
 /// Keeps a key for `whose`, a pool's node ([`Pool::whose`]).
 pub(super) fn keep(whose: u64, key: &[u8]) {
-    let shared = shared::missed().is_some_and(|missed| missed.keep(whose, key, shared::now()));
+    let shared = shared::missed().is_some_and(|missed| keep_for_all(missed, whose, key));
     KNOWN.with_borrow_mut(|known| {
         let known = known.entry(whose).or_default();
         known.shared |= shared;
@@ -378,6 +401,24 @@ pub(super) fn keep(whose: u64, key: &[u8]) {
             known.keys.insert(key.into());
         }
     });
+}
+
+/// The same in the host's memory, for all its workers; where there is no place for it, that the
+/// node missed everything. False when there is none for that either.
+fn keep_for_all(missed: &Missed, whose: u64, mut key: &[u8]) -> bool {
+    for _ in 0..BUSY {
+        match missed.keep(whose, key, shared::now()) {
+            Kept::Yes => return true,
+            Kept::NoRoom if key == ALL => return false,
+            Kept::NoRoom => {
+                shared::count(Counter::MissedOverflow);
+                missed.forget(whose, shared::now());
+                key = ALL;
+            }
+            Kept::Busy => fanout::pause(Duration::from_micros(500)),
+        }
+    }
+    false
 }
 
 /// Keys that are kept for `whose`, by this process and by its host.

@@ -193,21 +193,22 @@ impl Close {
             }
         }
         if self.ending == Ending::Release {
+            self.release(now.saturating_sub(self.grips.read_at), out);
             self.end(Closed::Done { copies: 0 }, out);
         } else if out.is_empty() {
             self.end(Closed::Failed, out);
         }
     }
 
-    fn release(&mut self, out: &mut Vec<Send>) {
+    fn release(&mut self, elapsed: u64, out: &mut Vec<Send>) {
         for (place, view) in self.grips.nodes.iter_mut().enumerate() {
-            view.release(place, out);
+            view.release(place, elapsed, out);
         }
     }
 
     /// The end: whatever token is left, from a look or a node that was not written, goes back.
     fn end(&mut self, closed: Closed, out: &mut Vec<Send>) {
-        self.release(out);
+        self.release(0, out);
         self.closed = Some(closed);
     }
 
@@ -396,9 +397,14 @@ impl Close {
                 self.grips.seen
             }
         };
+        // A look gives no longer life.
+        let touched =
+            self.ending != Ending::Touch || state.is_some_and(|state| state.step != Step::Looking);
         let next = match view.stamp() {
             _ if removed => Step::Stored,
-            Some(stamp) if stamp.version == self.version && current(stamp) => Step::Stored,
+            Some(stamp) if stamp.version == self.version && current(stamp) && touched => {
+                Step::Stored
+            }
             Some(stamp)
                 if stamp.version != self.version
                     && (current(stamp) && taken_over(stamp)

@@ -315,7 +315,7 @@ impl Open {
         self.lists.truncate(1);
         let stay = self.lists.first().map_or(0, Vec::len);
         for (place, view) in self.views.iter_mut().enumerate().skip(stay) {
-            view.release(place, out);
+            view.release(place, 0, out);
         }
         // The new list's nodes stand first.
         self.views.truncate(stay);

@@ -532,7 +532,7 @@ impl Mend {
             return;
         }
         for (place, view) in self.views.iter_mut().enumerate() {
-            view.release(place, out);
+            view.release(place, 0, out);
         }
         self.result = Some(result);
     }

@@ -207,7 +207,10 @@ impl View {
             ) => {
                 self.changed = Some(record);
             }
-            (Command::Read { .. } | Command::Touch { .. }, Reply::Item(item)) => {
+            (Command::Read { .. }, Reply::Item(item)) => self.see(now, item),
+            (Command::Touch { life }, Reply::Item(mut item)) => {
+                // memcached says what was left before.
+                item.left = life;
                 self.see(now, item);
             }
             (Command::Read { .. } | Command::Touch { .. }, Reply::Miss) => {

@@ -42,10 +42,24 @@ pub(super) fn plain(stored: &[u8]) -> (&[u8], bool) {
 pub struct Terms {
     /// How long a read waits for the turn.
     pub wait: Duration,
-    /// How long somebody else may keep the turn before it is taken over.
+    /// How long a turn lasts at least before somebody else may take it over; between hosts that
+    /// is [`LEASE_SLACK`] later.
     pub lease: Duration,
     /// Life of a session that is destroyed, seconds: its tombstone outlives that.
     pub life: u32,
+}
+
+impl Terms {
+    /// Those of sessions whose lock is waited for as long as `lock`, twice that at most, and whose
+    /// turns last a `lease`: who waits always outlasts the turn of a request that was killed.
+    pub fn new(lock: Duration, lease: Duration) -> Terms {
+        let over = lease + Duration::from_millis(LEASE_SLACK);
+        Terms {
+            wait: (lock * 2).max(over) + Duration::from_secs(1),
+            lease,
+            life: 0,
+        }
+    }
 }
 
 /// The copied sessions of one save_path, from open to close.
@@ -493,5 +507,21 @@ impl Store for Fenced {
     fn take_log(&mut self) -> Vec<String> {
         self.fresh();
         std::mem::take(&mut self.log)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_lock_outlasts_the_turn_of_a_request_that_was_killed() {
+        for (lock, limit) in [(15, 30), (1, 0), (15, 300), (60, 30), (0, 30)] {
+            let lock = Duration::from_secs(lock);
+            let lease = lease::term(lock, Duration::from_secs(limit));
+            let terms = Terms::new(lock, lease);
+            let over = terms.lease + Duration::from_millis(LEASE_SLACK);
+            assert!(terms.wait > over && terms.wait >= lock * 2, "{terms:?}");
+        }
     }
 }

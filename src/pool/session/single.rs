@@ -21,6 +21,8 @@
 //! Source of keys, values and order: pecl-memcache memcache_session.c, recorded in
 //! tests/golden/wire-session.txt.
 
+mod mend;
+
 use super::words::{self, Data, Found, Keys, Lock, MARK, Said, Turn, advised, value_of};
 use super::{Store, Terms};
 use crate::call::{Call, Verb};
@@ -87,44 +89,6 @@ impl Sessions {
             owner: words::owner(),
             trouble: None,
         }
-    }
-
-    /// Stores an unchanged session on the copies that lack it.
-    ///
-    /// The turn went back with the touch, so it is taken again, without waiting: who has it
-    /// now ends by touching or storing the session anyway. Where a copy had the session
-    /// (`kept`), it must still be the same one: it may have been changed or destroyed since.
-    fn mend(
-        &mut self,
-        id: &[u8],
-        keys: &Keys,
-        data: &[u8],
-        lifetime: u32,
-        kept: bool,
-    ) -> Result<(), Error> {
-        self.release();
-        for node in self.places(keys) {
-            if !self.pool.allows(node, Instant::now()) {
-                continue;
-            }
-            match self.ask(node, keys) {
-                Said::Nothing(_) => {}
-                Said::Unread(_) => {
-                    self.holds(id, node, 0);
-                    self.release();
-                }
-                Said::Taken => return Ok(()),
-                Said::Ours(_, cas) => {
-                    self.holds(id, node, cas);
-                    if !kept || self.look(id)?.as_deref() == Some(data) {
-                        return self.write(id, data, lifetime);
-                    }
-                    self.release();
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Takes the turn, waiting for it; what is stored, if anything.
@@ -199,6 +163,7 @@ impl Sessions {
             nodes: Vec::new(),
             found: None,
             lacking: false,
+            since: Instant::now(),
         });
         turn.nodes.push((node, seen));
         turn
@@ -537,6 +502,9 @@ impl Store for Sessions {
                 owned && turn.has(*node) && answers.get(1) == Some(&Reply::NotFound)
             })
         });
+        // Where they have none it is over by itself after so long, and who came then may have ended it.
+        let term = Duration::from_secs(u64::from(self.terms.lock_timeout.max(1)));
+        let over = (self.held.as_ref()).is_some_and(|turn| turn.since.elapsed() >= term);
         self.forget(id, &touched);
         let first = |lane: usize| self.call.answers(lane).0.first().copied();
         let missing = touched
@@ -545,7 +513,7 @@ impl Store for Sessions {
         let whole = touched
             .iter()
             .any(|(_, lane)| first(*lane) == Some(Reply::Done));
-        if missing && lost && !whole {
+        if missing && (lost || over) && !whole {
             // Somebody had it since, and ended it.
             return Ok(());
         }

@@ -16,6 +16,7 @@ use crate::shared;
 use crate::wire::redis::{self, Over};
 use crate::wire::{Expect, Reply, Store, classic, embedded};
 use std::cell::Cell;
+use std::time::Instant;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The flag of an item that a worker wrote who keeps copies, too (see `migrate`): a bit that
@@ -321,6 +322,8 @@ pub(super) struct Turn {
     pub(super) found: Option<Vec<u8>>,
     /// A node that was asked had nothing.
     pub(super) lacking: bool,
+    /// When it was got.
+    pub(super) since: Instant,
 }
 
 impl Turn {

@@ -7,20 +7,28 @@
 //! ```
 //!
 //! A set under one lock, which is held for microseconds: a key missed a thousand times takes
-//! one place. Who does not get the lock, or finds no place, is told so, and has the node mended
-//! by a full pass; so a process that dies with the lock costs time and no key.
+//! one place, and a long one some more. Lists are read without the lock. Who does not get it, or
+//! finds no place, is told so, and has the node mended by a full pass; so a process that dies with
+//! the lock costs time and no key.
 //!
 //! The withdrawal is the point where a key could be lost: the mender finds the set empty, a
 //! writer keeps a key and sees itself still listed, and then the listing goes. So the mender
 //! announces itself before it looks, and a writer that meets an announcement says to the
 //! record anew that the node is absent, which takes the mender's cas value away.
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence,
+};
 
 /// Keys a host can keep.
 const PLACES: usize = 65_536;
-/// Words of a key; a longer one is not kept.
+/// Words of a key in one place; a longer key has its rest in others, as [`REST`]'s.
 const WORDS: usize = 10;
+/// Places a key takes at most.
+const PARTS: usize = 4;
+/// Whose the places are that hold the rest of a key. Their `about` is the key's stamp, and which
+/// part of it this is. No name of an owner is that.
+const REST: u64 = u64::MAX;
 /// Places a key may lie in, counted from its own.
 const REACH: usize = 64;
 /// Tries for the lock; each but the first yields the processor.
@@ -56,7 +64,7 @@ pub struct Missed {
 struct Place {
     /// Node and pool; 0 for none.
     whose: AtomicU64,
-    /// Stamp and length: stamp << 8 | length.
+    /// Stamp and length: stamp << 8 | length. No two keys ever have the same stamp.
     about: AtomicU64,
     key: [AtomicU64; WORDS],
 }
@@ -69,6 +77,17 @@ pub struct Miss {
     stamp: u64,
 }
 
+/// What became of a key that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    Yes,
+    /// There is no place for it.
+    NoRoom,
+    /// The lock could not be had.
+    Busy,
+}
+
 /// What a writer saw of withdrawals before it wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Withdrawal {
@@ -77,34 +96,95 @@ pub struct Withdrawal {
 }
 
 impl Missed {
-    /// Keeps a key that `whose` missed; false when that cannot be done.
-    pub fn keep(&self, whose: u64, key: &[u8], now: u64) -> bool {
-        let Some(words) = words(key) else {
-            return false;
+    /// Keeps a key that `whose` missed.
+    pub fn keep(&self, whose: u64, key: &[u8], now: u64) -> Kept {
+        let Some(parts) = parts(key) else {
+            return Kept::NoRoom;
         };
-        self.locked(now, || {
+        let kept = self.locked(now, || {
             let stamp = self.stamp.fetch_add(1, Relaxed) + 1;
             let about = stamp << 8 | key.len() as u64;
             let start = start_of(whose, key);
-            let reach = || (0..REACH).filter_map(|step| self.place.get((start + step) % PLACES));
-            if let Some(known) = reach().find(|place| place.is(whose, key.len(), &words)) {
-                known.about.store(about, Relaxed);
+            if let Some(known) = self.find(whose, start, key.len(), &parts) {
+                for (number, place) in self.rest(start, known, parts.len()) {
+                    place.about.store(stamp << 8 | number as u64, Relaxed);
+                }
+                known.about.store(about, Release);
+                self.changes.fetch_add(1, Release);
                 return true;
             }
-            let Some(free) = reach().find(|place| place.whose.load(Relaxed) == 0) else {
+            let reach = self.reach(start);
+            let free = reach.filter(|place| place.whose.load(Relaxed) == 0);
+            let free: Vec<&Place> = free.take(parts.len()).collect();
+            if free.len() < parts.len() {
                 return false;
-            };
-            for (word, value) in free.key.iter().zip(words) {
-                word.store(value, Relaxed);
             }
-            free.about.store(about, Relaxed);
-            free.whose.store(whose, Relaxed);
+            // Who read the list meanwhile sees that the place is another's.
+            fence(Release);
+            for (number, (place, words)) in free.iter().zip(&parts).enumerate() {
+                for (word, value) in place.key.iter().zip(words) {
+                    word.store(*value, Relaxed);
+                }
+                if number > 0 {
+                    place.about.store(stamp << 8 | number as u64, Relaxed);
+                    place.whose.store(REST, Release);
+                }
+            }
+            if let Some(first) = free.first() {
+                first.about.store(about, Relaxed);
+                first.whose.store(whose, Release);
+            }
             self.kept.fetch_add(1, Relaxed);
             self.owners.fetch_or(bit(whose), Relaxed);
             self.changes.fetch_add(1, Release);
             true
+        });
+        match kept {
+            Some(true) => Kept::Yes,
+            Some(false) => Kept::NoRoom,
+            None => Kept::Busy,
+        }
+    }
+
+    /// The places a key may lie in that begins at `start`.
+    fn reach(&self, start: usize) -> impl Iterator<Item = &Place> {
+        (0..REACH).filter_map(move |step| self.place.get((start + step) % PLACES))
+    }
+
+    /// The rest of the key that begins in `first`, by the number of the part.
+    fn rest<'a>(&'a self, start: usize, first: &'a Place, parts: usize) -> Vec<(usize, &'a Place)> {
+        let stamp = first.about.load(Relaxed) >> 8;
+        let find = |number: usize| {
+            let is = |place: &&Place| {
+                place.whose.load(Acquire) == REST
+                    && place.about.load(Relaxed) == stamp << 8 | number as u64
+            };
+            self.reach(start).find(is).map(|place| (number, place))
+        };
+        (1..parts).filter_map(find).collect()
+    }
+
+    /// Where a key of `whose` begins, under the lock.
+    fn find(
+        &self,
+        whose: u64,
+        start: usize,
+        length: usize,
+        parts: &[[u64; WORDS]],
+    ) -> Option<&Place> {
+        self.reach(start).find(|place| {
+            let is = parts
+                .first()
+                .is_some_and(|first| place.is(whose, length, first));
+            let rest = || self.rest(start, place, parts.len());
+            is && (parts.len() == 1 || {
+                let rest = rest();
+                rest.len() + 1 == parts.len()
+                    && rest.iter().all(|(number, place)| {
+                        parts.get(*number).is_some_and(|words| place.holds(words))
+                    })
+            })
         })
-        .unwrap_or(false)
     }
 
     /// How often a key was kept, for whomever.
@@ -120,36 +200,60 @@ impl Missed {
         std::mem::replace(seen, changes) != changes && some && self.count(whose) > 0
     }
 
-    /// Up to `most` of the keys that `whose` missed; `None` when the lock cannot be had.
-    pub fn keys(&self, whose: u64, most: usize, now: u64) -> Option<Vec<Miss>> {
-        self.locked(now, || {
-            self.places(whose)
-                .take(most)
-                .map(|place| {
-                    let about = place.about.load(Relaxed);
-                    let bytes = place
-                        .key
-                        .iter()
-                        .flat_map(|word| word.load(Relaxed).to_le_bytes());
-                    Miss {
-                        key: bytes.take((about & 0xff) as usize).collect(),
-                        stamp: about >> 8,
-                    }
-                })
-                .collect()
+    /// Up to `most` of the keys that `whose` missed, as they lie there now. One that changes just
+    /// then may be left out: it is kept anew, and [`Missed::changes`] grows.
+    pub fn keys(&self, whose: u64, most: usize) -> Vec<Miss> {
+        let places = self.places(whose);
+        places
+            .filter_map(|place| self.key_at(place, whose))
+            .take(most)
+            .collect()
+    }
+
+    /// The places around one: the rest of a key is there, from wherever its reach was counted.
+    fn near(&self, place: &Place) -> impl Iterator<Item = &Place> {
+        let base = self.place.as_ptr().addr();
+        let number = std::ptr::from_ref(place).addr().saturating_sub(base) / size_of::<Place>();
+        let begin = number + PLACES - REACH;
+        (0..2 * REACH).filter_map(move |step| self.place.get((begin + step) % PLACES))
+    }
+
+    /// The key that begins in a place, without the lock: `None` when it changed meanwhile.
+    fn key_at(&self, place: &Place, whose: u64) -> Option<Miss> {
+        let about = place.about.load(Acquire);
+        let length = (about & 0xff) as usize;
+        let mut key = place.bytes();
+        let parts = length.div_ceil(WORDS * 8).max(1);
+        if parts > 1 {
+            for part in 1..parts {
+                let wanted = about >> 8 << 8 | part as u64;
+                let found = self.near(place).find(|place| {
+                    place.whose.load(Acquire) == REST && place.about.load(Relaxed) == wanted
+                })?;
+                key.extend(found.bytes());
+                fence(Acquire);
+                if found.about.load(Relaxed) != wanted || found.whose.load(Relaxed) != REST {
+                    return None;
+                }
+            }
+        }
+        fence(Acquire);
+        let same = place.about.load(Relaxed) == about && place.whose.load(Relaxed) == whose;
+        key.truncate(length);
+        same.then_some(Miss {
+            key,
+            stamp: about >> 8,
         })
     }
 
     /// Lets a key go that was mended, unless it was missed again since it was taken.
     pub fn mended(&self, whose: u64, miss: &Miss, now: u64) {
-        let Some(words) = words(&miss.key) else {
+        let Some(parts) = parts(&miss.key) else {
             return;
         };
         self.locked(now, || {
             let start = start_of(whose, &miss.key);
-            let found = (0..REACH)
-                .filter_map(|step| self.place.get((start + step) % PLACES))
-                .find(|place| place.is(whose, miss.key.len(), &words));
+            let found = self.find(whose, start, miss.key.len(), &parts);
             if let Some(place) = found.filter(|p| p.about.load(Relaxed) >> 8 == miss.stamp) {
                 self.let_go(place);
             }
@@ -167,7 +271,14 @@ impl Missed {
 
     /// Empties a place, under the lock.
     fn let_go(&self, place: &Place) {
-        place.whose.store(0, Relaxed);
+        let about = place.about.load(Relaxed);
+        place.whose.store(0, Release);
+        if (about & 0xff) as usize > WORDS * 8 {
+            let rest = self.near(place).filter(|place| {
+                place.whose.load(Relaxed) == REST && place.about.load(Relaxed) >> 8 == about >> 8
+            });
+            rest.for_each(|place| place.whose.store(0, Release));
+        }
         if self.kept.fetch_sub(1, Relaxed) == 1 {
             self.owners.store(0, Relaxed);
         }
@@ -232,6 +343,13 @@ impl Missed {
         self.lock.store(0, Release);
     }
 
+    /// Places that are taken.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        let taken = |place: &&Place| place.whose.load(Relaxed) != 0;
+        self.place.iter().filter(taken).count()
+    }
+
     #[cfg(test)]
     pub(super) fn hold(&self, at: u64) {
         self.lock.store(at, Relaxed);
@@ -275,11 +393,19 @@ impl Place {
     fn is(&self, whose: u64, length: usize, words: &[u64; WORDS]) -> bool {
         self.whose.load(Relaxed) == whose
             && self.about.load(Relaxed) & 0xff == length as u64
-            && self
-                .key
-                .iter()
-                .zip(words)
-                .all(|(word, wanted)| word.load(Relaxed) == *wanted)
+            && self.holds(words)
+    }
+
+    fn holds(&self, words: &[u64; WORDS]) -> bool {
+        let mut words = self.key.iter().zip(words);
+        words.all(|(word, wanted)| word.load(Relaxed) == *wanted)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let words = self.key.iter();
+        words
+            .flat_map(|word| word.load(Relaxed).to_le_bytes())
+            .collect()
     }
 }
 
@@ -288,20 +414,26 @@ fn bit(whose: u64) -> u64 {
     1 << (whose >> 58)
 }
 
-/// A key as words, filled up with zeros; `None` for one that is too long.
-fn words(key: &[u8]) -> Option<[u64; WORDS]> {
-    let mut words = [0; WORDS];
-    if key.len() > WORDS * 8 {
+/// A key as words, place by place, filled up with zeros; `None` for one that is too long.
+fn parts(key: &[u8]) -> Option<Vec<[u64; WORDS]>> {
+    if key.len() > (PARTS * WORDS * 8).min(0xff) {
         return None;
     }
-    for (word, bytes) in words.iter_mut().zip(key.chunks(8)) {
-        let mut filled = [0; 8];
-        for (to, from) in filled.iter_mut().zip(bytes) {
-            *to = *from;
+    let words = |part: &[u8]| {
+        let mut words = [0; WORDS];
+        for (word, bytes) in words.iter_mut().zip(part.chunks(8)) {
+            let mut filled = [0; 8];
+            for (to, from) in filled.iter_mut().zip(bytes) {
+                *to = *from;
+            }
+            *word = u64::from_le_bytes(filled);
         }
-        *word = u64::from_le_bytes(filled);
+        words
+    };
+    match key {
+        [] => Some(vec![[0; WORDS]]),
+        key => Some(key.chunks(WORDS * 8).map(words).collect()),
     }
-    Some(words)
 }
 
 pub(super) fn start_of(whose: u64, key: &[u8]) -> usize {

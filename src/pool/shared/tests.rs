@@ -101,25 +101,55 @@ fn a_missed_key_is_kept_once_and_let_go_unless_it_was_missed_again() {
     let (one, two) = (file(&dir.0).unwrap(), file(&dir.0).unwrap());
     let now = now();
     for _ in 0..3 {
-        assert!(one.missed.keep(7, b"s1", now));
+        assert_eq!(one.missed.keep(7, b"s1", now), Kept::Yes);
     }
-    assert!(one.missed.keep(7, &[b'k'; 80], now));
-    assert!(one.missed.keep(8, b"s1", now));
-    assert!(!one.missed.keep(7, &[b'k'; 81], now), "too long");
-    let kept = two.missed.keys(7, 10, now).unwrap();
+    assert_eq!(one.missed.keep(7, &[b'k'; 80], now), Kept::Yes);
+    assert_eq!(one.missed.keep(8, b"s1", now), Kept::Yes);
+
+    let kept = two.missed.keys(7, 10);
     let mut names: Vec<usize> = kept.iter().map(|miss| miss.key.len()).collect();
     names.sort_unstable();
     assert_eq!(names, [2, 80]);
     let short = kept.iter().find(|miss| miss.key == b"s1").unwrap();
-    assert!(one.missed.keep(7, b"s1", now), "again");
+    assert_eq!(one.missed.keep(7, b"s1", now), Kept::Yes);
     two.missed.mended(7, short, now);
     assert_eq!(one.missed.count(7), 2);
-    for miss in two.missed.keys(7, 10, now).unwrap() {
+    for miss in two.missed.keys(7, 10) {
         two.missed.mended(7, &miss, now);
     }
     assert_eq!((one.missed.count(7), one.missed.count(8)), (0, 1));
     one.missed.forget(8, now);
     assert_eq!(two.missed.count(8), 0);
+}
+
+/// A place has 80 bytes of a key.
+#[test]
+fn a_long_key_is_kept_whole_and_leaves_nothing_behind() {
+    let dir = Dir::new("long");
+    let (one, two) = (file(&dir.0).unwrap(), file(&dir.0).unwrap());
+    let now = now();
+    let key = |len: usize| -> Vec<u8> { (0..len).map(|n| b'a' + (n % 26) as u8).collect() };
+    let lengths = [80, 81, 160, 161, 240, 241, 250, 255];
+    for _ in 0..2 {
+        for len in lengths {
+            assert_eq!(one.missed.keep(7, &key(len), now), Kept::Yes, "{len}");
+        }
+        let mut other = key(250);
+        other[249] = b'!';
+        assert_eq!(one.missed.keep(8, &other, now), Kept::Yes);
+    }
+    assert_eq!(one.missed.keep(7, &key(256), now), Kept::NoRoom);
+    assert_eq!((two.missed.count(7), two.missed.kept()), (lengths.len(), 9));
+    let mut kept = two.missed.keys(7, 100);
+    kept.sort_unstable_by_key(|miss| miss.key.len());
+    assert!(kept.iter().map(|miss| &miss.key).eq(&lengths.map(key)));
+    assert_eq!(two.missed.keys(8, 100)[0].key[248..], *b"o!");
+    for miss in &kept {
+        two.missed.mended(7, miss, now);
+    }
+    one.missed.forget(8, now);
+    assert_eq!(two.missed.kept(), 0);
+    assert_eq!(two.missed.taken(), 0, "parts of keys are left");
 }
 
 #[test]
@@ -130,7 +160,8 @@ fn a_key_without_a_place_is_refused() {
     let close = (0..400_000u32)
         .map(u32::to_le_bytes)
         .filter(|key| missed::start_of(1, key) < 64);
-    let (kept, refused): (Vec<_>, Vec<_>) = close.partition(|key| region.missed.keep(1, key, now));
+    let (kept, refused): (Vec<_>, Vec<_>) =
+        close.partition(|key| region.missed.keep(1, key, now) == Kept::Yes);
     assert!((64..128).contains(&kept.len()), "{}", kept.len());
     assert!(!refused.is_empty());
     assert_eq!(region.missed.count(1), kept.len());
@@ -141,7 +172,7 @@ fn who_keeps_a_key_while_a_listing_is_withdrawn_is_told() {
     let region = anonymous().unwrap();
     let (missed, now) = (&region.missed, now());
     let before = missed.look(now);
-    assert!(missed.keep(7, b"s", now));
+    assert_eq!(missed.keep(7, b"s", now), Kept::Yes);
     assert!(missed.is_calm(before, now));
     assert!(!missed.announce(7, now + 10, now), "a key is left");
     missed.forget(7, now);
@@ -161,8 +192,8 @@ fn a_lock_left_behind_is_taken_over_and_one_held_is_not() {
     let region = anonymous().unwrap();
     let at = now();
     region.missed.hold(at);
-    assert!(!region.missed.keep(7, b"s", at));
-    assert!(region.missed.keep(7, b"s", at + 5000));
+    assert_eq!(region.missed.keep(7, b"s", at), Kept::Busy);
+    assert_eq!(region.missed.keep(7, b"s", at + 5000), Kept::Yes);
 }
 
 #[test]
@@ -183,18 +214,18 @@ fn who_keeps_a_key_is_seen_at_once_by_who_looks_for_that_node_and_by_nobody_else
     let (a, b) = (1 << 60, 2 << 60);
     let (mut seen_a, mut seen_b) = (0, 0);
     assert!(!two.missed.has_new(a, &mut seen_a));
-    assert!(one.missed.keep(a, b"k", 1000));
+    assert_eq!(one.missed.keep(a, b"k", 1000), Kept::Yes);
     assert!(two.missed.has_new(a, &mut seen_a));
     assert!(!two.missed.has_new(a, &mut seen_a), "nothing since");
     assert!(!two.missed.has_new(b, &mut seen_b));
-    assert!(one.missed.keep(a, b"other", 1000));
+    assert_eq!(one.missed.keep(a, b"other", 1000), Kept::Yes);
     assert!(two.missed.has_new(a, &mut seen_a));
-    for miss in two.missed.keys(a, 10, 1000).unwrap() {
+    for miss in two.missed.keys(a, 10) {
         two.missed.mended(a, &miss, 1000);
     }
     assert_eq!(one.missed.kept(), 0);
     assert!(!one.missed.has_new(a, &mut 0), "all are mended");
-    assert!(one.missed.keep(b, b"k", 1000));
+    assert_eq!(one.missed.keep(b, b"k", 1000), Kept::Yes);
     assert!(two.missed.has_new(b, &mut seen_b));
     assert!(!two.missed.has_new(a, &mut seen_a));
 }

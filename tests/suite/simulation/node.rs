@@ -154,10 +154,12 @@ impl Node {
                 Reply::Done { cas: slot.cas }
             }
             Command::Touch { life } => {
+                // memcached says what was left before.
+                let said = self.read(time, key, false, false, random);
                 if let Some(slot) = self.memory.items.get_mut(&key) {
                     slot.expires_at = end(time, *life);
                 }
-                self.read(time, key, false, false, random)
+                said
             }
             Command::Remove { cas } => match self.memory.items.get(&key) {
                 None => Reply::NotFound,
@@ -389,7 +391,8 @@ mod tests {
             let mine = item(say(4, &TAKE));
             assert_eq!((mine.token, mine.data.is_some()), (Token::Won, !has_e));
             let touched = item(say(4, &Command::Touch { life: 300 }));
-            assert_eq!((touched.token, touched.left), (Token::Taken, 300));
+            assert_eq!((touched.token, touched.left), (Token::Taken, 100));
+            assert_eq!(item(say(4, &READ)).left, 300);
             let unlock = Command::Unlock {
                 cas: mine.cas,
                 version: Version(768),

@@ -8,12 +8,17 @@ use super::node::Key;
 /// milliseconds after him: nothing on a server tells the two apart.
 const ON_ITS_WAY: u64 = 100;
 
+/// What a fault leaves behind is mended after so many milliseconds.
+const AFTERMATH: u64 = 1000;
+
 /// All turns of all keys.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     by_key: BTreeMap<Key, Vec<Turn>>,
     /// When a clock jumped last.
     jumped: Option<u64>,
+    /// Faults that are there, and when one came or went last.
+    faults: (usize, u64),
 }
 
 /// A turn that a client got.
@@ -21,13 +26,16 @@ pub(super) struct Turns {
 pub(super) struct Held {
     pub(super) key: Key,
     number: usize,
-    /// Since when it had a token.
+    /// Since when it had a token, which may be long before it had the turn.
     pub(super) since: u64,
+    /// When it had the turn.
+    granted: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     since: u64,
+    granted: u64,
     /// It came to an ending that changes something.
     wrote: bool,
     /// When it was over.
@@ -42,18 +50,20 @@ impl Turn {
 }
 
 impl Turns {
-    /// A client got its first token of the turn at `time`.
-    pub(super) fn begin(&mut self, time: u64, key: Key) -> Held {
+    /// A client got the turn at `granted`, and its first token at `since`.
+    pub(super) fn begin(&mut self, since: u64, granted: u64, key: Key) -> Held {
         let turns = self.by_key.entry(key).or_default();
         turns.push(Turn {
-            since: time,
+            since,
+            granted,
             wrote: false,
             end: None,
         });
         Held {
             key,
             number: turns.len() - 1,
-            since: time,
+            since,
+            granted,
         }
     }
 
@@ -80,21 +90,41 @@ impl Turns {
         self.jumped = Some(time);
     }
 
+    /// A fault begins, or is over.
+    pub(super) fn trouble(&mut self, time: u64, begins: bool) {
+        let (there, last) = &mut self.faults;
+        *last = time;
+        *there = if begins {
+            *there + 1
+        } else {
+            there.saturating_sub(1)
+        };
+    }
+
     /// Who had this turn is told at its end that somebody else wrote: had nobody, and might
-    /// nobody have taken it from him? `lease`: milliseconds.
+    /// nobody have taken it from him? Or was somebody's turn not over when this one was given,
+    /// and no fault to explain that? `lease`: milliseconds.
     pub(super) fn is_needless(&self, time: u64, held: Held, lease: u64) -> bool {
         // A clock that jumps ends a lease early.
         let jumped = self.jumped.is_some_and(|at| at + lease >= held.since);
         let others = self.by_key.get(&held.key).into_iter().flatten().enumerate();
+        let others = others.filter(|(number, _)| *number != held.number);
+        let others: Vec<Turn> = others.map(|(_, turn)| *turn).collect();
         let explains = |turn: &Turn| {
             let overlaps = turn.end.is_none_or(|end| end >= held.since);
             let on_its_way = turn
                 .lasted(lease)
                 .is_some_and(|end| held.since < end + ON_ITS_WAY);
-            let in_time = turn.since + lease > held.since;
-            overlaps && (in_time || turn.wrote) || on_its_way
+            overlaps && turn.wrote || on_its_way
         };
-        let mut others = others.filter(|(number, _)| *number != held.number);
-        !jumped && time < held.since + lease && !others.any(|(_, turn)| explains(turn))
+        let (there, last) = self.faults;
+        let given_twice = |turn: &Turn| {
+            let calm = there == 0 && last + AFTERMATH < turn.since;
+            let not_over = turn.end.is_none_or(|end| end > held.granted);
+            let in_time = held.granted < turn.since + lease;
+            calm && turn.granted < held.granted && not_over && in_time
+        };
+        let in_time = time < held.since + lease;
+        !jumped && in_time && (!others.iter().any(explains) || others.iter().any(given_twice))
     }
 }

@@ -206,7 +206,7 @@ impl Worker {
             reading,
             spot,
             opened,
-            held: scene.history.turns.begin(since, key),
+            held: scene.history.turns.begin(since, scene.time, key),
         };
         if let Part::Script(acts) = &self.part {
             let until = acts.front().map_or(scene.time, |(time, _)| *time);

@@ -1,7 +1,7 @@
 //! Nodes that come last in an ending: those that lost their memory since they were read, and
 //! those that were away then and are back.
 
-use super::super::view::{self, Contact};
+use super::super::view::{self, Contact, View};
 use super::super::{Ending, Send};
 use super::{Close, Step};
 
@@ -19,8 +19,12 @@ impl Close {
         let away = self
             .view(place)
             .is_some_and(|view| view.contact == Contact::Down { maybe: false });
+        let known = (0..self.grips.nodes.len())
+            .filter(|place| self.view(*place).is_some_and(View::is_known));
+        // Who read without a quorum does not get one by what he overlooked.
+        let sure = view::is_enough(&self.grips.lists, &known.collect::<Vec<_>>());
         let ends = self.ending != Ending::Release;
-        if self.grips.rules.absent && is_late && away && ends {
+        if self.grips.rules.absent && is_late && away && ends && sure {
             self.look(place, out);
         }
     }

@@ -80,32 +80,32 @@ fn on_full_nodes(sure_until: u64, refusals: usize) -> (Vec<Command>, Option<Clos
 }
 
 /// An ending at `now` of a turn that began at 1000, when the third node did not answer, or a
-/// change to it was lost: is it asked now, and how many nodes say that it missed something?
-fn back(now: u64, maybe: bool) -> (bool, usize) {
+/// change to it was lost: is it asked at once, does it get what the ending is, and how many nodes
+/// say that it missed something?
+fn back(now: u64, maybe: bool, ending: Ending) -> (bool, bool, usize) {
     let mut out = Vec::new();
     let mut grips = grips(now + 1);
     let item = grips.nodes[2].item.take();
     grips.nodes[2].contact = Contact::Down { maybe };
     grips.nodes[2].token = false;
-    let mut close = Close::new(
-        grips,
-        Ending::Write(Arc::from(*b"new")),
-        100,
-        now,
-        1,
-        &mut out,
-    );
+    let mut close = Close::new(grips, ending, 100, now, 1, &mut out);
     let asked = out.iter().any(|send| send.place == 2);
-    let mut lists = 0;
-    while !out.is_empty() {
+    let (mut gets, mut lists) = (false, 0);
+    while !out.is_empty() && lists == 0 {
         let Send { place, commands } = out.remove(0);
         let replies = commands.iter().map(|command| match command {
-            Command::Write { .. } => Reply::Done { cas: 6 },
+            Command::Write { .. } | Command::Unlock { .. } => {
+                gets |= place == 2;
+                Reply::Done { cas: 6 }
+            }
             Command::SetRecord { .. } => {
                 lists += 1;
                 Reply::Done { cas: 0 }
             }
-            Command::Read { .. } => Reply::Item(item.clone().unwrap_or_else(|| panic!("once"))),
+            Command::Read { .. } | Command::Touch { .. } => {
+                gets |= place == 2 && matches!(command, Command::Touch { life } if *life > 100);
+                Reply::Item(item.clone().unwrap_or_else(|| panic!("once")))
+            }
             Command::ReadRecord => Reply::Record {
                 record: Record::new(1, 9).trusted(),
                 cas: 3,
@@ -114,19 +114,19 @@ fn back(now: u64, maybe: bool) -> (bool, usize) {
         });
         let replies = replies.collect();
         close.heard(now, place, Ok(replies), &mut out);
-        if lists > 0 {
-            return (asked, lists);
-        }
     }
-    assert_eq!(close.outcome(), Some(Closed::Done { copies: 3 }));
-    (asked, lists)
+    assert!(lists > 0 || close.outcome() == Some(Closed::Done { copies: 3 }));
+    (asked, gets, lists)
 }
 
 #[test]
 fn a_node_that_was_away_when_a_long_turn_began_is_written_to_when_it_is_back() {
-    assert_eq!(back(1999, false), (false, 1));
-    assert_eq!(back(2000, false), (true, 0));
-    assert_eq!(back(9000, true), (false, 1), "it may still carry that out");
+    for ending in [Ending::Write(Arc::from(*b"new")), Ending::Touch] {
+        let back = |now, maybe| back(now, maybe, ending.clone());
+        assert_eq!(back(1999, false), (false, false, 1));
+        assert_eq!(back(2000, false), (true, true, 0), "{ending:?}");
+        assert_eq!(back(9000, true), (false, false, 1), "it may still do that");
+    }
 }
 
 fn versions(said: &[Command]) -> Vec<Option<bool>> {

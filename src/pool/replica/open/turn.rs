@@ -79,8 +79,11 @@ impl Open {
         }
         for (place, view) in self.views.iter_mut().enumerate() {
             if let_go.contains(&place) {
-                view.release(place, out);
+                view.release(place, 0, out);
             }
+        }
+        if !self.views.iter().any(|view| view.token) {
+            self.held_since = None;
         }
         // Here every node was looked at a moment ago. A poll's pause earlier somebody else may have
         // had the turn, of whom it would be taken now.
@@ -143,7 +146,7 @@ impl Open {
     /// Lets go of all tokens.
     pub(super) fn release(&mut self, out: &mut Vec<Send>) {
         for (place, view) in self.views.iter_mut().enumerate() {
-            view.release(place, out);
+            view.release(place, 0, out);
         }
     }
 

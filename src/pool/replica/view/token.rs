@@ -1,7 +1,7 @@
 //! The token of one node's item: whether it is ours, and how long it has been somebody else's.
 //!
 //! Nothing on a server tells one holder from the next when none of them changes the item. So who
-//! lets go of an item renews its life, and who waits sees that.
+//! lets go of an item that he held for long renews its life, and who waits sees that.
 
 use super::super::{Command, Item, Send, Token, Version};
 use super::View;
@@ -9,9 +9,12 @@ use super::View;
 /// A life that is longer than it should be by so many milliseconds was renewed: an item's seconds
 /// are whole, and so are those of its server's clock.
 const RENEWED: u64 = 2000;
+/// Who held an item so many milliseconds renews its life. After less than that another's touch,
+/// which takes no token, would be undone for nothing.
+const LONG: u64 = 1000;
 /// So many milliseconds of others' turns may go unseen that were over before the one that is
-/// there: who waits adds them to the lease that he gives. Of a renewed life up to [`RENEWED`] and a
-/// second are within what is rounded away.
+/// there: who waits adds them to the lease that he gives. Less than three
+/// seconds of a renewed life are within what is rounded away.
 pub const LEASE_SLACK: u64 = RENEWED + 1000;
 
 /// Somebody else's token, as far as seen.
@@ -41,14 +44,17 @@ impl View {
     /// An item that was unlocked and not written since gives its token to whoever reads it,
     /// asked or not (memcached `X` and `W`), so readers have some to give back, too.
     ///
-    /// It is left with as long a life as it had when we got that: so who waits sees that the turn
-    /// is in other hands, though the item is as it was.
-    pub(in super::super) fn release(&mut self, place: usize, out: &mut Vec<Send>) {
+    /// Held for `elapsed` milliseconds since it was seen last, or longer, it is left with as long
+    /// a life as it had before: so who waits sees that the turn is in other hands, though the item
+    /// is as it was. A tombstone's life is left alone, which outlives every value.
+    pub(in super::super) fn release(&mut self, place: usize, elapsed: u64, out: &mut Vec<Send>) {
         if let (true, Some(item)) = (self.token && self.is_known(), &self.item) {
+            let long = self.won > item.left || elapsed >= LONG;
+            let stamp = item.stamp.filter(|stamp| !stamp.tombstone);
             let unlock = Command::Unlock {
                 cas: item.cas,
                 version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
-                life: (item.stamp.is_some() && item.left != u32::MAX)
+                life: (long && stamp.is_some() && item.left != u32::MAX)
                     .then(|| self.won.max(item.left).max(1)),
             };
             self.ask(place, vec![unlock], out);

@@ -62,6 +62,7 @@ impl World {
     pub(super) fn begin(&mut self, fault: Fault, lasts: u64) {
         self.note(|| format!("FAULT {fault:?} for {lasts}"));
         self.turned += 1;
+        self.history.turns.trouble(self.time, true);
         match &fault {
             Fault::Crash { node } => self.crash(*node),
             Fault::Hang { node } => self.places[*node].state = State::Hung,
@@ -141,6 +142,7 @@ impl World {
     pub(super) fn heal(&mut self, fault: &Fault) {
         self.note(|| format!("HEALED {fault:?}"));
         self.turned += 1;
+        self.history.turns.trouble(self.time, false);
         self.faults -= 1;
         match fault {
             Fault::Crash { node } | Fault::Old { node, .. } => {
