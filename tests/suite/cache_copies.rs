@@ -76,6 +76,24 @@ fn delete(bench: &mut Bench, key: &str) -> Outcome {
     bench.run(Verb::Delete, &[key], |_, _| {})[0]
 }
 
+/// One of another client's, or from before there were copies: nobody could tell which of two is newer.
+#[test]
+fn a_counter_without_a_version_has_one_once_it_was_counted() {
+    let nodes: Vec<Memcached> = caches().remove(0);
+    let mut bench = copied("counted", Mode::Sync, &ports(&nodes));
+    let key = &owned(&mut bench, 0, 1)[0];
+    nodes[0].raw(format!("set {key} 0 0 1\r\n5\r\n"), "\r\n");
+    let counted = bench.run(Verb::Increment, &[key], |call, i| {
+        call.entry_mut(i).unwrap().delta = 1;
+    });
+    assert_eq!(counted, [Outcome::Number(6)]);
+    let Outcome::Hit { cas, .. } = bench.run(Verb::Gets, &[key], |_, _| {})[0] else {
+        panic!("{key}");
+    };
+    // Versions count milliseconds since 1970 in their upper bits.
+    assert!(cas > 1 << 50, "{cas}");
+}
+
 pub(crate) fn text(value: &str) -> Option<Vec<u8>> {
     Some(value.as_bytes().to_vec())
 }

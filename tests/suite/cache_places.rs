@@ -136,3 +136,31 @@ fn as_many_failed_nodes_are_left_alone_as_the_pool_says() {
         assert_eq!(tried < SETS / 2, left_alone, "{most:?}: {tried}");
     }
 }
+
+/// A node that missed the delete may show the value again; its owner remembers.
+#[test]
+fn what_the_owner_remembers_as_deleted_no_copy_brings_back_where_rules_name_nodes() {
+    use memring_pool::config::Rule;
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let rule = Rule {
+        prefix: b"two:".to_vec(),
+        mode: Some(Mode::Sync),
+        nodes: vec![0, 2],
+        ..Rule::default()
+    };
+    let policy = Policy {
+        rules: vec![rule],
+        ..Policy::default()
+    };
+    let mut bench = with_policy(policy, &ports(&nodes));
+    for n in 0..8 {
+        let key = format!("two:{n}");
+        assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
+        let gone = bench.run(Verb::Delete, &[&key], |_, _| {});
+        assert_eq!(gone, [Outcome::Done]);
+        let owner = bench.pool.preferred(key.as_bytes(), 1)[0];
+        let copy = 2 - owner;
+        nodes[copy].raw(format!("set {key} 0 0 3\r\nold\r\n"), "\r\n");
+        assert_eq!(bench.get(&key), None, "{key}");
+    }
+}

@@ -79,6 +79,45 @@ fn the_first_node_answers_and_at_the_end_of_the_request_each_copy_has_the_value(
     }
 }
 
+/// One server, two databases: what waits to be said over a connection is for that one's.
+#[test]
+fn copies_for_two_databases_of_one_server_reach_each_its_own() {
+    let nodes = [(); 2].map(|()| Redis::start());
+    let of = |database: u32| {
+        let mut bench = holding(&format!("database{database}"), &[]);
+        for node in &nodes {
+            let url = format!("redis://{}/{database}", node.address());
+            let spec = NodeSpec::from_add_server(&url, None, 11211, &Schemes::default());
+            bench.pool.add(spec.unwrap(), &mut bench.directory);
+        }
+        bench
+    };
+    let (mut first, mut second) = (of(0), of(1));
+    let keys = owned(&mut first, 0, 20);
+    for key in &keys {
+        set(&mut first, key, "first");
+        set(&mut second, key, "second");
+    }
+    later::end();
+    assert!(copier::take_news().missed.is_empty());
+    for node in &nodes {
+        let mut client = node.client();
+        for database in 0..2 {
+            redis::cmd("SELECT")
+                .arg(database)
+                .exec(&mut client)
+                .unwrap();
+            let here: usize = redis::cmd("DBSIZE").query(&mut client).expect("DBSIZE");
+            assert_eq!(here, keys.len());
+            for key in &keys {
+                let value: Vec<u8> = redis::cmd("GET").arg(key).query(&mut client).expect("GET");
+                let wanted: &[u8] = [b"first".as_slice(), b"second"][database];
+                assert!(value.ends_with(wanted), "{key} in {database}");
+            }
+        }
+    }
+}
+
 /// A write that a copy misses, and that nobody knows of any more, is read no longer than that.
 #[test]
 fn a_copy_lives_no_longer_than_max_stale_and_the_value_as_long_as_it_was_given() {

@@ -232,6 +232,50 @@ fn a_dead_or_lying_node_never_gives_an_empty_session() {
     }
 }
 
+/// PHP stores what it has at the end of a page, also where it never got the session.
+#[test]
+fn a_page_that_ends_in_a_read_that_failed_stores_nothing_over_the_session() {
+    let server = Memcached::start();
+    let php = php(&path(&server)).ini("memcache.lock_timeout", 1);
+    php.run("session_id('s'); session_start(); $_SESSION['n'] = 1;")
+        .ok();
+    // Somebody has the session, and may change it while this page gives up.
+    server.raw("set s.lock 768 30 1\r\n1\r\n", "\r\n");
+    let ends = "set_error_handler(function () { trigger_error('no session', E_USER_ERROR); });";
+    let broken = php.run(&format!(
+        "{ends} session_id('s'); session_start(); echo 'went on';"
+    ));
+    let said = String::from_utf8_lossy(&broken.stdout);
+    assert!(
+        said.contains("no session") && !said.contains("went on"),
+        "{said}"
+    );
+    assert!(
+        server.stored("s.lock").is_some(),
+        "somebody else's turn was given back"
+    );
+    server.raw("delete s.lock\r\n", "\r\n");
+    let text =
+        php.run("session_id('s'); var_dump(session_start()); echo $_SESSION['n'] ?? 'nothing';");
+    assert_eq!(text.ok(), "bool(true)\n1");
+}
+
+#[test]
+fn a_host_name_that_the_script_changes_moves_no_session() {
+    let server = Memcached::start();
+    let php = php(&path(&server)).ini("memcache.session_prefix_host_key", 1);
+    let id = php
+        .run(
+            "$_SERVER['SERVER_NAME'] = 'a.example'; session_id('s'); session_start(); $_SERVER['SERVER_NAME'] = 'b.example';\n\
+             session_regenerate_id(true); $_SESSION['user'] = 1; echo session_id();",
+        )
+        .ok();
+    let text = php.run(&format!(
+        "$_SERVER['SERVER_NAME'] = 'a.example'; session_id('{id}'); session_start(); echo $_SESSION['user'] ?? 'nobody';"
+    ));
+    assert_eq!(text.ok(), "1");
+}
+
 #[test]
 fn a_session_survives_the_loss_of_either_node() {
     for lost in 0..2 {

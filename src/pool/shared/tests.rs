@@ -135,7 +135,8 @@ fn a_long_key_is_kept_whole_and_leaves_nothing_behind() {
             assert_eq!(one.missed.keep(7, &key(len), now), Kept::Yes, "{len}");
         }
         let mut other = key(250);
-        other[249] = b'!';
+        other.pop();
+        other.push(b'!');
         assert_eq!(one.missed.keep(8, &other, now), Kept::Yes);
     }
     assert_eq!(one.missed.keep(7, &key(256), now), Kept::NoRoom);
@@ -143,7 +144,12 @@ fn a_long_key_is_kept_whole_and_leaves_nothing_behind() {
     let mut kept = two.missed.keys(7, 100);
     kept.sort_unstable_by_key(|miss| miss.key.len());
     assert!(kept.iter().map(|miss| &miss.key).eq(&lengths.map(key)));
-    assert_eq!(two.missed.keys(8, 100)[0].key[248..], *b"o!");
+    assert!(
+        two.missed
+            .keys(8, 100)
+            .iter()
+            .all(|miss| miss.key.ends_with(b"o!"))
+    );
     for miss in &kept {
         two.missed.mended(7, miss, now);
     }
