@@ -54,7 +54,7 @@ thread_local! {
     /// This process, by its generation: a forked child is another one.
     static OWN: Cell<Option<(u64, Process)>> = const { Cell::new(None) };
     /// The turn that is held in this thread, and its term in milliseconds.
-    static HELD: Cell<Option<(&'static Holder, u64)>> = const { Cell::new(None) };
+    static HELD: Cell<Option<(&'static Holder, Process, u64)>> = const { Cell::new(None) };
 }
 
 fn own() -> Process {
@@ -72,8 +72,11 @@ fn own() -> Process {
 /// Notes that this thread made a call: the lease of a turn it holds begins anew.
 #[inline]
 pub fn call() {
-    if let Some((holder, term)) = HELD.get() {
-        holder.extend(now() + term);
+    if let Some((holder, process, term)) = HELD.get()
+        // A forked child has it, too, but it is not its own; nor is that of who took it over.
+        && process == own()
+    {
+        holder.extend(process, now() + term);
     }
 }
 
@@ -94,7 +97,7 @@ impl Lease {
             marks,
         };
         let noted = shared::turns().and_then(|turns| turns.hold(key, entry));
-        HELD.set(noted.map(|holder| (holder, term)));
+        HELD.set(noted.map(|holder| (holder, entry.process, term)));
         Lease {
             key,
             noted: noted.map(|holder| (holder, entry.process)),
@@ -291,7 +294,7 @@ mod tests {
         let turns = empty();
         let place = turns.hold(KEY, entry(now() + 10)).unwrap();
         let mut queue = Queue::at(Some(turns), KEY, LONG);
-        HELD.set(Some((place, 60_000)));
+        HELD.set(Some((place, own(), 60_000)));
         call();
         HELD.set(None);
         let pause = Duration::from_millis(1);

@@ -324,6 +324,25 @@ fn counters_and_joined_values_of_many_writers_lose_nothing() {
     }
 }
 
+/// Each count stores it again, and what is left is told in seconds.
+#[test]
+fn a_counter_that_is_counted_all_the_time_ends_when_it_should() {
+    for nodes in kinds() {
+        let mut bench = synced_on("ends", &nodes);
+        let set = bench.run(Verb::Store(Store::Set), &["n"], |call, i| {
+            let start = call.value_mut().len();
+            call.value_mut().extend_from_slice(b"0");
+            call.finish_value(start);
+            call.entry_mut(i).unwrap().ttl = 3;
+        });
+        assert_eq!(set, [Outcome::Done]);
+        let ended = wait_until(Duration::from_secs(15), || {
+            count(&mut bench, "n", None) == Outcome::NotFound
+        });
+        assert!(ended, "{:?}", nodes[0]);
+    }
+}
+
 #[test]
 fn a_cas_value_holds_on_every_copy() {
     for mut nodes in kinds() {

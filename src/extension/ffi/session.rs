@@ -18,7 +18,7 @@ use ext_php_rs::ffi::{
     zend_hash_str_find, zend_result, zend_string, zval,
 };
 use memring_pool::error::Error;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -50,6 +50,8 @@ const fn table(
 thread_local! {
     /// The keeper of this thread, from open to close.
     static OPEN: Cell<Option<*mut Keeper>> = const { Cell::new(None) };
+    /// Notices that were logged.
+    static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 static MEMRING: Table = table(c"memring", open_memring);
@@ -178,7 +180,9 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
                 // To the log and not to the page: a list that was read for years must not begin
                 // to print into every page.
                 for notice in notices {
-                    errors::log_of(format!("memring: {notice}"));
+                    if is_news(&notice) {
+                        errors::log_of(format!("memring: {notice}"));
+                    }
                 }
                 SUCCESS
             }
@@ -188,6 +192,19 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
                 refuse(error)
             }
         }
+    })
+}
+
+/// Was this notice not logged yet by this process? A worker would say it with each page.
+fn is_news(notice: &str) -> bool {
+    /// A path that is another one each time must not fill the memory.
+    const MOST: usize = 100;
+    TOLD.with_borrow_mut(|told| {
+        let news = told.len() < MOST && !told.iter().any(|text| text == notice);
+        if news {
+            told.push(notice.to_owned());
+        }
+        news
     })
 }
 

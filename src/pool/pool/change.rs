@@ -144,7 +144,12 @@ impl Pool {
                 call.settle_anew(way.entry, Outcome::Lost);
                 continue;
             };
-            let stored = newest(&way.seen).map(|(_, copy)| copy);
+            // Where one copy has ended, the rest of another is not stored again: the second in which
+            // each ends begins at another moment, and together they would never end.
+            let ended = way.seen.iter().any(|(_, answer)| *answer == Answer::Miss);
+            let stored = newest(&way.seen)
+                .map(|(_, copy)| copy)
+                .filter(|copy| !(ended && copy.left <= 1 || copy.is_over(shared::throw())));
             let mut decision = self.decide(call, verb, way.entry, decider, stored);
             if let (Decision::Store(put, _), true) = (&mut decision, way.plan.plain) {
                 put.version = Version(0);

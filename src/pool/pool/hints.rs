@@ -326,6 +326,18 @@ impl Pool {
                         let behind = Answer::Found(mine.outdated());
                         lines.extend(self.repairs(call, entry, &[(own.0, behind)], copy));
                     }
+                    // A new end that it missed.
+                    (Some((_, copy)), Answer::Found(mine))
+                        if mine.version == copy.version
+                            && !copy.lives_as(&mine)
+                            && self.policy.max_stale.is_none() =>
+                    {
+                        lines.push(Line {
+                            entry,
+                            member,
+                            what: What::Touch(copy.life(shared::throw())),
+                        });
+                    }
                     (Some((_, copy)), _) => lines.extend(self.repairs(call, entry, &[own], copy)),
                     (None, Answer::Found(copy)) => lines.push(Line {
                         entry,

@@ -109,6 +109,8 @@ pub(super) struct Copy {
     pub(super) gone: bool,
     /// Seconds left; `FOR_EVER` without an end.
     pub(super) left: u32,
+    /// Milliseconds by which that is more than it is, where the server says so (Redis).
+    rounded: u16,
     /// Where its value lies, when it was asked for.
     pub(super) value: ValueRef,
     /// When it was seen.
@@ -124,6 +126,22 @@ impl Copy {
         }
     }
 
+    /// Was a second of what is left given away, as often as that must be?
+    fn has_ticked(&self, dice: u64) -> bool {
+        let given = transport::since(self.seen).as_micros() as u64 + u64::from(self.rounded) * 1000;
+        given > dice % 1_000_000
+    }
+
+    /// Is what is left so little that it is not to be stored again? `dice` as in [`Copy::life`].
+    pub(super) fn is_over(&self, dice: u64) -> bool {
+        self.left <= u32::from(self.has_ticked(dice))
+    }
+
+    /// Does it end when `other` does, but for what seconds do not show?
+    pub(super) fn lives_as(&self, other: &Copy) -> bool {
+        self.left.abs_diff(other.left) <= 2
+    }
+
     /// The same as one that is older than all others.
     pub(super) fn outdated(self) -> Copy {
         Copy {
@@ -136,9 +154,10 @@ impl Copy {
     ///
     /// A server's clock ticks once per second. Storing "what is left" again and again would
     /// make a counter that is counted fast live for ever, since each tick between look and
-    /// store gives a second away: so one is taken back as often as a tick must have happened.
+    /// store gives a second away: so one is taken back as often as a tick must have happened. The
+    /// same goes for what is rounded up.
     pub(super) fn life(&self, dice: u64) -> Life {
-        let ticked = transport::since(self.seen).as_micros() as u64 > dice % 1_000_000;
+        let ticked = self.has_ticked(dice);
         let seconds = match self.left {
             FOR_EVER => FOR_EVER,
             left => left.saturating_sub(u32::from(ticked)),
@@ -440,6 +459,7 @@ fn read(call: &Call, what: &What, (lane, at): (usize, usize), seen: Instant) -> 
             Some(shown) => Answer::Found(Copy {
                 cas: shown.cas,
                 left: shown.left,
+                rounded: shown.rounded,
                 ..copy(shown.flags, lane, shown.data, received, seen)
             }),
             None => Answer::Lost,
@@ -480,6 +500,7 @@ fn copy(flags: u32, lane: usize, mut span: Span, received: &[u8], seen: Instant)
         flags: flags & !(HEADED | TOMBSTONE),
         gone,
         left: FOR_EVER,
+        rounded: 0,
         value: Call::hit(lane, span),
         seen,
     }

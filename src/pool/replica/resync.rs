@@ -430,6 +430,9 @@ impl Mend {
             // Nobody to believe, or a write under way, or the rest of one: not now.
             return self.end(false, out);
         }
+        if !self.goes_on && self.tries <= RETRIES / 2 && self.is_written(found.map(|(_, at)| at)) {
+            return (0..self.views.len()).for_each(|place| self.look(place, out));
+        }
         let spare = self
             .spare
             .as_ref()
@@ -469,6 +472,21 @@ impl Mend {
         let data = source.data.unwrap_or_else(|| Arc::from([]));
         let write = view.store(stamp, source.left.max(1), &data);
         view.ask(self.target, vec![write], out);
+    }
+
+    /// Has the target, in its present life, a later write than was `found` elsewhere, while somebody
+    /// has the turn there? He is about to write there, too, most likely, and another look shows it.
+    fn is_written(&self, found: Option<Stamp>) -> bool {
+        let target = self.views.get(self.target);
+        let own =
+            target.and_then(|view| Some(view.stamp()?).filter(|own| view.inc() == Some(own.inc)));
+        let later = own.map(|own| own.version) > found.map(|found| found.version);
+        let mut others = self.whole.iter().filter(|place| **place != self.target);
+        let taken = others.any(|place| {
+            let view = self.views.get(*place);
+            view.is_some_and(|view| view.taken.is_some())
+        });
+        own.is_some() && later && taken
     }
 
     /// The target had no room, and dropped what it had: that made some. All are looked at again,

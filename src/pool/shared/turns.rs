@@ -156,9 +156,11 @@ impl Turns {
 }
 
 impl Holder {
-    /// Moves the end of the lease.
-    pub fn extend(&self, until: u64) {
-        self.until.store(until, Relaxed);
+    /// Moves the end of the lease, if it is still that of `process`.
+    pub fn extend(&self, process: Process, until: u64) {
+        if self.process() == process {
+            self.until.store(until, Relaxed);
+        }
     }
 
     /// Strikes the entry out, if it is still that of `process`.
@@ -420,7 +422,9 @@ mod tests {
         let held = turns.hold(key, entry(own)).unwrap();
         assert_eq!(turns.holder(key), Some(entry(own)));
         assert_eq!(turns.holder(key + 1), None);
-        held.extend(70);
+        held.extend(Process { name: 1, ..own }, 60);
+        assert_ne!(turns.holder(key).map(|entry| entry.until), Some(60));
+        held.extend(own, 70);
         assert_eq!(turns.holder(key).map(|entry| entry.until), Some(70));
         held.leave(Process { name: 1, ..own });
         assert_eq!(turns.held(), 1, "only its own process strikes it out");

@@ -23,8 +23,10 @@ pub struct Shown {
     pub flags: u32,
     /// Its cas value.
     pub cas: u64,
-    /// Seconds left to live; [`FOR_EVER`] for an item without an end.
+    /// Seconds left to live, a part of one for a whole; [`FOR_EVER`] for an item without an end.
     pub left: u32,
+    /// So many milliseconds of those are rounded up, 0 to 999.
+    pub rounded: u16,
     /// What lies behind the flags: the header, and its value if that was asked for.
     pub data: Span,
 }
@@ -41,11 +43,11 @@ impl Shown {
         Some(Shown {
             flags,
             cas: u64::from_str_radix(cas, 16).ok()?,
-            left: match left {
-                // Milliseconds. A part of a second is left for that second.
-                0.. => u32::try_from(left / 1000 + 1).unwrap_or(FOR_EVER),
-                _ => FOR_EVER,
+            left: match u64::try_from(left) {
+                Ok(left) => u32::try_from(left.div_ceil(1000).max(1)).unwrap_or(FOR_EVER),
+                Err(_) => FOR_EVER,
             },
+            rounded: u64::try_from(left).map_or(0, |left| (999 - (left + 999) % 1000) as u16),
             data: Span {
                 at: item.at + head,
                 len: item.len - head,
