@@ -149,7 +149,7 @@ impl Pool {
             let ended = way.seen.iter().any(|(_, answer)| *answer == Answer::Miss);
             let stored = newest(&way.seen)
                 .map(|(_, copy)| copy)
-                .filter(|copy| !(ended && copy.left <= 1 || copy.is_over(shared::throw())));
+                .filter(|copy| copy.left > 1 || !(ended || copy.is_over(shared::throw())));
             let mut decision = self.decide(call, verb, way.entry, decider, stored);
             if let (Decision::Store(put, _), true) = (&mut decision, way.plan.plain) {
                 put.version = Version(0);
