@@ -30,7 +30,7 @@ Exit code 0 when the epoch is committed, 1 when not."
 
 /// How often the progress is said.
 const NEWS: Duration = Duration::from_secs(1);
-/// Tries while records change or single keys cannot be brought over.
+/// Tries while records change, a node is silent, or single keys cannot be brought over.
 const TRIES: u32 = 6;
 /// The pause before the second one; it doubles. All together outlast a node that is left alone
 /// for a request that timed out.
@@ -77,7 +77,11 @@ fn commit(kept: &Kept) -> bool {
             call,
             &mut progress,
         );
-        if !matches!(last, Committed::Again | Committed::Failed { .. }) {
+        let passes = matches!(
+            last,
+            Committed::Again | Committed::Failed { .. } | Committed::Stopped { .. }
+        );
+        if !passes {
             break;
         }
     }
