@@ -79,7 +79,11 @@ impl Contender {
             command.arg(format!("extension={}", extension.display()));
         }
         let node = self.ports.first().copied().unwrap_or_default();
-        let database = format!("embedded://{}", file.with_file_name("database").display());
+        let folder = file.with_file_name("database");
+        if self.name == OURS_EMBEDDED {
+            run::make_dir(&folder)?;
+        }
+        let database = format!("embedded://{}", folder.display());
         let place = match (self.handler, self.name) {
             ("memcached", _) => format!("{PLACE}:{node}"),
             (_, OURS_EMBEDDED) => database.clone(),
