@@ -11,7 +11,7 @@ pub(crate) use table::{MEMCACHE, MEMRING};
 use crate::ffi::errors;
 use memring_pool::call::Limits;
 use memring_pool::codec::{Format, Layout, Serializer, Stream};
-use memring_pool::config::{HashFunction, Placement, Protocol};
+use memring_pool::config::{HashFunction, Placement, Protocol, TIMEOUT_MAX};
 use memring_pool::shared::Sharing;
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -248,7 +248,7 @@ pub(crate) fn change(setting: &Setting, text: Option<&[u8]>) -> bool {
                     .filter(|s| *s > 0.0)
                     .map(Duration::try_from_secs_f64)
                 {
-                    Some(Ok(seconds)) => Some(seconds.min(memring_pool::config::TIMEOUT_MAX)),
+                    Some(Ok(seconds)) => Some(seconds.min(TIMEOUT_MAX)),
                     _ => {
                         errors::warning_of(format!(
                             "{name} must be a number of seconds above 0, or empty ('{shown}' given)"

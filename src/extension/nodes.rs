@@ -259,22 +259,20 @@ pub(crate) fn close(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     let Some(link) = connected(object) else {
         return Ok(Fresh::bool(false));
     };
+    // What a pool of the file says holds for that pool.
+    let named = link.with(|state| !state.pool.policy().name.is_empty());
+    let blank = match named {
+        Some(true) => pools::blank()?,
+        _ => None,
+    };
     link.with(|state| {
         state.pool.close();
-        let mut policy = state.pool.policy().clone();
+        let mut policy = blank.unwrap_or_else(|| state.pool.policy().clone());
         if state.pool.is_cluster() {
             policy.placement = ini::read(|values| values.placement);
         }
         state.pool = Pool::new(policy);
     });
-    // What a pool of the file says holds for that pool.
-    let named = link.with(|state| !state.pool.policy().name.is_empty());
-    if named == Some(true)
-        && let Some(blank) = pools::new_pool()?
-    {
-        let policy = blank.with(|state| state.pool.policy().clone());
-        link.with(|state| state.pool = Pool::new(policy.unwrap_or_default()));
-    }
     Ok(Fresh::bool(true))
 }
 

@@ -34,8 +34,19 @@ pub(crate) fn of(object: Object<'_>) -> Result<Option<Link>, Thrown> {
 /// A pool without nodes, with the settings of this moment; None after a warning when they do
 /// not go together.
 pub(crate) fn new_pool() -> Result<Option<Link>, Thrown> {
-    let prefix = ini::read(|values| values.prefix.clone());
-    let prefix = key_prefix(prefix);
+    let state = |policy| State {
+        pool: Pool::new(policy),
+        compression: ini::read(|values| {
+            Compression::new(values.compress_threshold, SAVINGS).unwrap_or_default()
+        }),
+        login: None,
+    };
+    Ok(blank()?.map(|policy| Link::new(state(policy))))
+}
+
+/// What the settings of this moment say of a pool that addServer() begins; None after a warning
+/// when they do not go together.
+pub(crate) fn blank() -> Result<Option<Policy>, Thrown> {
     let format = match ini::read(|values| values.format).check() {
         Ok(format) => format,
         Err(error) => {
@@ -44,22 +55,18 @@ pub(crate) fn new_pool() -> Result<Option<Link>, Thrown> {
             return Ok(None);
         }
     };
-    let state = ini::read(|values| State {
-        pool: Pool::new(Policy {
-            protocol: values.protocol,
-            placement: values.placement,
-            hash: values.hash,
-            keys: KeyRule {
-                prefix,
-                long: long_keys(values.key_hash),
-            },
-            format,
-            ..Policy::default()
-        }),
-        compression: Compression::new(values.compress_threshold, SAVINGS).unwrap_or_default(),
-        login: None,
-    });
-    Ok(Some(Link::new(state)))
+    let prefix = key_prefix(ini::read(|values| values.prefix.clone()));
+    Ok(Some(ini::read(|values| Policy {
+        protocol: values.protocol,
+        placement: values.placement,
+        hash: values.hash,
+        keys: KeyRule {
+            prefix,
+            long: long_keys(values.key_hash),
+        },
+        format,
+        ..Policy::default()
+    })))
 }
 
 /// What happens to long keys in mode single.

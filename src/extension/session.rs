@@ -48,6 +48,8 @@ pub(crate) struct Keeper {
 thread_local! {
     /// The prefix of this request's session keys, and what it was made of.
     static PREFIX: RefCell<Option<(Prefix, Vec<u8>)>> = const { RefCell::new(None) };
+    /// Notices that were logged.
+    static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The prefix of session keys in this request: one for all of it, whatever the script makes of
@@ -62,6 +64,19 @@ pub(crate) fn prefix() -> Vec<u8> {
         let prefix = crate::pools::key_prefix(rule.clone());
         PREFIX.set(Some((rule, prefix.clone())));
         prefix
+    })
+}
+
+/// Was this notice not logged yet by this process? A worker would say it with each page.
+pub(crate) fn is_news(notice: &str) -> bool {
+    /// A path that is another one each time must not fill the memory.
+    const MOST: usize = 100;
+    TOLD.with_borrow_mut(|told| {
+        let news = told.len() < MOST && !told.iter().any(|text| text == notice);
+        if news {
+            told.push(notice.to_owned());
+        }
+        news
     })
 }
 
@@ -203,7 +218,6 @@ impl Keeper {
         self.sessions.lives(seconds(life));
         self.data = match self.sessions.read(id, lock) {
             Err(error) if error.kind() == Kind::Epoch && self.catch_up() => {
-                self.undelivered = true;
                 self.sessions.lives(seconds(life));
                 self.sessions.read(id, lock)?
             }
@@ -278,6 +292,7 @@ impl Keeper {
         let (handler, list, prefix) = self.wish.clone();
         match Keeper::open(handler, &list, prefix) {
             Ok((mut opened, _)) => {
+                opened.undelivered = self.undelivered;
                 opened.made.clone_from(&self.made);
                 if let Some(id) = &opened.made {
                     opened.sessions.made(id);

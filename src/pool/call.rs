@@ -248,9 +248,7 @@ impl Call {
         }
         self.pending.clear();
         self.tried.clear();
-        for lane in self.lanes.iter_mut().take(self.used) {
-            lane.release();
-        }
+        self.let_go();
         self.used = 0;
         // A value that many counted at the same time took a lane for each turn.
         self.lanes.truncate(LANES_KEEP);

@@ -120,11 +120,7 @@ pub fn push(spec: &NodeSpec, copy: Copy, hold: Duration) {
         if let Some(line) = lines.get_mut(&spec.target)
             && !line.entrance.is(spec)
         {
-            line.step(transport::now());
-            while !line.is_idle() {
-                await_any(&[line], None);
-                line.step(transport::now());
-            }
+            drain(line);
             lines.remove(&spec.target);
         }
         let line = match lines.get_mut(&spec.target) {
@@ -169,15 +165,19 @@ pub fn carry_on() {
 /// Waits until the node at `target` has answered to all its copies, for its timeout at most.
 pub fn wait_for(target: &Target) {
     lines(|lines| {
-        let Some(line) = lines.get_mut(target) else {
-            return;
-        };
-        line.step(transport::now());
-        while !line.is_idle() {
-            await_any(&[line], None);
-            line.step(transport::now());
+        if let Some(line) = lines.get_mut(target) {
+            drain(line);
         }
     });
+}
+
+/// Waits until nothing is on its way over a line.
+fn drain(line: &mut Line) {
+    line.step(transport::now());
+    while !line.is_idle() {
+        await_any(&[line], None);
+        line.step(transport::now());
+    }
 }
 
 /// The end of a request: all copies are with the kernel, or given up after the timeouts of

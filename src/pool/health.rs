@@ -219,10 +219,11 @@ impl Health {
     /// Notes an answer; true when the node was failed before, as far as the mark reaches.
     pub fn recover(&mut self) -> bool {
         let before = std::mem::take(&mut self.failed);
-        if self.slot.map_or(before != 0, Slot::is_marked) {
-            // First: who sees it up by now must see since when.
-            self.marks().since.store(shared::now(), Relaxed);
+        if !self.slot.map_or(before != 0, Slot::is_marked) {
+            return false;
         }
+        // First: who sees it up by now must see since when.
+        self.marks().since.store(shared::now(), Relaxed);
         let fresh = self.slot.map_or(before != 0, Slot::recover);
         if fresh {
             self.marks().state.store(State::Up as u64, Relaxed);

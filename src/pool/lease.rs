@@ -53,7 +53,7 @@ pub fn name<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
 thread_local! {
     /// This process, by its generation: a forked child is another one.
     static OWN: Cell<Option<(u64, Process)>> = const { Cell::new(None) };
-    /// The turn that is held in this thread, and its term in milliseconds.
+    /// The turn that is held in this thread, which process took it, and its term in milliseconds.
     static HELD: Cell<Option<(&'static Holder, Process, u64)>> = const { Cell::new(None) };
 }
 

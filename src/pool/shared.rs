@@ -24,7 +24,7 @@
 )]
 
 pub(crate) mod lmdb;
-mod missed;
+pub(crate) mod missed;
 pub mod turns;
 
 pub use missed::{Kept, Miss, Missed, Withdrawal};

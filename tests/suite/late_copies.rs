@@ -5,9 +5,9 @@ use crate::contract::contract_of;
 use crate::copies::caches;
 use crate::pool::Bench;
 use harness::proxy::Fault;
-use harness::{Memcached, Php, PhpFpm, Proxy, Redis, TempDir, wait_until};
+use harness::{Memcached, Php, PhpFpm, Proxy, TempDir, wait_until};
 use memring_pool::call::{Outcome, Verb};
-use memring_pool::config::{Mode, NodeSpec, Schemes};
+use memring_pool::config::{Mode, NodeSpec};
 use memring_pool::copier::{self, Copy, What};
 use memring_pool::pool::later;
 use memring_pool::wire::Store;
@@ -18,12 +18,12 @@ use std::time::Duration;
 /// Longer than anything takes that happens at all.
 const LONG: Duration = Duration::from_secs(20);
 
-fn trailing(name: &str, ports: &[u16]) -> Bench {
+pub(crate) fn trailing(name: &str, ports: &[u16]) -> Bench {
     copied(name, Mode::Async, ports)
 }
 
 /// The same, where copies after the first are held until something makes them go out.
-fn holding(name: &str, ports: &[u16]) -> Bench {
+pub(crate) fn holding(name: &str, ports: &[u16]) -> Bench {
     let mut bench = trailing(name, ports);
     bench.pool.policy_mut().hold = LONG;
     bench
@@ -33,7 +33,7 @@ fn text(value: &str) -> Option<Vec<u8>> {
     Some(value.as_bytes().to_vec())
 }
 
-fn set(bench: &mut Bench, key: &str, value: &str) {
+pub(crate) fn set(bench: &mut Bench, key: &str, value: &str) {
     let done = bench.store(Store::Set, key, value.as_bytes(), 0);
     assert_eq!(done, Outcome::Done, "{key}");
 }
@@ -79,45 +79,6 @@ fn the_first_node_answers_and_at_the_end_of_the_request_each_copy_has_the_value(
     }
 }
 
-/// One server, two databases: what waits to be said over a connection is for that one's.
-#[test]
-fn copies_for_two_databases_of_one_server_reach_each_its_own() {
-    let nodes = [(); 2].map(|()| Redis::start());
-    let of = |database: u32| {
-        let mut bench = holding(&format!("database{database}"), &[]);
-        for node in &nodes {
-            let url = format!("redis://{}/{database}", node.address());
-            let spec = NodeSpec::from_add_server(&url, None, 11211, &Schemes::default());
-            bench.pool.add(spec.unwrap(), &mut bench.directory);
-        }
-        bench
-    };
-    let (mut first, mut second) = (of(0), of(1));
-    let keys = owned(&mut first, 0, 20);
-    for key in &keys {
-        set(&mut first, key, "first");
-        set(&mut second, key, "second");
-    }
-    later::end();
-    assert!(copier::take_news().missed.is_empty());
-    for node in &nodes {
-        let mut client = node.client();
-        for database in 0..2 {
-            redis::cmd("SELECT")
-                .arg(database)
-                .exec(&mut client)
-                .unwrap();
-            let here: usize = redis::cmd("DBSIZE").query(&mut client).expect("DBSIZE");
-            assert_eq!(here, keys.len());
-            for key in &keys {
-                let value: Vec<u8> = redis::cmd("GET").arg(key).query(&mut client).expect("GET");
-                let wanted: &[u8] = [b"first".as_slice(), b"second"][database];
-                assert!(value.ends_with(wanted), "{key} in {database}");
-            }
-        }
-    }
-}
-
 /// A write that a copy misses, and that nobody knows of any more, is read no longer than that.
 #[test]
 fn a_copy_lives_no_longer_than_max_stale_and_the_value_as_long_as_it_was_given() {
@@ -154,55 +115,6 @@ fn a_copy_lives_no_longer_than_max_stale_and_the_value_as_long_as_it_was_given()
     }
     live(&mut bench, Verb::Touch, &keys[2], 3600);
     assert!(left(0, &keys[2]) > 3500 && (200..=300).contains(&left(1, &keys[2])));
-}
-
-/// Nothing may reach another database, and nobody who is not let in.
-#[test]
-fn copies_of_a_redis_follow_as_its_user_into_its_database() {
-    let nodes = [(); 2].map(|()| Redis::with(&["--requirepass", "geheim", "--databases", "4"]));
-    let over = |password: &str| {
-        let mut bench = trailing("login", &[]);
-        for (node, password) in nodes.iter().zip(["geheim", password]) {
-            let url = format!("redis://:{password}@{}/3", node.address());
-            let spec = NodeSpec::from_add_server(&url, None, 11211, &Schemes::default());
-            bench.pool.add(spec.unwrap(), &mut bench.directory);
-        }
-        bench
-    };
-    let mut bench = over("geheim");
-    let keys = owned(&mut bench, 0, 20);
-    for key in &keys {
-        set(&mut bench, key, "value");
-    }
-    later::end();
-    assert!(copier::take_news().missed.is_empty());
-    let mut client = nodes[1].client_as(":geheim@");
-    let found = |client: &mut redis::Connection| -> usize {
-        redis::cmd("DBSIZE").query(client).expect("DBSIZE")
-    };
-    assert_eq!(found(&mut client), 0);
-    redis::cmd("SELECT").arg(3).exec(&mut client).unwrap();
-    assert_eq!(found(&mut client), keys.len());
-    // Who is not let in has missed it, and that is said.
-    let mut bench = over("other");
-    let before = found(&mut client);
-    let key = &owned(&mut bench, 0, 21)[20];
-    set(&mut bench, key, "value");
-    // Who was quick enough heard of it with the call, else it is told to the next one.
-    let mut told: Vec<String> = bench.call.changes().collect();
-    later::end();
-    let news = copier::take_news();
-    told.extend(news.failed.iter().map(|(_, error)| error.to_string()));
-    assert!(
-        told.iter()
-            .any(|error| error.contains("refuses the password")),
-        "{told:?}"
-    );
-    assert!(
-        !told.iter().any(|error| error.contains("other")),
-        "{told:?}"
-    );
-    assert_eq!(found(&mut client), before);
 }
 
 #[test]

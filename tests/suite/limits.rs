@@ -340,6 +340,24 @@ fn a_name_with_a_refused_address_and_a_good_one_is_reached() {
     assert!(bench.call.events().is_empty());
 }
 
+/// What stands behind a host counts where the arguments leave the default.
+#[test]
+fn a_timeout_behind_the_host_of_add_server_is_kept() {
+    let hole = BlackHole::start();
+    let text = Php::new()
+        .run(&format!(
+            "$m = new MemcachePool;
+             $m->addServer('tcp://127.0.0.1:{0}?timeout=0.3', {0}, 0, true, 1, 8);
+             $began = microtime(true);
+             @$m->get('k');
+             $took = microtime(true) - $began;
+             var_dump($took >= 0.29 && $took < 4 ? true : $took);",
+            hole.port()
+        ))
+        .ok();
+    assert_eq!(text, "bool(true)");
+}
+
 #[test]
 fn an_ipv6_address_is_taken_with_brackets_and_without() {
     if TcpListener::bind("[::1]:0").is_err() {

@@ -37,6 +37,7 @@ mod health;
 mod hostile;
 mod jedis;
 mod late_copies;
+mod late_entrances;
 mod late_faults;
 mod leaks;
 mod licences;

@@ -11,14 +11,14 @@
 use super::errors;
 use super::sys;
 use super::value::{Kind, Value};
-use crate::session::{Handler, Keeper};
+use crate::session::{Handler, Keeper, is_news};
 use ext_php_rs::ffi::{
     ZEND_RESULT_CODE_FAILURE as FAILURE, ZEND_RESULT_CODE_SUCCESS as SUCCESS,
     ext_php_rs_executor_globals, ext_php_rs_zend_string_init, zend_execute_data,
     zend_hash_str_find, zend_result, zend_string, zval,
 };
 use memring_pool::error::Error;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -50,8 +50,6 @@ const fn table(
 thread_local! {
     /// The keeper of this thread, from open to close.
     static OPEN: Cell<Option<*mut Keeper>> = const { Cell::new(None) };
-    /// Notices that were logged.
-    static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 static MEMRING: Table = table(c"memring", open_memring);
@@ -195,19 +193,6 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
     })
 }
 
-/// Was this notice not logged yet by this process? A worker would say it with each page.
-fn is_news(notice: &str) -> bool {
-    /// A path that is another one each time must not fill the memory.
-    const MOST: usize = 100;
-    TOLD.with_borrow_mut(|told| {
-        let news = told.len() < MOST && !told.iter().any(|text| text == notice);
-        if news {
-            told.push(notice.to_owned());
-        }
-        news
-    })
-}
-
 /// Gives back the turn a class of userland left, by a close() that does not call its parent's.
 ///
 /// Also called after the request, when Zend has no memory any more: nothing is logged here.
@@ -281,15 +266,7 @@ unsafe extern "C" fn write(
     life: i64,
 ) -> zend_result {
     // SAFETY: as PHP calls it.
-    guard(|| unsafe {
-        let Some(keeper) = keeper(data) else {
-            return FAILURE;
-        };
-        if !keeper.has_value() {
-            return FAILURE;
-        }
-        settle(keeper.write(bytes(id), bytes(value), life))
-    })
+    unsafe { keep(data, |keeper| keeper.write(bytes(id), bytes(value), life)) }
 }
 
 unsafe extern "C" fn update_timestamp(
@@ -299,14 +276,21 @@ unsafe extern "C" fn update_timestamp(
     life: i64,
 ) -> zend_result {
     // SAFETY: as PHP calls it.
-    guard(|| unsafe {
-        let Some(keeper) = keeper(data) else {
-            return FAILURE;
-        };
-        if !keeper.has_value() {
-            return FAILURE;
-        }
-        settle(keeper.touch(bytes(id), bytes(value), life))
+    unsafe { keep(data, |keeper| keeper.touch(bytes(id), bytes(value), life)) }
+}
+
+/// Lets `work` keep what PHP has of a session, if that is its value.
+///
+/// # Safety
+/// `data` is what PHP passes to a callback.
+unsafe fn keep(data: ModData, work: impl FnOnce(&mut Keeper) -> Result<(), Error>) -> zend_result {
+    // SAFETY: the caller's promise; the keeper's reference ends before a warning is given.
+    guard(|| match unsafe { keeper(data) } {
+        Some(keeper) => match keeper.has_value() {
+            true => settle(work(keeper)),
+            false => FAILURE,
+        },
+        None => FAILURE,
     })
 }
 

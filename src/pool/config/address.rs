@@ -267,7 +267,7 @@ pub(super) fn parse<'a>(text: &'a str, allowed: &Schemes) -> Result<Address<'a>,
             Some(_) if scheme.is_empty() => {
                 return refuse(
                     "a user or a password before a host needs a scheme before both".to_owned(),
-                    "Write memcached://USER:PASSWORD@HOST".to_owned(),
+                    "Write redis://USER:PASSWORD@HOST or memcached://USER:PASSWORD@HOST".to_owned(),
                 );
             }
             Some((who, rest)) => {

@@ -22,7 +22,6 @@ use super::{
 use crate::codec::{Format, Layout, Serializer};
 use crate::error::{Error, Kind};
 use crate::item::{KeyRule, LongKeys};
-
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::PermissionsExt;
@@ -326,14 +325,10 @@ impl RawPool {
         let Some(said) = &self.max_out else {
             return Ok(None);
         };
-        let refuse = |cause: String, hint: &str| {
-            Err(Error::new(Kind::Config, cause)
-                .at(&at(said.span().start))
-                .hint(hint.to_owned()))
-        };
+        let refuse = |cause: &str, hint| refuse(at, said, cause, hint);
         if topology.policy.mode == Mode::Single {
             return refuse(
-                "max_out needs a mode with copies".to_owned(),
+                "max_out needs a mode with copies",
                 "In mode single a failed node is left alone for its retry_interval",
             );
         }
@@ -341,7 +336,7 @@ impl RawPool {
         match usize::try_from(*said.get_ref()) {
             Ok(count) if count <= most => Ok(Some(count)),
             _ => refuse(
-                format!("max_out is a number from 0 to {most} here, so that one node is left"),
+                &format!("max_out is a number from 0 to {most} here, so that one node is left"),
                 "Leave it out for fewer than half of the nodes",
             ),
         }
@@ -356,10 +351,7 @@ impl RawPool {
         let Some(said) = &self.max_stale else {
             return Ok(None);
         };
-        let refuse = |cause: &str, hint: &str| {
-            let error = Error::new(Kind::Config, cause).at(&at(said.span().start));
-            Err(error.hint(hint))
-        };
+        let refuse = |cause: &str, hint| refuse(at, said, cause, hint);
         let mut modes = policy.rules.iter().filter_map(|rule| rule.mode);
         if policy.mode != Mode::Async && !modes.any(|mode| mode == Mode::Async) {
             return refuse(
@@ -517,12 +509,24 @@ fn read_copies(
     match copies.get_ref() {
         toml::Value::Integer(number) => Ok(usize::try_from(*number).unwrap_or(0)),
         toml::Value::String(word) if word == "all" => Ok(ALL),
-        _ => Err(
-            Error::new(Kind::Config, "copies is neither a number nor \"all\"")
-                .at(&at(copies.span().start))
-                .hint("Write copies = 2, or copies = \"all\""),
+        _ => refuse(
+            at,
+            copies,
+            "copies is neither a number nor \"all\"",
+            "Write copies = 2, or copies = \"all\"",
         ),
     }
+}
+
+/// What is wrong with a value, at its line.
+fn refuse<T, R>(
+    at: &dyn Fn(usize) -> String,
+    said: &Spanned<T>,
+    cause: &str,
+    hint: &str,
+) -> Result<R, Error> {
+    let error = Error::new(Kind::Config, cause).at(&at(said.span().start));
+    Err(error.hint(hint))
 }
 
 /// What the word in `field` stands for, its default when it is not written.

@@ -177,6 +177,8 @@ mod tests {
             "memcached://u:ge%20heim@a",
             "memcached://u:ge%0Aheim@a",
             "u:geheim@a",
+            "u:geheim@a/2",
+            "redis//u:geheim@a",
             "unix:///s?password=geheim",
             "tcp://a?user=geheim",
         ] {

@@ -151,14 +151,7 @@ pub(super) fn one(
         .iter()
         .any(|scheme| place.starts_with(scheme))
         || place.contains("://");
-    if !has_scheme && place.contains('@') {
-        // The text is not repeated: what stands before the @ may be a password.
-        return refuse(
-            "a user or a password before a host needs a scheme before both".to_owned(),
-            "Write redis://USER:PASSWORD@HOST or memcached://USER:PASSWORD@HOST".to_owned(),
-        );
-    }
-    if !has_scheme && place.contains('/') {
+    if !has_scheme && place.contains('/') && !place.contains('@') {
         // "/var/lib/php/sessions", and "5;0600;/tmp" as the files handler takes it.
         let path = place.rsplit(';').next().unwrap_or(place);
         return refuse(

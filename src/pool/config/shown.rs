@@ -10,18 +10,20 @@ pub(super) fn may_hold_secrets(scheme: &str) -> bool {
 /// `text` without what may be secret in addresses: a password before a host, options behind
 /// one, and what stands in the place of both where something was forgotten.
 pub(super) fn masked(text: &str) -> String {
-    let Some(at) = text.find("://") else {
-        // With the scheme forgotten it may be a password all the same.
-        return match text.rsplit_once('@') {
-            Some((_, host)) => format!("…@{host}"),
-            None => text.to_owned(),
-        };
+    let at = text.find("://");
+    let (scheme, rest) = text.split_at(at.map_or(0, |at| at + 3));
+    // With the scheme forgotten it may be a password all the same.
+    let scheme = match scheme.rsplit_once('@') {
+        Some((_, behind)) => &format!("…@{behind}"),
+        None => scheme,
     };
-    let (scheme, rest) = text.split_at(at + 3);
     // A password may hold any character, so nothing before the last @ is believed to be none.
     if let Some((_, behind)) = rest.rsplit_once('@') {
         let host = behind.split('?').next().unwrap_or(behind);
         return format!("{scheme}…@{host}");
+    }
+    if at.is_none() {
+        return text.to_owned();
     }
     let scheme_word = scheme.to_ascii_lowercase();
     // Its servers stand between commas.

@@ -69,11 +69,9 @@ impl Pool {
 
     /// Reads: the owner as any pool does it, then the copies for what it did not have.
     fn read_copied(&mut self, call: &mut Call, verb: Verb, now: Instant) {
-        let mut told = Vec::new();
-        if self.has_parts() {
+        let missing: Vec<usize> = if self.has_parts() {
             // The owner is for the rules to say: all are asked, the owner first in line.
-            let all: Vec<usize> = (0..call.entries.len()).collect();
-            told = self.read_owners(call, &all, now);
+            self.read_owners(call, now)
         } else {
             let said = call.limits;
             call.limits = Limits {
@@ -83,39 +81,40 @@ impl Pool {
             };
             self.run_plain(call, verb, now);
             call.limits = said;
-        }
-        let missing: Vec<usize> = (0..call.entries.len())
-            .filter(|entry| !told.contains(entry) && self.is_missing(call, *entry))
-            .collect();
+            (0..call.entries.len())
+                .filter(|entry| self.is_missing(call, *entry))
+                .collect()
+        };
         if !missing.is_empty() {
             self.read_copies(call, &missing, now);
         }
     }
 
-    /// Asks the owner of each key, where rules say which that is. The keys of which it told what is
-    /// so, those among them that it remembers as deleted: no copy is to be asked.
-    fn read_owners(&mut self, call: &mut Call, entries: &[usize], now: Instant) -> Vec<usize> {
-        let mut told = Vec::new();
-        let mut lines = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let owner = self.owner_of(call, *entry);
-            if self.allows(owner, now) {
-                lines.push(look(*entry, owner, true));
+    /// Asks the owner of each key, where rules say which that is. The keys of which it knows nothing:
+    /// of one that it has, or remembers as deleted, no copy is to be asked.
+    fn read_owners(&mut self, call: &mut Call, now: Instant) -> Vec<usize> {
+        let mut missing = Vec::new();
+        let mut lines = Vec::with_capacity(call.entries.len());
+        for entry in 0..call.entries.len() {
+            let owner = self.owner_of(call, entry);
+            match self.allows(owner, now) {
+                true => lines.push(look(entry, owner, true)),
+                false => missing.push(entry),
             }
         }
         let answers = self.round(call, &lines, now);
         for (line, answer) in lines.iter().zip(answers) {
-            let outcome = match answer {
-                Answer::Found(copy) => {
-                    told.push(line.entry);
-                    hit(copy)
+            match answer {
+                Answer::Found(copy) => call.settle_anew(line.entry, hit(copy)),
+                answer => {
+                    if answer == Answer::Miss {
+                        call.settle_anew(line.entry, Outcome::NotFound);
+                    }
+                    missing.push(line.entry);
                 }
-                Answer::Miss => Outcome::NotFound,
-                _ => continue,
-            };
-            call.settle_anew(line.entry, outcome);
+            }
         }
-        told
+        missing
     }
 
     /// Makes an owner's answer the caller's; true when the copies have to be asked.

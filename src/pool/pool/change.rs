@@ -447,10 +447,14 @@ fn go_on(copy: Copy, value: Vec<u8>, outcome: Outcome) -> Decision {
         over: Over::Cas(copy.cas),
         // Never this host's clock, but where there is no version yet: counted often, it would
         // outrun all others.
-        version: match copy.version.0 {
-            0 => next_version(clock(), copy.version),
-            _ => next_version(0, copy.version),
-        },
+        version: next_version(
+            if copy.version == Version(0) {
+                clock()
+            } else {
+                0
+            },
+            copy.version,
+        ),
         flags: copy.flags,
         life: copy.life(shared::throw()),
         value: Value::Bytes(Rc::from(value)),

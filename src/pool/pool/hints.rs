@@ -284,12 +284,11 @@ impl Pool {
             let answers = self.round(call, &looks, now);
             // A Redis that still loads its data refuses every look. One key that it does not show is
             // of another kind there: it goes.
-            let own = looks
+            let mut own = looks
                 .iter()
                 .zip(&answers)
                 .filter(|(look, _)| look.member == member);
-            let refuses = own.fold(true, |all, (_, answer)| all && *answer == Answer::Refused);
-            if refuses && !looks.is_empty() {
+            if own.all(|(_, answer)| *answer == Answer::Refused) {
                 return false;
             }
             let (mut lines, mut ahead) = (Vec::new(), Vec::new());
@@ -326,7 +325,8 @@ impl Pool {
                         let behind = Answer::Found(mine.outdated());
                         lines.extend(self.repairs(call, entry, &[(own.0, behind)], copy));
                     }
-                    // A new end that it missed.
+                    // A new end that it missed. With `max_stale` copies end before their values do, and
+                    // an end that differs says nothing.
                     (Some((_, copy)), Answer::Found(mine))
                         if mine.version == copy.version
                             && !copy.lives_as(&mine)
@@ -423,8 +423,8 @@ fn keep_for_all(missed: &Missed, whose: u64, mut key: &[u8]) -> bool {
             Kept::Yes => return true,
             Kept::NoRoom if key == ALL => return false,
             Kept::NoRoom => {
+                // What is kept already stays: it is let go when all of it is handed over.
                 shared::count(Counter::MissedOverflow);
-                missed.forget(whose, shared::now());
                 key = ALL;
             }
             Kept::Busy => fanout::pause(Duration::from_micros(500)),
@@ -454,4 +454,30 @@ fn owes(whose: u64) -> bool {
             shared::missed().is_some_and(|missed| missed.has_new(whose, &mut known.looked));
         known.shared
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::shared::missed;
+
+    #[test]
+    fn where_there_is_no_place_even_for_all_what_was_kept_stays() {
+        let region = missed::empty().unwrap();
+        assert!(keep_for_all(region, 1, b"first"));
+        // Another's keys take each place that these two may lie in.
+        for key in [b"second", ALL] {
+            let start = missed::start_of(1, key);
+            (0..400_000u32)
+                .map(u32::to_le_bytes)
+                .filter(|other| (start..start + 64).contains(&missed::start_of(2, other)))
+                .for_each(|other| {
+                    let _ = region.keep(2, &other, shared::now());
+                });
+        }
+        assert!(!keep_for_all(region, 1, b"second"));
+        let kept: Vec<Vec<u8>> = region.keys(1, 9).into_iter().map(|miss| miss.key).collect();
+        assert_eq!(kept, [b"first"]);
+    }
 }

@@ -16,8 +16,7 @@ use crate::shared;
 use crate::wire::redis::{self, Over};
 use crate::wire::{Expect, Reply, Store, classic, embedded};
 use std::cell::Cell;
-use std::time::Instant;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The flag of an item that a worker wrote who keeps copies, too (see `migrate`): a bit that
 /// pecl-memcache leaves to callers and its sessions neither set nor look at.

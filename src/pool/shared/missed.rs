@@ -176,14 +176,13 @@ impl Missed {
             let is = parts
                 .first()
                 .is_some_and(|first| place.is(whose, length, first));
-            let rest = || self.rest(start, place, parts.len());
-            is && (parts.len() == 1 || {
-                let rest = rest();
+            is && {
+                let rest = self.rest(start, place, parts.len());
                 rest.len() + 1 == parts.len()
                     && rest.iter().all(|(number, place)| {
                         parts.get(*number).is_some_and(|words| place.holds(words))
                     })
-            })
+            }
         })
     }
 
@@ -220,6 +219,10 @@ impl Missed {
 
     /// The key that begins in a place, without the lock: `None` when it changed meanwhile.
     fn key_at(&self, place: &Place, whose: u64) -> Option<Miss> {
+        // First: the key's words are stored before this is.
+        if place.whose.load(Acquire) != whose {
+            return None;
+        }
         let about = place.about.load(Acquire);
         let length = (about & 0xff) as usize;
         let mut key = place.bytes();
@@ -409,6 +412,12 @@ impl Place {
     }
 }
 
+/// A part of its own, for tests.
+#[cfg(test)]
+pub(crate) fn empty() -> Option<&'static Missed> {
+    super::anonymous().map(|region| &region.missed)
+}
+
 /// The bit of `owners` that an owner falls on.
 fn bit(whose: u64) -> u64 {
     1 << (whose >> 58)
@@ -436,7 +445,7 @@ fn parts(key: &[u8]) -> Option<Vec<[u64; WORDS]>> {
     }
 }
 
-pub(super) fn start_of(whose: u64, key: &[u8]) -> usize {
+pub(crate) fn start_of(whose: u64, key: &[u8]) -> usize {
     // A multiplication spreads what FNV leaves in the low bits.
     let hash = (super::name_of(key) ^ whose).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (hash >> 32) as usize % PLACES

@@ -105,7 +105,6 @@ fn a_missed_key_is_kept_once_and_let_go_unless_it_was_missed_again() {
     }
     assert_eq!(one.missed.keep(7, &[b'k'; 80], now), Kept::Yes);
     assert_eq!(one.missed.keep(8, b"s1", now), Kept::Yes);
-
     let kept = two.missed.keys(7, 10);
     let mut names: Vec<usize> = kept.iter().map(|miss| miss.key.len()).collect();
     names.sort_unstable();

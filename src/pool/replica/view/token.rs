@@ -13,8 +13,8 @@ const RENEWED: u64 = 2000;
 /// which takes no token, would be undone for nothing.
 const LONG: u64 = 1000;
 /// So many milliseconds of others' turns may go unseen that were over before the one that is
-/// there: who waits adds them to the lease that he gives. Less than three
-/// seconds of a renewed life are within what is rounded away.
+/// there: who waits adds them to the lease that he gives. Less than three seconds of a renewed
+/// life are within what is rounded away.
 pub const LEASE_SLACK: u64 = RENEWED + 1000;
 
 /// Somebody else's token, as far as seen.
