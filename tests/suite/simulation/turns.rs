@@ -38,6 +38,8 @@ struct Turn {
     granted: u64,
     /// It came to an ending that changes something.
     wrote: bool,
+    /// When its ending began, which may let the next one in before all of it is done.
+    ending: Option<u64>,
     /// When it was over.
     end: Option<u64>,
 }
@@ -57,6 +59,7 @@ impl Turns {
             since,
             granted,
             wrote: false,
+            ending: None,
             end: None,
         });
         Held {
@@ -67,10 +70,11 @@ impl Turns {
         }
     }
 
-    /// Who had this turn begins to change something.
-    pub(super) fn write(&mut self, held: Held) {
+    /// Who had this turn begins to end it, and changes something with that or not.
+    pub(super) fn ending(&mut self, time: u64, held: Held, writes: bool) {
         if let Some(turn) = self.turn(held) {
-            turn.wrote = true;
+            turn.ending = Some(time);
+            turn.wrote = writes;
         }
     }
 
@@ -120,7 +124,8 @@ impl Turns {
         let (there, last) = self.faults;
         let given_twice = |turn: &Turn| {
             let calm = there == 0 && last + AFTERMATH < turn.since;
-            let not_over = turn.end.is_none_or(|end| end > held.granted);
+            let over = turn.ending.or(turn.end);
+            let not_over = over.is_none_or(|over| over > held.granted);
             let in_time = held.granted < turn.since + lease;
             calm && turn.granted < held.granted && not_over && in_time
         };

@@ -277,9 +277,8 @@ impl Worker {
             }
             _ => Ending::Release,
         };
-        if change.is_some() {
-            scene.history.turns.write(held);
-        }
+        let turns = &mut scene.history.turns;
+        turns.ending(scene.time, held, change.is_some());
         scene.note(|| format!("close {key}: {ending:?}"));
         let random = scene.random.bits() as u32;
         let mut first = Vec::new();

@@ -46,15 +46,14 @@ impl View {
     ///
     /// Held for `elapsed` milliseconds since it was seen last, or longer, it is left with as long
     /// a life as it had before: so who waits sees that the turn is in other hands, though the item
-    /// is as it was. A tombstone's life is left alone, which outlives every value.
+    /// is as it was.
     pub(in super::super) fn release(&mut self, place: usize, elapsed: u64, out: &mut Vec<Send>) {
         if let (true, Some(item)) = (self.token && self.is_known(), &self.item) {
             let long = self.won > item.left || elapsed >= LONG;
-            let stamp = item.stamp.filter(|stamp| !stamp.tombstone);
             let unlock = Command::Unlock {
                 cas: item.cas,
                 version: item.stamp.map_or(Version(item.cas), |stamp| stamp.version),
-                life: (long && stamp.is_some() && item.left != u32::MAX)
+                life: (long && item.stamp.is_some() && item.left != u32::MAX)
                     .then(|| self.won.max(item.left).max(1)),
             };
             self.ask(place, vec![unlock], out);
