@@ -1,11 +1,15 @@
 //! Copied sessions on Redis nodes, where these are another kind of server: they come back with their own files, forget
 //! scripts, and have access lists. What holds for every kind of node stands in `copies.rs`, `fenced.rs`, and `faults`.
 
+use crate::cache_copies::{copied_on, owned};
 use crate::companion::{Tend, is_safe, run};
 use crate::copies::{Host, value};
 use crate::sessions::php;
 use harness::{Php, PhpFpm, Redis, Server, TempDir, wait_until};
+use memring_pool::call::Outcome;
+use memring_pool::config::Mode;
 use memring_pool::replica::{Closed, Found, Founded, Resynced};
+use memring_pool::wire::Store;
 use redis::Commands;
 use std::time::Duration;
 
@@ -274,4 +278,25 @@ fn what_an_operator_did_to_a_key_is_counted_as_somebody_elses_and_written_over()
         let _: () = node.redis().client().set("t", "theirs").unwrap();
     }
     assert_ne!(host.read("t"), value("theirs"));
+}
+
+/// Else a node would be passed over for ever that has one such key and missed no other.
+#[test]
+fn a_missed_key_that_is_of_another_kind_on_its_node_gives_way() {
+    let mut nodes: Vec<Server> = three().into_iter().take(2).collect();
+    let mut bench = copied_on("kinds", Mode::Sync, &nodes);
+    let key = &owned(&mut bench, 0, 1)[0];
+    nodes[1].kill();
+    let done = bench.store(Store::Set, key, b"value", 0);
+    assert_eq!(done, Outcome::Done);
+    nodes[1].restart();
+    let mut other = nodes[1].redis().client();
+    let _: i64 = other.lpush(key, "other").unwrap();
+    assert!(wait_until(SOON, || {
+        bench.get(key);
+        bench.pool.debts() == [0, 0]
+    }));
+    assert_eq!(bench.get(key).as_deref(), Some(b"value".as_slice()));
+    let kind: String = redis::cmd("TYPE").arg(key).query(&mut other).unwrap();
+    assert_ne!(kind, "list");
 }

@@ -186,6 +186,14 @@ impl Pool {
         true
     }
 
+    /// Does a node answer, and to nothing but its keys with a refusal?
+    fn serves(&mut self, member: usize) -> bool {
+        let mut call = Call::new();
+        let lane = self.exchange_lane(member, &mut call, Lane::ask_for_life);
+        let lane = lane.and_then(|lane| call.lanes.get(lane));
+        lane.is_some_and(|lane| lane.answers.iter().all(|reply| reply.refusal().is_none()))
+    }
+
     /// Asks every node whether it answers, whatever is known of it; by node.
     pub fn answers(&mut self, call: &mut Call) -> Vec<bool> {
         call.reset(Verb::Get);
@@ -282,13 +290,13 @@ impl Pool {
                 looks.extend(others.map(|node| look(*entry, node, true)));
             }
             let answers = self.round(call, &looks, now);
-            // A Redis that still loads its data refuses every look. One key that it does not show is
-            // of another kind there: it goes.
+            // A Redis that still loads its data refuses every look, and all else. A key that it does
+            // not show is of another kind there: it goes.
             let mut own = looks
                 .iter()
                 .zip(&answers)
                 .filter(|(look, _)| look.member == member);
-            if own.all(|(_, answer)| *answer == Answer::Refused) {
+            if own.all(|(_, answer)| *answer == Answer::Refused) && !self.serves(member) {
                 return false;
             }
             let (mut lines, mut ahead) = (Vec::new(), Vec::new());
