@@ -300,3 +300,49 @@ fn a_missed_key_that_is_of_another_kind_on_its_node_gives_way() {
     let kind: String = redis::cmd("TYPE").arg(key).query(&mut other).unwrap();
     assert_ne!(kind, "list");
 }
+
+#[test]
+fn a_node_that_still_loads_its_data_is_passed_over_and_that_is_said() {
+    // 50 ms for each key, and commands are answered in between.
+    let slow = [
+        "--key-load-delay",
+        "50000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+        "--rdbcompression",
+        "no",
+    ];
+    let mut nodes = [Redis::start(), Redis::with(&slow)].map(Server::Redis);
+    let mut bench = copied_on("loading", Mode::Sync, &nodes);
+    let keys = owned(&mut bench, 1, 40);
+    let old = vec![b'o'; 2000];
+    for key in &keys {
+        assert_eq!(bench.store(Store::Set, key, &old, 0), Outcome::Done);
+    }
+    save(&nodes[1]);
+    nodes[1].kill();
+    assert_eq!(bench.store(Store::Set, &keys[0], b"new", 0), Outcome::Done);
+    nodes[1].restart();
+    // Who does not know that it was away asks it at once.
+    let mut bench = copied_on("loading", Mode::Sync, &nodes);
+    let mut told = Vec::new();
+    let mut seen = 0;
+    while nodes[1].redis().info("loading") == "1" {
+        assert_eq!(bench.get(&keys[0]).as_deref(), Some(b"new".as_slice()));
+        let events = bench.call.events().iter();
+        told.extend(events.map(|event| event.message.clone()));
+        seen += 1;
+    }
+    assert!(seen > 0, "it was ready too soon to see anything");
+    let words = ["LOADING", "reads its data from disk"];
+    let says = |message: &String| words.iter().all(|word| message.contains(word));
+    assert!(told.iter().any(says), "{told:?}");
+    assert!(wait_until(SOON, || {
+        assert_eq!(bench.get(&keys[0]).as_deref(), Some(b"new".as_slice()));
+        bench.pool.debts() == [0, 0]
+    }));
+    assert_eq!(bench.get(&keys[1]), Some(old));
+    let mut client = nodes[1].redis().client();
+    let there: Vec<u8> = client.get(&keys[0]).unwrap();
+    assert!(there.ends_with(b"new"));
+}

@@ -186,12 +186,16 @@ impl Pool {
         true
     }
 
-    /// Does a node answer, and to nothing but its keys with a refusal?
-    fn serves(&mut self, member: usize) -> bool {
-        let mut call = Call::new();
-        let lane = self.exchange_lane(member, &mut call, Lane::ask_for_life);
-        let lane = lane.and_then(|lane| call.lanes.get(lane));
-        lane.is_some_and(|lane| lane.answers.iter().all(|reply| reply.refusal().is_none()))
+    /// Does a node answer, and to nothing but its keys with a refusal? Else the call is told why.
+    fn serves(&mut self, member: usize, call: &mut Call) -> bool {
+        let mut own = Call::new();
+        let lane = self.exchange_lane(member, &mut own, Lane::ask_for_life);
+        let lane = lane.and_then(|lane| own.lanes.get(lane));
+        let serves =
+            lane.is_some_and(|lane| lane.answers.iter().all(|reply| reply.refusal().is_none()));
+        call.events.append(&mut own.events);
+        call.changes.append(&mut own.changes);
+        serves
     }
 
     /// Asks every node whether it answers, whatever is known of it; by node.
@@ -296,7 +300,7 @@ impl Pool {
                 .iter()
                 .zip(&answers)
                 .filter(|(look, _)| look.member == member);
-            if own.all(|(_, answer)| *answer == Answer::Refused) && !self.serves(member) {
+            if own.all(|(_, answer)| *answer == Answer::Refused) && !self.serves(member, call) {
                 return false;
             }
             let (mut lines, mut ahead) = (Vec::new(), Vec::new());
