@@ -4,7 +4,7 @@
 //! nodes until a mode is written; `memring` takes the same lists, and keeps copies
 //! (`fenced`) where there is more than one node.
 
-use crate::ffi::ini::time_limit;
+use crate::ffi::ini::{text, time_limit};
 use crate::ffi::server;
 use crate::ini::{self, Prefix};
 use crate::registry;
@@ -14,6 +14,7 @@ use memring_pool::config::{Mode, NodeSpec, Policy, Schemes, Wish, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::lease;
 use memring_pool::pool::Pool;
+use memring_pool::replica::words::VALUE_LIFE_MAX;
 use memring_pool::session::fenced::{self, Fenced};
 use memring_pool::session::migrate::Migrating;
 use memring_pool::session::{Sessions, Store, Terms, evictions};
@@ -46,25 +47,29 @@ pub(crate) struct Keeper {
 }
 
 thread_local! {
-    /// The prefix of this request's session keys, and what it was made of.
-    static PREFIX: RefCell<Option<(Prefix, Vec<u8>)>> = const { RefCell::new(None) };
+    /// What the settings said of the prefix of session keys when this request began, and the prefix.
+    static RULE: RefCell<Option<Prefix>> = const { RefCell::new(None) };
+    static PREFIX: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
     /// Notices that were logged.
     static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The prefix of session keys in this request: one for all of it, whatever the script makes of
-/// `$_SERVER` (pecl-memcache: MMC_RINIT).
+/// `$_SERVER` or its settings (pecl-memcache: MMC_RINIT).
 pub(crate) fn prefix() -> Vec<u8> {
-    let rule = ini::read(|values| values.session_prefix.clone());
-    let known = PREFIX.with_borrow(|known| {
-        let known = known.as_ref().filter(|(of, _)| *of == rule);
-        known.map(|(_, prefix)| prefix.clone())
-    });
-    known.unwrap_or_else(|| {
-        let prefix = crate::pools::key_prefix(rule.clone());
-        PREFIX.set(Some((rule, prefix.clone())));
-        prefix
-    })
+    if let Some(known) = PREFIX.with_borrow(Clone::clone) {
+        return known;
+    }
+    let rule = RULE.with_borrow(Clone::clone);
+    let rule = rule.unwrap_or_else(|| ini::read(|values| values.session_prefix.clone()));
+    let prefix = crate::pools::key_prefix(rule);
+    PREFIX.set(Some(prefix.clone()));
+    prefix
+}
+
+/// A request begins.
+pub(crate) fn note_prefix() {
+    RULE.set(Some(ini::read(|values| values.session_prefix.clone())));
 }
 
 /// Was this notice not logged yet by this process? A worker would say it with each page.
@@ -82,6 +87,7 @@ pub(crate) fn is_news(notice: &str) -> bool {
 
 /// The request is over.
 pub(crate) fn forget_prefix() {
+    RULE.take();
     PREFIX.take();
 }
 
@@ -171,7 +177,8 @@ impl Keeper {
             .at("session.save_path")
             .hint("Write a pool of its own for sessions, with mode = \"fenced\""));
         }
-        let sessions: Box<dyn Store> = match pool.policy().mode {
+        let mode = pool.policy().mode;
+        let sessions: Box<dyn Store> = match mode {
             Mode::Single => Box::new(Sessions::new(pool, &prefix, old_terms)),
             mode @ (Mode::Sync | Mode::Async) => {
                 return Err(Error::new(
@@ -194,7 +201,12 @@ impl Keeper {
                 }
             }
         };
-        let notices = notices.iter().map(ToString::to_string).collect();
+        let mut notices: Vec<String> = notices.iter().map(ToString::to_string).collect();
+        if mode == Mode::Fenced && max_lifetime() > i64::from(VALUE_LIFE_MAX) {
+            notices.push(format!(
+                "copies of a session live {VALUE_LIFE_MAX} s at most (30 days less two minutes), and session.gc_maxlifetime is longer. Set it to that, or write mode=single"
+            ));
+        }
         Ok((
             Keeper {
                 sessions,
@@ -278,8 +290,10 @@ impl Keeper {
 
     /// Is there such a session, or may there be one?
     pub(crate) fn exists(&mut self, id: &[u8], lock: bool) -> bool {
+        self.sessions.lives(seconds(max_lifetime()));
         let exists = self.sessions.exists(id, lock);
         if self.sessions.is_behind() && self.catch_up() {
+            self.sessions.lives(seconds(max_lifetime()));
             return self.sessions.exists(id, lock);
         }
         exists
@@ -376,6 +390,13 @@ pub(crate) fn schemes(text: &[u8]) -> Result<Schemes, Error> {
     } else {
         Schemes::parse(&String::from_utf8_lossy(text))
     }
+}
+
+/// `session.gc_maxlifetime` at this moment, seconds.
+fn max_lifetime() -> i64 {
+    let text = text(c"session.gc_maxlifetime");
+    let text = String::from_utf8_lossy(&text);
+    text.trim().parse().unwrap_or_default()
 }
 
 fn seconds(life: i64) -> u32 {

@@ -347,7 +347,7 @@ impl Lane {
     }
 
     /// Goes as far as possible without waiting.
-    fn advance(&mut self, arena: &[u8], ready: bool, now: Instant) {
+    fn advance(&mut self, arena: &[u8], ready: bool, mut now: Instant) {
         let Some(node) = self.node.clone() else {
             self.state = State::Over;
             return;
@@ -364,8 +364,10 @@ impl Lane {
                     if self.pinned {
                         return self.unpinned(&mut node);
                     }
-                    self.connect_end = now.checked_add(self.connect_limit);
                     let opened = node.open(self.limit);
+                    // A name server that takes its time is not the node.
+                    now = transport::now();
+                    self.connect_end = now.checked_add(self.connect_limit);
                     if !self.opened(&mut node, opened, now) {
                         return;
                     }
@@ -376,6 +378,7 @@ impl Lane {
                     }
                     ready = false;
                     let opened = node.open_further(self.limit);
+                    now = transport::now();
                     if !self.opened(&mut node, opened, now) {
                         return;
                     }
@@ -398,6 +401,11 @@ impl Lane {
                     }
                     if self.sent == self.total() {
                         self.state = State::Receiving;
+                        if self.parsed < self.filled {
+                            // The last answer may have come before all was out.
+                            self.digest(&mut node, now);
+                            continue;
+                        }
                     }
                     if !self.drain(&mut node, now) {
                         return;
@@ -484,7 +492,7 @@ impl Lane {
             && self.connect_end.is_some_and(|end| now < end)
         {
             let opened = node.open_other(self.limit);
-            self.opened(&mut node, opened, now);
+            self.opened(&mut node, opened, transport::now());
             return;
         }
         let error = match self.state {
@@ -506,11 +514,6 @@ fn timeout() -> Error {
     Error::new(Kind::Timeout, "Network timeout")
 }
 
-#[cold]
-fn garbage(what: &str) -> Error {
-    Error::new(Kind::Protocol, format!("Malformed server response: {what}"))
-}
-
 /// Runs all lanes at the same time until each is answered or failed.
 ///
 /// Lanes must be on different nodes. `arena` holds the values `Lane::tail` points to.
@@ -520,13 +523,14 @@ pub fn run(lanes: &mut [Lane], arena: &[u8]) {
     if lanes.iter().all(|lane| lane.is_quick(now)) && quick::quick(lanes, arena, now) {
         return;
     }
-    wait_all(lanes, arena, now);
+    wait_all(lanes, arena);
 }
 
 #[cold] // in the sense that matters: no call whose nodes are connected and swift comes here
-fn wait_all(lanes: &mut [Lane], arena: &[u8], now: Instant) {
+fn wait_all(lanes: &mut [Lane], arena: &[u8]) {
     for lane in lanes.iter_mut() {
-        lane.advance(arena, false, now);
+        // Each from its own beginning: what one waits for is not the next one's time.
+        lane.advance(arena, false, transport::now());
     }
     while wait(lanes, arena) {}
 }

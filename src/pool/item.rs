@@ -93,8 +93,9 @@ impl KeyRule {
         arena.extend_from_slice(&self.prefix);
         arena.extend_from_slice(raw);
         // The digest is taken before cleaning, so that "a b…" and "a_b…" stay apart.
-        let tail =
-            (self.long == LongKeys::Hash).then(|| digest(arena.get(at..).unwrap_or_default()));
+        // A prefix that leaves no room for keys would make one key of them all.
+        let hashed = self.long == LongKeys::Hash || self.prefix.len() >= KEY_MAX;
+        let tail = hashed.then(|| digest(arena.get(at..).unwrap_or_default()));
         arena.truncate(at + KEY_MAX);
         clean(arena.get_mut(at..).unwrap_or_default());
         if let Some(tail) = tail {
@@ -216,6 +217,17 @@ mod tests {
         .append(b"", &mut arena);
         assert_eq!(error.map_err(|e| e.kind()), Err(Kind::Key));
         assert_eq!(arena, b"x");
+    }
+
+    /// The name of the host that a visitor asks for may be its prefix.
+    #[test]
+    fn a_prefix_that_fills_a_key_leaves_keys_apart() {
+        let rule = KeyRule {
+            prefix: vec![b'h'; 250],
+            long: LongKeys::Cut,
+        };
+        let (one, two) = (wire(&rule, b"one"), wire(&rule, b"two"));
+        assert!(one != two && one.len() == KEY_MAX && two.len() == KEY_MAX);
     }
 
     #[test]

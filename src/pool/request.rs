@@ -200,7 +200,8 @@ impl Reader {
     ) -> Result<(), &'static str> {
         // Keys that each have a question of their own are answered one by one.
         let lane = call.lanes.get(self.lane);
-        let bare_get = self.verb.is_read() && !lane.is_some_and(|lane| lane.apart);
+        let bare_get = lane
+            .is_some_and(|lane| !lane.apart && lane.asks.iter().any(|expect| expect.is_values()));
         match reply {
             Reply::Value {
                 key,

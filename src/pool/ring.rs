@@ -57,8 +57,9 @@ pub struct RingNode<'a> {
 #[derive(Clone, Debug)]
 pub struct Ring {
     tag: Option<Tag>,
-    /// Bytes of each key that stand before a session's id.
+    /// Bytes of each key that its owner does not count, where its client counts them not.
     prefix: usize,
+    is_behind: bool,
     rule: Rule,
 }
 
@@ -134,6 +135,7 @@ impl Ring {
         });
         Ring {
             tag: tag.or((placement == Placement::Slots).then_some(slots::TAG)),
+            is_behind: placement.is_behind_prefix(),
             prefix: 0,
             rule,
         }
@@ -145,15 +147,16 @@ impl Ring {
         let nodes = nodes.iter().map(|index| u32::try_from(*index).unwrap_or(0));
         Ring {
             tag: Some(slots::TAG),
+            is_behind: false,
             prefix: 0,
             rule: Rule::Cluster(table, nodes.collect()),
         }
     }
 
-    /// The same for keys that begin with a prefix of so many bytes, which phpredis does not count.
+    /// The same for keys that begin with a prefix of so many bytes, which some clients do not count.
     #[must_use]
     pub fn behind(mut self, prefix: usize) -> Ring {
-        self.prefix = prefix;
+        self.prefix = if self.is_behind { prefix } else { 0 };
         self
     }
 
@@ -166,7 +169,7 @@ impl Ring {
             Rule::Modulo(function, slots) => slots.at(hash::pecl(*function, key)),
             Rule::Points(function, points) => points.owner(function.of(key)),
             Rule::Wide(function, points) => points.owner(function.of(key)),
-            Rule::FirstBytes(slots) => slots.of_id(key.get(self.prefix..).unwrap_or_default(), 0),
+            Rule::FirstBytes(slots) => slots.of_id(key, 0),
             Rule::Rendezvous(nodes) => nodes.owner(key),
             Rule::Cluster(table, nodes) => {
                 let owner = table.owner(slots::slot_of_tag(key));
@@ -190,10 +193,7 @@ impl Ring {
             Rule::Modulo(function, slots) => slots.at(hash::pecl_attempt(*function, key, attempt)),
             Rule::Points(function, points) => points.after(function.of(key), attempt),
             Rule::Wide(function, points) => points.after(function.of(key), attempt),
-            Rule::FirstBytes(slots) => {
-                let id = key.get(self.prefix..).unwrap_or_default();
-                slots.of_id(id, attempt.saturating_add(1))
-            }
+            Rule::FirstBytes(slots) => slots.of_id(key, attempt.saturating_add(1)),
             Rule::Rendezvous(nodes) => nodes.after(key, attempt),
             // What its owner has nobody else has.
             Rule::Cluster(..) => return self.owner(key),
@@ -219,8 +219,10 @@ impl Ring {
         owners
     }
 
-    /// The part of `key` that is hashed: what stands between the tag characters, else all of it.
+    /// The part of `key` that is hashed: what stands between the tag characters, else all of it but
+    /// a prefix that does not count.
     pub(crate) fn hashed<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        let key = key.get(self.prefix..).unwrap_or_default();
         self.tag.map_or(key, |tag| tag.of(key))
     }
 }

@@ -16,6 +16,9 @@ ini_set('memcache.prefix_static_key', '');
 $raw = new Memcache;
 $raw->connect('127.0.0.1', (int)getenv('MEMRING_PORT1'));
 var_dump($raw->get('pre_a_b'), $m->get('plain'), $raw->get('plain'));
+// A minus and then no digit is no number, whatever follows.
+foreach (['-x', '-72', '-', '-a12', '-7', '--1', '-01'] as $key) $raw->set($key, "of $key");
+echo json_encode($raw->get(['-x', '-72', '-', '-a12', '-7', '--1', '-01'])), "\n";
 ?>
 --EXPECT--
 bool(true)
@@ -37,3 +40,4 @@ array(2) {
 int(1)
 int(4)
 bool(false)
+{"-x":"of -x","-72":"of -72","-":"of -","-a12":"of -a12","-7":"of -7","--1":"of --1","-01":"of -01"}

@@ -170,6 +170,36 @@ fn a_value_refused_before_it_is_out_is_a_refusal_and_no_node_fault() {
     );
 }
 
+/// A server that refuses before it swallows says its last word while there is more to send.
+#[test]
+fn the_last_answer_of_a_pipeline_may_come_before_all_of_it_is_out() {
+    let (long, ended) = (vec![b'x'; 8 << 20], "\r\n");
+    let whole = long.len();
+    let port = server(move |mut stream| {
+        let mut read = vec![0; 1 << 16];
+        let mut got = stream.read(&mut read).unwrap();
+        let words = b"STORED\r\nSERVER_ERROR object too large for cache\r\n";
+        stream.write_all(words).unwrap();
+        while got < whole + ended.len() {
+            match stream.read(&mut read) {
+                Ok(0) | Err(_) => return,
+                Ok(more) => got += more,
+            }
+        }
+        // Open until the client is done.
+        let _ = stream.read(&mut read);
+    });
+    let mut bench = Bench::over(Protocol::Ascii, &[port]);
+    let outcomes = bench.run(Verb::Store(Store::Set), &["short", "long"], |call, i| {
+        let start = call.value_mut().len();
+        let value = if i == 0 { b"v".as_slice() } else { &long };
+        call.value_mut().extend_from_slice(value);
+        call.finish_value(start);
+    });
+    assert_eq!(outcomes, [Outcome::Done, Outcome::Refused]);
+    assert!(bench.pool.is_up(0), "{:?}", bench.call.events());
+}
+
 #[test]
 fn a_hundred_thousand_keys_go_out_and_come_back() {
     let (a, b) = (

@@ -428,3 +428,13 @@ fn a_server_that_never_ends_its_first_answer_costs_the_timeout() {
     assert_eq!(bench.store(Store::Set, "k", b"v", 0), Outcome::Lost);
     assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
 }
+
+/// What is asked of a server first is no answer to what comes behind it.
+#[test]
+fn a_store_right_behind_a_connect_is_stored() {
+    let server = Redis::start();
+    let script = "foreach (['connect', 'pconnect'] as $way) { $m = new Memcache; \
+        echo json_encode([$m->$way('redis://127.0.0.1', (int)getenv('PORT')), $m->set($way, 1), $m->get($way)]); }";
+    let php = Php::new().env("PORT", server.port());
+    assert_eq!(php.run(script).ok(), "[true,true,1][true,true,1]");
+}

@@ -1,7 +1,7 @@
 //! The session handler `memcache` through PHP: locks are released however a request ends, nothing is lost or
 //! invented, and what the original wrote is read, and the other way round.
 
-use harness::{Apache, BlackHole, ClosedPort, Hostile, Memcached, Php, PhpFpm};
+use harness::{Apache, BlackHole, ClosedPort, Hostile, Memcached, Php, PhpFpm, TempDir};
 use std::time::{Duration, Instant};
 
 /// PHP with sessions on this save_path, without cookies.
@@ -274,6 +274,36 @@ fn a_host_name_that_the_script_changes_moves_no_session() {
         "$_SERVER['SERVER_NAME'] = 'a.example'; session_id('{id}'); session_start(); echo $_SESSION['user'] ?? 'nobody';"
     ));
     assert_eq!(text.ok(), "1");
+}
+
+/// pecl-memcache reads them when a request begins, and so has a script that writes them never moved one.
+#[test]
+fn a_prefix_that_the_script_sets_moves_no_session() {
+    let server = Memcached::start();
+    let php = php(&path(&server));
+    let set = "ini_set('memcache.session_prefix_static_key', 'app_');";
+    assert_eq!(php.run(COUNT).ok(), "bool(true)\n1");
+    assert_eq!(php.run(&format!("{set} {COUNT}")).ok(), "bool(true)\n2");
+}
+
+#[test]
+fn a_life_over_the_longest_of_copies_is_said_in_the_log() {
+    let servers = [(); 2].map(|()| Memcached::start());
+    let list = format!("{}, {}", path(&servers[0]), path(&servers[1]));
+    let directory = TempDir::new("life");
+    let log = directory.path().join("php.log");
+    for (life, told) in [(2_591_880, false), (7_776_000, true)] {
+        let text = php(&list)
+            .ini("session.save_handler", "memring")
+            .ini("memring.state_dir", directory.path().display())
+            .ini("session.gc_maxlifetime", life)
+            .ini("log_errors", 1)
+            .ini("error_log", log.display())
+            .run(COUNT);
+        assert!(text.ok().starts_with("bool(true)"));
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        assert_eq!(log.contains("2591880 s at most"), told, "{life}: {log}");
+    }
 }
 
 #[test]

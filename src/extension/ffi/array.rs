@@ -176,10 +176,7 @@ impl Table {
         let bytes = key.bytes();
         // SAFETY: the table is ours; `bytes` is NUL-terminated as every zend_string; the zval moves into the table.
         unsafe {
-            let digit = bytes
-                .first()
-                .is_some_and(|b| b.is_ascii_digit() || *b == b'-');
-            if digit
+            if looks_numeric(bytes)
                 && sys::_zend_handle_numeric_str_ex(
                     bytes.as_ptr().cast(),
                     bytes.len(),
@@ -205,11 +202,13 @@ impl Table {
         let mut index: u64 = 0;
         // SAFETY: the table is ours and `name` is NUL-terminated; what is found lives in the table.
         let found = unsafe {
-            if sys::_zend_handle_numeric_str_ex(
-                name.bytes().as_ptr().cast(),
-                key.len(),
-                &raw mut index,
-            ) {
+            if looks_numeric(key)
+                && sys::_zend_handle_numeric_str_ex(
+                    name.bytes().as_ptr().cast(),
+                    key.len(),
+                    &raw mut index,
+                )
+            {
                 zend_hash_index_find(self.raw, index)
             } else {
                 zend_hash_find(self.raw, name.text().raw())
@@ -249,4 +248,12 @@ impl Drop for Table {
         // SAFETY: ours alone, its only reference was never given away.
         unsafe { zend_array_destroy(self.raw) }
     }
+}
+
+/// Begins a key with a digit, or a minus and a digit? Zend's own function looks no further into
+/// others, and takes that for looked at (zend_hash.h, _zend_handle_numeric_str).
+#[inline]
+fn looks_numeric(key: &[u8]) -> bool {
+    let digits = key.strip_prefix(b"-").unwrap_or(key);
+    digits.first().is_some_and(u8::is_ascii_digit)
 }

@@ -101,6 +101,7 @@ fn memring() -> *mut zend_module_entry {
             entry.module_startup_func = Some(start);
             entry.module_shutdown_func = Some(stop);
             entry.info_func = Some(describe);
+            entry.request_startup_func = Some(before_request);
             entry.post_deactivate_func = Some(after_request);
             Entry(Box::into_raw(Box::new(entry)))
         })
@@ -260,6 +261,12 @@ fn register_memring() -> bool {
 unsafe extern "C" fn stop(_kind: c_int, number: c_int) -> zend_result {
     super::ini::unregister(number);
     let _ = catch_unwind(registry::end);
+    SUCCESS
+}
+
+/// RINIT.
+unsafe extern "C" fn before_request(_kind: c_int, _number: c_int) -> zend_result {
+    let _ = catch_unwind(crate::session::note_prefix);
     SUCCESS
 }
 

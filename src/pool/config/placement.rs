@@ -89,6 +89,16 @@ impl Placement {
             })
     }
 
+    /// Is it another client's whose key prefix counts for nothing: phpredis' sessions, and what
+    /// libmemcached is told as its namespace (hash.cc, without `HASH_WITH_NAMESPACE`)? Its sessions
+    /// are where that client looks for them, and nowhere else.
+    pub(crate) const fn is_behind_prefix(self) -> bool {
+        matches!(
+            self,
+            Placement::Phpredis | Placement::Ketama | Placement::KetamaWeighted
+        )
+    }
+
     /// The placement as it is written in a pool file.
     pub const fn word(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! From received bytes to answers: what is whole, what is early, what is too much.
 
-use super::{Lane, READ_TRUST, State, garbage};
+use super::{Lane, READ_TRUST, State};
+use crate::error::{Error, Kind};
 use crate::node;
 use crate::wire::redis::{Shape, answer};
 use crate::wire::{self, Expect, Parsed, Reply, VALUE_MAX, classic};
@@ -155,4 +156,9 @@ impl Lane {
             self.failed(node, garbage("an answer longer than any value"));
         }
     }
+}
+
+#[cold]
+pub(super) fn garbage(what: &str) -> Error {
+    Error::new(Kind::Protocol, format!("Malformed server response: {what}"))
 }

@@ -3,7 +3,8 @@
 //! They are answered before anything else is sent. A command behind a refused `SELECT` would
 //! be carried out in another database.
 
-use super::{Lane, State, garbage, timeout};
+use super::answers::garbage;
+use super::{Lane, State, timeout};
 use crate::node;
 use crate::transport;
 use crate::wire::redis::answer;

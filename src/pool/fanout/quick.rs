@@ -27,6 +27,10 @@ impl Lane {
     /// fits without waiting; the poll loop, which knows the deadline, has the rest.
     fn quick_send(&mut self, node: &mut node::Node, arena: &[u8], now: Instant) {
         self.start(node, now);
+        if self.state != State::Sending {
+            // A greeting is out, whose answer is not the request's: the poll loop has the rest.
+            return;
+        }
         match self.send(node, arena, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(()) if self.sent == self.total() => self.state = State::Receiving,
             Ok(()) => {}
@@ -77,7 +81,7 @@ pub fn run_alone(lane: &mut Lane, arena: &[u8], now: Instant) {
         }
     }
     if lane.state != State::Over {
-        wait_all(std::slice::from_mut(lane), arena, now);
+        wait_all(std::slice::from_mut(lane), arena);
     }
 }
 

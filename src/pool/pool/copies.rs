@@ -16,7 +16,7 @@ use crate::replica::{Command, Lost, Machine, Neighbour, Over, Reply, Send};
 use crate::shared;
 use crate::transport;
 use crate::wire::copied::takes_versions;
-use crate::wire::{self, Expect, classic};
+use crate::wire::{self, Expect, classic, meta};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -181,6 +181,10 @@ impl Pool {
             asked.push(index.and_then(|index| {
                 self.identify(index);
                 let known = self.takes_versions(index);
+                if known.is_none() && !send.1.commands.iter().all(is_read) {
+                    // It did not say just now what it is, and may be one that must not be told.
+                    return None;
+                }
                 let lane = self.lane_index(call, first, index)?;
                 let start = say_send(*send, call, lane, known, whole)?;
                 Some(Asked {
@@ -241,9 +245,7 @@ impl Pool {
             classic::version(out);
             asks.push(Expect::Version);
         });
-        for (index, lane) in answered {
-            self.note_version(index, call, lane);
-        }
+        self.note_versions(answered, call);
         call.used = first;
     }
 
@@ -355,18 +357,37 @@ impl Pool {
         node.takes_versions.filter(|_| node.is_connected())
     }
 
-    /// Notes from a server's version text whether it takes versions.
-    pub(super) fn note_version(&self, index: usize, call: &Call, lane: usize) {
-        let Some(lane) = call.lanes.get(lane) else {
+    /// Notes from a server's version text whether it takes versions. One that speaks no meta commands
+    /// has failed, as its lane says then: it would take values for commands.
+    pub(super) fn note_version(&self, index: usize, call: &mut Call, lane: usize) {
+        let Some(lane) = call.lanes.get_mut(lane) else {
             return;
         };
         let text = lane.answers.iter().find_map(|reply| match reply {
             wire::Reply::Version(text) => Some(text.of(lane.received())),
             _ => None,
         });
-        let Some(text) = text else { return };
-        if let Some(member) = self.members.get(index) {
-            member.node.borrow_mut().takes_versions = Some(takes_versions(text));
+        let (Some(text), Some(member)) = (text, self.members.get(index)) else {
+            return;
+        };
+        let mut node = member.node.borrow_mut();
+        if meta::is_spoken_by(text) {
+            node.takes_versions = Some(takes_versions(text));
+            return;
+        }
+        let version = String::from_utf8_lossy(text);
+        let cause = format!("memcached {version} cannot be in a pool with copies");
+        let error = Error::new(Kind::Server, cause);
+        let error = error.hint("Run memcached 1.6.10 or newer there, or write mode = \"single\"");
+        node.fail(&error);
+        lane.error = Some(error.at(node.name()));
+    }
+
+    /// The same of servers that were asked for nothing else.
+    pub(super) fn note_versions(&mut self, answered: Vec<(usize, usize)>, call: &mut Call) {
+        for (index, lane) in answered {
+            self.note_version(index, call, lane);
+            self.note(call, lane);
         }
     }
 }

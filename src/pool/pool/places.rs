@@ -5,7 +5,7 @@
 
 use super::{Declared, Pool};
 use crate::call::{Call, Job, Limits, Step, Verb};
-use crate::config::{COPIED_TIMEOUT, Care, NodeSpec, Placement, check_name};
+use crate::config::{COPIED_TIMEOUT, Care, NodeSpec, check_name};
 use crate::error::Error;
 use crate::fanout::Lane;
 use crate::{probe, shared};
@@ -88,13 +88,14 @@ impl Pool {
     /// The nodes of a session in pecl's order: those of "<key>-0", "<key>-1", …; never the
     /// owner of the bare key (memcache_session.c PS_READ_FUNC).
     ///
-    /// phpredis keeps a session where its id says, and nowhere else; a cluster where its slot is.
+    /// phpredis and php-memcached keep a session where its id says, and nowhere else; a cluster where
+    /// its slot is.
     pub(crate) fn session_places(&mut self, key: &[u8], copies: u32, attempts: u32) -> Vec<usize> {
         if self.is_cluster() {
             self.find_masters();
             return vec![self.ring().owner(key)];
         }
-        if self.policy.placement == Placement::Phpredis {
+        if self.policy.placement.is_behind_prefix() {
             return vec![self.ring().owner(key)];
         }
         let wanted = usize::try_from(copies)

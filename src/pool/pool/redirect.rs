@@ -253,8 +253,13 @@ impl Pool {
             let (repeatable, stores, lasting) = origin.map_or((false, false, false), |lane| {
                 (lane.repeatable, lane.stores, lane.lasting)
             });
-            let place = match self.lane_index(call, last, errand.member) {
-                Some(index) if self.allows(errand.member, now) => {
+            // First: a lane without a question would connect to a node that is left alone.
+            let lane = match self.allows(errand.member, now) {
+                true => self.lane_index(call, last, errand.member),
+                false => None,
+            };
+            let place = match lane {
+                Some(index) => {
                     let fresh = call
                         .lanes
                         .get(index)
@@ -271,7 +276,7 @@ impl Pool {
                         (index, lane.asks.len() - 1)
                     })
                 }
-                _ => None,
+                None => None,
             };
             places.push(place);
         }

@@ -259,9 +259,7 @@ impl Pool {
             classic::version(out);
             asks.push(Expect::Version);
         });
-        for (index, lane) in answered {
-            self.note_version(index, call, lane);
-        }
+        self.note_versions(answered, call);
     }
 
     /// Appends a line to a lane; which lane and which answer of it is its own.

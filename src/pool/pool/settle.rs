@@ -6,7 +6,7 @@ use crate::error::{Error, Kind};
 use crate::fanout;
 use crate::item::Span;
 use crate::request::{Meta, Reader};
-use crate::wire::{Expect, Reply};
+use crate::wire::{Expect, Reply, meta};
 use std::time::Instant;
 
 impl Pool {
@@ -113,21 +113,14 @@ impl Pool {
         })
     }
 
-    /// Notes from its version text whether a node speaks meta commands (memcached 1.6 and later).
+    /// Notes from its version text whether a node speaks meta commands.
     fn learn(&self, call: &Call, lane: usize, text: Option<Span>) {
         let Some(lane) = call.lanes.get(lane) else {
             return;
         };
         let text = text.map(|t| t.of(lane.received())).unwrap_or_default();
-        let mut numbers = text
-            .split(|b| *b == b'.')
-            .map_while(|part| std::str::from_utf8(part).ok()?.parse::<u32>().ok());
-        let version = (
-            numbers.next().unwrap_or_default(),
-            numbers.next().unwrap_or_default(),
-        );
         if let Some(member) = self.members.get(lane.member) {
-            member.node.borrow_mut().speaks_meta = Some(version >= (1, 6));
+            member.node.borrow_mut().speaks_meta = Some(meta::is_spoken_by(text));
         }
     }
 }

@@ -110,7 +110,7 @@ impl Words<'_> {
             } => self.put_item(*over, *stamp, *life, data, opaque, out),
             Command::Unlock { cas, version, life } => {
                 let version = self.has_e.then_some(version.cas_beside(*cas));
-                let life = life.map(|life| life.clamp(1, VALUE_LIFE_MAX));
+                let life = life.map(|life| life.clamp(1, LIFE_MAX));
                 fenced::unlock(out, self.key, *cas, version, life, opaque);
             }
             Command::Touch { life } => {
@@ -204,6 +204,11 @@ impl Words<'_> {
             Command::ReadRecord | Command::DoubtRecord { .. } => self.record_key,
             _ => self.key,
         };
+        // Up to memcached 1.6.17 a miss of `mg` says nothing but that (EN).
+        let bare = answer.status == Status::Miss && answer.opaque.is_none() && answer.key.is_none();
+        if bare && command == &Command::ReadRecord {
+            return record(answer, buffer);
+        }
         if answer.opaque != Some(opaque) {
             return Err("an answer to another question");
         }

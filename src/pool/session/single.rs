@@ -445,7 +445,11 @@ impl Store for Sessions {
 
     fn write(&mut self, id: &[u8], data: &[u8], lifetime: u32) -> Result<(), Error> {
         let keys = self.keys(id)?;
-        let format = self.pool.policy().format.of_sessions();
+        let mut format = self.pool.policy().format.of_sessions();
+        if self.pool.policy().placement.is_behind_prefix() {
+            // Their owner reads them as they lie there.
+            format.stream = None;
+        }
         let mut packed = Vec::new();
         let stream = format.pack(self.terms.compression, data, false, &mut packed);
         let flags = Flags(self.mark | format.layout.flags(Content::Text, stream));

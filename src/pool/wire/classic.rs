@@ -42,7 +42,7 @@ pub fn get(out: &mut Vec<u8>, with_cas: bool) {
 /// Begins a `gat` (or `gats`): a get that sets the expiry, too.
 pub fn get_and_touch(out: &mut Vec<u8>, with_cas: bool, ttl: u32) {
     out.extend_from_slice(if with_cas { b"gats" } else { b"gat" });
-    number(out, u64::from(ttl));
+    life(out, ttl);
 }
 
 /// Adds one key to a begun get.
@@ -75,8 +75,17 @@ pub fn delta(out: &mut Vec<u8>, up: bool, key: &[u8], amount: u64) {
 pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32) {
     out.extend_from_slice(b"touch ");
     out.extend_from_slice(key);
-    number(out, u64::from(ttl));
+    life(out, ttl);
     end(out);
+}
+
+/// An expiry; as in `meta`, one of the past is said as such.
+fn life(out: &mut Vec<u8>, ttl: u32) {
+    if i32::try_from(ttl).is_ok() {
+        number(out, u64::from(ttl));
+    } else {
+        out.extend_from_slice(b" -1");
+    }
 }
 
 /// Appends a `flush_all`, in `delay` seconds when that is not 0.

@@ -13,7 +13,7 @@
 //! ours, too; `T-1` is gone at once; `mg … T` and `ms … MR` leave an absent item absent.
 
 use super::fenced::{HEADER, Header, LIFE_MAX};
-use super::meta::{Answer, Status, token};
+use super::meta::{self, Answer, Status, token};
 
 /// The flag bit of a remembered delete, as in copied sessions.
 pub const TOMBSTONE: u32 = 1 << 12;
@@ -29,11 +29,7 @@ const VERSIONS_SINCE: [u32; 3] = [1, 6, 27];
 
 /// Does the memcached that told this version text take versions (`E`)?
 pub fn takes_versions(text: &[u8]) -> bool {
-    let mut numbers = text
-        .split(|byte| !byte.is_ascii_digit())
-        .map(|part| std::str::from_utf8(part).ok()?.parse::<u32>().ok())
-        .map(Option::unwrap_or_default);
-    [(); 3].map(|()| numbers.next().unwrap_or_default()) >= VERSIONS_SINCE
+    meta::version(text) >= VERSIONS_SINCE
 }
 
 /// Which write an item is of that a look showed in `read`; 0 for none and for another client's.

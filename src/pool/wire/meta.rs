@@ -44,13 +44,31 @@ pub struct Answer {
     pub data: Span,
 }
 
+/// The first memcached whose meta commands are today's. Before it `ms` takes the length of a value
+/// elsewhere, and takes the value for commands.
+const SINCE: [u32; 3] = [1, 6, 10];
+
+/// Does the memcached that told this version text speak these commands?
+pub fn is_spoken_by(text: &[u8]) -> bool {
+    version(text) >= SINCE
+}
+
+/// The three numbers of a version text, 0 for what is missing.
+pub(super) fn version(text: &[u8]) -> [u32; 3] {
+    let mut numbers = text
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|part| std::str::from_utf8(part).ok()?.parse::<u32>().ok())
+        .map(Option::unwrap_or_default);
+    [(); 3].map(|()| numbers.next().unwrap_or_default())
+}
+
 /// Appends `mg`: value, flags and key, and the cas value when `with_cas`; sets the expiry when `ttl` is given.
 pub fn get(out: &mut Vec<u8>, key: &[u8], opaque: u64, with_cas: bool, ttl: Option<u32>) {
     out.extend_from_slice(b"mg ");
     out.extend_from_slice(key);
     out.extend_from_slice(if with_cas { b" v f k c" } else { b" v f k" });
     if let Some(ttl) = ttl {
-        token(out, b'T', u64::from(ttl));
+        life(out, b'T', ttl);
     }
     token(out, b'O', opaque);
     out.extend_from_slice(b"\r\n");
@@ -91,7 +109,7 @@ pub fn store(out: &mut Vec<u8>, put: Put<'_>, opaque: u64) {
         Store::Prepend => Some(b'P'),
     };
     token(out, b'F', u64::from(put.flags));
-    token(out, b'T', u64::from(put.ttl));
+    life(out, b'T', put.ttl);
     if let Some(mode) = mode {
         out.extend_from_slice(&[b' ', b'M', mode]);
     }
@@ -122,7 +140,7 @@ pub fn delta(
     token(out, b'D', amount);
     if let Some((initial, ttl)) = initial {
         token(out, b'J', initial);
-        token(out, b'N', u64::from(ttl));
+        life(out, b'N', ttl);
     }
     token(out, b'O', opaque);
     out.extend_from_slice(b"\r\n");
@@ -132,9 +150,19 @@ pub fn delta(
 pub fn touch(out: &mut Vec<u8>, key: &[u8], ttl: u32, opaque: u64) {
     out.extend_from_slice(b"mg ");
     out.extend_from_slice(key);
-    token(out, b'T', u64::from(ttl));
+    life(out, b'T', ttl);
     token(out, b'O', opaque);
     out.extend_from_slice(b"\r\n");
+}
+
+/// An expiry. One of the past, which PHP's callers write as a negative number, is said as such:
+/// memcached 1.6.45 refuses more than 31 bits (mcmc_tokto32).
+fn life(out: &mut Vec<u8>, flag: u8, ttl: u32) {
+    if i32::try_from(ttl).is_ok() {
+        token(out, flag, u64::from(ttl));
+    } else {
+        out.extend_from_slice(&[b' ', flag, b'-', b'1']);
+    }
 }
 
 pub(super) fn token(out: &mut Vec<u8>, flag: u8, n: u64) {

@@ -3,7 +3,7 @@
 use super::{Ask, Line, Lost, REFUSALS};
 use crate::config::Engine;
 use crate::copier::{Copy, What, tell_missed};
-use crate::wire::meta::Status;
+use crate::wire::meta::{self, Status};
 use crate::wire::{self, Parsed, Reply, VALUE_MAX, copied, redis};
 
 impl Line {
@@ -55,7 +55,14 @@ impl Line {
         }
         if ask == Ask::Version {
             let takes = match reply {
-                Reply::Version(text) => copied::takes_versions(text.of(read)),
+                Reply::Version(text) if meta::is_spoken_by(text.of(read)) => {
+                    copied::takes_versions(text.of(read))
+                }
+                Reply::Version(_) => {
+                    return Err(Lost::Garbage(
+                        "a memcached before 1.6.10, which takes no copies",
+                    ));
+                }
                 _ => return Err(Lost::Garbage("no version")),
             };
             let before = self.versions.replace(takes);

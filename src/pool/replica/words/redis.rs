@@ -12,7 +12,7 @@
 
 use super::super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply};
 use super::super::{Token, Trust, Version};
-use super::{VALUE_LIFE_MAX, flags_of, longest_life, stamp_of};
+use super::{flags_of, longest_life, stamp_of};
 use crate::wire::fenced::{FOR_EVER, Flags, LIFE_MAX};
 use crate::wire::redis::Shape;
 use crate::wire::redis::fenced::{self, Process, Put, Saying, Shown, Told};
@@ -85,7 +85,7 @@ impl Words<'_> {
                 item.store(out, put);
             }
             Command::Unlock { cas, version, life } => {
-                let life = life.map(|life| life.clamp(1, VALUE_LIFE_MAX));
+                let life = life.map(|life| life.clamp(1, LIFE_MAX));
                 item.unlock(out, *cas, version.cas_beside(*cas), life);
             }
             Command::Touch { life } => {

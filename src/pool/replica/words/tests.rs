@@ -146,7 +146,7 @@ fn a_life_is_never_none_and_never_a_date_and_a_grave_outlives_every_value() {
     assert_eq!(life(grave, u32::MAX), 30 * 86_400);
     assert_eq!(
         said(true, &unlock(Some(u32::MAX))),
-        b"md a I C9 E1289 T2591880 O7 k\r\n"
+        b"md a I C9 E1289 T2592000 O7 k\r\n"
     );
 }
 

@@ -37,6 +37,9 @@ fn requests_are_spelled_as_pecl_memcache_spells_them() {
     );
     assert_eq!(said(|o| stats(o, b"")), "stats\r\n");
     assert_eq!(said(|o| touch(o, b"k", 9)), "touch k 9\r\n");
+    // PHP's -1.
+    assert_eq!(said(|o| touch(o, b"k", u32::MAX)), "touch k -1\r\n");
+    assert_eq!(said(|o| get_and_touch(o, false, u32::MAX)), "gat -1");
 }
 
 /// One row: what arrives, what was asked, what must be made of it.
