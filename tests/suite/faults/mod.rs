@@ -12,6 +12,7 @@
 //! picks: own or newer, redis, or both for pools of one memcached and two Redis. What the promise leaves out is written beside the fault.
 
 mod cache;
+mod crowd;
 mod rivals;
 mod scripts;
 pub(crate) mod snapshot;
