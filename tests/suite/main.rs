@@ -53,6 +53,7 @@ mod redis;
 mod redis_copies;
 mod redis_sessions;
 mod reload;
+mod secrets;
 mod sentinel;
 mod serializers;
 mod session;
