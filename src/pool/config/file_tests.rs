@@ -424,23 +424,6 @@ fn a_backup_stands_behind_the_pools_own_nodes_and_two_may_back_each_other_up() {
 }
 
 #[test]
-fn rules_stand_from_the_longest_prefix_to_the_shortest_however_they_are_written() {
-    let rule = |prefix: &str| format!("prefix.\"{prefix}\" = {{ mode = \"single\" }}\n");
-    for order in [["c", "cfg:x", "cfg:"], ["cfg:x", "cfg:", "c"]] {
-        let rules = order.map(rule).concat();
-        let text = format!("[pool.p]\nnodes = [\"a:1\", \"b:1\"]\nmode = \"sync\"\n{rules}");
-        let rules = File::parse("f", &text)
-            .unwrap()
-            .pool("p")
-            .unwrap()
-            .policy
-            .rules;
-        let prefixes = rules.iter().map(|rule| rule.prefix.as_slice());
-        assert_eq!(prefixes.collect::<Vec<_>>(), [&b"cfg:x"[..], b"cfg:", b"c"]);
-    }
-}
-
-#[test]
 fn an_unknown_pool_is_refused_with_the_names_there_are() {
     let error = File::parse("/etc/m.toml", GOOD)
         .unwrap()
