@@ -64,6 +64,7 @@ mod simulation;
 mod slices;
 mod stairs;
 mod status;
+mod strangers;
 mod stubs;
 mod syscalls;
 mod tls;
