@@ -3,6 +3,7 @@
 
 use crate::cache::Standing;
 use crate::host::Host;
+use crate::mend;
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::time;
 use crate::{Stop, say, tell};
@@ -55,8 +56,9 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
     if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
         tell(&format!("memring status: {error}"));
     }
+    let mut pools = looked.iter();
     let safe =
-        looked.iter().all(|(_, survey)| survey.is_safe()) && caches.iter().all(Standing::is_safe);
+        pools.all(|(kept, survey)| is_safe(kept, survey)) && caches.iter().all(Standing::is_safe);
     if asked.json {
         say(&json(&looked, &caches, safe));
     } else {
@@ -132,6 +134,9 @@ fn table(kept: &Kept, survey: &Survey) -> String {
             );
         }
     }
+    if let Some(why) = mend::twins(kept, survey) {
+        let _ = write!(text, "\n  {why}");
+    }
     let drained: Vec<_> = kept
         .topology
         .drained
@@ -156,6 +161,11 @@ fn table(kept: &Kept, survey: &Survey) -> String {
         _ => {}
     }
     text
+}
+
+/// May any one of its nodes be stopped?
+fn is_safe(kept: &Kept, survey: &Survey) -> bool {
+    survey.is_safe() && mend::twins(kept, survey).is_none()
 }
 
 /// Do the records say that the file's node list is the only one?
@@ -197,7 +207,7 @@ fn json(looked: &[(Kept, Survey)], caches: &[Standing], safe: bool) -> String {
         pools.push(Fact::Map(vec![
             ("pool", kept.name.as_deref().into()),
             ("mode", kept.topology.policy.mode.word().into()),
-            ("safe", survey.is_safe().into()),
+            ("safe", is_safe(kept, survey).into()),
             ("epoch", kept.topology.policy.epoch.into()),
             ("committed", over.into()),
             ("nodes", nodes.collect()),

@@ -80,7 +80,11 @@ fn once(mut watch: Watch) -> bool {
     for _ in 0..ROUNDS {
         let survey = watch.look();
         if survey.is_safe() {
-            return true;
+            let twins = mend::twins(&watch.kept, &survey);
+            if let Some(why) = &twins {
+                watch.say(why);
+            }
+            return twins.is_none();
         }
         if !mend::has_work(&survey) {
             return false;
@@ -258,6 +262,8 @@ impl Watch {
                 let say = |line: &str| tell(&format!("memring tend: {}: {line}", kept.label));
                 mend::mend(&kept, &mut Host::new(&kept), &memory, &say)
             }));
+        } else if let Some(why) = mend::twins(&self.kept, survey) {
+            self.complain(why);
         } else {
             self.trouble = None;
         }

@@ -1,6 +1,7 @@
 //! Copies of a cache and copied sessions as class Memcache sees them.
 
-use harness::{Memcached, Php, TempDir};
+use harness::{Fault, Memcached, Php, Proxy, TempDir, wait_until};
+use std::time::Duration;
 
 /// PHP with a pool file over these nodes.
 fn php(directory: &TempDir, nodes: &[Memcached], body: &str) -> Php {
@@ -135,5 +136,97 @@ fn sessions_do_not_take_a_mode_without_turns() {
     assert!(
         text.contains("mode sync is for caches") && text.contains("mode = \"fenced\""),
         "{text}"
+    );
+}
+
+/// Keys of each kind in [`prefixes`].
+const KEYS: usize = 20;
+
+/// PHP with a pool of two nodes, the third for a backup, and these rules.
+fn prefixes(directory: &TempDir, ports: [u16; 3], rules: &str) -> Php {
+    let [a, b, spare] = ports.map(|port| format!("\"127.0.0.1:{port}?timeout=2\""));
+    let text = format!(
+        "[pool.p]\nnodes = [{a}, {b}]\nmode = \"sync\"\nbackup = \"spare\"\n{rules}\n[pool.spare]\nnodes = [{spare}]\n"
+    );
+    let path = directory.file("memring.toml", text);
+    Php::new().ini("memring.config_file", path.display())
+}
+
+fn page(php: &Php, script: &str) -> String {
+    let head = format!(
+        "$m = new Memcache; $m->addServer('pool:p'); $keys = [];
+        foreach (['cfg:', 'cart', 'plain'] as $prefix) for ($i = 0; $i < {KEYS}; $i++) $keys[] = \"$prefix$i\";"
+    );
+    php.run(&format!("{head} {script}")).ok()
+}
+
+const SET: &str = "foreach ($keys as $key) $m->set($key, 'v') || die($key);";
+const FOUND: &str = "echo count($m->get($keys));";
+
+#[test]
+fn the_longest_prefix_of_the_file_decides_for_php_whatever_its_place_in_it() {
+    let rules = [
+        "prefix.\"c\" = { mode = \"async\" }",
+        "prefix.\"cfg:\" = { mode = \"single\" }",
+    ];
+    for rules in [rules, [rules[1], rules[0]]] {
+        let nodes = [(); 3].map(|()| Memcached::start());
+        let directory = TempDir::new("prefixes");
+        let ports = nodes.each_ref().map(Memcached::port);
+        let php = prefixes(&directory, ports, &rules.join("\n"));
+        page(&php, SET);
+        for n in 0..KEYS {
+            let on = |prefix: &str| {
+                let key = format!("{prefix}{n}");
+                let on = nodes.each_ref().map(|node| node.stored(&key));
+                let own = on[..2].iter().flatten().count();
+                // Of what follows another answer the backup has the bytes, too.
+                (own, on[2].is_some(), on.into_iter().flatten().next())
+            };
+            // As pecl-memcache has it: one node, and the bytes alone.
+            let (own, backed, stored) = on("cfg:");
+            assert_eq!((own, backed), (1, false), "cfg:{n}");
+            assert_eq!(stored, Some((0, b"v".to_vec())), "cfg:{n}");
+            for prefix in ["cart", "plain"] {
+                let (own, backed, _) = on(prefix);
+                assert_eq!((own, backed), (1, true), "{prefix}{n}");
+            }
+        }
+        let late = page(&php, "echo Memring\\status()['counters']['late_copies'];");
+        assert_eq!(late, KEYS.to_string(), "only the keys of prefix c follow");
+        assert_eq!(page(&php, FOUND), (3 * KEYS).to_string());
+    }
+}
+
+#[test]
+fn what_was_flushed_no_backup_brings_back_also_one_that_was_away() {
+    let nodes = [(); 3].map(|()| Memcached::start());
+    let spare = Proxy::start(nodes[2].port());
+    let directory = TempDir::new("flushed");
+    let ports = [nodes[0].port(), nodes[1].port(), spare.port()];
+    let rules = "prefix.\"c\" = { mode = \"async\" }\nprefix.\"cfg:\" = { mode = \"single\" }";
+    let php = prefixes(&directory, ports, rules);
+    let used =
+        "foreach (Memring\\status()['pools'][0]['nodes'] as $node) echo $node['state'], ' ';";
+    page(&php, SET);
+    assert_eq!(
+        page(&php, &format!("$m->flush() || die('not all'); {FOUND}")),
+        "0"
+    );
+    assert!(nodes.iter().all(|node| node.stored("plain0").is_none()));
+    page(&php, SET);
+    spare.fault(Fault::Refuse);
+    spare.cut();
+    assert_eq!(page(&php, "var_dump(@$m->flush());"), "bool(false)");
+    assert!(nodes[2].stored("plain0").is_some(), "the backup was away");
+    spare.fault(Fault::None);
+    let back = wait_until(Duration::from_secs(20), || {
+        page(&php, &format!("@$m->get('plain0'); {used}")) == "up up up"
+    });
+    assert!(back, "the backup is not used again");
+    assert_eq!(page(&php, FOUND), "0");
+    assert_eq!(
+        nodes[2].stored("plain0").filter(|(_, value)| value == b"v"),
+        None
     );
 }

@@ -175,3 +175,103 @@ fn a_worker_that_reads_all_the_while_is_shown_nothing_old_by_a_node_that_is_back
     });
     assert_eq!(seen, "0 0");
 }
+
+/// Keys of four places each, more than the host's memory has places for.
+const TOO_MANY: usize = 17_000;
+
+#[test]
+fn a_node_that_missed_more_keys_than_a_host_can_keep_is_emptied_and_one_of_sessions_gets_a_full_pass()
+ {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("overflow");
+    let host = Host::new(&config(&directory, &nodes, "sync"));
+    let fill = |value: &str| {
+        format!("for ($i = 0; $i < 90; $i++) @$m->set(\"k$i\", '{value}') || die('not stored');")
+    };
+    let sessions = |work: &str| {
+        host.run(&format!(
+            "ini_set('session.save_handler', 'memring'); ini_set('session.save_path', 'pool:other');
+            ini_set('session.use_cookies', 0); ini_set('session.cache_limiter', ''); ob_start();
+            for ($i = 0; $i < 20; $i++) {{ session_id(\"s$i\"); session_start(); {work} session_write_close(); $_SESSION = []; }}"
+        ))
+    };
+    let state = host.state.path().display().to_string();
+    let tend = host.tend(&["other"]);
+    let safe = || {
+        let trusted = || run(&["status", "--config", &host.config, "other"]).0 == 0;
+        assert!(wait_until(SOON, trusted), "{}", tend.log());
+    };
+    safe();
+    sessions("$_SESSION['v'] = 'old';");
+    // While there is room the node gets what it missed, and no more.
+    nodes[0].freeze();
+    tend.says("does not answer");
+    sessions("$_SESSION['v'] = 'mid';");
+    nodes[0].resume();
+    safe();
+    assert_eq!(
+        tend.said("and goes on with what it had"),
+        1,
+        "{}",
+        tend.log()
+    );
+    host.run(&fill("old"));
+    host.run("$m->set('untouched', 'v') || die();");
+    let holds = |key: &str| nodes[0].stored(key).is_some();
+    let (kept, gone): (Vec<String>, Vec<String>) =
+        (0..90).map(|n| format!("k{n}")).partition(|key| holds(key));
+    assert!(!kept.is_empty() && !gone.is_empty());
+    nodes[0].freeze();
+    let counters = || {
+        let text = host.run("$c = Memring\\status(); echo $c['host']['missed_keys_kept'], ' ', $c['counters']['missed_overflow'];");
+        let (kept, over) = text.split_once(' ').unwrap();
+        (kept.parse::<u64>().unwrap(), over.parse::<u64>().unwrap())
+    };
+    // Of these half are the node's.
+    host.run(&format!(
+        "$pad = str_repeat('x', 236);
+        for ($i = 0; $i < 2 * {TOO_MANY}; $i += 500) {{
+            $some = [];
+            for ($n = $i; $n < $i + 500; $n++) $some[\"$n-$pad\"] = 1;
+            @$m->set($some);
+        }}"
+    ));
+    let (keys, over) = counters();
+    assert!(keys > 10_000 && over > 0, "{keys} kept, {over} not");
+    host.run(&fill("new"));
+    sessions("$_SESSION['v'] = 'new';");
+    nodes[0].resume();
+    // What could not be kept of sessions their node is given by a full pass, with all the rest.
+    safe();
+    assert_eq!(
+        tend.said("and goes on with what it had"),
+        1,
+        "{}",
+        tend.log()
+    );
+    for n in 0..20 {
+        let session = nodes[0].stored(&format!("s{n}")).map(|(_, value)| value);
+        let new = session.is_some_and(|value| value.ends_with(b"v|s:3:\"new\";"));
+        assert!(new, "s{n}: {}", tend.log());
+    }
+    let (code, _, log) = run(&[
+        "tend",
+        "--once",
+        "--config",
+        &host.config,
+        "--state-dir",
+        &state,
+        "cache",
+    ]);
+    assert_eq!(code, 0, "{log}");
+    let wanted = "a node that missed a flush, or more keys than can be kept, was emptied";
+    assert!(log.contains(wanted), "{log}");
+    for key in &kept {
+        assert!(!holds(key), "{key}");
+    }
+    assert_eq!(counters().0, 0);
+    let new = host.run(
+        "$new = 0; for ($i = 0; $i < 90; $i++) $new += $m->get(\"k$i\") === 'new'; echo $new;",
+    );
+    assert_eq!(new, "90");
+}

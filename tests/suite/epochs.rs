@@ -2,7 +2,7 @@
 //! old one: no session is lost, and none goes backwards.
 
 use crate::companion::{Tend, run};
-use harness::{Memcached, Php, PhpFpm, TempDir, wait_until};
+use harness::{Memcached, Php, PhpFpm, Redis, TempDir, wait_until};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -420,5 +420,63 @@ fn what_was_written_by_the_old_list_is_found_by_who_has_the_new_one_though_nodes
             one.log()
         );
     }
+    nodes[0].resume();
+}
+
+/// Of two nodes and of three each session has its copies on all: what moves is who has it first.
+#[test]
+fn from_two_redis_nodes_to_three_a_third_of_the_sessions_moves_and_each_is_read() {
+    const IDS: usize = 3000;
+    const VISITED: usize = 60;
+    let nodes = [(); 3].map(|()| Redis::start());
+    // Places come from these names, the same in every run.
+    let name = |place: usize| {
+        let address = nodes[place].address();
+        format!("redis://{address}?id=node{place}&retry_interval=0&timeout=2")
+    };
+    let (two, three) = (vec![name(0), name(1)], vec![name(0), name(1), name(2)]);
+    let host = Host::start(&file(&two, ""));
+    host.page(
+        "owners.php",
+        &format!(
+            "for ($i = 0; $i < {IDS}; $i++) echo Memring\\route('sessions', 'session', \"s$i\")['owner'], ' ';"
+        ),
+    );
+    let owners = || -> Vec<String> {
+        let text = host.ask("owners.php", "");
+        text.split_whitespace().map(str::to_owned).collect()
+    };
+    let visit_all = |count: &str| {
+        for number in 0..VISITED {
+            let session = format!("s{number}");
+            assert_eq!(host.visit(&session), count, "{session}\n{}", host.log());
+        }
+    };
+    visit_all("1");
+    let before = owners();
+    host.give(&file(
+        &three,
+        &format!("epoch = 1\nprevious_nodes = {two:?}"),
+    ));
+    assert!(wait_until(SOON, || {
+        host.visit("another");
+        commit(&host).0 == 0
+    }));
+    visit_all("2");
+    let after = owners();
+    assert_eq!((before.len(), after.len()), (IDS, IDS), "{before:?}");
+    let moved: Vec<&String> = before
+        .iter()
+        .zip(&after)
+        .filter_map(|(before, after)| (before != after).then_some(after))
+        .collect();
+    let share = moved.len() as f64 / IDS as f64;
+    assert!((0.2..=1.0 / 3.0 + 0.03).contains(&share), "{share}");
+    let new = nodes[2].address();
+    assert!(moved.iter().all(|owner| **owner == new), "{moved:?}");
+    // And the new node has what it owns.
+    tend(&host);
+    nodes[0].freeze();
+    visit_all("3");
     nodes[0].resume();
 }

@@ -3,7 +3,8 @@
 use crate::copies::{Host, Place, pools};
 use crate::session::trips;
 use crate::sessions::php;
-use harness::{Php, PhpFpm, Proxy, Server};
+use harness::proxy::From;
+use harness::{Php, PhpFpm, Proxy, Server, TempDir};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -78,6 +79,28 @@ fn strict_mode_replaces_an_unknown_id_and_keeps_a_known_one() {
     }
 }
 
+/// Commands of each trip on the only connection through `proxy`.
+fn commands(proxy: &Proxy) -> Vec<usize> {
+    const WORDS: [&str; 8] = [
+        "version", "mg", "ms", "md", "mn", "INFO", "HMGET", "EVALSHA",
+    ];
+    let mut trips = Vec::new();
+    let mut listened = true;
+    for event in proxy.events() {
+        let speaks = event.from == From::Client;
+        if speaks && listened {
+            trips.push(0);
+        }
+        listened = !speaks;
+        let text = String::from_utf8_lossy(&event.bytes).into_owned();
+        let words = text.lines().filter_map(|line| line.split(' ').next());
+        if let Some(trip) = trips.last_mut().filter(|_| speaks) {
+            *trip += words.filter(|word| WORDS.contains(word)).count();
+        }
+    }
+    trips
+}
+
 #[test]
 fn opening_and_closing_cost_one_trip_each_and_no_lock_key() {
     for nodes in pools() {
@@ -98,7 +121,63 @@ fn opening_and_closing_cost_one_trip_each_and_no_lock_key() {
                 let trips = if node.is_redis() { 3 } else { 2 };
                 assert_eq!(count, trips, "{page:?}: {said:?}");
                 assert!(!said.iter().any(|line| line.contains(".lock")), "{said:?}");
+                // Greeting, record and session; what is stored or given back, and the record again.
+                let wanted: &[usize] = if node.is_redis() { &[1, 2, 2] } else { &[3, 2] };
+                assert_eq!(commands(proxy), wanted, "{page:?}: {said:?}");
             }
+        }
+    }
+}
+
+/// A page that says how long its work took, microseconds.
+fn timed(work: &str) -> String {
+    format!(
+        "ini_set('session.use_cookies', 0); $m = new Memcache; $m->addServer('pool:cache');
+        $begin = hrtime(true); {work} echo intdiv(hrtime(true) - $begin, 1000);"
+    )
+}
+
+/// 100 ms are what a copied pool waits for where nobody says how long; a plain one waits a second.
+#[test]
+fn a_node_that_hangs_costs_one_request_a_tenth_of_a_second_where_no_timeout_is_written() {
+    const NEXT: u32 = 10;
+    for work in [
+        "for ($i = 0; $i < 20; $i++) $m->set(\"k$i\", 'v');",
+        "session_id('s'); session_start(); $_SESSION['n'] = hrtime(true); session_write_close();",
+    ] {
+        for nodes in pools() {
+            let urls: Vec<String> = nodes.iter().map(|node| node.url()).collect();
+            let directory = TempDir::new("default");
+            let text = format!(
+                "[pool.cache]\nnodes = {urls:?}\nmode = \"sync\"\n[pool.sessions]\nnodes = {urls:?}\nmode = \"fenced\"\n"
+            );
+            let php = php("pool:sessions")
+                .ini("session.save_handler", "memring")
+                .ini(
+                    "memring.config_file",
+                    directory.file("memring.toml", text).display(),
+                );
+            // One worker, so that its connections are there already.
+            let fpm = PhpFpm::with(&php, 1, "");
+            fpm.page("page.php", &timed(work));
+            let visit = || {
+                let said = fpm.get("page.php", "", "").text();
+                let took = said
+                    .trim()
+                    .rsplit('\n')
+                    .next()
+                    .and_then(|word| word.parse().ok());
+                Duration::from_micros(took.unwrap_or_else(|| panic!("{said}")))
+            };
+            visit();
+            visit();
+            nodes[0].freeze();
+            let first = visit();
+            let next: Duration = (0..NEXT).map(|_| visit()).sum();
+            nodes[0].resume();
+            let limit = Duration::from_millis(100);
+            assert!(first >= limit && first < 5 * limit, "{work}: {first:?}");
+            assert!(next < NEXT * limit / 2, "{work}: {next:?} after {first:?}");
         }
     }
 }

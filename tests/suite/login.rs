@@ -2,6 +2,7 @@
 //! and what happens when the password changes. `contract` holds every command behind one.
 
 use crate::pool::Bench;
+use crate::secrets;
 use harness::{Memcached, Php, PhpFpm, Redis, TempDir, wait_until};
 use memring_pool::call::Outcome;
 use memring_pool::config::{Mode, NodeSpec, Placement, Policy, Protocol, Schemes};
@@ -138,8 +139,13 @@ fn copies_go_to_nodes_behind_a_password_and_come_back_to_them() {
 fn sasl_data_hold_for_all_nodes_of_the_object_and_are_shown_nowhere() {
     let servers = [(); 4].map(|()| Memcached::with_logins(&[LOGIN, "b:b"], &[]));
     let ports: Vec<String> = servers.iter().map(|s| s.port().to_string()).collect();
-    let php = Php::new().env("PORTS", ports.join(","));
-    let text = php
+    let directory = TempDir::new("secrets");
+    let log = directory.path().join("errors");
+    let php = Php::new()
+        .env("PORTS", ports.join(","))
+        .ini("log_errors", 1)
+        .ini("error_log", log.display());
+    let output = php
         .run(
             r#"[$a, $b, $c, $d] = array_map('intval', explode(',', getenv('PORTS')));
             $m = new Memcache;
@@ -162,8 +168,8 @@ fn sasl_data_hold_for_all_nodes_of_the_object_and_are_shown_nowhere() {
             for ($i = 0; $i < 300; $i++) $m->get("k$i");
             echo count($told), "\n";
             var_dump($m); print_r($m); echo serialize($m); phpinfo(); print_r(Memring\status()); echo implode("\n", $told);"#,
-        )
-        .text();
+        );
+    let text = output.text();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[..14].join(" "),
@@ -172,6 +178,8 @@ fn sasl_data_hold_for_all_nodes_of_the_object_and_are_shown_nowhere() {
     );
     assert!(text.contains("refuses the user and password"), "{text}");
     assert!(!text.contains("geheim") && !text.contains("wrong"));
+    secrets::not_in_the_log("geheim", &log, &output);
+    secrets::not_in_the_log("wrong", &log, &output);
 }
 
 #[test]

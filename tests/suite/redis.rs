@@ -2,6 +2,7 @@
 //! is said once, with its remedy. `contract` holds every command's outcome, `redis_sessions` sessions.
 
 use crate::pool::Bench;
+use crate::secrets;
 use harness::{Memcached, Php, Redis, TempDir};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Schemes};
@@ -375,7 +376,10 @@ fn a_password_is_shown_nowhere() {
             memcached.address()
         ),
     );
-    let log = directory.path().join("log");
+    let (log, errors) = (
+        directory.path().join("log"),
+        directory.path().join("errors"),
+    );
     let script = r#"$m = new Memcache; $m->addServer('pool:p'); for ($i = 0; $i < 50; $i++) $m->set("k$i", 1); var_dump($m->get('k1'));
         foreach (explode(' ', getenv('WRONG')) as $wrong) { $w = new Memcache; $w->addServer($wrong); var_dump($w->set('k', 1)); $w->get('k'); }
         print_r($m); var_dump($m, Memring\status(), Memring\route('p', 'get', 'k')); phpinfo(); print_r($m->getExtendedStats());
@@ -384,6 +388,8 @@ fn a_password_is_shown_nowhere() {
     let output = Php::new()
         .ini("memring.config_file", file.display())
         .ini("memring.trace", log.display())
+        .ini("log_errors", 1)
+        .ini("error_log", errors.display())
         .env(
             "WRONG",
             format!(
@@ -401,6 +407,7 @@ fn a_password_is_shown_nowhere() {
         .filter(|line| !line.starts_with("WRONG =>") && !line.contains("['WRONG']"))
         .collect();
     assert!(ours.is_empty(), "{ours:?}");
+    secrets::not_in_the_log("geheim", &errors, &output);
     let traced = std::fs::read_to_string(&log).expect("a trace was written");
     assert!(!traced.is_empty() && !traced.contains("geheim"), "{traced}");
 }

@@ -149,6 +149,63 @@ fn status_shows_no_secret_and_takes_every_name_into_json() {
 }
 
 #[test]
+fn phpinfo_has_the_figures_of_the_pools_and_their_nodes() {
+    let mut nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let addresses: Vec<String> = nodes.iter().map(Memcached::address).collect();
+    let directory = TempDir::new("phpinfo");
+    let file = directory.file(
+        "memring.toml",
+        format!("[pool.shop]\nnodes = {addresses:?}\nmode = \"sync\"\ncopies = \"all\"\n"),
+    );
+    let php = Php::new().ini("memring.config_file", file.display());
+    let page = |work: &str| {
+        php.run(&format!(
+            "$m = new Memcache; $m->addServer('pool:shop'); {work} phpinfo(INFO_MODULES);"
+        ))
+        .ok()
+    };
+    page("for ($i = 0; $i < 20; $i++) $m->set(\"k$i\", $i);");
+    // What its owner lost it is given back by a read, which is counted.
+    nodes
+        .iter()
+        .for_each(|node| drop(node.raw("delete k7\r\n", "\r\n")));
+    let lost: Vec<usize> = (0..20).filter(|n| *n != 7).collect();
+    for n in &lost {
+        nodes[0].raw(format!("delete k{n}\r\n"), "\r\n");
+    }
+    let text = page("for ($i = 0; $i < 20; $i++) $m->get(\"k$i\");");
+    let rows = |text: &str, name: &str| -> Vec<String> {
+        let head = format!("{name} => ");
+        let rows = text.lines().filter_map(|line| line.strip_prefix(&head));
+        rows.map(str::to_owned).collect()
+    };
+    let repaired = lost
+        .iter()
+        .filter(|n| nodes[0].stored(&format!("k{n}")).is_some());
+    let repaired = repaired.count();
+    assert!(repaired > 0);
+    assert_eq!(rows(&text, "repairs"), [repaired.to_string()], "{text}");
+    assert_eq!(rows(&text, "Pool"), ["shop: mode sync, 3 nodes"], "{text}");
+    let up: Vec<String> = addresses.iter().map(|name| format!("{name}: up")).collect();
+    assert_eq!(rows(&text, "Node"), up, "{text}");
+    assert_eq!(rows(&text, "shared"), ["user"], "{text}");
+    nodes[1].kill();
+    let text = page("for ($i = 0; $i < 20; $i++) $m->set(\"k$i\", $i);");
+    let down = &rows(&text, "Node")[1];
+    let wanted = format!("{}: ejected (", addresses[1]);
+    assert!(
+        down.starts_with(&wanted) && down.contains("refused"),
+        "{down}"
+    );
+    for name in ["ejections", "missed_keys", "missed_keys_kept"] {
+        let [count] = &rows(&text, name)[..] else {
+            panic!("no {name}: {text}");
+        };
+        assert!(count.parse::<u64>().unwrap() > 0, "{name}: {text}");
+    }
+}
+
+#[test]
 fn route_names_the_node_that_findserver_names_and_where_copies_go() {
     let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
     let list: Vec<String> = nodes

@@ -25,6 +25,8 @@ use crate::transport;
 use crate::wire::Store as Verb;
 use crate::wire::redis::Over;
 use heed::{Env, MdbError, RoTxn, RwTxn, WithTls};
+use rustix::fs::statvfs;
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 /// The shape of the database; another number is another shape.
@@ -35,6 +37,8 @@ pub(super) const READERS: u32 = 4096;
 const SPARE: u64 = 16 << 20;
 /// How often a change is tried when the map or the disk is full.
 const TRIES: usize = 4;
+/// A disk with less room is full, bytes.
+const CRAMPED: u64 = 1 << 20;
 /// A relative expiry is no longer than this, seconds (memcached, realtime()).
 const RELATIVE_MAX: u32 = 60 * 60 * 24 * 30;
 
@@ -479,6 +483,12 @@ impl Store {
             Trouble::Lmdb(error) if is_full(&error) => {
                 format!("{FULL}. {file} has no room: empty its disk, or write a smaller size=")
             }
+            // Of a write that went halfway LMDB says nothing else (mdb.c, mdb_page_flush).
+            Trouble::Lmdb(heed::Error::Io(error))
+                if error.raw_os_error() == Some(Errno::IO.raw_os_error()) && self.is_cramped() =>
+            {
+                format!("{FULL}. {file} has no room: empty its disk, or write a smaller size=")
+            }
             Trouble::Lmdb(heed::Error::Io(error)) => {
                 format!("{file}: {error}. Can it be read and written there?")
             }
@@ -489,6 +499,13 @@ impl Store {
                 "{file}: {error}. Is the file as LMDB left it? Stop PHP and remove it if not"
             ),
         }
+    }
+}
+
+impl Store {
+    /// Has its disk less room than a write may take?
+    fn is_cramped(&self) -> bool {
+        statvfs(&self.file).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < CRAMPED)
     }
 }
 

@@ -316,6 +316,26 @@ fn a_removed_node_moves_its_own_keys_and_hardly_any_other() {
     assert!(moved.count() > 15_000);
 }
 
+/// At most a third and 3 % of all keys move, also on the rings that others defined.
+#[test]
+fn a_third_equal_node_takes_its_third_of_the_keys_and_hardly_more() {
+    const KEYS: u32 = 100_000;
+    let rings = Placement::ALL.into_iter().filter(|placement| {
+        // Both are a modulo.
+        !matches!(placement, Placement::PeclStandard | Placement::Phpredis)
+    });
+    for placement in rings {
+        let (two, three) = (equal(2, placement), equal(3, placement));
+        let moved = (0..KEYS).filter(|n| {
+            let key = format!("key{n}");
+            two.owner(key.as_bytes()) != three.owner(key.as_bytes())
+        });
+        let share = moved.count() as f64 / f64::from(KEYS);
+        let most = 1.0 / 3.0 + 0.03;
+        assert!((0.2..=most).contains(&share), "{placement:?}: {share}");
+    }
+}
+
 #[test]
 fn but_for_pecl_s_rings_the_heirs_of_a_removed_node_are_the_next_in_the_walk() {
     for placement in walking() {

@@ -3,17 +3,19 @@
 //!
 //! Promised is less than for sessions: an acknowledged `set()` is on two live nodes, so one node may go; what a node
 //! shows that was away is not older than what was acknowledged for longer than [`BOUND`] after its return. What a
-//! cache loses beyond that is a miss, and never another key's value. Not promised, and not here: a node that is back with
-//! a dump of what it had (F5), a store that a full node refuses (F12), and hosts that see different nodes, each of which
-//! serves what it wrote (F13).
+//! cache loses beyond that is a miss, and never another key's value. Not promised, so only counted: what is old on a node
+//! that is back with a dump of what it had (F5), what is missing after full nodes refused or evicted it (F12), and what
+//! hosts serve that see different nodes, each what it wrote (F13).
 
 use super::clocks;
 use super::scripts::{
-    all_away, clocks_apart, cut, disturb, flapping, hangs, idle_cut, killed, nonsense, php_killed,
-    resumes_with_old_data, silent, slow, too_late, two_in_a_row,
+    all_away, back_with_an_old_snapshot, clocks_apart, cut, disturb, flapping, hangs, idle_cut,
+    killed, nonsense, php_killed, resumes_with_old_data, silent, slow, split_views, too_late,
+    two_in_a_row,
 };
 use super::stage::{Plan, Scene, Servers};
 use super::visits::Tally;
+use super::{Filled, stores_refused};
 use std::time::Duration;
 
 /// A probe's interval and one round trip: for so long a node that is back may show what it had.
@@ -100,6 +102,103 @@ fn f4_a_node_back_empty_costs_no_acknowledged_value() {
         scene.trusted();
     });
     tallies.iter().for_each(nothing_is_lost);
+}
+
+/// What is served is somebody's own at least: no other key's, and no number that was never stored.
+#[track_caller]
+fn nothing_is_foreign(tally: &Tally) {
+    let evidence = tally.evidence.join("\n   ");
+    assert!(tally.acknowledged > 0, "{tally}");
+    assert_eq!(tally.foreign, 0, "{tally}\n{evidence}");
+}
+
+/// Not promised is that nothing old is served: nobody can tell a dump from what a node kept. What is written after it
+/// is what is read again, and nothing is missing.
+#[test]
+fn f5_a_node_back_with_a_dump_costs_no_value_and_shows_no_other_keys() {
+    for servers in Servers::each_kind() {
+        let tally = Plan {
+            proxies: true,
+            ..plan("cache F5 back with an old snapshot", servers)
+        }
+        .play(back_with_an_old_snapshot);
+        nothing_is_foreign(&tally);
+        println!(
+            "   older {}, revived {}: not promised",
+            tally.older, tally.revived
+        );
+        assert_eq!(tally.lost, 0, "{tally}\n{}", tally.evidence.join("\n   "));
+    }
+}
+
+/// With -M, or noeviction: a full node refuses. What it had of the key is gone from it, so nothing old is read.
+#[test]
+fn f12_full_nodes_refuse_and_serve_nothing_old_and_work_again_when_there_is_room() {
+    for servers in Servers::each_kind() {
+        let tally = Plan {
+            extra: &["-M", "-m", "4"],
+            grows: matches!(servers, Servers::Redis),
+            ..plan("cache F12 memory full", servers)
+        }
+        .play(|scene| {
+            let refused =
+                |scene: &Scene<'_>| -> u64 { scene.nodes.iter().map(stores_refused).sum() };
+            let filled: Vec<Filled> = scene.nodes.iter().map(Filled::fill).collect();
+            let before = refused(scene);
+            scene.lap();
+            assert!(refused(scene) > before, "the nodes were never full");
+            for (node, filled) in scene.nodes.iter().zip(filled) {
+                filled.empty(node);
+            }
+            scene.trusted();
+            scene.returned();
+            scene.lap();
+            scene.lap();
+        });
+        nothing_is_stale(&tally);
+    }
+}
+
+/// Without -M a full node throws out others' values, which are misses then.
+#[test]
+fn f12_nodes_that_evict_serve_nothing_old() {
+    for servers in Servers::memcached() {
+        let tally = Plan {
+            extra: &["-m", "4"],
+            ..plan("cache F12 evictions", servers)
+        }
+        .play(|scene| {
+            let evicted = |scene: &Scene<'_>| -> u64 {
+                let nodes = scene.nodes.iter();
+                nodes.map(|node| node.memcached().stat("evictions")).sum()
+            };
+            for node in scene.nodes.iter() {
+                super::push_out(node.memcached());
+            }
+            assert!(evicted(scene) > 0, "nothing was evicted");
+            scene.lap();
+            scene.lap();
+        });
+        nothing_is_stale(&tally);
+    }
+}
+
+/// Each host serves what it wrote, or could reach; that one is behind the other is not promised, and counted.
+#[test]
+fn f13_hosts_that_see_different_nodes_serve_no_other_keys_values() {
+    for servers in Servers::each_kind() {
+        let tally = Plan {
+            hosts: 2,
+            proxies: true,
+            ..plan("cache F13 split views", servers)
+        }
+        .play(split_views);
+        nothing_is_foreign(&tally);
+        println!(
+            "   lost {}, older {}, revived {}: not promised",
+            tally.lost, tally.older, tally.revived
+        );
+    }
 }
 
 #[test]

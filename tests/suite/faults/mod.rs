@@ -12,6 +12,8 @@
 //! picks: own or newer, redis, or both for pools of one memcached and two Redis. What the promise leaves out is written beside the fault.
 
 mod cache;
+mod crowd;
+mod exempt;
 mod rivals;
 mod scripts;
 pub(crate) mod snapshot;
@@ -236,6 +238,27 @@ pub(crate) fn fill(node: &Memcached) -> usize {
         }
     }
     stored
+}
+
+/// Stores so much on a small node that may evict that what it had is thrown out.
+fn push_out(node: &Memcached) {
+    // Of each size more than a page of the server's memory (1 MiB) has room for.
+    const BATCHES: usize = 120;
+    let version = node.raw("version\r\n", "\r\n");
+    let end = String::from_utf8_lossy(&version).into_owned();
+    for size in [60, 100, 150, 200, 250, 300] {
+        let value = "f".repeat(size);
+        for batch in 0..BATCHES {
+            let mut request = String::new();
+            for number in 0..100 {
+                request.push_str(&format!(
+                    "set pusher{size}x{batch}x{number} 0 0 {size}\r\n{value}\r\n"
+                ));
+            }
+            request.push_str("version\r\n");
+            node.raw(request, &end);
+        }
+    }
 }
 
 /// Takes away what [`fill`] stored.

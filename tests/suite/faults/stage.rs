@@ -121,6 +121,8 @@ pub(super) struct Plan {
     pub(super) spare: usize,
     /// Values of a cache in mode sync are visited in place of sessions.
     pub(super) cache: bool,
+    /// Processes that serve pages, on each host.
+    pub(super) workers: usize,
 }
 
 impl Plan {
@@ -143,6 +145,7 @@ impl Plan {
             file: false,
             spare: 0,
             cache: false,
+            workers: CLIENTS,
         }
     }
 
@@ -154,11 +157,16 @@ impl Plan {
         }
     }
 
+    /// Its nodes and the spare ones, started.
+    pub(super) fn servers(&self) -> Vec<Server> {
+        (0..self.nodes + self.spare)
+            .map(|place| self.servers.start(place, self.extra))
+            .collect()
+    }
+
     /// Visits every session while `script` runs, looks at all of them at the end, and tells what came out.
     pub(super) fn play(self, script: impl FnOnce(&mut Scene<'_>)) -> Tally {
-        let mut nodes: Vec<Server> = (0..self.nodes + self.spare)
-            .map(|place| self.servers.start(place, self.extra))
-            .collect();
+        let mut nodes = self.servers();
         let hosts: Vec<Web> = (0..self.hosts)
             .map(|host| Web::start(&self, host, &nodes[..self.nodes]))
             .collect();
@@ -285,7 +293,7 @@ pub(super) struct Web {
 }
 
 impl Web {
-    fn start(plan: &Plan, number: usize, nodes: &[Server]) -> Web {
+    pub(super) fn start(plan: &Plan, number: usize, nodes: &[Server]) -> Web {
         let directory = TempDir::new("host");
         let proxies: Vec<Proxy> = nodes
             .iter()
@@ -346,7 +354,7 @@ impl Web {
         let php = php
             .ini("session.use_cookies", 0)
             .ini("session.cache_limiter", "");
-        let fpm = PhpFpm::of(&php, CLIENTS, "", state.user);
+        let fpm = PhpFpm::of(&php, plan.workers, "", state.user);
         let page = match plan.cache {
             true => include_str!("cache.php"),
             false => include_str!("visit.php"),
@@ -391,6 +399,12 @@ impl Web {
         }
     }
 
+    /// Answers [`Web::ask`] with another page from now on.
+    pub(super) fn serve(&self, script: &str) {
+        self.fpm
+            .page("visit.php", script.trim_start_matches("<?php"));
+    }
+
     /// What a page of this script prints.
     pub(super) fn show(&self, name: &str, script: &str) -> String {
         self.fpm.page(name, script);
@@ -421,7 +435,8 @@ impl Web {
             .collect()
     }
 
-    fn wait_until_all_are_trusted(&self, nodes: usize) {
+    /// Waits until `memring status` says that the next node may be touched.
+    pub(super) fn wait_until_all_are_trusted(&self, nodes: usize) {
         if self.tend.is_none() {
             return;
         }

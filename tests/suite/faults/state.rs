@@ -4,7 +4,7 @@
 use super::nothing_is_lost;
 use super::scripts::back_empty;
 use super::stage::{Plan, Scene, Servers, Web};
-use harness::{TempDir, wait_until};
+use harness::{Php, TempDir, wait_until};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -157,4 +157,46 @@ fn f22_with_a_full_disk_for_the_state_nothing_is_lost() {
         nothing_is_lost(&tally);
         assert_eq!(tally.broken, 0, "{tally}");
     }
+}
+
+#[test]
+fn f22_a_database_without_a_server_says_that_its_disk_is_full_and_keeps_what_it_has() {
+    if !Disk::possible() {
+        eprintln!("skipped: a small disk cannot be mounted (that takes root)");
+        return;
+    }
+    let directory = TempDir::new("full");
+    let place = State::Disk(4096).make(&directory);
+    let php = Php::new();
+    let page = |work: &str| {
+        php.run(&format!(
+            "$m = new Memcache; $m->addServer('embedded://{}'); {work}",
+            place.path.display()
+        ))
+        .ok()
+    };
+    let kept = "$kept = 0; for ($i = 0; $i < 50; $i++) $kept += $m->get(\"early$i\") === \"v$i\"; echo $kept;";
+    assert_eq!(
+        page(&format!(
+            "for ($i = 0; $i < 50; $i++) $m->set(\"early$i\", \"v$i\"); {kept}"
+        )),
+        "50"
+    );
+    place.fill();
+    let said = page("var_dump($m->set('large', random_bytes(500000)));");
+    for wanted in [
+        "bool(false)",
+        "out of memory",
+        "has no room",
+        "empty its disk",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in {said}");
+    }
+    assert_eq!(page(kept), "50");
+    std::fs::remove_file(place.path.join("filler")).expect("take the filler away");
+    assert_eq!(
+        page("var_dump($m->set('large', random_bytes(500000)));"),
+        "bool(true)"
+    );
+    assert_eq!(page(kept), "50");
 }

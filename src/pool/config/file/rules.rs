@@ -227,3 +227,26 @@ pub(super) fn back_up(
 fn refuse(cause: String, hint: &str) -> Error {
     Error::new(Kind::Config, cause).hint(hint.to_owned())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::super::File;
+
+    #[test]
+    fn rules_stand_from_the_longest_prefix_to_the_shortest_however_they_are_written() {
+        let rule = |prefix: &str| format!("prefix.\"{prefix}\" = {{ mode = \"single\" }}\n");
+        for order in [["c", "cfg:x", "cfg:"], ["cfg:x", "cfg:", "c"]] {
+            let rules = order.map(rule).concat();
+            let text = format!("[pool.p]\nnodes = [\"a:1\", \"b:1\"]\nmode = \"sync\"\n{rules}");
+            let rules = File::parse("f", &text)
+                .unwrap()
+                .pool("p")
+                .unwrap()
+                .policy
+                .rules;
+            let prefixes = rules.iter().map(|rule| rule.prefix.as_slice());
+            assert_eq!(prefixes.collect::<Vec<_>>(), [&b"cfg:x"[..], b"cfg:", b"c"]);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What copied sessions do not promise to outlive, and what happens then: all nodes flushed at once, nodes that evict,
+//! and a hang that takes longer than a session lives.
+
+use super::push_out;
+use super::stage::{Plan, Scene, Servers};
+use super::visits::Tally;
+use crate::copies::{Place, pools};
+use crate::sessions::php;
+use harness::wait_until;
+use std::time::{Duration, Instant};
+
+/// What is gone is gone; nothing else comes in its place.
+#[track_caller]
+fn nothing_comes_back(tally: &Tally) {
+    let back = tally.older + tally.revived + tally.foreign;
+    assert_eq!(back, 0, "{tally}\n{}", tally.evidence.join("\n   "));
+}
+
+/// That is an order to forget: each session is new once, and from then on kept as ever.
+#[test]
+fn f20_all_nodes_flushed_at_once_make_each_session_new_once_and_nobody_is_told_of_an_error() {
+    for servers in Servers::each_kind() {
+        let tally = Plan::new("F20 all nodes flushed", servers).play(|scene| {
+            let idle = scene.sessions.at_rest();
+            scene.nodes.iter().for_each(|node| node.flush());
+            drop(idle);
+            scene.lap();
+            scene.trusted();
+            // And what is stored since is kept as ever.
+            scene.nodes[0].kill();
+            scene.lap();
+        });
+        nothing_comes_back(&tally);
+        let sessions = super::stage::sessions() as u64;
+        assert!((1..=sessions).contains(&tally.lost), "{tally}");
+        assert_eq!(tally.noticed(), 0, "{tally}\n{:#?}", tally.said);
+    }
+}
+
+/// How many nodes threw something out.
+fn evicting(scene: &Scene<'_>) -> usize {
+    let nodes = scene.nodes.iter();
+    nodes
+        .filter(|node| node.memcached().stat("evictions") > 0)
+        .count()
+}
+
+/// Without -M. What all nodes threw out is a new session; their records may go, too, and come again.
+#[test]
+fn f12_nodes_that_evict_lose_sessions_and_show_nothing_older_and_work_again() {
+    for servers in Servers::memcached() {
+        let plan = Plan {
+            extra: &["-m", "4"],
+            ..Plan::new("F12 evictions", servers)
+        };
+        let tally = plan.play(|scene| {
+            let idle = scene.sessions.at_rest();
+            scene
+                .nodes
+                .iter()
+                .for_each(|node| push_out(node.memcached()));
+            drop(idle);
+            assert_eq!(evicting(scene), scene.nodes.len());
+            scene.lap();
+            scene.trusted();
+            scene.lap();
+        });
+        assert!(tally.lost > 0, "{tally}");
+        nothing_comes_back(&tally);
+        assert_eq!(tally.broken, 0, "{tally}");
+    }
+}
+
+#[test]
+fn f2_a_hang_longer_than_a_session_lives_leaves_it_expired_and_shows_nothing_old() {
+    const HANG: Duration = Duration::from_secs(6);
+    for nodes in pools() {
+        let urls: Vec<String> = nodes.iter().map(|node| node.url()).collect();
+        let php = php(&urls.join(", "))
+            .ini("session.save_handler", "memring")
+            .ini("session.gc_maxlifetime", 3);
+        let visit = |work: &str| {
+            php.run(&format!(
+                "ob_start(); foreach (['a', 'b'] as $id) {{ session_id($id); {work} $_SESSION = []; }}"
+            ))
+            .ok()
+        };
+        let write = |n: u32| {
+            visit(&format!(
+                "session_start(); $_SESSION['n'] = {n}; session_write_close();"
+            ))
+        };
+        let read = "session_start(['read_and_close' => true]); echo $_SESSION['n'] ?? 'none', ' ';";
+        assert_eq!(write(1), "");
+        assert_eq!(visit(read), "1 1");
+        nodes[0].freeze();
+        let begin = Instant::now();
+        // Only of one of them it misses something.
+        assert_eq!(
+            visit(
+                "if ($id === 'b') continue; session_start(); $_SESSION['n'] = 2; session_write_close();"
+            ),
+            ""
+        );
+        assert!(wait_until(2 * HANG, || begin.elapsed() >= HANG));
+        assert_eq!(visit(read), "none none");
+        nodes[0].resume();
+        let back = Instant::now();
+        // A server's clock goes on a moment after it.
+        while back.elapsed() < Duration::from_secs(3) {
+            assert_eq!(visit(read), "none none", "after {:?}", back.elapsed());
+        }
+        assert_eq!(write(3), "");
+        assert_eq!(visit(read), "3 3");
+    }
+}
