@@ -506,7 +506,7 @@ fn what_makes_no_sense_is_refused_when_it_is_written() {
 #[test]
 fn users_have_databases_of_their_own_in_one_directory() {
     if !geteuid().is_root() {
-        println!("skipped: only root may be two users");
+        harness::skip("only root may be two users");
         return;
     }
     let directory = Directory::new("embedded");

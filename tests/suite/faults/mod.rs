@@ -385,7 +385,7 @@ fn f16_php_killed_in_the_middle_of_its_writes_loses_nothing() {
 /// Environments of two hosts whose clocks are ten minutes apart; none where that cannot be.
 fn clocks() -> Option<Vec<Vec<(String, String)>>> {
     let Some(faketime) = libfaketime() else {
-        eprintln!("skipped: libfaketime is not installed (apt-get install libfaketime)");
+        harness::skip("libfaketime is not installed (apt-get install libfaketime)");
         return None;
     };
     let clock = |offset: &str| {
@@ -435,7 +435,7 @@ fn f19_memcached_and_redis_in_one_pool_lose_nothing() {
 #[test]
 fn f19_mixed_servers_and_an_upgrade_of_one_after_the_other_lose_nothing() {
     if std::env::var_os("MEMRING_MEMCACHED_NEW").is_none() {
-        eprintln!("skipped: MEMRING_MEMCACHED_NEW names no newer memcached");
+        harness::skip("MEMRING_MEMCACHED_NEW names no newer memcached");
         return;
     }
     nobody_notices(&Plan::new("F19 mixed, back empty", Servers::Mixed).play(back_empty));
