@@ -27,7 +27,9 @@ The last line is the sum: N passed, N failed, N skipped. A check that fails coun
   --php PHP_CONFIG  the php-config of another PHP than the one in PATH
   --so FILE         an extension built before, instead of building the release one
   --valgrind        phpt under php-cli only, each below valgrind; a finding is a failure
-  --matrix          then phpt with other PHPs: Debian 13 and a thread-safe debug build, kept under target/matrix; needs root
+  --matrix          the suite also on the servers of Debian 13 (memcached 1.6.38, Redis 8, Valkey 8, php-memcached of
+                    PHP 8.4), then phpt with other PHPs: Debian 13's and a thread-safe debug build. Both are kept
+                    under target/matrix; needs root. With --only suite --filter contract: the contracts on those servers
   --no-install      name what is missing instead of installing it";
 
 /// How many tests ended how.
@@ -225,6 +227,9 @@ fn with_extension(wish: &Wish, php: Php, counts: &mut Counts) -> Result<(), Stop
     if wants("suite") {
         let mut command = cargo(["test", "--package", "memring-tests", "--no-fail-fast"]);
         command.env("MEMRING_SO", &so).env("MEMRING_PHP", &php.cli);
+        if wish.matrix {
+            newer_servers(&mut command, wish.install, counts);
+        }
         cargo_test(
             "the suite, against real servers",
             &mut command,
@@ -243,6 +248,20 @@ fn with_extension(wish: &Wish, php: Php, counts: &mut Counts) -> Result<(), Stop
         counts.add(phpt_run::run_all(&plan)?);
     }
     Ok(())
+}
+
+/// Names the servers of the matrix to the suite. Without them it says itself what it left out, and runs.
+fn newer_servers(command: &mut Command, install: bool, counts: &mut Counts) {
+    match matrix::servers(install) {
+        Ok(variables) => drop(command.envs(variables)),
+        Err(stop) => {
+            if let Stop::Usage(text) | Stop::Failed(text) = stop {
+                run::say(&format!("   failed  the newer servers: {text}"));
+            }
+            remember_failure("matrix: the newer servers");
+            counts.failed += 1;
+        }
+    }
 }
 
 /// A PHP named on the command line may have no web servers; the default one must have both.
