@@ -555,19 +555,3 @@ fn status_and_stats_tell_what_is_kept() {
         assert!(text.contains(fact), "{fact}: {text}");
     }
 }
-
-#[test]
-fn the_demo_without_a_server_comes_to_its_end_and_loses_nothing() {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = std::process::Command::new(cargo)
-        .args(["run", "--quiet", "-p", "xtask", "--"])
-        .args(["demo", "--embedded", "--no-install", "--so"])
-        .arg(harness::php::extension())
-        .current_dir(harness::workspace())
-        .output()
-        .expect("run cargo");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}{errors}");
-    assert!(text.ends_with("lost 0\n"), "{text}");
-}
