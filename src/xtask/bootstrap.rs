@@ -138,6 +138,12 @@ const NEEDS: &[Need] = &[
         from: For::Test,
         there: || any_program(&["cgi-fcgi"]),
     },
+    Need {
+        what: "libfaketime (gives the hosts of a test clocks apart)",
+        package: "libfaketime",
+        from: For::Test,
+        there: libfaketime,
+    },
 ];
 
 /// Makes sure that everything is there.
@@ -262,6 +268,13 @@ fn libclang() -> bool {
     folders
         .iter()
         .any(|folder| folder.join("libclang.so").exists())
+}
+
+/// Below the folder of this machine's architecture, as Debian has it.
+fn libfaketime() -> bool {
+    entries(Path::new("/usr/lib"))
+        .iter()
+        .any(|folder| folder.join("faketime/libfaketime.so.1").exists())
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

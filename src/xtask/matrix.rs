@@ -1,9 +1,12 @@
-//! cargo xtask test --matrix: the other PHPs the extension is meant for, each made once and kept under target/matrix.
+//! cargo xtask test --matrix: the other PHPs the extension is meant for, each made once and kept under target/matrix,
+//! and the newer servers that come with one of them.
 //!
 //! | name | what it is | what it finds |
 //! |---|---|---|
 //! | trixie | Debian 13 by debootstrap: PHP 8.4, memcached 1.6.38 | what changed in PHP and in memcached |
 //! | zts-debug | PHP of this Debian's source package, thread-safe and with assertions | leaks, wrong return types |
+//!
+//! The suite, which runs outside, gets the servers of Debian 13 as commands that chroot there ([`servers`]).
 //!
 //! Each runs this very command again, with a target directory of its own, so that no build disturbs another. Root is
 //! needed for the chroot; its mounts live in a mount namespace and end with the process.
@@ -30,21 +33,98 @@ pub(crate) fn run_all(
         ));
     }
     zts_debug(filter, install, counts)?;
-    debian("trixie", filter, install, counts)
+    debian_13(filter, install, counts)
 }
 
-/// One release of Debian in a chroot, with this work tree and this toolchain lent to it.
-fn debian(
-    suite: &str,
-    filter: Option<&str>,
-    install: bool,
-    counts: &mut Counts,
-) -> Result<(), Stop> {
+/// What the suite uses of Debian 13: the variable that names it to the tests, and the program.
+const SERVERS: &[(&str, &str)] = &[
+    ("MEMRING_MEMCACHED_NEW", "/usr/bin/memcached"),
+    ("MEMRING_REDIS_NEW", "/usr/bin/redis-server"),
+    ("MEMRING_VALKEY", "/usr/bin/valkey-server"),
+    ("MEMRING_PHP_MEMCACHED", "/usr/bin/php8.4"),
+];
+
+/// The packages with these programs; the last three are what the PHP among them needs.
+const PACKAGES: &[&str] = &[
+    "memcached",
+    "redis-server",
+    "valkey-server",
+    "php8.4-cli",
+    "php8.4-memcached",
+    "php8.4-igbinary",
+    "php8.4-msgpack",
+];
+
+/// Makes Debian 13 with its servers, and returns the variables by which the tests find them. A variable that is set
+/// already keeps its value.
+///
+/// # Errors
+/// When it cannot be made: no root, no debootstrap, no packages.
+pub(crate) fn servers(install: bool) -> Result<Vec<(&'static str, String)>, Stop> {
+    let folder = trixie(install)?;
+    // The tests take such a command apart at its spaces.
+    if folder.to_string_lossy().contains(char::is_whitespace) {
+        return Err(Stop::Failed(format!(
+            "{} has a space in it, and the newer servers are named by commands without; set CARGO_TARGET_DIR to another folder",
+            folder.display()
+        )));
+    }
+    let mut asked = Command::new("chroot");
+    asked
+        .arg(&folder)
+        .args([
+            "dpkg-query",
+            "--show",
+            "--showformat",
+            "${db:Status-Abbrev}\n",
+        ])
+        .args(PACKAGES);
+    let (_, answer) = run::merged(&mut asked, b"", None)?;
+    let there = String::from_utf8_lossy(&answer);
+    if there.lines().filter(|line| line.starts_with("ii")).count() < PACKAGES.len() {
+        let line = format!(
+            "apt-get update && apt-get -q install -y --no-install-recommends {}",
+            PACKAGES.join(" ")
+        );
+        if !install {
+            return Err(Stop::Failed(format!(
+                "not installed, because of --no-install. The command is:\n  chroot {} sh -c \"{line}\"",
+                folder.display()
+            )));
+        }
+        run::shown(
+            "install the newer servers in Debian 13",
+            Command::new("chroot")
+                .arg(&folder)
+                .args(["sh", "-c", &line])
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )?;
+    }
+    Ok(SERVERS
+        .iter()
+        .filter(|(variable, _)| std::env::var_os(variable).is_none())
+        .map(|(variable, program)| (*variable, format!("chroot {} {program}", folder.display())))
+        .collect())
+}
+
+/// Debian 13 as it was debootstrapped.
+fn trixie(install: bool) -> Result<PathBuf, Stop> {
+    if !run::is_root() {
+        return Err(Stop::Failed(
+            "--matrix needs root, for debootstrap and chroot".to_owned(),
+        ));
+    }
     if run::program("debootstrap").is_none() {
         bootstrap::install_packages(&["debootstrap"], install)?;
     }
-    let folder = run::target().join("matrix").join(suite);
-    bare_debian(&folder, suite)?;
+    let folder = run::target().join("matrix/trixie");
+    bare_debian(&folder, "trixie")?;
+    Ok(folder)
+}
+
+/// Debian 13 in a chroot, with this work tree and this toolchain lent to it.
+fn debian_13(filter: Option<&str>, install: bool, counts: &mut Counts) -> Result<(), Stop> {
+    let folder = trixie(install)?;
     let toolchain =
         PathBuf::from(quiet("rustc", Command::new("rustc").args(["--print", "sysroot"]))?.trim());
     if toolchain == Path::new("/usr") {
@@ -56,7 +136,7 @@ fn debian(
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
     let crates = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     // Everything stands at its own path, inside as outside.
-    let target = run::target().join("matrix").join(format!("{suite}-target"));
+    let target = run::target().join("matrix/trixie-target");
     run::make_dir(&target)?;
     let mut script = String::from("set -e\nroot=$1; shift\n");
     for lent in [
@@ -106,7 +186,7 @@ fn debian(
         .env_remove("CARGO")
         .env_remove("LD_LIBRARY_PATH")
         .env_remove("TMPDIR");
-    inner(&format!("matrix: Debian {suite}"), &mut command, counts)
+    inner("matrix: Debian trixie", &mut command, counts)
 }
 
 /// The flags of the issue-finding PHP: nothing but what the extension needs, threads, and every assertion.

@@ -6,6 +6,7 @@ use crate::php::Php;
 use crate::phpt_run::{self, Plan, Way};
 use crate::run::{self, cargo};
 use crate::{Stop, failed};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,7 +27,9 @@ The last line is the sum: N passed, N failed, N skipped. A check that fails coun
   --php PHP_CONFIG  the php-config of another PHP than the one in PATH
   --so FILE         an extension built before, instead of building the release one
   --valgrind        phpt under php-cli only, each below valgrind; a finding is a failure
-  --matrix          then phpt with other PHPs: Debian 13 and a thread-safe debug build, kept under target/matrix; needs root
+  --matrix          the suite also on the servers of Debian 13 (memcached 1.6.38, Redis 8, Valkey 8, php-memcached of
+                    PHP 8.4), then phpt with other PHPs: Debian 13's and a thread-safe debug build. Both are kept
+                    under target/matrix; needs root. With --only suite --filter contract: the contracts on those servers
   --no-install      name what is missing instead of installing it";
 
 /// How many tests ended how.
@@ -86,6 +89,9 @@ pub(crate) fn remember_failure(name: &str) {
         .push(name.to_owned());
 }
 
+/// The lines about what could not run here, for the same end.
+static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 /// The parts of a full run, in their order.
 const STEPS: &[&str] = &["checks", "unit", "suite", "phpt", "matrix"];
 
@@ -117,6 +123,12 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<(), Stop> {
             Stop::Told => {}
         }
     }
+    let list = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !list.is_empty() {
+        run::headline("what could not run here, and why");
+        list.iter().for_each(|line| run::say(&format!("   {line}")));
+    }
+    drop(list);
     let list = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
     if !list.is_empty() {
         run::headline("what failed; why stands above");
@@ -215,6 +227,9 @@ fn with_extension(wish: &Wish, php: Php, counts: &mut Counts) -> Result<(), Stop
     if wants("suite") {
         let mut command = cargo(["test", "--package", "memring-tests", "--no-fail-fast"]);
         command.env("MEMRING_SO", &so).env("MEMRING_PHP", &php.cli);
+        if wish.matrix {
+            newer_servers(&mut command, wish.install, counts);
+        }
         cargo_test(
             "the suite, against real servers",
             &mut command,
@@ -233,6 +248,20 @@ fn with_extension(wish: &Wish, php: Php, counts: &mut Counts) -> Result<(), Stop
         counts.add(phpt_run::run_all(&plan)?);
     }
     Ok(())
+}
+
+/// Names the servers of the matrix to the suite. Without them it says itself what it left out, and runs.
+fn newer_servers(command: &mut Command, install: bool, counts: &mut Counts) {
+    match matrix::servers(install) {
+        Ok(variables) => drop(command.envs(variables)),
+        Err(stop) => {
+            if let Stop::Usage(text) | Stop::Failed(text) = stop {
+                run::say(&format!("   failed  the newer servers: {text}"));
+            }
+            remember_failure("matrix: the newer servers");
+            counts.failed += 1;
+        }
+    }
 }
 
 /// A PHP named on the command line may have no web servers; the default one must have both.
@@ -288,23 +317,37 @@ fn cargo_test(
     if let Some(filter) = &wish.filter {
         command.arg("--").arg(filter);
     }
-    let before = counts.failed;
+    let file = run::target().join(format!("skips.{}", std::process::id()));
+    run::make_dir(&run::target())?;
+    run::write(&file, "")?;
+    command.env("MEMRING_SKIPS", &file);
+    let mut found = Counts::default();
+    let mut failed = BTreeSet::new();
     let status = run::lines(label, command, |line| {
-        if let Some(found) = result_line(line) {
-            counts.add(found);
+        if let Some(more) = result_line(line) {
+            found.add(more);
         }
         if let Some(name) = line
             .strip_prefix("test ")
             .and_then(|rest| rest.strip_suffix(" ... FAILED"))
         {
             remember_failure(name);
+            failed.insert(name.to_owned());
         }
         // Passed tests are hundreds of lines that say nothing new.
         if !(line.starts_with("test ") && line.ends_with("... ok") || line.is_empty()) {
             run::say(line);
         }
     })?;
-    if !status.success() && counts.failed == before {
+    let skips = Skips::read(&std::fs::read_to_string(&file).unwrap_or_default());
+    let _ = std::fs::remove_file(&file);
+    skips.take_from(&mut found, &failed);
+    SKIPPED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(skips.lines());
+    counts.add(found);
+    if !status.success() && found.failed == 0 {
         // Not a test but the build, or a crash of the whole binary.
         counts.failed += 1;
         remember_failure(label);
@@ -329,9 +372,89 @@ fn result_line(line: &str) -> Option<Counts> {
     })
 }
 
+/// What the tests themselves found that they cannot do here; libtest knows nothing of it and counts them as passed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Skips {
+    /// Tests of which nothing ran, each with its first reason.
+    whole: BTreeMap<String, String>,
+    /// Reasons why a part of a test did not run, each with the tests it was said in.
+    parts: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Skips {
+    /// Reads the lines that the harness wrote: "TEST: reason", or "TEST (in part): reason".
+    fn read(text: &str) -> Self {
+        let mut skips = Self::default();
+        for (name, reason) in text.lines().filter_map(|line| line.split_once(": ")) {
+            let reason = reason.to_owned();
+            match name.strip_suffix(" (in part)") {
+                Some(name) => {
+                    let tests = skips.parts.entry(reason).or_default();
+                    tests.insert(name.to_owned());
+                }
+                None => {
+                    skips.whole.entry(name.to_owned()).or_insert(reason);
+                }
+            }
+        }
+        skips
+    }
+
+    /// Counts the skipped tests as that instead of passed; one that failed all the same stays a failure.
+    fn take_from(&self, counts: &mut Counts, failed: &BTreeSet<String>) {
+        for _ in self.whole.keys().filter(|name| !failed.contains(*name)) {
+            if let Some(passed) = counts.passed.checked_sub(1) {
+                counts.passed = passed;
+                counts.skipped += 1;
+            }
+        }
+    }
+
+    /// A line for each test, and one for each reason why parts of tests were left out.
+    fn lines(&self) -> Vec<String> {
+        let whole = self.whole.iter();
+        let mut lines: Vec<String> = whole.map(|(name, why)| format!("{name}: {why}")).collect();
+        for (why, tests) in &self.parts {
+            lines.push(format!("a part of {} tests: {why}", tests.len()));
+        }
+        lines
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_that_could_not_run_is_counted_once_and_as_skipped_not_as_passed() {
+        let skips = Skips::read(
+            "a::b: no strace: none\na::b: no strace: none\nc (in part): no IPv6\nd (in part): no IPv6\n\
+             e: no root\nf (in part): no IPv6\nf: nothing at all\n",
+        );
+        let mut counts = Counts {
+            passed: 10,
+            failed: 1,
+            skipped: 2,
+        };
+        skips.take_from(&mut counts, &BTreeSet::from(["e".to_owned()]));
+        assert_eq!(counts.to_string(), "8 passed, 1 failed, 4 skipped");
+        assert_eq!(
+            skips.lines(),
+            [
+                "a::b: no strace: none",
+                "e: no root",
+                "f: nothing at all",
+                "a part of 3 tests: no IPv6"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_run_that_crashed_before_its_sum_has_no_fewer_than_no_tests_passed() {
+        let mut counts = Counts::default();
+        Skips::read("a: no root\n").take_from(&mut counts, &BTreeSet::new());
+        assert_eq!(counts, Counts::default());
+    }
 
     #[test]
     fn a_result_line_of_cargo_test_is_counted() {

@@ -6,6 +6,7 @@
 //! | file | what it gives |
 //! |---|---|
 //! | `place` | paths, temp directories, free ports, waiting for a condition |
+//! | `skip` | saying that a test cannot run here |
 //! | `process` | a child that is stopped on drop |
 //! | `memcached` | a real memcached: start, kill, freeze, resume |
 //! | `php` | the extension under test and the PHP command line |
@@ -41,6 +42,7 @@ pub mod proxy;
 pub mod redis;
 pub mod sentinel;
 pub mod server;
+pub mod skip;
 pub mod web;
 
 pub use certificates::{Certificates, Issued, Valid};
@@ -54,4 +56,5 @@ pub use proxy::{Fault, Proxy};
 pub use redis::Redis;
 pub use sentinel::{Sentinel, Watched};
 pub use server::Server;
+pub use skip::{leave_out, skip};
 pub use web::{Apache, PhpFpm};

@@ -79,7 +79,7 @@ fn delete(bench: &mut Bench, key: &str) -> Outcome {
 /// One of another client's, or from before there were copies: nobody could tell which of two is newer.
 #[test]
 fn a_counter_without_a_version_has_one_once_it_was_counted() {
-    let nodes: Vec<Memcached> = caches().remove(0);
+    let nodes = [(); 3].map(|()| Memcached::start());
     let mut bench = copied("counted", Mode::Sync, &ports(&nodes));
     let key = &owned(&mut bench, 0, 1)[0];
     nodes[0].raw(format!("set {key} 0 0 1\r\n5\r\n"), "\r\n");
@@ -495,7 +495,7 @@ fn after_a_flush_no_copy_brings_a_value_back() {
 
 #[test]
 fn a_get_of_many_keys_is_one_wait_for_owners_and_one_for_copies() {
-    let nodes = caches().remove(0);
+    let nodes = [(); 3].map(|()| Memcached::start());
     let proxies: Vec<Proxy> = nodes.iter().map(|n| Proxy::start(n.port())).collect();
     let fronts: Vec<u16> = proxies.iter().map(Proxy::port).collect();
     let mut bench = synced("many", &fronts);

@@ -107,7 +107,7 @@ fn a_single_operation_in_a_cluster_costs_two_system_calls() {
     };
     for body in ["$m->get('k');", "$m->set('k', 'v');", "$m->increment('n');"] {
         let (Some(few), Some(many)) = (calls(body, 10), calls(body, 210)) else {
-            println!("skipped: strace is not installed or may not trace here");
+            harness::skip("strace is not installed or may not trace here");
             return;
         };
         let each = many.saturating_sub(few) as f64 / 200.0;

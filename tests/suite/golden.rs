@@ -148,7 +148,7 @@ pub(crate) fn read(name: &str) -> String {
 pub(crate) fn original() -> Option<std::path::PathBuf> {
     let original = harness::php::original();
     if original.is_none() {
-        println!("skipped: MEMRING_PECL_SO names no build of pecl-memcache");
+        harness::skip("MEMRING_PECL_SO names no build of pecl-memcache");
     }
     original
 }
@@ -157,7 +157,7 @@ pub(crate) fn original() -> Option<std::path::PathBuf> {
 fn every_named_difference_is_a_row_of_the_readme() {
     let readme = harness::workspace().join("README.md");
     let Ok(text) = std::fs::read_to_string(&readme) else {
-        println!("skipped: there is no README.md");
+        harness::skip("there is no README.md");
         return;
     };
     let missing: Vec<_> = ROWS.iter().filter(|row| !text.contains(**row)).collect();

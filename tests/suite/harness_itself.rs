@@ -1,6 +1,6 @@
 //! The harness is believed by every other test, so it is tested first.
 
-use harness::{Act, Apache, BlackHole, Fault, Hostile, Memcached, Php, PhpFpm, Proxy};
+use harness::{Act, Apache, BlackHole, Fault, Hostile, Memcached, Php, PhpFpm, Proxy, TempDir};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -199,7 +199,7 @@ fn php_fpm_serves_pages_from_its_workers() {
 #[test]
 fn apache_runs_php_and_reads_htaccess() {
     if !Apache::available() {
-        println!("skipped: apache with mod_php is not installed");
+        harness::skip("apache with mod_php is not installed");
         return;
     }
     let apache = Apache::bare("");
@@ -208,5 +208,29 @@ fn apache_runs_php_and_reads_htaccess() {
     assert_eq!(
         apache.get("page.php", "").text(),
         "from-htaccess-apache2handler"
+    );
+}
+
+/// Run by itself with MEMRING_SKIPS_PROBE it is the test that cannot run.
+#[test]
+fn what_cannot_run_is_written_down_under_the_name_of_its_test() {
+    const NAME: &str = "harness_itself::what_cannot_run_is_written_down_under_the_name_of_its_test";
+    if std::env::var_os("MEMRING_SKIPS_PROBE").is_some() {
+        harness::leave_out("a kind is missing");
+        harness::skip("all is missing");
+        return;
+    }
+    let directory = TempDir::new("skips");
+    let file = directory.path().join("skips");
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--test-threads=1"])
+        .env("MEMRING_SKIPS", &file)
+        .env("MEMRING_SKIPS_PROBE", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        format!("{NAME} (in part): a kind is missing\n{NAME}: all is missing\n")
     );
 }

@@ -294,6 +294,7 @@ fn a_server_of_another_version_on_the_same_port_gets_copies_as_it_takes_them() {
     }
     later::end();
     if !b.upgrade() {
+        harness::skip("MEMRING_MEMCACHED_NEW names no newer memcached");
         return;
     }
     for key in &near {

@@ -357,7 +357,7 @@ fn a_name_with_a_refused_address_and_a_good_one_is_reached() {
     if !known
         .is_ok_and(|mut all| all.any(|address| address.ip().is_loopback() && address.is_ipv4()))
     {
-        println!("skipped: this machine has no /etc/hosts that names localhost 127.0.0.1");
+        harness::skip("this machine has no /etc/hosts that names localhost 127.0.0.1");
         return;
     }
     let server = Memcached::start();
@@ -391,7 +391,8 @@ fn a_timeout_behind_the_host_of_add_server_is_kept() {
 #[test]
 fn an_ipv6_address_is_taken_with_brackets_and_without() {
     if TcpListener::bind("[::1]:0").is_err() {
-        return; // no IPv6 on this machine
+        harness::skip("this machine has no IPv6 loopback");
+        return;
     }
     let port = free_port();
     let _server = Memcached::on(port, &["-l", "::1"]);

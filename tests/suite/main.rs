@@ -18,6 +18,7 @@ mod cluster_php;
 mod companion;
 mod contract;
 mod copies;
+mod demo;
 mod embedded;
 mod epochs;
 mod evictions;

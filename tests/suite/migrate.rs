@@ -156,7 +156,7 @@ fn an_older_session_of_ours_at_its_old_place_is_not_taken_for_an_old_workers() {
 #[test]
 fn sessions_are_shared_with_hosts_that_still_run_the_original() {
     let Some(original) = harness::php::original() else {
-        println!("skipped: MEMRING_PECL_SO names no build of pecl-memcache");
+        harness::skip("MEMRING_PECL_SO names no build of pecl-memcache");
         return;
     };
     let nodes = [(); 3].map(|()| Memcached::start());

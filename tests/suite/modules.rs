@@ -20,7 +20,7 @@ fn alone_it_provides_both_modules_without_a_word() {
 #[test]
 fn beside_the_original_in_either_order_both_work_and_one_notice_names_the_winner() {
     let Some(original) = php::original() else {
-        println!("skipped: MEMRING_PECL_SO names no build of pecl-memcache");
+        harness::skip("MEMRING_PECL_SO names no build of pecl-memcache");
         return;
     };
     let server = Memcached::start();
@@ -97,7 +97,7 @@ fn ipv6_and_unix_sockets_are_reached() {
     );
     assert_eq!(text.ok(), expected);
     let Ok(probe) = std::net::TcpListener::bind("[::1]:0") else {
-        println!("skipped in part: this machine has no IPv6 loopback");
+        harness::leave_out("this machine has no IPv6 loopback");
         return;
     };
     drop(probe);

@@ -379,7 +379,7 @@ pub(crate) fn phpredis(list: &str) -> Option<Php> {
         .text()
         .contains("Warning")
     {
-        println!("skipped: phpredis is not installed (package php-redis)");
+        harness::skip("phpredis is not installed (package php-redis)");
         return None;
     }
     Some(

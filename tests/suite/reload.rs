@@ -77,7 +77,7 @@ fn workers_take_a_changed_file_without_a_restart_and_keep_the_sockets_of_nodes_t
 #[test]
 fn every_worker_of_mod_php_takes_a_changed_file_without_a_restart() {
     if !Apache::available() {
-        println!("skipped: no Apache with mod_php here");
+        harness::skip("no Apache with mod_php here");
         return;
     }
     let (a, b) = (Memcached::start(), Memcached::start());

@@ -423,7 +423,7 @@ fn a_user_handler_that_extends_session_handler_works() {
 #[test]
 fn the_original_and_we_serve_the_same_sessions() {
     let Some(original) = harness::php::original() else {
-        println!("skipped: MEMRING_PECL_SO names no build of pecl-memcache");
+        harness::skip("MEMRING_PECL_SO names no build of pecl-memcache");
         return;
     };
     let servers = [Memcached::start(), Memcached::start(), Memcached::start()];
@@ -484,7 +484,7 @@ fn settings_from_htaccess_ini_set_and_the_fpm_pool_are_obeyed() {
     ));
     assert_eq!(text.ok(), "2");
     if !Apache::available() {
-        println!("skipped in part: apache with mod_php is not installed");
+        harness::leave_out("apache with mod_php is not installed");
         return;
     }
     let apache = Apache::start("");

@@ -62,7 +62,7 @@ fn each_costs_two(node: &str) {
         "$m->get(['k', 'n', 'missing']);",
     ] {
         let (Some(few), Some(many)) = (calls(&script(body, 10)), calls(&script(body, 210))) else {
-            println!("skipped: strace is not installed or may not trace here");
+            harness::skip("strace is not installed or may not trace here");
             return;
         };
         let each = many.saturating_sub(few) as f64 / 200.0;

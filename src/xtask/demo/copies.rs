@@ -7,6 +7,8 @@ use super::Stage;
 use crate::run::{self, Running};
 use crate::servers::Memcached;
 use crate::{Stop, failed};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -44,7 +46,6 @@ pub(super) fn show(stage: &Stage<'_>, companion: &Path) -> Result<(), Stop> {
     let keeper = Keeper::start(companion, &list, stage.folder)?;
     keeper.wait_until_all_are_trusted()?;
     let visits = Visits::new();
-    let ending = AtomicBool::new(false);
     let rows = std::thread::scope(|scope| {
         let workers = (0..WORKERS)
             .map(|_| Worker::start(stage, &list))
@@ -52,18 +53,21 @@ pub(super) fn show(stage: &Stage<'_>, companion: &Path) -> Result<(), Stop> {
         let running: Vec<_> = workers?
             .into_iter()
             .map(|mut worker| {
-                let (visits, ending) = (&visits, &ending);
+                let visits = &visits;
                 scope.spawn(move || {
-                    while !ending.load(Ordering::Relaxed) {
-                        visits.next(&mut worker)?;
+                    let mut outcome = Ok(());
+                    while outcome.is_ok() && !visits.ending.load(Ordering::Relaxed) {
+                        outcome = visits.next(&mut worker);
                     }
-                    Ok::<(), Stop>(())
+                    // Without one of them the others show nothing any more, and nobody waits for the rest.
+                    visits.ending.store(true, Ordering::Relaxed);
+                    outcome
                 })
             })
             .collect();
         let rows = Worker::start(stage, &list)
             .and_then(|mut guide| phases(&mut nodes, &keeper, &visits, &mut guide));
-        ending.store(true, Ordering::Relaxed);
+        visits.ending.store(true, Ordering::Relaxed);
         for worker in running {
             worker
                 .join()
@@ -207,6 +211,8 @@ struct Visits {
     older: AtomicU64,
     revived: AtomicU64,
     said: Mutex<Vec<String>>,
+    /// The workers visit no more.
+    ending: AtomicBool,
 }
 
 impl Visits {
@@ -222,6 +228,7 @@ impl Visits {
             older: AtomicU64::new(0),
             revived: AtomicU64::new(0),
             said: Mutex::default(),
+            ending: AtomicBool::new(false),
         }
     }
 
@@ -235,7 +242,8 @@ impl Visits {
         let Some(known) = self.known.get(number) else {
             return Ok(());
         };
-        // Held over the visit: its answer belongs to what is known now.
+        // Held over the visit: its answer belongs to what is known now. A visit ends within LIMIT, and so does every
+        // wait for this.
         let mut known = locked(known);
         let answer = worker.ask("visit", &format!("copied{number:026}"))?;
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -312,6 +320,9 @@ impl Visits {
         let round = self.round.fetch_add(1, Ordering::Relaxed) + 1;
         let visited = || self.known.iter().all(|known| locked(known).round >= round);
         while begin.elapsed() < AWAY || !visited() {
+            if self.ending.load(Ordering::Relaxed) {
+                return Err(Stop::Failed(format!("a PHP worker ended {when}")));
+            }
             if begin.elapsed() > LIMIT {
                 return Err(Stop::Failed(format!(
                     "not every session could be visited within {} s {when}",
@@ -402,11 +413,16 @@ impl Worker {
         command
             .args(["-d", &state_dir(stage.folder)])
             .arg(stage.folder.join("visitor.php"))
-            .env("PHP_INI_SCAN_DIR", "")
+            .env("PHP_INI_SCAN_DIR", "");
+        Self::talk_to(&mut command)
+    }
+
+    fn talk_to(command: &mut Command) -> Result<Self, Stop> {
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut running = Running::start_in_group(&mut command)?;
+        let mut running = Running::start_in_group(command)?;
         match running.pipes() {
             Some((asks, answers)) => Ok(Self {
                 asks,
@@ -420,8 +436,7 @@ impl Worker {
     fn ask(&mut self, what: &str, id: &str) -> Result<Answer, Stop> {
         let gone = |why| failed("a PHP worker ended", why);
         writeln!(self.asks, "{what} {id}").map_err(gone)?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line).map_err(gone)?;
+        let line = self.line(&format!("{what} {id}"), LIMIT)?;
         let mut words = line.trim_end().splitn(3, ' ');
         let what = match words.next() {
             Some("done") => Happened::Done,
@@ -435,6 +450,50 @@ impl Worker {
             found: found.unwrap_or_default(),
             said: words.next().unwrap_or_default().to_owned(),
         })
+    }
+
+    /// The line that answers `asked`, or an error when it is not whole after `limit`.
+    fn line(&mut self, asked: &str, limit: Duration) -> Result<String, Stop> {
+        let gone = |why: std::io::Error| failed("a PHP worker ended", why);
+        let end = Instant::now() + limit;
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            if self.answers.buffer().is_empty()
+                && !readable(self.answers.get_ref(), end).map_err(gone)?
+            {
+                return Err(Stop::Failed(format!(
+                    "a PHP worker has not answered \"{asked}\" after {} s. Does it wait for a node? It was killed",
+                    limit.as_secs()
+                )));
+            }
+            // What is there, and no more: the rest of a line may never come.
+            let there = self.answers.fill_buf().map_err(gone)?;
+            let taken = there
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(there.len(), |at| at + 1);
+            if taken == 0 {
+                return Err(Stop::Failed(format!(
+                    "a PHP worker ended instead of answering \"{asked}\""
+                )));
+            }
+            line.extend(there.iter().take(taken));
+            self.answers.consume(taken);
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+}
+
+/// Waits until something can be read; false when nothing could until `end`.
+fn readable(pipe: &ChildStdout, end: Instant) -> std::io::Result<bool> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = rustix::event::Timespec::try_from(left).map_err(std::io::Error::other)?;
+        let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Err(Errno::INTR) => {}
+            found => return Ok(found? > 0),
+        }
     }
 }
 
@@ -488,4 +547,33 @@ impl<'run> Keeper<'run> {
 /// The setting that makes PHP share with this tend what it knows of the nodes.
 fn state_dir(folder: &Path) -> String {
     format!("memring.state_dir=\"{}\"", folder.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(script: &str, limit: Duration) -> Result<String, Stop> {
+        let mut worker = Worker::talk_to(Command::new("sh").args(["-c", script]))?;
+        worker.line("visit s", limit)
+    }
+
+    #[test]
+    fn a_worker_that_never_ends_its_answer_is_waited_for_only_so_long() {
+        let begin = Instant::now();
+        for script in ["sleep 30", "printf 'done 1'; sleep 30"] {
+            let outcome = heard(script, Duration::from_millis(300));
+            let told = "has not answered \"visit s\"";
+            assert!(matches!(outcome, Err(Stop::Failed(text)) if text.contains(told)));
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_whole_and_a_worker_that_ends_is_told_apart() {
+        let line = heard("printf 'done '; sleep 0.05; echo 1; sleep 30", LIMIT);
+        assert!(matches!(line, Ok(line) if line == "done 1\n"));
+        let ended = heard("printf 'done '", LIMIT);
+        assert!(matches!(ended, Err(Stop::Failed(text)) if text.contains("ended instead")));
+    }
 }

@@ -281,7 +281,7 @@ fn f17_hosts_whose_clocks_are_minutes_apart_lose_no_acknowledged_value() {
 #[test]
 fn f19_mixed_servers_lose_no_acknowledged_value() {
     if std::env::var_os("MEMRING_MEMCACHED_NEW").is_none() {
-        eprintln!("skipped: MEMRING_MEMCACHED_NEW names no newer memcached");
+        harness::skip("MEMRING_MEMCACHED_NEW names no newer memcached");
         return;
     }
     nothing_is_lost(&plan("cache F19 mixed", Servers::Mixed).play(killed));

@@ -66,6 +66,13 @@ impl Servers {
         if named && picked != "own" {
             all.push(Servers::Newer);
         }
+        let unnamed = "MEMRING_MEMCACHED_NEW names no newer memcached";
+        match picked.as_str() {
+            "newer" if !named => harness::skip(unnamed),
+            "own" => {}
+            _ if !named => harness::leave_out(unnamed),
+            _ => {}
+        }
         all
     }
 
