@@ -21,6 +21,7 @@ use memring_pool::config::Mode;
 use memring_pool::handoff;
 use memring_pool::replica::{State, Survey};
 use memring_pool::shared::{self, Sharing};
+use memring_pool::slices;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -197,6 +198,10 @@ impl Watch {
                 ));
                 survey = self.host.survey();
             }
+        }
+        // Who cannot mend leaves it to the workers.
+        if self.host.fits(&survey).is_ok() {
+            slices::leave_to_tend(&self.host.pool, &self.host.record_key);
         }
         if self.seen.is_none() {
             self.say(&words::count(&survey));

@@ -9,7 +9,7 @@
 //! ```text
 //!   head      magic, layout, slots, slots asked for in vain, name of this life, boot
 //!   counters  64 of them (`counters`)
-//!   host      when tend looked last, the lock and the withdrawals of missed keys
+//!   host      when tend looked last, which pools it mends, which ones this host cannot use
 //!   slot      who (hash of the node's address) · failed (ms, 0 = up) · cause · state · …
 //!   missed    65,536 keys that nodes missed (`missed`)
 //!   turns     sessions held and waited for on this host (`turns`)
@@ -24,10 +24,14 @@
 )]
 
 pub(crate) mod lmdb;
+mod mended;
 pub(crate) mod missed;
+mod site;
 pub mod turns;
 
+use mended::Mended;
 pub use missed::{Kept, Miss, Missed, Withdrawal};
+pub use site::Site;
 
 use crate::chance;
 use crate::counters::{COUNTERS, Counter};
@@ -77,7 +81,7 @@ struct Host {
     tended: AtomicU64,
     /// Pools, by the hash of their record's key, that this host alone cannot use.
     broken: AtomicU64,
-    spare: [AtomicU64; 6],
+    mended: Mended,
 }
 
 #[repr(C, align(64))]
@@ -204,7 +208,7 @@ pub fn life() -> Option<u64> {
     region().map(|region| region.life.load(Relaxed))
 }
 
-/// Notes that tend looks after this host's pools at `now`.
+/// Notes that a tend looks at `now`, whatever pools it has.
 pub fn tend(now: u64) {
     if let Some(region) = region() {
         region.host.tended.store(now, Relaxed);
@@ -215,6 +219,18 @@ pub fn tend(now: u64) {
 pub fn tended(now: u64) -> Option<u64> {
     let at = region()?.host.tended.load(Relaxed);
     (at != 0 && at <= now).then_some(at)
+}
+
+/// Notes that a tend of this host mends the pool of that name.
+pub(crate) fn mend(pool: &[u8], now: u64) {
+    if let Some(region) = region() {
+        region.host.mended.note(pool, now);
+    }
+}
+
+/// When a tend of this host noted that it mends the pool; `None` when none did, or before a reboot.
+pub(crate) fn mended(pool: &[u8], now: u64) -> Option<u64> {
+    region()?.host.mended.at(pool, now)
 }
 
 /// Notes whether this host counts itself broken for the pool of that record key; true when
@@ -234,58 +250,9 @@ pub fn set_broken(record_key: &[u8], broken: bool) -> bool {
 
 fn region() -> Option<&'static Region> {
     if transport::is_played() {
-        return PLAYED.get().map(|site| site.0);
+        return site::entered();
     }
     REGION.get().copied().flatten()
-}
-
-thread_local! {
-    static PLAYED: Cell<Option<Site>> = const { Cell::new(None) };
-}
-
-/// The region of a simulated host, for the threads that are its processes.
-#[derive(Clone, Copy)]
-pub struct Site(&'static Region);
-
-impl std::fmt::Debug for Site {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Site")
-    }
-}
-
-impl Site {
-    /// A host of its own. Its memory is never given back: use it again, [`Site::clear`]ed.
-    pub fn reserve() -> Option<Site> {
-        anonymous().map(Site)
-    }
-
-    /// Makes this thread one of the host's processes, once it has a player.
-    pub fn enter(self) {
-        PLAYED.set(Some(self));
-    }
-
-    /// Forgets what was known of nodes and kept for them.
-    pub fn clear(self) {
-        for slot in self.0.slot.iter().filter(|s| s.who.load(Relaxed) != 0) {
-            let Slot {
-                who,
-                failed,
-                cause,
-                state,
-                due,
-                pause,
-                since,
-                server,
-            } = slot;
-            for word in [who, failed, cause, state, due, pause, since, server] {
-                word.store(0, Relaxed);
-            }
-        }
-        if self.0.missed.kept() > 0 {
-            self.0.missed.clear();
-        }
-        self.0.host.tended.store(0, Relaxed);
-    }
 }
 
 /// The region this process sees.

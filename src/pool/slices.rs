@@ -30,7 +30,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// A host where tend looked within so many milliseconds has tend.
+/// A pool that tend looked at within so many milliseconds is mended by it.
 const TENDED: u64 = 5000;
 /// A node is left for so many milliseconds to the tend of another host, which looks each second.
 const GRACE: u64 = 3000;
@@ -98,15 +98,34 @@ thread_local! {
     static NEWS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Notes that a session of this pool met a node without trust. Where tend looks after the
-/// host, or a node does not answer, nothing is to be done here; nor at once, since a tend of
+/// Tells the workers of this host that a tend mends this pool.
+pub fn leave_to_tend(pool: &Pool, record_key: &[u8]) {
+    shared::mend(&whose(pool, record_key), shared::now());
+}
+
+/// The name of a pool on this host.
+fn whose(pool: &Pool, record_key: &[u8]) -> Vec<u8> {
+    let mut whose = record_key.to_vec();
+    // All lists have the same record key: their nodes tell them apart.
+    if pool.policy().name.is_empty() {
+        let (mut names, _) = pool.everyone();
+        names.sort_unstable();
+        whose.extend_from_slice(names.join(" ").as_bytes());
+    }
+    whose
+}
+
+/// Notes that a session of this pool met a node without trust. Where tend mends the
+/// pool, or a node does not answer, nothing is to be done here; nor at once, since a tend of
 /// another host does it sooner and with less.
 pub(crate) fn want(pool: &Pool, record_key: &[u8]) {
-    let now = shared::now();
-    let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
-    let paused = PAUSED.get();
+    let (now, paused) = (shared::now(), PAUSED.get());
     // A time far ahead is from before a reboot.
-    if BUSY.get() || tended || now < paused && paused < now + 2 * LONG_PAUSE {
+    if BUSY.get() || now < paused && paused < now + 2 * LONG_PAUSE {
+        return;
+    }
+    let tended = shared::mended(&whose(pool, record_key), now);
+    if tended.is_some_and(|at| now - at < TENDED) {
         return;
     }
     let (first, last) = MET.get();

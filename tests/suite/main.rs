@@ -65,6 +65,7 @@ mod stairs;
 mod status;
 mod stubs;
 mod syscalls;
+mod tend;
 mod tls;
 mod transactions;
 mod turns;

@@ -94,6 +94,27 @@ fn back_empty(mut stage: Stage) {
     stage.nodes[1].resume();
 }
 
+/// Of another list, and of a cache in a file.
+#[test]
+fn beside_a_tend_of_other_pools_a_node_is_mended_by_workers() {
+    let stage = Stage::of(3, 2);
+    let state = stage.state.path().display().to_string();
+    let others = [Memcached::start(), Memcached::start()];
+    let names = others
+        .each_ref()
+        .map(|node| format!("tcp://{}", node.address()));
+    let directory = TempDir::new("others");
+    let cache = format!("[pool.cache]\nnodes = {names:?}\nmode = \"sync\"\n");
+    let cache = directory.file("memring.toml", cache).display().to_string();
+    let tends = [
+        Tend::beside(&state, &["--list", &names.join(",")]),
+        Tend::beside(&state, &["--config", &cache]),
+    ];
+    tends[0].says("is trusted");
+    tends[1].says("2 of 2 nodes answer");
+    back_empty(stage);
+}
+
 #[test]
 fn where_tend_runs_workers_leave_a_returned_node_to_it_also_to_that_of_another_host() {
     for another_host in [false, true] {
