@@ -188,7 +188,8 @@ impl Pool {
             .collect();
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
-        let mut founding = Founding::without(&names, without, random, &mut out);
+        let founding = Founding::without(&names, without, random, &mut out);
+        let mut founding = founding.at(self.epochs());
         let task = Task {
             key: b"",
             record_key,
