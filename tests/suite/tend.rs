@@ -1,7 +1,8 @@
 //! memring tend where it cannot do all it should: files that do not fit, nodes that cannot be mended.
 
-use crate::companion::Tend;
-use harness::{Memcached, TempDir, wait_until};
+use crate::companion::{Tend, run};
+use harness::{Memcached, Php, TempDir, wait_until};
+use serde_json::Value;
 use std::time::Duration;
 
 /// Long enough for a busy machine.
@@ -49,5 +50,82 @@ fn only_a_tend_whose_file_fits_keeps_workers_from_mending() {
         wait_until(SOON, || marks(&state) == (true, true)),
         "{}",
         tend.log()
+    );
+}
+
+#[test]
+fn status_calls_nothing_safe_by_the_records_of_another_node_list() {
+    let mut nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("unfit");
+    let before: Vec<String> = nodes.iter().map(Memcached::address).collect();
+    let mut after = before[..2].to_vec();
+    after.push(format!("{}?drain=1", before[2]));
+    let path = directory.file(
+        "memring.toml",
+        format!("[pool.sessions]\nnodes = {after:?}\nmode = \"fenced\"\nepoch = 4\n"),
+    );
+    let config = path.display().to_string();
+    let drained = format!("{}: ", nodes[2].address());
+    let unknown = format!("{drained}no record of this pool says whether it is drained");
+    let status = || {
+        let (code, text, _) = run(&["status", "--config", &config]);
+        let (_, json, _) = run(&["status", "--config", &config, "--json"]);
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        (code, text, json["pools"][0].clone())
+    };
+    let records = |epochs: &str| {
+        for (id, node) in (1..).zip(&nodes[..2]) {
+            let record = format!("memring1 trusted 1 {id} {epochs}");
+            put(node, "~r:sessions", &record);
+        }
+    };
+    // Others at this epoch, and a file that is behind.
+    for (epochs, why) in [
+        ("4/4/9be1f0a2", "names other nodes"),
+        ("5/4/00000000", "Bring the new file to this host"),
+    ] {
+        records(epochs);
+        let (code, text, json) = status();
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains(why) && text.contains(&unknown), "{text}");
+        assert!(
+            text.ends_with("safe to touch the next node: no\n"),
+            "{text}"
+        );
+        assert_eq!(
+            (&json["safe"], &json["committed"]),
+            (&Value::Bool(false), &Value::Null)
+        );
+        assert_eq!(json["drain"][0]["drained"], false);
+        assert!(
+            json["trouble"]
+                .as_str()
+                .is_some_and(|text| text.contains(why)),
+            "{json}"
+        );
+        let php = Php::new().ini("memring.config_file", &config);
+        let told = php.run("echo json_encode(Memring\\status('sessions'), JSON_THROW_ON_ERROR);");
+        let told: Value = serde_json::from_str(&told.ok()).expect("JSON");
+        let told = &told["pools"][0];
+        assert_eq!(told["safe_to_touch_next"], false);
+        assert!(
+            told["trouble"]
+                .as_str()
+                .is_some_and(|text| text.contains(why)),
+            "{told}"
+        );
+    }
+    records("4");
+    let (code, text, json) = status();
+    assert_eq!((code, &json["trouble"]), (0, &Value::Null), "{text}");
+    assert!(text.contains(&format!("{drained}safe to stop")), "{text}");
+    // Nobody answers, so nobody knows.
+    nodes.iter_mut().for_each(Memcached::kill);
+    let (code, text, json) = status();
+    assert_eq!((code, &json["committed"]), (1, &Value::Null), "{text}");
+    assert!(text.contains(&unknown), "{text}");
+    assert!(
+        !text.contains("safe to stop\n") || text.contains("not safe to stop"),
+        "{text}"
     );
 }
