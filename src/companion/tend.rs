@@ -80,6 +80,10 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
 fn once(mut watch: Watch) -> bool {
     for _ in 0..ROUNDS {
         let survey = watch.look();
+        if let Err(error) = watch.host.fits(&survey) {
+            watch.say(&error.to_string());
+            return false;
+        }
         if survey.is_safe() {
             return true;
         }
@@ -255,7 +259,9 @@ impl Watch {
         if self.mending.is_some() {
             return;
         }
-        if let Some(why) = mend::waits(&self.kept, survey) {
+        if let Err(error) = self.host.fits(survey) {
+            self.complain(error.to_string());
+        } else if let Some(why) = mend::waits(&self.kept, survey) {
             self.complain(why);
         } else if mend::has_work(survey) {
             let (kept, memory) = (self.kept.clone(), self.memory.clone());

@@ -95,6 +95,8 @@ thread_local! {
     static PAUSED: Cell<u64> = const { Cell::new(0) };
     /// Since when nodes without trust are met, and when one was last, milliseconds.
     static MET: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    /// Nodes whose last pass here did not mend them, the last one last.
+    static FAILED: RefCell<Vec<Box<str>>> = const { RefCell::new(Vec::new()) };
     static NEWS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -174,6 +176,7 @@ pub fn carry_on(slice: Duration) {
         Slice::Over(pass) => {
             work.give_turn();
             let who = work.pool.ring_name(work.target);
+            work.note(pass.end == Resynced::Trusted);
             if pass.end == Resynced::Trusted {
                 shared::count(Counter::WorkerPasses);
                 handoff::forget(&work.record_key, &who);
@@ -186,6 +189,7 @@ pub fn carry_on(slice: Duration) {
         }
         Slice::GivenUp(milliseconds) => {
             work.give_turn();
+            work.note(false);
             pause(milliseconds);
         }
     }
@@ -229,33 +233,52 @@ impl Work {
         }
         let (record_key, mut call) = (wanted.record_key, Call::new());
         let survey = pool.records(&record_key, &mut call);
-        let fits = survey.epochs().is_none_or(|seen| pool.stands(seen).is_ok());
-        if !fits || survey.blocker().is_some() || survey.twins(pool.len()).is_some() {
+        if pool.fits(&survey).is_err() || survey.blocker().is_some() {
             return None;
         }
-        let target = survey.to_mend().next()?;
         let runner = format!("{}/{}", host_name(), std::process::id());
-        pool.take_turn(target, &record_key, &runner, &mut call)
-            .ok()?;
-        match pool.open_pass(target, &record_key, shared::throw(), &mut call) {
-            Ok(passing) => Some(Work {
-                pool,
-                call,
-                record_key,
-                target,
-                passing,
-                keys: HashMap::new(),
-                listing: None,
-                cursor: None,
-                next: 0,
-                last: Instant::now(),
-                owner: shared::generation(),
-            }),
-            Err(_) => {
-                pool.give_turn(target, &record_key, &mut call);
-                None
+        // Whose turn somebody has, or who could not be mended, keeps no other one from it.
+        let mut targets: Vec<usize> = survey.to_mend().collect();
+        let failed = FAILED.with_borrow(Clone::clone);
+        targets.sort_by_key(|target| failed.iter().position(|who| **who == *survey.name(*target)));
+        for target in targets {
+            if pool
+                .take_turn(target, &record_key, &runner, &mut call)
+                .is_err()
+            {
+                continue;
+            }
+            match pool.open_pass(target, &record_key, shared::throw(), &mut call) {
+                Ok(passing) => {
+                    return Some(Work {
+                        pool,
+                        call,
+                        record_key,
+                        target,
+                        passing,
+                        keys: HashMap::new(),
+                        listing: None,
+                        cursor: None,
+                        next: 0,
+                        last: Instant::now(),
+                        owner: shared::generation(),
+                    });
+                }
+                Err(_) => pool.give_turn(target, &record_key, &mut call),
             }
         }
+        None
+    }
+
+    /// Remembers what its node came to: others are tried before one that could not be mended.
+    fn note(&self, mended: bool) {
+        let who = self.pool.ring_name(self.target);
+        FAILED.with_borrow_mut(|failed| {
+            failed.retain(|other| *other != who);
+            if !mended {
+                failed.push(who);
+            }
+        });
     }
 
     fn give_turn(&mut self) {

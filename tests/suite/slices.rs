@@ -138,6 +138,28 @@ fn where_tend_runs_workers_leave_a_returned_node_to_it_also_to_that_of_another_h
 }
 
 #[test]
+fn a_node_that_somebody_else_mends_keeps_workers_from_no_other_one() {
+    let stage = Stage::of(3, 1);
+    for node in &stage.nodes[..2] {
+        let (_, record) = node.stored("~r").expect("a record");
+        let record = String::from_utf8_lossy(&record).replace("trusted", "joining");
+        let store = |key: &str, text: &str| format!("set {key} 0 0 {}\r\n{text}\r\n", text.len());
+        node.raw(store("~r", &record), "\r\n");
+    }
+    stage.nodes[0].raw("set ~p 0 0 6\r\nweb9/1\r\n", "\r\n");
+    let is = |node: &Memcached, word: &str| {
+        let record = node.stored("~r").map(|(_, bytes)| bytes);
+        String::from_utf8_lossy(&record.unwrap_or_default()).contains(word)
+    };
+    let mended = wait_until(SOON, || {
+        stage.visit("first");
+        is(&stage.nodes[1], " trusted ")
+    });
+    assert!(mended, "{}", stage.log());
+    assert!(is(&stage.nodes[0], " joining "), "{}", stage.log());
+}
+
+#[test]
 fn a_worker_that_goes_away_in_the_middle_of_a_pass_leaves_it_to_another() {
     let mut stage = Stage::of(3, 1);
     stage.fpm.page("die.php", "exec('kill -9 ' . getmypid());");

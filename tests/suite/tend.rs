@@ -1,7 +1,7 @@
 //! memring tend where it cannot do all it should: files that do not fit, nodes that cannot be mended.
 
 use crate::companion::{Tend, run};
-use harness::{Memcached, Php, TempDir, wait_until};
+use harness::{Memcached, Php, Proxy, TempDir, wait_until};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -128,4 +128,58 @@ fn status_calls_nothing_safe_by_the_records_of_another_node_list() {
         !text.contains("safe to stop\n") || text.contains("not safe to stop"),
         "{text}"
     );
+}
+
+#[test]
+fn a_node_that_cannot_be_mended_keeps_no_other_one_from_it() {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    let names: Vec<String> = nodes.iter().map(Memcached::address).collect();
+    for (node, trust) in nodes.iter().zip(["joining", "joining", "trusted"]) {
+        put(node, "~r", &format!("memring1 {trust} 1 {} 0", node.port()));
+    }
+    put(&nodes[0], "~p", "web9/1");
+    let (code, _, log) = run(&["tend", "--once", "--list", &names.join(",")]);
+    assert_eq!(code, 1, "{log}");
+    let wanted = format!("{} is being mended by web9/1", names[0]);
+    assert_eq!(log.matches(&wanted).count(), 1, "{log}");
+    let record = |node: &Memcached| {
+        node.stored("~r")
+            .map(|(_, bytes)| bytes)
+            .unwrap_or_default()
+    };
+    assert!(record(&nodes[0]).starts_with(b"memring1 joining "), "{log}");
+    assert!(record(&nodes[1]).starts_with(b"memring1 trusted "), "{log}");
+}
+
+#[test]
+fn two_names_for_one_server_are_told_in_a_new_pool_and_where_all_are_trusted() {
+    let nodes = [Memcached::start(), Memcached::start()];
+    // The configuration sees through "localhost", and through no proxy.
+    let proxy = Proxy::start(nodes[0].port());
+    let (one, other) = (nodes[0].address(), format!("127.0.0.1:{}", proxy.port()));
+    let list = format!("{one},{other},{}", nodes[1].address());
+    let told = |text: &str| {
+        text.contains(&format!("{one} and {other} are one server"))
+            || text.contains(&format!("{other} and {one} are one server"))
+    };
+    let (code, _, log) = run(&["tend", "--once", "--list", &list]);
+    assert!(code == 1 && told(&log), "{log}");
+    put(&nodes[0], "~r", "memring1 trusted 1 1 0");
+    put(&nodes[1], "~r", "memring1 trusted 1 2 0");
+    let (code, _, log) = run(&["tend", "--once", "--list", &list]);
+    assert!(code == 1 && told(&log), "{log}");
+    let (code, text, _) = run(&["status", "--list", &list]);
+    assert!(code == 1 && told(&text), "{text}");
+    assert!(
+        text.ends_with("safe to touch the next node: no\n"),
+        "{text}"
+    );
+    let (_, json, _) = run(&["status", "--json", "--list", &list]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert!(
+        told(json["pools"][0]["trouble"].as_str().unwrap_or("")),
+        "{json}"
+    );
+    let tend = Tend::of(&["--list", &list]);
+    assert!(wait_until(SOON, || told(&tend.log())), "{}", tend.log());
 }
