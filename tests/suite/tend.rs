@@ -1,7 +1,7 @@
 //! memring tend where it cannot do all it should: files that do not fit, nodes that cannot be mended.
 
 use crate::companion::{Tend, run};
-use harness::{Memcached, Php, Proxy, TempDir, wait_until};
+use harness::{ClosedPort, Memcached, Php, Proxy, TempDir, wait_until};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -182,4 +182,26 @@ fn two_names_for_one_server_are_told_in_a_new_pool_and_where_all_are_trusted() {
     );
     let tend = Tend::of(&["--list", &list]);
     assert!(wait_until(SOON, || told(&tend.log())), "{}", tend.log());
+}
+
+#[test]
+fn a_password_in_a_list_is_told_to_nobody() {
+    let one = Memcached::with_logins(&["app:geheim"], &[]);
+    let closed = ClosedPort::new();
+    let list = format!(
+        "memcached://app:geheim@{},memcached://app:geheim@127.0.0.1:{}",
+        one.address(),
+        closed.port()
+    );
+    let state = TempDir::new("state");
+    let state = state.path().display().to_string();
+    let (_, _, waits) = run(&["tend", "--once", "--state-dir", &state, "--list", &list]);
+    assert!(waits.contains("memring trust --list '…'"), "{waits}");
+    let alone = format!("memcached://app:geheim@{}?mode=single", one.address());
+    let (_, _, alone) = run(&["status", "--list", &alone]);
+    assert!(alone.contains("keeps no copies"), "{alone}");
+    assert!(
+        !format!("{waits}{alone}").contains("geheim"),
+        "{waits}{alone}"
+    );
 }
