@@ -1,8 +1,11 @@
 //! memring tend where it cannot do all it should: files that do not fit, nodes that cannot be mended.
 
-use crate::companion::{Tend, run};
-use harness::{ClosedPort, Memcached, Php, Proxy, TempDir, wait_until};
+use crate::companion::{Tend, program, run};
+use harness::process::Process;
+use harness::{ClosedPort, Memcached, Php, Proxy, TempDir, wait_until, workspace};
 use serde_json::Value;
+use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 /// Long enough for a busy machine.
@@ -204,4 +207,105 @@ fn a_password_in_a_list_is_told_to_nobody() {
         !format!("{waits}{alone}").contains("geheim"),
         "{waits}{alone}"
     );
+}
+
+/// A copy of the program that tends the pools of `config`, and what it says.
+struct Installed {
+    directory: TempDir,
+    process: Process,
+}
+
+impl Installed {
+    fn start(config: &str) -> Installed {
+        let directory = TempDir::new("installed");
+        std::fs::copy(program().get_program(), directory.path().join("memring")).expect("a copy");
+        let log = std::fs::File::create(directory.path().join("log")).expect("a log file");
+        let process = Process::start(
+            Command::new(directory.path().join("memring"))
+                .args([
+                    "tend",
+                    "--interval",
+                    "0.1",
+                    "--config",
+                    config,
+                    "--state-dir",
+                ])
+                .arg(directory.path())
+                .stderr(log),
+        )
+        .expect("start memring tend");
+        Installed { directory, process }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).expect("the log")
+    }
+
+    fn says(&self, text: &str) {
+        let said = || self.log().contains(text);
+        assert!(wait_until(SOON, said), "{text}: {}", self.log());
+    }
+}
+
+#[test]
+fn each_change_of_the_file_is_taken_also_after_another_program_was_installed() {
+    let nodes = [Memcached::start(), Memcached::start()];
+    let directory = TempDir::new("changes");
+    let named = |name: &str| file(&nodes, "").replace("pool.sessions", &format!("pool.{name}"));
+    let path = directory.file("memring.toml", named("one"));
+    let mut tend = Installed::start(&path.display().to_string());
+    tend.says("pool one: 2 nodes");
+
+    // As many bytes in the same place, with the time that it had.
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let mut open = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    open.write_all(named("two").as_bytes()).unwrap();
+    open.set_modified(modified).unwrap();
+    drop(open);
+    tend.says("pool two: 2 nodes");
+
+    let (new, own) = ["new", "memring"]
+        .map(|name| tend.directory.path().join(name))
+        .into();
+    std::fs::copy(&own, &new).unwrap();
+    std::fs::rename(&new, &own).unwrap();
+    std::fs::write(&path, named("three")).unwrap();
+    tend.says("pool three: 2 nodes");
+
+    // Nothing to go on with: who started it starts another one.
+    std::fs::remove_file(&own).unwrap();
+    std::fs::write(&path, named("four")).unwrap();
+    let status = tend.process.wait(SOON);
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(1),
+        "{}",
+        tend.log()
+    );
+}
+
+#[test]
+fn it_waits_for_a_file_that_can_be_used() {
+    let nodes = [Memcached::start(), Memcached::start()];
+    let directory = TempDir::new("wrong");
+    let path = directory.path().join("memring.toml");
+    let tend = Installed::start(&path.display().to_string());
+    tend.says("It waits for a file that it can use");
+    std::fs::write(&path, "[pool.sessions\n").unwrap();
+    tend.says("line 1");
+    std::fs::write(&path, file(&nodes, "")).unwrap();
+    tend.says("pool sessions: 2 nodes");
+    assert!(!tend.process.ended());
+    // Words that no file can mend end it.
+    let (code, _, _) = run(&["tend", "--list", "127.0.0.1:1"]);
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn the_unit_lets_tend_reach_what_php_reaches() {
+    let unit = workspace().join("src/companion/memring-tend.service");
+    let unit = std::fs::read_to_string(unit).expect("the unit");
+    let has = |line: &str| unit.lines().any(|other| other == line);
+    assert!(has("ProtectHome=read-only") && has("EnvironmentFile=-/etc/default/memring"));
+    assert!(!unit.lines().any(|line| line.starts_with("PrivateTmp=")));
 }
