@@ -186,21 +186,25 @@ fn mend_node(
     }
     // The same for this process if it begins anew in between.
     let runner = format!("{}/{}", name(), std::process::id());
-    if let Err(other) = host
+    let held = host
         .pool
         .take_turn(target, &host.record_key, &runner, &mut host.call)
-    {
-        return Err(format!("{who} is being mended by {other}"));
-    }
-    let mended = passes(host, who, target, say);
+        .map_err(|other| format!("{who} is being mended by {other}"))?;
+    let mended = passes(host, who, target, held.then_some(&*runner), say);
     host.pool
-        .give_turn(target, &host.record_key, &mut host.call);
+        .give_turn(target, &host.record_key, &runner, &mut host.call);
     mended?;
     handoff::forget(&host.record_key, who);
     Ok(())
 }
 
-fn passes(host: &mut Host, who: &str, target: usize, say: &dyn Fn(&str)) -> Result<(), String> {
+fn passes(
+    host: &mut Host,
+    who: &str,
+    target: usize,
+    runner: Option<&str>,
+    say: &dyn Fn(&str),
+) -> Result<(), String> {
     let mut last = String::new();
     for number in 1..=PASSES {
         let begin = Instant::now();
@@ -214,10 +218,16 @@ fn passes(host: &mut Host, who: &str, target: usize, say: &dyn Fn(&str)) -> Resu
         let pass = host.pool.resync_told(
             target,
             &host.record_key,
+            runner,
             shared::throw(),
             &mut host.call,
             &mut progress,
         );
+        if pass.lost {
+            return Err(format!(
+                "{who} is being mended by somebody else: this host gave no sign for too long. It is looked at again"
+            ));
+        }
         if begin.elapsed() >= NEWS {
             say(&format!(
                 "{who}, pass {number}: {} of its keys looked at in {:.1} s, {} not mended",

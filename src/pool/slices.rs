@@ -63,6 +63,8 @@ struct Work {
     call: Call,
     record_key: Vec<u8>,
     target: usize,
+    /// Who has the turn.
+    runner: String,
     passing: Passing,
     /// The keys found so far, which node is listing, and which one is next.
     keys: HashMap<Vec<u8>, usize>,
@@ -242,12 +244,9 @@ impl Work {
         let failed = FAILED.with_borrow(Clone::clone);
         targets.sort_by_key(|target| failed.iter().position(|who| **who == *survey.name(*target)));
         for target in targets {
-            if pool
-                .take_turn(target, &record_key, &runner, &mut call)
-                .is_err()
-            {
+            let Ok(held) = pool.take_turn(target, &record_key, &runner, &mut call) else {
                 continue;
-            }
+            };
             match pool.open_pass(target, &record_key, shared::throw(), &mut call) {
                 Ok(passing) => {
                     return Some(Work {
@@ -255,7 +254,8 @@ impl Work {
                         call,
                         record_key,
                         target,
-                        passing,
+                        passing: if held { passing.of(&runner) } else { passing },
+                        runner,
                         keys: HashMap::new(),
                         listing: None,
                         cursor: None,
@@ -264,7 +264,7 @@ impl Work {
                         owner: shared::generation(),
                     });
                 }
-                Err(_) => pool.give_turn(target, &record_key, &mut call),
+                Err(_) => pool.give_turn(target, &record_key, &runner, &mut call),
             }
         }
         None
@@ -282,8 +282,8 @@ impl Work {
     }
 
     fn give_turn(&mut self) {
-        self.pool
-            .give_turn(self.target, &self.record_key, &mut self.call);
+        let (pool, call) = (&mut self.pool, &mut self.call);
+        pool.give_turn(self.target, &self.record_key, &self.runner, call);
     }
 
     fn slice(&mut self, end: Instant) -> Slice {
@@ -313,6 +313,11 @@ impl Work {
         if self.next == self.target && self.listing.is_none() {
             self.next += 1;
             return None;
+        }
+        let begins = self.listing.is_none() && self.cursor.is_none();
+        let (passing, call) = (&mut self.passing, &mut self.call);
+        if self.pool.goes_on(passing, begins, call).is_err() {
+            return Some(Slice::GivenUp(PAUSE));
         }
         let listed = match (&mut self.listing, self.pool.spec(self.next)) {
             (Some(listing), _) => listing.step(end, &mut self.keys),
