@@ -11,7 +11,7 @@ use memring_pool::error::Error;
 use memring_pool::fact::Fact;
 use memring_pool::handoff;
 use memring_pool::replica::{Standing as Record, State, Survey};
-use memring_pool::shared::{self, Sharing};
+use memring_pool::shared;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ the next node may be stopped.
     which_pools!(),
     " or a cache's with copies
   --state-dir DIR   memring.state_dir of PHP, where it is not /dev/shm: which keys this host keeps for nodes
-                    that missed them
+                    that missed them; only the user PHP runs as can see that
   --json            the same for machines
 
   trust   trusted: has all that was acknowledged · joining: is being mended · absent: another node says that
@@ -53,12 +53,26 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
         }
     }
     // Only now: what was just seen of the nodes is nobody else's.
-    if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
-        tell(&format!("memring status: {error}"));
+    let blind = match shared::look(&asked.state_dir) {
+        Ok(others) if others.is_empty() => None,
+        Ok(others) => {
+            let others: Vec<String> = others.into_iter().map(user).collect();
+            let (others, dir) = (others.join(" or "), asked.state_dir.display());
+            Some(format!(
+                "which keys nodes missed is unknown: what this host keeps for them in {dir} is of {others}. Run memring status as that user"
+            ))
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(why) = &blind {
+        tell(&format!("memring status: {why}"));
     }
+    let blind = blind.is_some();
+    let caches = caches.into_iter().map(|cache| cache.blind(blind));
+    let caches: Vec<Standing> = caches.collect();
     let safe = looked.iter().all(Looked::is_safe) && caches.iter().all(Standing::is_safe);
     if asked.json {
-        say(&json(&looked, &caches, safe));
+        say(&json(&looked, &caches, blind, safe));
     } else {
         for looked in &looked {
             say(&table(looked));
@@ -70,6 +84,17 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
         say(&format!("safe to touch the next node: {word}"));
     }
     Ok(ExitCode::from(u8::from(!safe)))
+}
+
+/// The name of a user, or his number.
+fn user(number: u32) -> String {
+    let all = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = all.lines().find_map(|line| {
+        let mut words = line.split(':');
+        let (name, is) = (words.next()?, words.nth(1)?.parse() == Ok(number));
+        is.then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("user {number}"))
 }
 
 /// A pool of sessions, looked at once.
@@ -221,7 +246,7 @@ fn trouble(survey: &Survey, place: usize) -> Option<String> {
 }
 
 /// The same for machines. Names of fields are only ever added.
-fn json(looked: &[Looked], caches: &[Standing], safe: bool) -> String {
+fn json(looked: &[Looked], caches: &[Standing], blind: bool, safe: bool) -> String {
     let mut pools: Vec<Fact> = caches.iter().map(Standing::fact).collect();
     for looked in looked {
         let Looked {
@@ -236,7 +261,7 @@ fn json(looked: &[Looked], caches: &[Standing], safe: bool) -> String {
                 ("drained", (over == Some(true)).into()),
             ])
         };
-        let nodes = (0..survey.len()).map(|place| node(kept, survey, place));
+        let nodes = (0..survey.len()).map(|place| node(looked, blind, place));
         let drained = kept.topology.drained.iter().map(drained);
         pools.push(Fact::Map(vec![
             ("pool", kept.name.as_deref().into()),
@@ -252,7 +277,8 @@ fn json(looked: &[Looked], caches: &[Standing], safe: bool) -> String {
     Fact::Map(vec![("safe", safe.into()), ("pools", Fact::List(pools))]).json()
 }
 
-fn node(kept: &Kept, survey: &Survey, place: usize) -> Fact {
+fn node(looked: &Looked, blind: bool, place: usize) -> Fact {
+    let Looked { kept, survey, .. } = looked;
     let state = survey.state(place);
     let record = survey.record(place);
     let by = survey.listings(place).map(|by| {
@@ -267,6 +293,7 @@ fn node(kept: &Kept, survey: &Survey, place: usize) -> Fact {
         _ => Fact::Null,
     };
     let id = record.map(|record| format!("{:016x}", record.id));
+    let missed = (!blind).then(|| left(kept, survey, place));
     Fact::Map(vec![
         ("node", survey.name(place).into()),
         ("answers", (state != State::Silent).into()),
@@ -275,7 +302,7 @@ fn node(kept: &Kept, survey: &Survey, place: usize) -> Fact {
         ("id", id.as_deref().into()),
         ("epoch", record.map(|record| record.epoch).into()),
         ("absent_by", by.collect()),
-        ("missed_keys", left(kept, survey, place).into()),
+        ("missed_keys", missed.into()),
         ("error", error),
     ])
 }

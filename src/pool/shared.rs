@@ -156,6 +156,27 @@ pub fn start(sharing: Sharing, dir: &Path) -> Result<(), Error> {
     trouble.map_or(Ok(()), Err)
 }
 
+/// Opens the file of this user in `dir` as [`start`] does, if there is one, and makes none.
+///
+/// Where there is none: the other users who have one there.
+///
+/// # Errors
+/// As [`start`].
+pub fn look(dir: &Path) -> Result<Vec<u32>, Error> {
+    if path_in(dir).symlink_metadata().is_ok() {
+        return start(Sharing::User, dir).map(|()| Vec::new());
+    }
+    let ending = format!(".{LAYOUT}");
+    let user = |name: &str| {
+        let name = name.strip_prefix("memring-")?.strip_suffix(&ending)?;
+        name.parse().ok()
+    };
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    Ok(files
+        .filter_map(|file| user(file.file_name().to_str()?))
+        .collect())
+}
+
 /// The slot of the node at `address`, made when there is none; `None` without a region, or
 /// when all slots are taken.
 pub fn slot(address: &[u8]) -> Option<&'static Slot> {
