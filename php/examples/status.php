@@ -49,6 +49,9 @@ foreach ($status['pools'] as $pool) {
     if ($pool['safe_to_touch_next'] !== null) {
         echo '<p>Safe to touch the next node: ', $pool['safe_to_touch_next'] ? 'yes' : 'no', "</p>\n";
     }
+    if ($pool['trouble'] !== null) {
+        echo '<p>', htmlspecialchars($pool['trouble']), "</p>\n";
+    }
 }
 if ($status['other_nodes'] !== []) {
     echo table('Nodes of no named pool', $status['other_nodes']);

@@ -93,6 +93,8 @@ pub(crate) struct Standing {
     host: Host,
     /// By node: why it does not answer, or nothing.
     silent: Vec<Option<String>>,
+    /// Another user's processes keep the keys that nodes missed.
+    blind: bool,
 }
 
 impl Standing {
@@ -109,12 +111,29 @@ impl Standing {
             .zip(answers)
             .map(|(place, answers)| (!answers).then(|| why(place).to_owned()))
             .collect();
-        Standing { kept, host, silent }
+        Standing {
+            kept,
+            host,
+            silent,
+            blind: false,
+        }
+    }
+
+    /// The same for who cannot see which keys this host keeps.
+    #[must_use]
+    pub(crate) fn blind(self, blind: bool) -> Standing {
+        Standing { blind, ..self }
     }
 
     /// True when every node answers, and this host keeps no key for one.
     pub(crate) fn is_safe(&self) -> bool {
-        self.silent.iter().all(Option::is_none) && self.host.pool.debts().iter().all(|n| *n == 0)
+        self.silent.iter().all(Option::is_none) && self.debts().iter().all(|n| *n == Some(0))
+    }
+
+    /// By node: how many keys this host keeps for it, if that can be seen.
+    fn debts(&self) -> Vec<Option<usize>> {
+        let debts = self.host.pool.debts().into_iter();
+        debts.map(|keys| (!self.blind).then_some(keys)).collect()
     }
 
     /// For people.
@@ -123,12 +142,13 @@ impl Standing {
         let names = (0..self.silent.len()).map(|place| self.host.pool.name(place));
         let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
         let _ = write!(text, "\n  {:width$}  answers  missed keys", "node");
-        let debts = self.host.pool.debts();
+        let debts = self.debts();
         for ((place, silent), keys) in (0..).zip(&self.silent).zip(debts) {
             let (name, word) = (
                 self.host.pool.name(place),
                 if silent.is_none() { "yes" } else { "no" },
             );
+            let keys = keys.map_or("unknown".to_owned(), |keys| keys.to_string());
             let _ = write!(text, "\n  {name:width$}  {word:7}  {keys}");
             if let Some(why) = silent {
                 let _ = write!(text, "\n      {why}");
@@ -139,7 +159,7 @@ impl Standing {
 
     /// For machines.
     pub(crate) fn fact(&self) -> Fact {
-        let debts = self.host.pool.debts();
+        let debts = self.debts();
         let nodes = (0..).zip(&self.silent).zip(debts);
         let nodes = nodes.map(|((place, silent), keys)| {
             Fact::Map(vec![

@@ -57,6 +57,7 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
 fn commit(kept: &Kept) -> bool {
     let mut host = Host::new(kept);
     let epoch = kept.topology.policy.epoch;
+    let named = !kept.topology.previous.is_empty();
     let mut said = Instant::now();
     let mut progress = |done: usize, all: usize| {
         if said.elapsed() >= NEWS {
@@ -72,6 +73,7 @@ fn commit(kept: &Kept) -> bool {
         let call = &mut host.call;
         last = host.pool.commit(
             &host.record_key,
+            named,
             &name(),
             shared::throw(),
             call,

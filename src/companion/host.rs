@@ -47,20 +47,19 @@ impl Host {
     /// Looks at every node; those of the list before, too, until its epoch is over.
     pub(crate) fn survey(&mut self) -> Survey {
         let survey = self.pool.records(&self.record_key, &mut self.call);
-        let over = |epochs: Epochs| epochs.committed >= self.pool.policy().epoch;
-        if self.pool.has_window() && survey.epochs().is_some_and(over) && self.fits(&survey).is_ok()
-        {
+        let over = |epochs: Epochs| {
+            epochs.committed >= self.pool.policy().epoch && self.pool.stands(epochs).is_ok()
+        };
+        if self.pool.has_window() && survey.epochs().is_some_and(over) {
             self.pool.end_window();
             return self.survey();
         }
         survey
     }
 
-    /// Is this host's file the one that the pool's records speak of?
+    /// As [`Pool::fits`].
     pub(crate) fn fits(&self, survey: &Survey) -> Result<(), Error> {
-        survey
-            .epochs()
-            .map_or(Ok(()), |seen| self.pool.stands(seen))
+        self.pool.fits(survey)
     }
 }
 

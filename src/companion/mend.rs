@@ -151,9 +151,6 @@ pub(crate) fn mend(
     let survey = host.survey();
     // With another node list than the pool's own, who is said to be whole would not be.
     host.fits(&survey).map_err(|error| error.to_string())?;
-    if let Some(why) = twins(kept, &survey) {
-        return Err(why);
-    }
     if let Some(why) = waits(kept, &survey) {
         return Err(why);
     }
@@ -169,34 +166,53 @@ pub(crate) fn mend(
         }
     }
     let survey = host.survey();
+    // Only now two names of one server show where the pool was new.
+    host.fits(&survey).map_err(|error| error.to_string())?;
+    let mut trouble = Ok(());
     for target in survey.to_mend() {
-        let who = survey.name(target);
-        match way(kept, &survey, target, memory, host) {
-            Way::Keys(id) if keys(host, memory, target, id, who, say) => continue,
-            Way::Wait => continue,
-            Way::Keys(_) | Way::Full => {}
-        }
-        // The same for this process if it begins anew in between.
-        let runner = format!("{}/{}", name(), std::process::id());
-        if let Err(other) = host
-            .pool
-            .take_turn(target, &host.record_key, &runner, &mut host.call)
-        {
-            return Err(format!(
-                "{} is being mended by {other}",
-                survey.name(target)
-            ));
-        }
-        let mended = passes(host, survey.name(target), target, say);
-        host.pool
-            .give_turn(target, &host.record_key, &mut host.call);
-        mended?;
-        handoff::forget(&host.record_key, who);
+        // One that cannot be mended now keeps no other one from it.
+        let mended = mend_node(kept, host, &survey, target, memory, say);
+        trouble = trouble.and(mended);
     }
+    trouble
+}
+
+/// Gives one node what it missed.
+fn mend_node(
+    kept: &Kept,
+    host: &mut Host,
+    survey: &Survey,
+    target: usize,
+    memory: &Memory,
+    say: &dyn Fn(&str),
+) -> Result<(), String> {
+    let who = survey.name(target);
+    match way(kept, survey, target, memory, host) {
+        Way::Keys(id) if keys(host, memory, target, id, who, say) => return Ok(()),
+        Way::Wait => return Ok(()),
+        Way::Keys(_) | Way::Full => {}
+    }
+    // The same for this process if it begins anew in between.
+    let runner = format!("{}/{}", name(), std::process::id());
+    let held = host
+        .pool
+        .take_turn(target, &host.record_key, &runner, &mut host.call)
+        .map_err(|other| format!("{who} is being mended by {other}"))?;
+    let mended = passes(host, who, target, held.then_some(&*runner), say);
+    host.pool
+        .give_turn(target, &host.record_key, &runner, &mut host.call);
+    mended?;
+    handoff::forget(&host.record_key, who);
     Ok(())
 }
 
-fn passes(host: &mut Host, who: &str, target: usize, say: &dyn Fn(&str)) -> Result<(), String> {
+fn passes(
+    host: &mut Host,
+    who: &str,
+    target: usize,
+    runner: Option<&str>,
+    say: &dyn Fn(&str),
+) -> Result<(), String> {
     let mut last = String::new();
     for number in 1..=PASSES {
         let begin = Instant::now();
@@ -210,10 +226,16 @@ fn passes(host: &mut Host, who: &str, target: usize, say: &dyn Fn(&str)) -> Resu
         let pass = host.pool.resync_told(
             target,
             &host.record_key,
+            runner,
             shared::throw(),
             &mut host.call,
             &mut progress,
         );
+        if pass.lost {
+            return Err(format!(
+                "{who} is being mended by somebody else: this host gave no sign for too long. It is looked at again"
+            ));
+        }
         if begin.elapsed() >= NEWS {
             say(&format!(
                 "{who}, pass {number}: {} of its keys looked at in {:.1} s, {} not mended",

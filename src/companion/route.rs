@@ -11,7 +11,7 @@ use memring_pool::item::{KeyRule, LongKeys};
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
 use memring_pool::pool::route::Op;
-use memring_pool::shared::{self, Sharing};
+use memring_pool::shared;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
         ))
     })?;
     // A region that cannot be used is no reason not to tell where a key goes.
-    let _ = shared::start(Sharing::User, &asked.state_dir);
+    let _ = shared::look(&asked.state_dir);
     let wish = wish(&asked, pool.as_deref(), op)?;
     let fact = explain(wish, op, &key.clone().into_vec(), asked.copies)
         .map_err(|error| Stop::Wish(error.to_string()))?;

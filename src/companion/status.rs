@@ -8,10 +8,11 @@ use crate::wish::{Asked, Kept, which_pools};
 use crate::words::time;
 use crate::{Stop, say, tell};
 use memring_pool::config::{Mode, NodeSpec};
+use memring_pool::error::Error;
 use memring_pool::fact::Fact;
 use memring_pool::handoff;
 use memring_pool::replica::{Standing as Record, State, Survey};
-use memring_pool::shared::{self, Sharing};
+use memring_pool::shared;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -27,14 +28,15 @@ the next node may be stopped.
     which_pools!(),
     " or a cache's with copies
   --state-dir DIR   memring.state_dir of PHP, where it is not /dev/shm: which keys this host keeps for nodes
-                    that missed them
+                    that missed them; only the user PHP runs as can see that
   --json            the same for machines
 
   trust   trusted: has all that was acknowledged · joining: is being mended · absent: another node says that
           it missed writes · bare: no record · strange: a record of an unknown format · silent: no answer
   life    number of the node's memory life · epoch  highest one of the configuration seen
 
-Exit code 0 when every node is trusted (of a cache: answers, and missed nothing), 1 when not."
+Exit code 0 when every node is trusted (of a cache: answers, and missed nothing) and the file is the one that the
+records speak of, 1 when not."
 );
 
 /// The command.
@@ -43,27 +45,38 @@ Exit code 0 when every node is trusted (of a cache: answers, and missed nothing)
 /// When it was asked wrongly.
 pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
     let asked = Asked::read(parser, &["json", "state-dir"])?;
-    let (mut looked, mut caches): (Vec<(Kept, Survey)>, Vec<Standing>) = Default::default();
+    let (mut looked, mut caches): (Vec<Looked>, Vec<Standing>) = Default::default();
     for kept in asked.tended()? {
         if kept.topology.policy.mode == Mode::Fenced {
-            let survey = Host::new(&kept).survey();
-            looked.push((kept, survey));
+            looked.push(Looked::at(kept));
         } else {
             caches.push(Standing::of(kept));
         }
     }
     // Only now: what was just seen of the nodes is nobody else's.
-    if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
-        tell(&format!("memring status: {error}"));
+    let blind = match shared::look(&asked.state_dir) {
+        Ok(others) if others.is_empty() => None,
+        Ok(others) => {
+            let others: Vec<String> = others.into_iter().map(user).collect();
+            let (others, dir) = (others.join(" or "), asked.state_dir.display());
+            Some(format!(
+                "which keys nodes missed is unknown: what this host keeps for them in {dir} is of {others}. Run memring status as that user"
+            ))
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(why) = &blind {
+        tell(&format!("memring status: {why}"));
     }
-    let mut pools = looked.iter();
-    let safe =
-        pools.all(|(kept, survey)| is_safe(kept, survey)) && caches.iter().all(Standing::is_safe);
+    let blind = blind.is_some();
+    let caches = caches.into_iter().map(|cache| cache.blind(blind));
+    let caches: Vec<Standing> = caches.collect();
+    let safe = looked.iter().all(Looked::is_safe) && caches.iter().all(Standing::is_safe);
     if asked.json {
-        say(&json(&looked, &caches, safe));
+        say(&json(&looked, &caches, blind, safe));
     } else {
-        for (kept, survey) in &looked {
-            say(&table(kept, survey));
+        for looked in &looked {
+            say(&table(looked));
         }
         for cache in &caches {
             say(&cache.table());
@@ -74,7 +87,59 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
     Ok(ExitCode::from(u8::from(!safe)))
 }
 
-fn table(kept: &Kept, survey: &Survey) -> String {
+/// The name of a user, or his number.
+fn user(number: u32) -> String {
+    let all = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = all.lines().find_map(|line| {
+        let mut words = line.split(':');
+        let (name, is) = (words.next()?, words.nth(1)?.parse() == Ok(number));
+        is.then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("user {number}"))
+}
+
+/// A pool of sessions, looked at once.
+struct Looked {
+    kept: Kept,
+    survey: Survey,
+    /// Why the records say nothing of the pool in the file.
+    wrong: Option<Error>,
+}
+
+impl Looked {
+    fn at(kept: Kept) -> Looked {
+        let mut host = Host::new(&kept);
+        let survey = host.survey();
+        Looked {
+            wrong: host.fits(&survey).err(),
+            kept,
+            survey,
+        }
+    }
+
+    fn is_safe(&self) -> bool {
+        self.wrong.is_none() && self.survey.is_safe()
+    }
+
+    /// Do the records say that the file's node list is the only one? `None` where they do not
+    /// say it.
+    fn is_over(&self) -> Option<bool> {
+        let epoch = self.kept.topology.policy.epoch;
+        match (&self.wrong, self.survey.epochs()) {
+            (Some(_), _) => None,
+            (None, Some(seen)) => Some(seen.committed >= epoch),
+            // There was none before the first one.
+            (None, None) => (epoch == 0).then_some(true),
+        }
+    }
+}
+
+fn table(looked: &Looked) -> String {
+    let Looked {
+        kept,
+        survey,
+        wrong,
+    } = looked;
     let head = ["node", "answers", "trust", "life", "epoch", "absent by"].map(str::to_owned);
     let mut rows = vec![head];
     for place in 0..survey.len() {
@@ -98,10 +163,10 @@ fn table(kept: &Kept, survey: &Survey) -> String {
             },
         ]);
     }
-    let over = is_over(kept, survey);
+    let over = looked.is_over();
     for node in &kept.topology.drained {
         // While its epoch lasts it has a row like all others.
-        if over {
+        if over == Some(true) {
             let dash = || "-".to_owned();
             let row = [dash(), "drained".to_owned(), dash(), dash(), dash()];
             let [answers, trust, life, epoch, absent] = row;
@@ -144,34 +209,27 @@ fn table(kept: &Kept, survey: &Survey) -> String {
         .map(NodeSpec::ring_name)
         .collect();
     let drained = drained.join(", ");
-    match kept.name.as_deref() {
-        Some(name) if !over => {
-            let _ = write!(
+    if let Some(error) = wrong {
+        let _ = write!(text, "\n  {error}");
+    }
+    if over == Some(false) {
+        let _ = write!(
+            text,
+            "\n  epoch {} of the file is not committed, so both node lists are in use: memring commit {}",
+            kept.topology.policy.epoch, kept.written
+        );
+    }
+    if !drained.is_empty() {
+        let _ = match over {
+            Some(true) => write!(text, "\n  {drained}: safe to stop"),
+            Some(false) => write!(text, "\n  {drained}: draining, not safe to stop"),
+            None => write!(
                 text,
-                "\n  epoch {} of the file is not committed, so both node lists are in use: memring commit {name}",
-                kept.topology.policy.epoch
-            );
-            if !drained.is_empty() {
-                let _ = write!(text, "\n  {drained}: draining, not safe to stop");
-            }
-        }
-        _ if !drained.is_empty() => {
-            let _ = write!(text, "\n  {drained}: safe to stop");
-        }
-        _ => {}
+                "\n  {drained}: no record of this pool says whether it is drained, not safe to stop"
+            ),
+        };
     }
     text
-}
-
-/// May any one of its nodes be stopped?
-fn is_safe(kept: &Kept, survey: &Survey) -> bool {
-    survey.is_safe() && mend::twins(kept, survey).is_none()
-}
-
-/// Do the records say that the file's node list is the only one?
-fn is_over(kept: &Kept, survey: &Survey) -> bool {
-    let epoch = kept.topology.policy.epoch;
-    survey.epochs().is_none_or(|seen| seen.committed >= epoch)
 }
 
 /// How many keys this host keeps for a node.
@@ -192,22 +250,28 @@ fn trouble(survey: &Survey, place: usize) -> Option<String> {
 }
 
 /// The same for machines. Names of fields are only ever added.
-fn json(looked: &[(Kept, Survey)], caches: &[Standing], safe: bool) -> String {
+fn json(looked: &[Looked], caches: &[Standing], blind: bool, safe: bool) -> String {
     let mut pools: Vec<Fact> = caches.iter().map(Standing::fact).collect();
-    for (kept, survey) in looked {
-        let over = is_over(kept, survey);
+    for looked in looked {
+        let Looked {
+            kept,
+            survey,
+            wrong,
+        } = looked;
+        let over = looked.is_over();
         let drained = |node: &NodeSpec| {
             Fact::Map(vec![
                 ("node", node.ring_name().as_ref().into()),
-                ("drained", over.into()),
+                ("drained", (over == Some(true)).into()),
             ])
         };
-        let nodes = (0..survey.len()).map(|place| node(kept, survey, place));
+        let nodes = (0..survey.len()).map(|place| node(looked, blind, place));
         let drained = kept.topology.drained.iter().map(drained);
         pools.push(Fact::Map(vec![
             ("pool", kept.name.as_deref().into()),
             ("mode", kept.topology.policy.mode.word().into()),
-            ("safe", is_safe(kept, survey).into()),
+            ("safe", looked.is_safe().into()),
+            ("trouble", wrong.as_ref().map(Error::to_string).into()),
             ("epoch", kept.topology.policy.epoch.into()),
             ("committed", over.into()),
             ("nodes", nodes.collect()),
@@ -217,7 +281,8 @@ fn json(looked: &[(Kept, Survey)], caches: &[Standing], safe: bool) -> String {
     Fact::Map(vec![("safe", safe.into()), ("pools", Fact::List(pools))]).json()
 }
 
-fn node(kept: &Kept, survey: &Survey, place: usize) -> Fact {
+fn node(looked: &Looked, blind: bool, place: usize) -> Fact {
+    let Looked { kept, survey, .. } = looked;
     let state = survey.state(place);
     let record = survey.record(place);
     let by = survey.listings(place).map(|by| {
@@ -232,6 +297,7 @@ fn node(kept: &Kept, survey: &Survey, place: usize) -> Fact {
         _ => Fact::Null,
     };
     let id = record.map(|record| format!("{:016x}", record.id));
+    let missed = (!blind).then(|| left(kept, survey, place));
     Fact::Map(vec![
         ("node", survey.name(place).into()),
         ("answers", (state != State::Silent).into()),
@@ -240,7 +306,7 @@ fn node(kept: &Kept, survey: &Survey, place: usize) -> Fact {
         ("id", id.as_deref().into()),
         ("epoch", record.map(|record| record.epoch).into()),
         ("absent_by", by.collect()),
-        ("missed_keys", left(kept, survey, place).into()),
+        ("missed_keys", missed.into()),
         ("error", error),
     ])
 }

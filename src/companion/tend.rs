@@ -21,7 +21,9 @@ use memring_pool::config::Mode;
 use memring_pool::handoff;
 use memring_pool::replica::{State, Survey};
 use memring_pool::shared::{self, Sharing};
-use std::os::unix::fs::MetadataExt;
+use memring_pool::slices;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,7 +47,8 @@ of the nodes' health is then known to the workers, too.
   --state-dir DIR   memring.state_dir of PHP, where it is not /dev/shm
   --once            mend what can be mended now, then end
 
-With --once: exit code 0 when every node is trusted (of a cache: answers, and owes nothing), 1 when not. Otherwise it runs until it is ended (TERM)."
+With --once: exit code 0 when every node is trusted (of a cache: answers, and owes nothing), 1 when not. Otherwise
+it waits for a file that it can use, takes each change of it, and runs until it is ended (TERM)."
 );
 
 /// Rounds of --once: a pool that changes all the while is left to the next call.
@@ -58,11 +61,9 @@ const ROUNDS: u32 = 20;
 pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
     let known = ["once", "interval", "state-dir"];
     let asked = Asked::read(parser, &known)?;
-    let kept = asked.tended()?;
-    if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
-        tell(&format!("memring tend: {error}"));
-    }
     if asked.once {
+        let kept = asked.tended()?;
+        share(&asked);
         let mut safe = true;
         for kept in kept {
             safe &= match kept.topology.policy.mode {
@@ -72,13 +73,46 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
         }
         return Ok(ExitCode::from(u8::from(!safe)));
     }
-    Ok(stay(&asked, kept))
+    let (file, kept) = pools(&asked)?;
+    share(&asked);
+    Ok(stay(&asked, file, kept))
+}
+
+fn share(asked: &Asked) {
+    if let Err(error) = shared::start(Sharing::User, &asked.state_dir) {
+        tell(&format!("memring tend: {error}"));
+    }
+}
+
+/// The pools, and what the file said when it was read, or before: a later word is news. Waits for
+/// a file that can be used.
+fn pools(asked: &Asked) -> Result<(Option<Vec<u8>>, Vec<Kept>), Stop> {
+    let mut said = String::new();
+    loop {
+        let file = content(asked);
+        match asked.tended() {
+            Err(Stop::Wish(text)) if asked.file().is_some() => {
+                if said != text {
+                    tell(&format!(
+                        "memring tend: {text}. It waits for a file that it can use"
+                    ));
+                    said = text;
+                }
+                std::thread::sleep(asked.interval);
+            }
+            kept => return Ok((file, kept?)),
+        }
+    }
 }
 
 /// Mends what can be mended now; true when every node is trusted.
 fn once(mut watch: Watch) -> bool {
     for _ in 0..ROUNDS {
         let survey = watch.look();
+        if let Err(error) = watch.host.fits(&survey) {
+            watch.say(&error.to_string());
+            return false;
+        }
         if survey.is_safe() {
             let twins = mend::twins(&watch.kept, &survey);
             if let Some(why) = &twins {
@@ -100,8 +134,7 @@ fn once(mut watch: Watch) -> bool {
 }
 
 /// Stays until it is ended, or until a thread has gone, which none does.
-fn stay(asked: &Asked, kept: Vec<Kept>) -> ExitCode {
-    let mut stamp = asked.file().and_then(stamp_of);
+fn stay(asked: &Asked, mut file: Option<Vec<u8>>, kept: Vec<Kept>) -> ExitCode {
     let threads: Vec<JoinHandle<()>> = kept
         .into_iter()
         .map(|kept| {
@@ -115,13 +148,13 @@ fn stay(asked: &Asked, kept: Vec<Kept>) -> ExitCode {
     while !threads.iter().any(JoinHandle::is_finished) {
         std::thread::sleep(asked.interval);
         let Some(path) = asked.file() else { continue };
-        let now = stamp_of(path);
-        if now == stamp {
+        let now = content(asked);
+        if now == file {
             continue;
         }
-        stamp = now;
+        file = now;
         match asked.tended() {
-            Ok(_) => begin_anew(path),
+            Ok(_) => return begin_anew(path),
             Err(Stop::Wish(text) | Stop::Usage(text)) => tell(&format!(
                 "memring tend: {text}. The pools are tended as they were"
             )),
@@ -131,14 +164,13 @@ fn stay(asked: &Asked, kept: Vec<Kept>) -> ExitCode {
     ExitCode::from(1)
 }
 
-/// What differs when a file was written or another one put in its place.
-fn stamp_of(path: &Path) -> Option<(u64, u64, i64, i64)> {
-    let about = std::fs::metadata(path).ok()?;
-    Some((about.ino(), about.len(), about.mtime(), about.mtime_nsec()))
+/// What the file says. It is small, and its times do not tell of every change.
+fn content(asked: &Asked) -> Option<Vec<u8>> {
+    std::fs::read(asked.file()?).ok()
 }
 
 /// The same program with the same words in the same process: it reads the file as it is now.
-fn begin_anew(path: &Path) {
+fn begin_anew(path: &Path) -> ExitCode {
     tell(&format!(
         "memring tend: {} changed; the pools are tended as it says now",
         path.display()
@@ -146,10 +178,15 @@ fn begin_anew(path: &Path) {
     let mut words = std::env::args_os();
     let own = words.next().unwrap_or_default();
     let program = std::env::current_exe().unwrap_or_else(|_| own.into());
+    // How Linux marks a file that is gone: where it was lies the one installed since.
+    let bytes = program.as_os_str().as_bytes();
+    let program = OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes));
     let error = std::process::Command::new(program).args(words).exec();
     tell(&format!(
-        "memring tend: cannot begin anew ({error}). The pools are tended as they were; restart it"
+        "memring tend: {} cannot be begun anew ({error}), so it ends. Start it as it is installed now",
+        program.display()
     ));
+    ExitCode::from(1)
 }
 
 /// One pool, looked at again and again.
@@ -201,6 +238,10 @@ impl Watch {
                 ));
                 survey = self.host.survey();
             }
+        }
+        // Who cannot mend leaves it to the workers.
+        if self.host.fits(&survey).is_ok() {
+            slices::leave_to_tend(&self.host.pool, &self.host.record_key);
         }
         if self.seen.is_none() {
             self.say(&words::count(&survey));
@@ -254,7 +295,9 @@ impl Watch {
         if self.mending.is_some() {
             return;
         }
-        if let Some(why) = mend::waits(&self.kept, survey) {
+        if let Err(error) = self.host.fits(survey) {
+            self.complain(error.to_string());
+        } else if let Some(why) = mend::waits(&self.kept, survey) {
             self.complain(why);
         } else if mend::has_work(survey) {
             let (kept, memory) = (self.kept.clone(), self.memory.clone());

@@ -7,7 +7,7 @@
 use crate::Stop;
 use lexopt::prelude::*;
 use memring_pool::config::file::{self, File};
-use memring_pool::config::{Mode, Rule, Schemes, Topology, Wish, save_path};
+use memring_pool::config::{Mode, Rule, Schemes, Topology, Wish, masked, save_path};
 use memring_pool::error::{Error, Kind};
 use memring_pool::replica::record_key;
 use memring_pool::shared;
@@ -51,7 +51,7 @@ pub(crate) struct Asked {
 pub(crate) struct Kept {
     /// "pool NAME", or "the list".
     pub(crate) label: String,
-    /// What a person writes to mean this pool: "NAME", or "--list '…'".
+    /// What a person writes to mean this pool: "NAME", or "--list 'LIST'".
     pub(crate) written: String,
     /// Its name in the file.
     pub(crate) name: Option<String>,
@@ -226,17 +226,26 @@ fn listed(label: String, list: &str, file: Option<&File>) -> Result<Kept, Stop> 
     }
     if wish.topology.policy.mode != Mode::Fenced {
         return Err(Stop::Wish(format!(
-            "--list \"{list}\" keeps no copies, so there is nothing to do for it. Write mode=fenced in it, or leave the mode out"
+            "--list \"{}\" keeps no copies, so there is nothing to do for it. Write mode=fenced in it, or leave the mode out",
+            masked(list)
         )));
     }
     let name = Some(wish.topology.policy.name.clone()).filter(|name| !name.is_empty());
     Ok(Kept {
         label: name.as_ref().map_or(label, |name| format!("pool {name}")),
-        written: name.clone().unwrap_or_else(|| format!("--list '{list}'")),
+        written: name.clone().unwrap_or_else(|| open(list)),
         record_key: record_key(name.as_deref()),
         topology: wish.topology,
         name,
     })
+}
+
+/// A list as a person wrote it; one that may hold a secret is not told.
+fn open(list: &str) -> String {
+    match masked(list) == list {
+        true => format!("--list '{list}'"),
+        false => "--list '…'".to_owned(),
+    }
 }
 
 fn refused(error: Error) -> Stop {

@@ -46,6 +46,7 @@ pub use placement::{JedisHash, JedisNames, Placement, check_name};
 pub use policy::{ALL, HashFunction, Mode, Policy, Protocol, Rule};
 pub use redis::Redis;
 pub use sentinel::Watched;
+pub use shown::masked;
 pub use tls::{Tls, Trust};
 
 use crate::codec::Format;

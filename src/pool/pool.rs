@@ -33,6 +33,7 @@ mod settle;
 pub mod status;
 mod swift;
 pub mod transaction;
+mod turn;
 pub mod window;
 
 pub(crate) use fenced::NOTE;

@@ -9,7 +9,7 @@
 //! ```text
 //!   head      magic, layout, slots, slots asked for in vain, name of this life, boot
 //!   counters  64 of them (`counters`)
-//!   host      when tend looked last, the lock and the withdrawals of missed keys
+//!   host      when tend looked last, which pools it mends, which ones this host cannot use
 //!   slot      who (hash of the node's address) · failed (ms, 0 = up) · cause · state · …
 //!   missed    65,536 keys that nodes missed (`missed`)
 //!   turns     sessions held and waited for on this host (`turns`)
@@ -24,10 +24,14 @@
 )]
 
 pub(crate) mod lmdb;
+mod mended;
 pub(crate) mod missed;
+mod site;
 pub mod turns;
 
+use mended::Mended;
 pub use missed::{Kept, Miss, Missed, Withdrawal};
+pub use site::Site;
 
 use crate::chance;
 use crate::counters::{COUNTERS, Counter};
@@ -77,7 +81,7 @@ struct Host {
     tended: AtomicU64,
     /// Pools, by the hash of their record's key, that this host alone cannot use.
     broken: AtomicU64,
-    spare: [AtomicU64; 6],
+    mended: Mended,
 }
 
 #[repr(C, align(64))]
@@ -152,6 +156,27 @@ pub fn start(sharing: Sharing, dir: &Path) -> Result<(), Error> {
     trouble.map_or(Ok(()), Err)
 }
 
+/// Opens the file of this user in `dir` as [`start`] does, if there is one, and makes none.
+///
+/// Where there is none: the other users who have one there.
+///
+/// # Errors
+/// As [`start`].
+pub fn look(dir: &Path) -> Result<Vec<u32>, Error> {
+    if path_in(dir).symlink_metadata().is_ok() {
+        return start(Sharing::User, dir).map(|()| Vec::new());
+    }
+    let ending = format!(".{LAYOUT}");
+    let user = |name: &str| {
+        let name = name.strip_prefix("memring-")?.strip_suffix(&ending)?;
+        name.parse().ok()
+    };
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    Ok(files
+        .filter_map(|file| user(file.file_name().to_str()?))
+        .collect())
+}
+
 /// The slot of the node at `address`, made when there is none; `None` without a region, or
 /// when all slots are taken.
 pub fn slot(address: &[u8]) -> Option<&'static Slot> {
@@ -204,7 +229,7 @@ pub fn life() -> Option<u64> {
     region().map(|region| region.life.load(Relaxed))
 }
 
-/// Notes that tend looks after this host's pools at `now`.
+/// Notes that a tend looks at `now`, whatever pools it has.
 pub fn tend(now: u64) {
     if let Some(region) = region() {
         region.host.tended.store(now, Relaxed);
@@ -215,6 +240,18 @@ pub fn tend(now: u64) {
 pub fn tended(now: u64) -> Option<u64> {
     let at = region()?.host.tended.load(Relaxed);
     (at != 0 && at <= now).then_some(at)
+}
+
+/// Notes that a tend of this host mends the pool of that name.
+pub(crate) fn mend(pool: &[u8], now: u64) {
+    if let Some(region) = region() {
+        region.host.mended.note(pool, now);
+    }
+}
+
+/// When a tend of this host noted that it mends the pool; `None` when none did, or before a reboot.
+pub(crate) fn mended(pool: &[u8], now: u64) -> Option<u64> {
+    region()?.host.mended.at(pool, now)
 }
 
 /// Notes whether this host counts itself broken for the pool of that record key; true when
@@ -234,58 +271,9 @@ pub fn set_broken(record_key: &[u8], broken: bool) -> bool {
 
 fn region() -> Option<&'static Region> {
     if transport::is_played() {
-        return PLAYED.get().map(|site| site.0);
+        return site::entered();
     }
     REGION.get().copied().flatten()
-}
-
-thread_local! {
-    static PLAYED: Cell<Option<Site>> = const { Cell::new(None) };
-}
-
-/// The region of a simulated host, for the threads that are its processes.
-#[derive(Clone, Copy)]
-pub struct Site(&'static Region);
-
-impl std::fmt::Debug for Site {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Site")
-    }
-}
-
-impl Site {
-    /// A host of its own. Its memory is never given back: use it again, [`Site::clear`]ed.
-    pub fn reserve() -> Option<Site> {
-        anonymous().map(Site)
-    }
-
-    /// Makes this thread one of the host's processes, once it has a player.
-    pub fn enter(self) {
-        PLAYED.set(Some(self));
-    }
-
-    /// Forgets what was known of nodes and kept for them.
-    pub fn clear(self) {
-        for slot in self.0.slot.iter().filter(|s| s.who.load(Relaxed) != 0) {
-            let Slot {
-                who,
-                failed,
-                cause,
-                state,
-                due,
-                pause,
-                since,
-                server,
-            } = slot;
-            for word in [who, failed, cause, state, due, pause, since, server] {
-                word.store(0, Relaxed);
-            }
-        }
-        if self.0.missed.kept() > 0 {
-            self.0.missed.clear();
-        }
-        self.0.host.tended.store(0, Relaxed);
-    }
 }
 
 /// The region this process sees.

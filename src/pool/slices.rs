@@ -30,7 +30,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// A host where tend looked within so many milliseconds has tend.
+/// A pool that tend looked at within so many milliseconds is mended by it.
 const TENDED: u64 = 5000;
 /// A node is left for so many milliseconds to the tend of another host, which looks each second.
 const GRACE: u64 = 3000;
@@ -63,6 +63,8 @@ struct Work {
     call: Call,
     record_key: Vec<u8>,
     target: usize,
+    /// Who has the turn.
+    runner: String,
     passing: Passing,
     /// The keys found so far, which node is listing, and which one is next.
     keys: HashMap<Vec<u8>, usize>,
@@ -95,18 +97,39 @@ thread_local! {
     static PAUSED: Cell<u64> = const { Cell::new(0) };
     /// Since when nodes without trust are met, and when one was last, milliseconds.
     static MET: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    /// Nodes whose last pass here did not mend them, the last one last.
+    static FAILED: RefCell<Vec<Box<str>>> = const { RefCell::new(Vec::new()) };
     static NEWS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Notes that a session of this pool met a node without trust. Where tend looks after the
-/// host, or a node does not answer, nothing is to be done here; nor at once, since a tend of
+/// Tells the workers of this host that a tend mends this pool.
+pub fn leave_to_tend(pool: &Pool, record_key: &[u8]) {
+    shared::mend(&whose(pool, record_key), shared::now());
+}
+
+/// The name of a pool on this host.
+fn whose(pool: &Pool, record_key: &[u8]) -> Vec<u8> {
+    let mut whose = record_key.to_vec();
+    // All lists have the same record key: their nodes tell them apart.
+    if pool.policy().name.is_empty() {
+        let (mut names, _) = pool.everyone();
+        names.sort_unstable();
+        whose.extend_from_slice(names.join(" ").as_bytes());
+    }
+    whose
+}
+
+/// Notes that a session of this pool met a node without trust. Where tend mends the
+/// pool, or a node does not answer, nothing is to be done here; nor at once, since a tend of
 /// another host does it sooner and with less.
 pub(crate) fn want(pool: &Pool, record_key: &[u8]) {
-    let now = shared::now();
-    let tended = shared::tended(now).is_some_and(|at| now - at < TENDED);
-    let paused = PAUSED.get();
+    let (now, paused) = (shared::now(), PAUSED.get());
     // A time far ahead is from before a reboot.
-    if BUSY.get() || tended || now < paused && paused < now + 2 * LONG_PAUSE {
+    if BUSY.get() || now < paused && paused < now + 2 * LONG_PAUSE {
+        return;
+    }
+    let tended = shared::mended(&whose(pool, record_key), now);
+    if tended.is_some_and(|at| now - at < TENDED) {
         return;
     }
     let (first, last) = MET.get();
@@ -155,6 +178,7 @@ pub fn carry_on(slice: Duration) {
         Slice::Over(pass) => {
             work.give_turn();
             let who = work.pool.ring_name(work.target);
+            work.note(pass.end == Resynced::Trusted);
             if pass.end == Resynced::Trusted {
                 shared::count(Counter::WorkerPasses);
                 handoff::forget(&work.record_key, &who);
@@ -167,6 +191,7 @@ pub fn carry_on(slice: Duration) {
         }
         Slice::GivenUp(milliseconds) => {
             work.give_turn();
+            work.note(false);
             pause(milliseconds);
         }
     }
@@ -210,38 +235,55 @@ impl Work {
         }
         let (record_key, mut call) = (wanted.record_key, Call::new());
         let survey = pool.records(&record_key, &mut call);
-        let fits = survey.epochs().is_none_or(|seen| pool.stands(seen).is_ok());
-        if !fits || survey.blocker().is_some() || survey.twins(pool.len()).is_some() {
+        if pool.fits(&survey).is_err() || survey.blocker().is_some() {
             return None;
         }
-        let target = survey.to_mend().next()?;
         let runner = format!("{}/{}", host_name(), std::process::id());
-        pool.take_turn(target, &record_key, &runner, &mut call)
-            .ok()?;
-        match pool.open_pass(target, &record_key, shared::throw(), &mut call) {
-            Ok(passing) => Some(Work {
-                pool,
-                call,
-                record_key,
-                target,
-                passing,
-                keys: HashMap::new(),
-                listing: None,
-                cursor: None,
-                next: 0,
-                last: Instant::now(),
-                owner: shared::generation(),
-            }),
-            Err(_) => {
-                pool.give_turn(target, &record_key, &mut call);
-                None
+        // Whose turn somebody has, or who could not be mended, keeps no other one from it.
+        let mut targets: Vec<usize> = survey.to_mend().collect();
+        let failed = FAILED.with_borrow(Clone::clone);
+        targets.sort_by_key(|target| failed.iter().position(|who| **who == *survey.name(*target)));
+        for target in targets {
+            let Ok(held) = pool.take_turn(target, &record_key, &runner, &mut call) else {
+                continue;
+            };
+            match pool.open_pass(target, &record_key, shared::throw(), &mut call) {
+                Ok(passing) => {
+                    return Some(Work {
+                        pool,
+                        call,
+                        record_key,
+                        target,
+                        passing: if held { passing.of(&runner) } else { passing },
+                        runner,
+                        keys: HashMap::new(),
+                        listing: None,
+                        cursor: None,
+                        next: 0,
+                        last: Instant::now(),
+                        owner: shared::generation(),
+                    });
+                }
+                Err(_) => pool.give_turn(target, &record_key, &runner, &mut call),
             }
         }
+        None
+    }
+
+    /// Remembers what its node came to: others are tried before one that could not be mended.
+    fn note(&self, mended: bool) {
+        let who = self.pool.ring_name(self.target);
+        FAILED.with_borrow_mut(|failed| {
+            failed.retain(|other| *other != who);
+            if !mended {
+                failed.push(who);
+            }
+        });
     }
 
     fn give_turn(&mut self) {
-        self.pool
-            .give_turn(self.target, &self.record_key, &mut self.call);
+        let (pool, call) = (&mut self.pool, &mut self.call);
+        pool.give_turn(self.target, &self.record_key, &self.runner, call);
     }
 
     fn slice(&mut self, end: Instant) -> Slice {
@@ -271,6 +313,11 @@ impl Work {
         if self.next == self.target && self.listing.is_none() {
             self.next += 1;
             return None;
+        }
+        let begins = self.listing.is_none() && self.cursor.is_none();
+        let (passing, call) = (&mut self.passing, &mut self.call);
+        if self.pool.goes_on(passing, begins, call).is_err() {
+            return Some(Slice::GivenUp(PAUSE));
         }
         let listed = match (&mut self.listing, self.pool.spec(self.next)) {
             (Some(listing), _) => listing.step(end, &mut self.keys),

@@ -124,6 +124,42 @@ fn a_node_that_is_back_gives_up_what_it_missed_without_a_request_and_no_host_rea
 }
 
 #[test]
+fn status_of_a_user_who_cannot_see_what_nodes_missed_says_so_and_leaves_no_file() {
+    let nodes: Vec<Memcached> = (0..2).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("other-user");
+    let config = config(&directory, &nodes, "sync");
+    let state = TempDir::new("state");
+    let dir = state.path().display().to_string();
+    let status = |more: &[&str]| {
+        let words = ["status", "--config", &config, "--state-dir", &dir, "cache"];
+        run(&[&words, more].concat())
+    };
+    let files = || std::fs::read_dir(state.path()).unwrap().count();
+    let (code, text, errors) = status(&[]);
+    assert_eq!((code, errors.as_str(), files()), (0, "", 0), "{text}");
+    // A user with a name, and one without.
+    for (user, name) in [(65534, "nobody"), (54_321, "user 54321")] {
+        let file = state.file(&format!("memring-{user}.3"), "");
+        let (code, text, errors) = status(&[]);
+        assert_eq!((code, files()), (1, 1), "{text}");
+        assert!(
+            errors.contains(&dir) && errors.contains(&format!("is of {name}. Run")),
+            "{errors}"
+        );
+        assert!(
+            text.contains("unknown") && text.contains("next node: no"),
+            "{text}"
+        );
+        let (_, text, _) = status(&["--json"]);
+        assert!(
+            text.contains("\"missed_keys\":null") && text.contains("\"safe\":false"),
+            "{text}"
+        );
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
 fn a_pool_that_tend_was_not_asked_to_look_after_is_probed_by_its_workers() {
     let mut nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
     let directory = TempDir::new("untended");

@@ -17,6 +17,7 @@ use crate::pool::Bench;
 use harness::{Certificates, Cluster, Memcached, Redis, Sentinel, Valid};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Protocol, Schemes};
+use memring_pool::replica::Resynced;
 use memring_pool::wire::Store;
 use std::time::Duration;
 
@@ -544,12 +545,53 @@ fn the_turn_to_mend_a_node_is_one_runners_on_every_kind_of_node() {
             mut pool, mut call, ..
         } = over(Protocol::Ascii, std::slice::from_ref(&node));
         let mut take = |runner| pool.take_turn(0, b"~r", runner, &mut call);
-        assert_eq!(take("one"), Ok(()), "{node}");
+        assert_eq!(take("one"), Ok(true), "{node}");
         assert_eq!(take("two"), Err("one".to_owned()), "{node}");
-        assert_eq!(take("one"), Ok(()), "{node}");
+        assert_eq!(take("one"), Ok(true), "{node}");
         assert!(pool.is_up(0), "{node}: {:?}", call.events());
-        pool.give_turn(0, b"~r", &mut call);
-        assert_eq!(pool.take_turn(0, b"~r", "two", &mut call), Ok(()), "{node}");
+        pool.give_turn(0, b"~r", "two", &mut call);
+        let other = pool.take_turn(0, b"~r", "two", &mut call);
+        assert_eq!(other, Err("one".to_owned()), "{node}");
+        pool.give_turn(0, b"~r", "one", &mut call);
+        let taken = pool.take_turn(0, b"~r", "two", &mut call);
+        assert_eq!(taken, Ok(true), "{node}");
         assert!(call.events().is_empty(), "{node}: {:?}", call.events());
     }
+}
+
+#[test]
+fn a_pass_ends_when_its_turn_is_gone_or_anothers_and_leaves_it_as_it_is() {
+    let nodes = [Memcached::start(), Memcached::start()];
+    let put = |node: &Memcached, key: &str, text: &str| {
+        let request = format!("set {key} 0 0 {}\r\n{text}\r\n", text.len());
+        assert_eq!(node.raw(request, "\r\n"), b"STORED\r\n");
+    };
+    for (node, trust) in nodes.iter().zip(["joining", "trusted"]) {
+        put(node, "~r", &format!("memring1 {trust} 1 {} 0", node.port()));
+    }
+    let Bench {
+        mut pool, mut call, ..
+    } = over(Protocol::Ascii, &nodes.each_ref().map(Memcached::address));
+    assert_eq!(pool.take_turn(0, b"~r", "one", &mut call), Ok(true));
+    let mut pass = || pool.resync_told(0, b"~r", Some("one"), 7, &mut call, &mut |_, _| {});
+    put(&nodes[0], "~p", "two");
+    assert!(pass().lost);
+    nodes[0].raw("delete ~p\r\n", "\r\n");
+    assert!(pass().lost);
+    assert_eq!(nodes[0].stored("~p"), None);
+    put(&nodes[0], "~p", "two");
+    pool.give_turn(0, b"~r", "one", &mut call);
+    assert!(
+        nodes[0].stored("~p").is_some(),
+        "another's turn was taken away"
+    );
+    put(&nodes[0], "~p", "one");
+    let pass = pool.resync_told(0, b"~r", Some("one"), 7, &mut call, &mut |_, _| {});
+    assert_eq!((pass.lost, pass.end), (false, Resynced::Trusted));
+    // It was made to outlast the listing, so it has an end.
+    let told = nodes[0].raw("mg ~p t\r\n", "\r\n");
+    assert!(
+        told.starts_with(b"HD t") && !told.starts_with(b"HD t-"),
+        "{told:?}"
+    );
 }

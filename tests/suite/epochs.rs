@@ -480,3 +480,41 @@ fn from_two_redis_nodes_to_three_a_third_of_the_sessions_moves_and_each_is_read(
     visit_all("3");
     nodes[0].resume();
 }
+
+/// A file that forgot previous_nodes would let the list before go without moving a key.
+#[test]
+fn a_step_whose_file_forgot_the_list_before_is_refused_also_where_a_person_founded_the_pool() {
+    let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let of = |places: &[usize]| names(&places.iter().map(|n| &nodes[*n]).collect::<Vec<_>>());
+    let directory = TempDir::new("founded");
+    let give = |text: String| directory.file("memring.toml", text).display().to_string();
+    let (three, other) = (of(&[0, 1, 2]), of(&[0, 1, 3]));
+
+    nodes[2].freeze();
+    let path = give(file(&three, ""));
+    let (code, _, said) = run(&["trust", "--config", &path, "sessions"]);
+    assert_eq!(code, 0, "{said}");
+    nodes[2].resume();
+    tend_file(&path);
+    let forgot = give(file(&other, "epoch = 1"));
+    let (code, _, said) = run(&["commit", "--config", &forgot, "sessions"]);
+    assert!(code == 1 && said.contains("previous_nodes"), "{said}");
+
+    // Records that do not name the nodes.
+    for node in &nodes[..3] {
+        let record = format!("memring1 trusted 1 {} 0", node.port());
+        let request = format!("set ~r:sessions 0 0 {}\r\n{record}\r\n", record.len());
+        assert_eq!(node.raw(request, "\r\n"), b"STORED\r\n");
+    }
+    let (code, _, said) = run(&["commit", "--config", &forgot, "sessions"]);
+    assert!(
+        code == 1 && said.contains("neither the records nor the file say"),
+        "{said}"
+    );
+    let same = give(file(
+        &three,
+        &format!("epoch = 1\nprevious_nodes = {three:?}"),
+    ));
+    let (code, said, _) = run(&["commit", "--config", &same, "sessions"]);
+    assert!(code == 0 && said.contains("epoch 1 is committed"), "{said}");
+}

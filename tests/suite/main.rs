@@ -70,6 +70,7 @@ mod status;
 mod strangers;
 mod stubs;
 mod syscalls;
+mod tend;
 mod tls;
 mod transactions;
 mod turns;

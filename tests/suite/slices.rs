@@ -94,6 +94,27 @@ fn back_empty(mut stage: Stage) {
     stage.nodes[1].resume();
 }
 
+/// Of another list, and of a cache in a file.
+#[test]
+fn beside_a_tend_of_other_pools_a_node_is_mended_by_workers() {
+    let stage = Stage::of(3, 2);
+    let state = stage.state.path().display().to_string();
+    let others = [Memcached::start(), Memcached::start()];
+    let names = others
+        .each_ref()
+        .map(|node| format!("tcp://{}", node.address()));
+    let directory = TempDir::new("others");
+    let cache = format!("[pool.cache]\nnodes = {names:?}\nmode = \"sync\"\n");
+    let cache = directory.file("memring.toml", cache).display().to_string();
+    let tends = [
+        Tend::beside(&state, &["--list", &names.join(",")]),
+        Tend::beside(&state, &["--config", &cache]),
+    ];
+    tends[0].says("is trusted");
+    tends[1].says("2 of 2 nodes answer");
+    back_empty(stage);
+}
+
 #[test]
 fn where_tend_runs_workers_leave_a_returned_node_to_it_also_to_that_of_another_host() {
     for another_host in [false, true] {
@@ -114,6 +135,28 @@ fn where_tend_runs_workers_leave_a_returned_node_to_it_also_to_that_of_another_h
         assert!(wait_until(SOON, || is_safe(&stage)), "{}", tend.log());
         assert_eq!(stage.fpm.get("status.php", "", "").text(), "0");
     }
+}
+
+#[test]
+fn a_node_that_somebody_else_mends_keeps_workers_from_no_other_one() {
+    let stage = Stage::of(3, 1);
+    for node in &stage.nodes[..2] {
+        let (_, record) = node.stored("~r").expect("a record");
+        let record = String::from_utf8_lossy(&record).replace("trusted", "joining");
+        let store = |key: &str, text: &str| format!("set {key} 0 0 {}\r\n{text}\r\n", text.len());
+        node.raw(store("~r", &record), "\r\n");
+    }
+    stage.nodes[0].raw("set ~p 0 0 6\r\nweb9/1\r\n", "\r\n");
+    let is = |node: &Memcached, word: &str| {
+        let record = node.stored("~r").map(|(_, bytes)| bytes);
+        String::from_utf8_lossy(&record.unwrap_or_default()).contains(word)
+    };
+    let mended = wait_until(SOON, || {
+        stage.visit("first");
+        is(&stage.nodes[1], " trusted ")
+    });
+    assert!(mended, "{}", stage.log());
+    assert!(is(&stage.nodes[0], " joining "), "{}", stage.log());
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub(super) fn may_hold_secrets(scheme: &str) -> bool {
 
 /// `text` without what may be secret in addresses: a password before a host, options behind
 /// one, and what stands in the place of both where something was forgotten.
-pub(super) fn masked(text: &str) -> String {
+pub fn masked(text: &str) -> String {
     let at = text.find("://");
     let (scheme, rest) = text.split_at(at.map_or(0, |at| at + 3));
     // With the scheme forgotten it may be a password all the same.

@@ -39,11 +39,13 @@ impl Pool {
     /// Ends the step to this pool's node list: announces its epoch, moves the keys, and says
     /// in all records that it is committed.
     ///
-    /// `random` is any number that nobody else has, `host` this host's name; `progress` is
-    /// told after each key how many are done, and of how many.
+    /// `named`: does the file name the list before, be it the same? `random` is any number that
+    /// nobody else has, `host` this host's name; `progress` is told after each key how many are
+    /// done, and of how many.
     pub fn commit(
         &mut self,
         record_key: &[u8],
+        named: bool,
         host: &str,
         random: u64,
         call: &mut Call,
@@ -60,6 +62,22 @@ impl Pool {
             return Committed::Refused(error);
         }
         let wanted = self.epochs();
+        // Any list fits records that name none, and without the one before no key would move.
+        if seen.nodes == 0 && seen.committed < wanted.committed && !named {
+            return Committed::Refused(
+                Error::new(
+                    Kind::Epoch,
+                    format!(
+                        "neither the records nor the file say which nodes the pool had at epoch {}",
+                        seen.committed
+                    ),
+                )
+                .hint(format!(
+                    "Write previous_nodes = [the nodes at epoch {}], also where they are the same",
+                    seen.committed
+                )),
+            );
+        }
         if seen.committed >= wanted.committed {
             // Nodes that were away when it was done may not say so yet.
             let all = (0..survey.len()).filter_map(|place| survey.record(place));

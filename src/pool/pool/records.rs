@@ -151,6 +151,21 @@ impl Pool {
         })
     }
 
+    /// Are these the records of the pool that this host's file speaks of, each of another server?
+    ///
+    /// # Errors
+    /// As [`Pool::stands`]; `Kind::Config` where two names stand for one server.
+    pub fn fits(&self, survey: &Survey) -> Result<(), Error> {
+        survey.epochs().map_or(Ok(()), |seen| self.stands(seen))?;
+        let Some((one, other)) = survey.twins(self.current()) else {
+            return Ok(());
+        };
+        let cause = format!(
+            "{one} and {other} are one server: they have the same record, so two copies there are one"
+        );
+        Err(Error::new(Kind::Config, cause).hint("Name each server once"))
+    }
+
     /// Founds the pool without the nodes that do not answer, by the word of a person: those
     /// that answer get their records and are trusted, if none of them has one.
     ///
@@ -188,7 +203,8 @@ impl Pool {
             .collect();
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
-        let mut founding = Founding::without(&names, without, random, &mut out);
+        let founding = Founding::without(&names, without, random, &mut out);
+        let mut founding = founding.at(self.epochs());
         let task = Task {
             key: b"",
             record_key,

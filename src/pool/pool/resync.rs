@@ -1,11 +1,12 @@
 //! A node that came back gets what it missed: keys listed elsewhere, mended one by one.
 //!
 //! Any host may do it, and two at the same time do no harm but to each other's pass: the
-//! later one takes the earlier one's proof away, and so on for ever. So a pass has a turn,
-//! a small item on the node itself that its runner renews. It decides nothing but who works.
+//! later one takes the earlier one's proof away, and so on for ever. So a pass has a turn
+//! (`turn`), and ends when that is lost.
 
 use super::Pool;
 use super::copies::{Task, clock};
+use super::turn::Turn;
 use crate::call::{Call, Verb};
 use crate::config::Engine;
 use crate::fanout;
@@ -13,19 +14,15 @@ use crate::item::Span;
 use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
 use crate::transport;
 use crate::wire::redis::{self, FIRST_PAGE};
-use crate::wire::{Expect, Reply, Store, classic};
+use crate::wire::{Expect, Reply, classic};
 use std::collections::HashMap;
 use std::collections::hash_map::IntoIter;
 use std::iter::Peekable;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the turn of a pass outlives the last sign of its runner, seconds.
-const TURN: u32 = 30;
 /// How long somebody else may need to found a pool, and how often is looked whether he has.
 const FOUNDING: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(10);
-/// How often the runner gives a sign.
-const SIGN: Duration = Duration::from_secs(10);
 /// Keys that are mended at the same time, and the bytes of their items, unless one alone has
 /// more: a step is said by a node before anybody else waits for it, and within its time limit.
 const BATCH: usize = 128;
@@ -42,6 +39,8 @@ pub struct Pass {
     pub keys: usize,
     /// Of those, how many could not be mended.
     pub failed: usize,
+    /// It was given up because its turn was gone, or another's.
+    pub lost: bool,
 }
 
 /// A pass under way, piece by piece.
@@ -54,8 +53,8 @@ pub struct Passing {
     keys: Peekable<IntoIter<Vec<u8>, usize>>,
     all: usize,
     seen: usize,
-    /// When its runner gave a sign last.
-    sign: Instant,
+    /// The turn that was taken for it, if one was.
+    turn: Option<Turn>,
     done: Pass,
 }
 
@@ -65,6 +64,22 @@ impl Passing {
     pub fn copy(&mut self, keys: HashMap<Vec<u8>, usize>) {
         self.all = keys.len();
         self.keys = keys.into_iter().peekable();
+    }
+
+    /// The same pass in the turn that `runner` took.
+    #[must_use]
+    pub fn of(mut self, runner: &str) -> Passing {
+        self.turn = Some(Turn::of(self.target, &self.record_key, runner));
+        self
+    }
+
+    /// What it came to when its turn is gone.
+    fn lost(&self) -> Pass {
+        Pass {
+            end: Resynced::Again,
+            lost: true,
+            ..self.done
+        }
     }
 
     /// What it came to when the node at `place` does not answer.
@@ -129,61 +144,23 @@ impl Pool {
         distrust.result() == Some(true)
     }
 
-    /// Takes the turn to run passes over node `target`, for `runner`, a name of which there is
-    /// one.
+    /// The sign of a runner, where one is due or `now`.
     ///
     /// # Errors
-    /// The name of whoever has it. A node that cannot say is no reason not to try.
-    pub fn take_turn(
+    /// What the pass came to, when its turn is gone.
+    pub(crate) fn goes_on(
         &mut self,
-        target: usize,
-        record_key: &[u8],
-        runner: &str,
+        passing: &mut Passing,
+        now: bool,
         call: &mut Call,
-    ) -> Result<(), String> {
-        call.reset(Verb::Get);
-        let key = turn_key(record_key);
-        let lane = self.exchange_lane(target, call, |lane| {
-            if lane.engine == Engine::Redis {
-                lane.ask_redis(|out| redis::take_turn(out, &key, runner.as_bytes(), TURN));
-                return lane.ask_redis(|out| redis::get(out, &key, false));
-            }
-            let (out, asks) = (&mut lane.out, &mut lane.asks);
-            classic::store(out, Store::Add, &key, 0, TURN, runner.len(), 0);
-            out.extend_from_slice(runner.as_bytes());
-            out.extend_from_slice(b"\r\n");
-            classic::get(out, false);
-            classic::get_key(out, &key);
-            classic::end(out);
-            asks.extend([Expect::Stored, Expect::Values]);
-        });
-        let Some(lane) = lane.and_then(|lane| call.lanes.get(lane)) else {
-            return Ok(());
-        };
-        let has = lane.answers.iter().find_map(|reply| match reply {
-            Reply::Value { data, .. } | Reply::Item { data, .. } => Some(data.of(lane.received())),
-            _ => None,
-        });
-        match has {
-            Some(other) if other != runner.as_bytes() => {
-                Err(String::from_utf8_lossy(other).into_owned())
-            }
-            _ => Ok(()),
+    ) -> Result<(), Pass> {
+        if let Some(turn) = &mut passing.turn
+            && (now || turn.is_due())
+            && !self.sign(turn, Duration::ZERO, call)
+        {
+            return Err(passing.lost());
         }
-    }
-
-    /// Gives the turn back.
-    pub fn give_turn(&mut self, target: usize, record_key: &[u8], call: &mut Call) {
-        call.reset(Verb::Get);
-        let key = turn_key(record_key);
-        // Whom it does not reach lets the turn go when its life ends.
-        self.exchange_lane(target, call, |lane| match lane.engine {
-            Engine::Memcached | Engine::Embedded => {
-                classic::delete(&mut lane.out, &key);
-                lane.asks.push(Expect::Deleted);
-            }
-            Engine::Redis => lane.ask_redis(|out| redis::delete(out, &key)),
-        });
+        Ok(())
     }
 
     /// One pass over node `target`: when it goes well the node is trusted again.
@@ -196,14 +173,16 @@ impl Pool {
         random: u64,
         call: &mut Call,
     ) -> Pass {
-        self.resync_told(target, record_key, random, call, &mut |_, _| {})
+        self.resync_told(target, record_key, None, random, call, &mut |_, _| {})
     }
 
-    /// The same, and after each key `progress` is told how many are done, and of how many.
+    /// The same in the turn that `runner` took, while he has it, and after each key `progress` is
+    /// told how many are done, and of how many.
     pub fn resync_told(
         &mut self,
         target: usize,
         record_key: &[u8],
+        runner: Option<&str>,
         random: u64,
         call: &mut Call,
         progress: &mut dyn FnMut(usize, usize),
@@ -212,10 +191,20 @@ impl Pool {
             Ok(passing) => passing,
             Err(done) => return done,
         };
-        match self.keys_elsewhere(&[target], record_key, call) {
-            Ok(keys) => passing.copy(keys),
-            Err(place) => return passing.stopped(place),
+        passing.turn = runner.map(|runner| Turn::of(target, record_key, runner));
+        let mut keys = HashMap::new();
+        for index in (0..self.members.len()).filter(|index| *index != target) {
+            // It may take as long as that.
+            if let Some(turn) = &mut passing.turn
+                && !self.sign(turn, LISTING, call)
+            {
+                return passing.lost();
+            }
+            if self.keys_of(index, record_key, &mut keys, call).is_none() {
+                return passing.stopped(index);
+            }
         }
+        passing.copy(keys);
         loop {
             if let Some(done) = self.go_on(&mut passing, BATCH, call) {
                 return done;
@@ -253,6 +242,7 @@ impl Pool {
             end: resync.result().unwrap_or(Resynced::Again),
             keys: 0,
             failed: 0,
+            lost: false,
         };
         if done.end != Resynced::Copy {
             return Err(done);
@@ -264,7 +254,7 @@ impl Pool {
             keys: HashMap::new().into_iter().peekable(),
             all: 0,
             seen: 0,
-            sign: transport::now(),
+            turn: None,
             done,
         })
     }
@@ -284,25 +274,16 @@ impl Pool {
         if batch.is_empty() {
             return Some(self.end_pass(passing, call));
         }
+        if let Err(lost) = self.goes_on(passing, false, call) {
+            return Some(lost);
+        }
         let Passing {
             target,
             record_key,
-            sign,
             seen,
             done,
             ..
         } = passing;
-        if transport::since(*sign) > SIGN {
-            *sign = transport::now();
-            let key = turn_key(record_key);
-            self.exchange_lane(*target, call, |lane| match lane.engine {
-                Engine::Memcached | Engine::Embedded => {
-                    classic::touch(&mut lane.out, &key, TURN);
-                    lane.asks.push(Expect::Touched);
-                }
-                Engine::Redis => lane.ask_redis(|out| redis::touch(out, &key, TURN, true)),
-            });
-        }
         // What was refused for so many keys needs no list of its own.
         call.reset(Verb::Get);
         *seen += batch.len();
@@ -403,38 +384,50 @@ impl Pool {
     ) -> Result<HashMap<Vec<u8>, usize>, usize> {
         let mut keys = HashMap::new();
         for index in (0..self.members.len()).filter(|index| !without.contains(index)) {
-            let first = call.used;
-            if self.engine(index) == Engine::Redis {
-                let mut cursor = Some(FIRST_PAGE.to_vec());
-                while let Some(at) = cursor {
-                    cursor = self.page(index, &at, &mut keys, call).ok_or(index)?;
-                }
-                continue;
-            }
-            let limit = self.set_limit(index, |limit| limit.max(LISTING));
-            let listed = self.exchange(index, call, |out, asks| {
-                classic::list_keys(out);
-                asks.push(Expect::Keys);
-            });
-            self.set_limit(index, |_| limit);
-            let lane = listed
-                .and_then(|lane| call.lanes.get(lane))
-                .filter(|lane| !lane.refused)
+            self.keys_of(index, record_key, &mut keys, call)
                 .ok_or(index)?;
-            let line = |span: Span| span.of(lane.received());
-            for reply in &lane.answers {
-                if let Reply::Stat(span) = reply
-                    && let Some((key, size)) = key_and_size(line(*span))
-                    && key != record_key
-                {
-                    // Of a witness it is that of a write's word.
-                    let largest = keys.entry(key).or_insert(size);
-                    *largest = size.max(*largest);
-                }
-            }
-            call.used = first;
         }
         Ok(keys)
+    }
+
+    /// Puts the keys that node `index` holds into `keys`; nothing when it does not tell.
+    fn keys_of(
+        &mut self,
+        index: usize,
+        record_key: &[u8],
+        keys: &mut HashMap<Vec<u8>, usize>,
+        call: &mut Call,
+    ) -> Option<()> {
+        let first = call.used;
+        if self.engine(index) == Engine::Redis {
+            let mut cursor = Some(FIRST_PAGE.to_vec());
+            while let Some(at) = cursor {
+                cursor = self.page(index, &at, keys, call)?;
+            }
+            return Some(());
+        }
+        let limit = self.set_limit(index, |limit| limit.max(LISTING));
+        let listed = self.exchange(index, call, |out, asks| {
+            classic::list_keys(out);
+            asks.push(Expect::Keys);
+        });
+        self.set_limit(index, |_| limit);
+        let lane = listed
+            .and_then(|lane| call.lanes.get(lane))
+            .filter(|lane| !lane.refused)?;
+        let line = |span: Span| span.of(lane.received());
+        for reply in &lane.answers {
+            if let Reply::Stat(span) = reply
+                && let Some((key, size)) = key_and_size(line(*span))
+                && key != record_key
+            {
+                // Of a witness it is that of a write's word.
+                let largest = keys.entry(key).or_insert(size);
+                *largest = size.max(*largest);
+            }
+        }
+        call.used = first;
+        Some(())
     }
 
     /// Puts a page of the keys that node `index`, a Redis, holds into `keys`; the cursor of the
@@ -492,12 +485,6 @@ impl Pool {
             .get(index)
             .map_or_else(|| "".into(), |member| member.spec.ring_name())
     }
-}
-
-/// The key of the turn on a node: `~p` where the record is `~r`.
-fn turn_key(record_key: &[u8]) -> Vec<u8> {
-    let name = record_key.strip_prefix(b"~r").unwrap_or(record_key);
-    [b"~p", name].concat()
 }
 
 fn batch_has_room(bytes: usize, size: usize) -> bool {

@@ -16,14 +16,14 @@ type Pair = (&'static str, Fact);
 
 impl Pool {
     /// Name, mode and nodes as this process knows them, nobody asked:
-    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, nodes}`. Each
-    /// node of a cluster that was asked for them has `slots`, too.
+    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, trouble, nodes}`.
+    /// Each node of a cluster that was asked for them has `slots`, too.
     pub fn status(&self) -> Fact {
         self.told(None)
     }
 
-    /// The same with each node's record, read now; marks who answers and who does not, as
-    /// [`Pool::records`].
+    /// The same with each node's record, read now, and why they are not this pool's
+    /// ([`Pool::fits`]); marks who answers and who does not, as [`Pool::records`].
     pub fn status_now(&mut self, record_key: &[u8], call: &mut Call) -> Fact {
         let survey = self.records(record_key, call);
         self.told(Some(&survey))
@@ -31,6 +31,8 @@ impl Pool {
 
     fn told(&self, survey: Option<&Survey>) -> Fact {
         let policy = self.policy();
+        let wrong = survey.and_then(|survey| self.fits(survey).err());
+        let safe = survey.map(|survey| wrong.is_none() && survey.is_safe());
         let name = Some(policy.name.as_str()).filter(|name| !name.is_empty());
         let nodes = (0..self.len()).map(|index| {
             let mut pairs = self.node_facts(index);
@@ -44,7 +46,8 @@ impl Pool {
             ("placement", policy.placement.word().into()),
             ("epoch", policy.epoch.into()),
             ("two_node_lists", self.has_window().into()),
-            ("safe_to_touch_next", survey.map(Survey::is_safe).into()),
+            ("safe_to_touch_next", safe.into()),
+            ("trouble", wrong.map(|error| error.to_string()).into()),
             ("nodes", nodes.collect()),
         ])
     }
