@@ -12,7 +12,7 @@ use memring_pool::error::Error;
 use memring_pool::fact::Fact;
 use memring_pool::handoff;
 use memring_pool::replica::{Standing as Record, State, Survey};
-use memring_pool::shared;
+use memring_pool::shared::{self, Progress};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -191,6 +191,19 @@ fn table(looked: &Looked) -> String {
         if let Some(why) = place.and_then(|place| trouble(survey, place)) {
             let _ = write!(text, "\n      {why}");
         }
+        if let Some(pass) = place.and_then(|place| pass(kept, survey, place)) {
+            let _ = match pass.left() {
+                Some(left) => write!(
+                    text,
+                    "\n      a pass of this host mends it: {} of {} keys looked at, {left} left",
+                    pass.seen, pass.all
+                ),
+                None => write!(
+                    text,
+                    "\n      a pass of this host mends it: the other nodes' keys are being listed"
+                ),
+            };
+        }
         let left = place.map_or(0, |place| left(kept, survey, place));
         if left > 0 {
             let _ = write!(
@@ -235,6 +248,11 @@ fn table(looked: &Looked) -> String {
 /// How many keys this host keeps for a node.
 fn left(kept: &Kept, survey: &Survey, place: usize) -> usize {
     handoff::left(&kept.record_key, survey.name(place))
+}
+
+/// How far a pass of this host over a node is.
+fn pass(kept: &Kept, survey: &Survey, place: usize) -> Option<Progress> {
+    shared::pass(&kept.record_key, survey.name(place))
 }
 
 /// What a node that is not to be used says for itself, or what can be done.
@@ -307,6 +325,7 @@ fn node(looked: &Looked, blind: bool, place: usize) -> Fact {
         ("epoch", record.map(|record| record.epoch).into()),
         ("absent_by", by.collect()),
         ("missed_keys", missed.into()),
+        ("pass", pass(kept, survey, place).into()),
         ("error", error),
     ])
 }

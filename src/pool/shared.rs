@@ -26,11 +26,14 @@
 pub(crate) mod lmdb;
 mod mended;
 pub(crate) mod missed;
+mod passes;
 mod site;
 pub mod turns;
 
 use mended::Mended;
 pub use missed::{Kept, Miss, Missed, Withdrawal};
+use passes::Passes;
+pub use passes::Progress;
 pub use site::Site;
 
 use crate::chance;
@@ -52,7 +55,7 @@ pub const SLOTS: usize = 1024;
 /// "memring" and a zero byte.
 const MAGIC: u64 = u64::from_le_bytes(*b"memring\0");
 /// Changes with the shape of the region; a part of the file's name, too.
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 
 /// What is known of one node on this host; what the words mean is for `health` to say.
 #[derive(Debug, Default)]
@@ -99,6 +102,7 @@ struct Region {
     slot: [Slot; SLOTS],
     missed: Missed,
     turns: Turns,
+    passes: Passes,
 }
 
 /// Who shares the region (`memring.shared`).
@@ -130,7 +134,7 @@ static REGION: OnceLock<Option<&'static Region>> = OnceLock::new();
 
 /// Opens the region, once per process; later calls do nothing.
 ///
-/// With [`Sharing::User`] it is the file `memring-UID.3` in `dir`; with [`Sharing::Master`]
+/// With [`Sharing::User`] it is the file `memring-UID.4` in `dir`; with [`Sharing::Master`]
 /// the memory that [`prepare`] set aside.
 ///
 /// # Errors
@@ -252,6 +256,28 @@ pub(crate) fn mend(pool: &[u8], now: u64) {
 /// When a tend of this host noted that it mends the pool; `None` when none did, or before a reboot.
 pub(crate) fn mended(pool: &[u8], now: u64) -> Option<u64> {
     region()?.host.mended.at(pool, now)
+}
+
+/// Notes how far a pass over a node is that this host runs; `None` for over. `whose`: pool and node
+/// as one word ([`pass_of`]).
+pub(crate) fn note_pass(whose: u64, progress: Option<Progress>) {
+    if let Some(region) = region() {
+        match progress {
+            Some(progress) => region.passes.note(whose, progress, now()),
+            None => region.passes.over(whose),
+        }
+    }
+}
+
+/// How far a pass over the node of that name is that this host runs, in the pool of that record
+/// key; `None` where it runs none.
+pub fn pass(record_key: &[u8], node: &str) -> Option<Progress> {
+    region()?.passes.of(pass_of(record_key, node), now())
+}
+
+/// Pool and node as one word.
+pub(crate) fn pass_of(record_key: &[u8], node: &str) -> u64 {
+    name_of(&[record_key, b"\0", node.as_bytes()].concat())
 }
 
 /// Notes whether this host counts itself broken for the pool of that record key; true when

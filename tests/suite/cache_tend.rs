@@ -139,7 +139,7 @@ fn status_of_a_user_who_cannot_see_what_nodes_missed_says_so_and_leaves_no_file(
     assert_eq!((code, errors.as_str(), files()), (0, "", 0), "{text}");
     // A user with a name, and one without.
     for (user, name) in [(65534, "nobody"), (54_321, "user 54321")] {
-        let file = state.file(&format!("memring-{user}.3"), "");
+        let file = state.file(&format!("memring-{user}.4"), "");
         let (code, text, errors) = status(&[]);
         assert_eq!((code, files()), (1, 1), "{text}");
         assert!(

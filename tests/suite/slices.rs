@@ -159,16 +159,51 @@ fn a_node_that_somebody_else_mends_keeps_workers_from_no_other_one() {
     assert!(is(&stage.nodes[0], " joining "), "{}", stage.log());
 }
 
+/// So many keys that no worker is through in a request or two.
+fn fill(node: &Memcached) {
+    let fillers: String = (0..20_000)
+        .map(|n| format!("set filler{n} 0 600 5 noreply\r\nvalue\r\n"))
+        .collect();
+    node.raw(format!("{fillers}version\r\n"), "\r\n");
+}
+
+#[test]
+fn status_says_how_far_a_pass_is_that_this_host_runs() {
+    let mut stage = Stage::of(3, 1);
+    let list = stage.list();
+    let state = stage.state.path().display().to_string();
+    let status = |more: &[&str]| {
+        let arguments = ["status", "--list", &list, "--state-dir", &state];
+        run(&[&arguments, more].concat()).1
+    };
+    assert_eq!(stage.visit("s0"), "[true,1]");
+    assert!(!status(&[]).contains("a pass of this host"));
+    fill(&stage.nodes[1]);
+    stage.nodes[0].restart();
+    let mut count = 1;
+    let told = wait_until(SOON, || {
+        count += 1;
+        assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
+        status(&[]).contains("keys looked at, ")
+    });
+    assert!(told, "{}", stage.log());
+    let json = status(&["--json"]);
+    assert!(json.contains("\"pass\":{\"seen\":"), "{json}");
+    let over = wait_until(3 * SOON, || {
+        count += 1;
+        assert_eq!(stage.visit("s0"), format!("[true,{count}]"));
+        count % 50 == 0 && status(&[]).contains("touch the next node: yes")
+    });
+    assert!(over, "{}", stage.log());
+    assert!(!status(&[]).contains("a pass of this host"));
+}
+
 #[test]
 fn a_worker_that_goes_away_in_the_middle_of_a_pass_leaves_it_to_another() {
     let mut stage = Stage::of(3, 1);
     stage.fpm.page("die.php", "exec('kill -9 ' . getmypid());");
     assert_eq!(stage.visit("s0"), "[true,1]");
-    // So many keys that no worker is through before it is killed.
-    let fillers: String = (0..20_000)
-        .map(|n| format!("set filler{n} 0 600 5 noreply\r\nvalue\r\n"))
-        .collect();
-    stage.nodes[1].raw(format!("{fillers}version\r\n"), "\r\n");
+    fill(&stage.nodes[1]);
     stage.proxies.iter().for_each(Proxy::clear);
     stage.nodes[0].restart();
     let mut count = 1;

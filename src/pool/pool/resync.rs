@@ -12,6 +12,7 @@ use crate::config::Engine;
 use crate::fanout;
 use crate::item::Span;
 use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
+use crate::shared::{self, Progress};
 use crate::transport;
 use crate::wire::redis::{self, FIRST_PAGE};
 use crate::wire::{Expect, Reply, classic};
@@ -55,7 +56,25 @@ pub struct Passing {
     seen: usize,
     /// The turn that was taken for it, if one was.
     turn: Option<Turn>,
+    noted: Noted,
     done: Pass,
+}
+
+/// What the host's processes know of a pass, until it is dropped.
+#[derive(Debug)]
+struct Noted(u64);
+
+impl Noted {
+    fn at(&self, seen: usize, all: usize) {
+        let (seen, all) = (seen as u64, all as u64);
+        shared::note_pass(self.0, Some(Progress { seen, all }));
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        shared::note_pass(self.0, None);
+    }
 }
 
 impl Passing {
@@ -247,7 +266,10 @@ impl Pool {
         if done.end != Resynced::Copy {
             return Err(done);
         }
+        let noted = Noted(shared::pass_of(record_key, &self.ring_name(target)));
+        noted.at(0, 0);
         Ok(Passing {
+            noted,
             target,
             record_key: record_key.to_vec(),
             resync,
@@ -280,13 +302,16 @@ impl Pool {
         let Passing {
             target,
             record_key,
+            all,
             seen,
+            noted,
             done,
             ..
         } = passing;
         // What was refused for so many keys needs no list of its own.
         call.reset(Verb::Get);
         *seen += batch.len();
+        noted.at(*seen, *all);
         self.mend_batch(&batch, *target, record_key, call, done);
         // A node that went away would cost each further batch a timeout.
         let gone = call.events.iter().find(|event| event.fault);

@@ -8,7 +8,7 @@ use crate::embedded;
 use crate::fact::Fact;
 use crate::node::{Directory, Door, Node};
 use crate::replica::{Standing, State, Survey};
-use crate::shared;
+use crate::shared::{self, Progress};
 use std::time::SystemTime;
 
 /// One value of a map: its name, and what it holds.
@@ -26,10 +26,11 @@ impl Pool {
     /// ([`Pool::fits`]); marks who answers and who does not, as [`Pool::records`].
     pub fn status_now(&mut self, record_key: &[u8], call: &mut Call) -> Fact {
         let survey = self.records(record_key, call);
-        self.told(Some(&survey))
+        self.told(Some((&survey, record_key)))
     }
 
-    fn told(&self, survey: Option<&Survey>) -> Fact {
+    fn told(&self, seen: Option<(&Survey, &[u8])>) -> Fact {
+        let survey = seen.map(|(survey, _)| survey);
         let policy = self.policy();
         let wrong = survey.and_then(|survey| self.fits(survey).err());
         let safe = survey.map(|survey| wrong.is_none() && survey.is_safe());
@@ -37,6 +38,8 @@ impl Pool {
         let nodes = (0..self.len()).map(|index| {
             let mut pairs = self.node_facts(index);
             pairs.extend(record_facts(survey, index));
+            let pass = seen.and_then(|(survey, key)| shared::pass(key, survey.name(index)));
+            pairs.push(("pass", pass.into()));
             Fact::Map(pairs)
         });
         Fact::Map(vec![
@@ -209,6 +212,13 @@ fn record_facts(survey: Option<&Survey>, place: usize) -> Vec<Pair> {
         ("absent_by", absent.unwrap_or(Fact::Null)),
         ("error", error.into()),
     ]
+}
+
+impl From<Progress> for Fact {
+    fn from(pass: Progress) -> Fact {
+        let left = pass.left();
+        Fact::Map(vec![("seen", pass.seen.into()), ("left", left.into())])
+    }
 }
 
 /// A name without what may stand between scheme and host: `user:password@`.
