@@ -31,10 +31,11 @@ class Memcache extends \Memcache
     /**
      * Carries out what waits since multi(), with nobody in between.
      *
-     * @return list<bool|int>|false the result of each key, in order; false when a watched key changed, or, with a
-     *                              notice, when the node did not do it
+     * @return list<bool|int>|false|null the result of each key, in order; false when nothing was done, since a watched
+     *                                   key changed or, with a notice, the node did not do it; null, with a notice,
+     *                                   when it may be done or not: the node was told to, and its answer was lost
      */
-    public function exec(): array|bool {}
+    public function exec(): array|bool|null {}
 
     /** Forgets what is watched, and what waits since multi(). */
     public function discard(): bool {}

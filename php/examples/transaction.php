@@ -29,9 +29,14 @@ function book(Memring\Memcache $memcache, string $who, ?callable $meanwhile = nu
         $memcache->multi();
         $memcache->set('show:seats', $seats - 1);
         $memcache->increment('show:sold');
-        if ($memcache->exec()) {   // [true, 1]; false when one of the two changed since watch()
+        $done = $memcache->exec();   // [true, 1]; false when one of the two changed since watch()
+        if ($done) {
             echo "$who has a seat, ", $seats - 1, " left\n";
             return true;
+        }
+        if ($done === null) {   // the answer was lost: to try again may book twice
+            echo "$who: ask us whether you have a seat\n";
+            return false;
         }
         echo "anna was there meanwhile: once more\n";
     }

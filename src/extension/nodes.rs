@@ -284,6 +284,12 @@ pub(crate) fn flush(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     let Some(link) = connected(object) else {
         return Ok(Fresh::bool(false));
     };
+    if link.with(|state| state.pool.collects()) == Some(true) {
+        errors::warning(
+            "flush() is not part of a transaction. Call it before multi(), or after exec() or discard()",
+        );
+        return Ok(Fresh::bool(false));
+    }
     let mut seat = Seat::take();
     let desk = seat.desk();
     begin(desk, Verb::Delete);

@@ -304,7 +304,7 @@ pub(crate) static MEMRING: [Entry; 7] = [
 ];
 
 const NOTHING: Signature = sig(0, BOOL, &[]);
-const EXEC: Signature = sig(0, ARRAY | BOOL, &[]);
+const EXEC: Signature = sig(0, ARRAY | BOOL | NULL, &[]);
 
 const ROUTE_OF: Signature = sig(2, ARRAY, &[param(c"op", STRING), param(c"key", STRING)]);
 const F_ROUTE: Signature = sig(

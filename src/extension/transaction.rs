@@ -61,7 +61,7 @@ fn sends_nothing(
     }
 }
 
-/// exec(): the result of each command, or false when nothing was done.
+/// exec(): the result of each command, false when nothing was done, or null when nobody knows.
 pub(crate) fn exec(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
     frame.expect(0, 0)?;
     let object = frame.object(Class::Pool)?;
@@ -76,8 +76,10 @@ pub(crate) fn exec(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
         return refuse(error);
     }
     report::events(object, desk)?;
-    if !matches!(ended, Some(Ok(Ended::Done))) {
-        return Ok(Fresh::bool(false));
+    match ended {
+        Some(Ok(Ended::Done)) => {}
+        Some(Ok(Ended::Unknown)) => return Ok(Fresh::null()),
+        _ => return Ok(Fresh::bool(false)),
     }
     let mut results = Table::new(desk.call.len());
     for index in 0..desk.call.len() {

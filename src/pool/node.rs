@@ -343,7 +343,7 @@ impl Node {
         self.behind = Behind::default();
     }
 
-    /// Notes a failure: closes the connection and forgets the resolved name.
+    /// Notes a failure: closes the connection and forgets where the name led.
     #[cold]
     pub fn fail(&mut self, error: &Error) {
         let moved = self.has_moved(error);
@@ -361,9 +361,6 @@ impl Node {
         };
         if let Some(change) = self.health.fail(shared::now(), error, asker) {
             self.change = Some(change);
-        }
-        if let Target::Tcp { host, port } = &self.target {
-            finder::forget(host, *port);
         }
     }
 

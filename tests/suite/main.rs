@@ -15,6 +15,7 @@ mod cache_tend;
 mod cluster;
 mod cluster_moves;
 mod cluster_php;
+mod cluster_tables;
 mod companion;
 mod contract;
 mod copies;

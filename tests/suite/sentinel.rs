@@ -5,7 +5,8 @@ use crate::pool::Bench;
 use crate::secrets;
 use crate::sessions::with_sessions;
 use harness::{
-    Certificates, ClosedPort, Memcached, Php, Redis, Sentinel, TempDir, Watched, wait_until,
+    Act, Certificates, ClosedPort, Hostile, Memcached, Php, Redis, Sentinel, TempDir, Watched,
+    wait_until,
 };
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Schemes};
@@ -248,6 +249,40 @@ fn a_request_that_a_demoted_master_refuses_goes_to_the_new_one() {
         keys,
         100 + u64::from(servers[0].client().exists::<_, bool>("k").unwrap())
     );
+}
+
+#[test]
+fn what_a_master_carried_out_before_it_refused_the_rest_is_not_said_again() {
+    let master = Hostile::start(|request| match request.line.as_str() {
+        "ROLE" => vec![Act::say("*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n")],
+        "PING" => vec![Act::say("+PONG\r\n")],
+        "first" => vec![Act::say(":1\r\n")],
+        "second" => vec![Act::say(
+            "-NOREPLICAS Not enough good replicas to write.\r\n",
+        )],
+        _ => vec![],
+    });
+    let port = master.port();
+    let sentinel = Hostile::start(move |request| match request.line.as_str() {
+        "m" => vec![Act::say(format!(
+            "*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n",
+            port.to_string().len()
+        ))],
+        _ => vec![],
+    });
+    let mut bench = over(&format!("redis-sentinel://127.0.0.1:{}/m", sentinel.port()));
+    let times = |key: &str| {
+        let all = master.requests();
+        all.iter().filter(|one| one.line == key).count()
+    };
+    // Nothing of it was done: another server may be the master.
+    let deleted = bench.run(Verb::Delete, &["second"], |_, _| {});
+    assert_eq!(deleted, [Outcome::Refused]);
+    assert_eq!(times("second"), 2);
+    let deleted = bench.run(Verb::Delete, &["first", "second"], |_, _| {});
+    assert_eq!(deleted, [Outcome::Done, Outcome::Refused]);
+    assert_eq!((times("first"), times("second")), (1, 3));
+    assert_eq!(bench.call.events().len(), 1, "{:?}", bench.call.events());
 }
 
 #[test]

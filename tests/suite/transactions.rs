@@ -1,6 +1,6 @@
 //! watch(), multi(), exec() and discard() on real Redis nodes, from PHP: all or nothing, and nothing left behind.
 
-use harness::{Memcached, Php, Redis, TempDir, wait_until};
+use harness::{Fault, Memcached, Php, Proxy, Redis, TempDir, wait_until};
 use redis::Commands;
 use std::time::Duration;
 
@@ -258,6 +258,52 @@ fn a_connection_that_is_lost_takes_the_transaction_with_it_and_nothing_is_done()
     );
     let k: String = server.client().get("k").unwrap();
     assert_eq!(k, "changed");
+}
+
+#[test]
+fn what_nobody_knows_the_outcome_of_is_null_and_no_reason_to_try_again() {
+    let server = Redis::start();
+    let proxy = Proxy::start(server.port());
+    // What multi() answers comes through, and of the answers behind it one byte.
+    proxy.fault(Fault::CloseAfter(b"+OK\r\n+".len()));
+    let body = r#"
+        for ($try = 0; $try < 3; $try++) {
+            $m->multi(); $m->increment('seats', 1, 1);
+            if (($done = $m->exec()) !== false) break;
+        }
+        say($done, $try);
+        "#;
+    let node = format!("redis://127.0.0.1:{}", proxy.port());
+    let text = Php::new().run(&(head(&node, server.port()) + body)).ok();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].contains("Connection closed"), "{text}");
+    assert_eq!(lines[1], "[null,0]");
+    let seats: Vec<u8> = server.client().get("seats").unwrap();
+    assert_eq!(seats[8..], *b"1");
+}
+
+#[test]
+fn flush_is_no_part_of_a_transaction_and_empties_nothing_in_one() {
+    let server = Redis::start();
+    let lines = run(
+        &server,
+        "",
+        r#"
+        $m->set('keep', 1); $m->multi(); $m->set('k', 2);
+        say($m->flush(), $m->exec(), $m->get(['keep', 'k']), $m->flush(), $m->get('keep'));
+        "#,
+    );
+    assert!(
+        lines[0].ends_with(
+            "flush() is not part of a transaction. Call it before multi(), or after exec() or discard()"
+        ),
+        "{lines:?}"
+    );
+    assert_eq!(
+        lines[1..],
+        [r#"[false,[true],{"keep":1,"k":2},true,false]"#]
+    );
 }
 
 #[test]

@@ -15,6 +15,10 @@ const SCHEMES: [(&str, &str); 2] = [
     ("rediss-cluster://", "rediss://"),
 ];
 
+/// Seconds until a node that failed is asked again: another may have its slots by then, and one that
+/// was slow once has keys that nobody else has.
+const RETRY: i64 = 1;
+
 /// Is a cluster written there?
 pub fn is_written(text: &str) -> bool {
     scheme(text).is_some()
@@ -102,7 +106,7 @@ pub(super) fn add(
             )
         });
         let mut node = read?.listed();
-        node.persistent = persistent;
+        (node.persistent, node.retry_interval) = (persistent, RETRY);
         node.redis.get_or_insert_default().cluster = true;
         let mut notices = Vec::new();
         let all = options::apply(query, &mut node, &mut notices, allowed)?;
@@ -212,7 +216,7 @@ mod tests {
                 assert_eq!(redis.password.unwrap().open(), "p@,w");
                 assert_eq!((redis.wait, redis.cluster), (1, true));
                 assert_eq!(redis.client.as_deref(), Some("x"));
-                assert_eq!(node.op_timeout.as_secs(), 2);
+                assert_eq!((node.op_timeout.as_secs(), node.retry_interval), (2, 1));
                 assert_eq!(node.persistent, persistent);
             }
         }
@@ -221,6 +225,8 @@ mod tests {
                 .iter()
                 .any(|n| n.to_string().contains("pool:NAME"))
         );
+        let patient = parse("redis-cluster://a/?retry_interval=15").unwrap();
+        assert_eq!(patient.topology.nodes[0].retry_interval, 15);
         // However the handler memring takes lists of several nodes.
         let mut wish = parse("REDIS-CLUSTER://a,b").unwrap();
         wish.keep_copies().unwrap();

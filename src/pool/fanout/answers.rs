@@ -42,13 +42,30 @@ impl Lane {
             return self.failed(node, garbage("more answers than questions"));
         }
         let again = self.refused && !self.reopened && !self.pinned;
-        if again && node.is_watched() && self.is_from_replica() {
-            // What it carried out of this it gives up with all that the new master has not.
+        if again && self.is_from_replica(node.is_watched()) {
+            let watched = node.is_watched();
             node.demoted();
-            return self.say_again();
+            if watched && self.may_repeat() {
+                return self.say_again();
+            }
         }
         self.state = State::Over;
         node.finish(now);
+    }
+
+    /// May all of it be said to the new master? That may be the same server, and then has what it
+    /// carried out.
+    #[cold]
+    fn may_repeat(&self) -> bool {
+        let done = |reply: &Reply| matches!(reply, Reply::Done | Reply::Number(_));
+        self.repeatable || !self.answers.iter().any(done)
+    }
+
+    /// The lines it was refused with.
+    #[cold]
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.answers.iter().filter_map(|reply| reply.refusal());
+        lines.map(|line| line.of(self.received()))
     }
 
     /// Reads the answers that are there, from where it stopped last.
@@ -106,12 +123,13 @@ impl Lane {
         self.state = State::Closed;
     }
 
-    /// Does the server refuse what a master does not? One that has lost its replicas may have lost
-    /// them to a new one (`min-replicas-to-write`).
+    /// Does the server refuse what a master does not? One that is watched, and has lost its replicas,
+    /// may have lost them to a new one (`min-replicas-to-write`).
     #[cold]
-    fn is_from_replica(&self) -> bool {
+    fn is_from_replica(&self, watched: bool) -> bool {
         let received = self.received();
-        let words: [&[u8]; 3] = [b"READONLY ", b"NOREPLICAS ", b"MASTERDOWN "];
+        let words: [&[u8]; 3] = [b"READONLY ", b"MASTERDOWN ", b"NOREPLICAS "];
+        let words = words.get(..2 + usize::from(watched)).unwrap_or_default();
         self.answers.iter().any(|reply| match reply {
             Reply::ServerError(line) => {
                 let line = line.of(received);

@@ -80,3 +80,45 @@ fn silent_addresses_share_one_limit() {
     let (_, error) = ask(&node, LIMIT);
     assert_eq!(error.map(|e| e.kind()), Some(Kind::Resolve));
 }
+
+#[test]
+fn a_name_whose_server_became_a_replica_is_looked_up_again() {
+    let server = |answer: &'static [u8]| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                while stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {
+                    stream.write_all(answer).unwrap();
+                }
+            }
+        });
+        at
+    };
+    const REFUSED: &[u8] = b"-READONLY You can't write against a read only replica.\r\n";
+    let (old, new) = (server(REFUSED), server(b":1\r\n"));
+    know("moved.primary.test", 6379, vec![old]);
+    let mut spec = NodeSpec::tcp("moved.primary.test", 6379);
+    spec.redis = Some(crate::config::Redis::default());
+    let node = Rc::new(RefCell::new(Node::new(&spec)));
+    let delete = || {
+        let mut lane = Lane::default();
+        let limit = Duration::from_secs(5);
+        lane.reset(node.clone(), 0, limit, limit);
+        lane.engine = Engine::Redis;
+        lane.ask_redis(|out| redis::delete(out, b"k"));
+        let mut lanes = [lane];
+        run(&mut lanes, &[]);
+        let [lane] = lanes;
+        (lane.answers == [Reply::Done], lane.error)
+    };
+    let (done, error) = delete();
+    assert!(!done && error.is_none(), "{error:?}");
+    assert!(!node.borrow().is_connected());
+    assert!(crate::finder::resolve("moved.primary.test", 6379).is_err());
+    know("moved.primary.test", 6379, vec![new]);
+    let (done, error) = delete();
+    assert!(done && error.is_none(), "{error:?}");
+    assert!(node.borrow().is_connected());
+}

@@ -138,11 +138,13 @@ impl Node {
         self.behind.server != 0
     }
 
-    /// Closes the connection; a master is looked for before the next one.
+    /// Closes the connection; before the next one a master, or the address of a name, is looked for.
     pub fn demoted(&mut self) {
         self.close();
-        if let Target::Master(wanted) = &self.target {
-            sentinel::look_again(wanted);
+        match &self.target {
+            Target::Master(wanted) => sentinel::look_again(wanted),
+            Target::Tcp { host, port } => finder::forget(host, *port),
+            _ => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The nodes that are written (seeds) and those that the cluster names are members like any
 //! other. Beside them there is only the table, which all pools of a thread share: it is asked
-//! for when there is none, when a node sent us elsewhere (`redirect`), and while one of its
+//! for when there is none, when a node spoke against it (`redirect`), and while one of its
 //! masters is left alone as failed; never more often than each [`PAUSE`].
 
 use super::Pool;
@@ -13,11 +13,12 @@ use crate::fanout;
 use crate::node::{ClusterRef, Nodes};
 use crate::ring::Ring;
 use crate::ring::slots::{self, Table};
+use crate::shared;
 use crate::transport;
 use crate::wire::Reply;
 use crate::wire::redis::cluster;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two questions for the table.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -113,16 +114,21 @@ impl Pool {
         Some(runs.iter().map(run).collect::<Vec<_>>().join(" "))
     }
 
-    /// Sees to it that the pool has the table of this thread, and that there is one.
+    /// Sees to it that the pool has the table of this thread, and that there is one nobody spoke
+    /// against.
     pub(super) fn prepare(&mut self, call: &mut Call) {
         let Some(hold) = &self.cluster else { return };
-        if hold.known.borrow().table.is_none() && hold.is_due() {
+        let wanted = {
+            let known = hold.known.borrow();
+            known.table.is_none() || known.stale
+        };
+        if wanted && hold.is_due() {
             self.ask_table(call);
         }
         self.adopt();
     }
 
-    /// The same, and a new table where something speaks against this one.
+    /// The same, and a new table where one of its masters failed.
     pub(super) fn renew(&mut self, call: &mut Call) {
         self.prepare(call);
         let Some(hold) = &self.cluster else { return };
@@ -130,8 +136,7 @@ impl Pool {
             let member = self.members.get(*index);
             member.is_some_and(|member| !member.node.borrow().health.is_unmarked())
         };
-        let doubtful = hold.known.borrow().stale || hold.masters.iter().any(failed);
-        if doubtful && hold.is_due() {
+        if hold.masters.iter().any(failed) && hold.is_due() {
             self.ask_table(call);
             self.adopt();
         }
@@ -194,12 +199,13 @@ impl Pool {
         self.join(spec, node)
     }
 
-    /// Asks some of its nodes who has which slot, all at the same time.
+    /// Asks some of its nodes who has which slot; those that are left alone as failed only where
+    /// nobody else answers.
     fn ask_table(&mut self, call: &mut Call) {
         let Some(hold) = &self.cluster else { return };
+        let begin = transport::now();
         let turn = {
             let mut known = hold.known.borrow_mut();
-            known.asked = Some(transport::now());
             known.turn = known.turn.wrapping_add(1);
             known.turn
         };
@@ -207,11 +213,40 @@ impl Pool {
         let skip = turn % asked.len().max(1);
         asked.rotate_left(skip);
         asked.extend((0..hold.seeds).filter(|seed| !hold.masters.contains(seed)));
-        asked.retain(|index| self.seems_usable(*index));
+        let (well, failed): (Vec<usize>, Vec<usize>) = asked
+            .into_iter()
+            .partition(|index| self.is_unmarked(*index));
+        if !self.ask_each(call, &well, Pool::is_unmarked, begin) {
+            self.ask_each(call, &failed, Pool::claims, begin);
+        }
+        if let Some(hold) = &self.cluster {
+            // From its end on: whoever waited in vain must not wait again in the same call.
+            hold.known.borrow_mut().asked = Some(transport::now());
+        }
+    }
+
+    /// Asks those of `nodes` that `may` be asked by then, a few at the same time: those that are
+    /// gone must not keep the others from being asked. True when one of them had a table. The
+    /// question as a whole has one limit, from its `begin` on.
+    fn ask_each(
+        &mut self,
+        call: &mut Call,
+        nodes: &[usize],
+        may: fn(&mut Pool, usize) -> bool,
+        begin: Instant,
+    ) -> bool {
+        let limit = self.spec(0).map_or(Duration::ZERO, |spec| spec.op_timeout);
         let (first, told) = (call.used, call.events.len());
-        // A few at a time: those that are gone must not keep the others from being asked.
-        for few in asked.chunks(ASKED) {
-            let answered = self.exchange_lanes(few, call, |lane| {
+        let mut left = nodes.iter().copied();
+        while transport::since(begin) <= limit {
+            let few: Vec<usize> = (left.by_ref())
+                .filter(|index| may(self, *index))
+                .take(ASKED)
+                .collect();
+            if few.is_empty() {
+                break;
+            }
+            let answered = self.exchange_lanes(&few, call, |lane| {
                 lane.ask_redis(cluster::ask_slots);
             });
             let tables = answered.into_iter().filter_map(|(member, lane)| {
@@ -223,11 +258,39 @@ impl Pool {
             self.drop_lanes(call, first);
             if let Some(table) = best {
                 self.learn_table(table);
-                // Whoever did not answer is somebody's who has keys for him.
-                call.events.truncate(told);
-                return;
+                self.untell(call, told);
+                return true;
             }
         }
+        false
+    }
+
+    /// Takes back what was told of nodes that were asked for the table in vain: whoever did not
+    /// answer is somebody's who has keys for him, and is told of then.
+    fn untell(&mut self, call: &mut Call, first: usize) {
+        for event in call.events.drain(first..) {
+            let twin = self.members.get(event.node).map(|member| member.twin);
+            if let Some(member) = twin.and_then(|twin| self.members.get_mut(twin)) {
+                member.told = false;
+            }
+        }
+    }
+
+    /// Is there no mark on this node, whoever set it?
+    fn is_unmarked(&mut self, index: usize) -> bool {
+        let member = self.members.get(index);
+        member.is_some_and(|member| member.node.borrow().health.is_unmarked())
+            && self.seems_usable(index)
+    }
+
+    /// Takes the try that is due of a node with a mark; false where none is.
+    fn claims(&mut self, index: usize) -> bool {
+        self.seems_usable(index)
+            && self.members.get(index).is_some_and(|member| {
+                let pause = member.spec.retry_interval;
+                let mut node = member.node.borrow_mut();
+                node.health.may_ask(pause, shared::now())
+            })
     }
 
     /// Is the table in doubt, and may nodes be asked for another one? Who is told so asks.

@@ -203,11 +203,12 @@ impl Pool {
                 else {
                     continue;
                 };
-                let found = cluster::redirect(line);
-                if found.is_none() && line.starts_with(b"CLUSTERDOWN") {
-                    self.doubt();
-                }
-                let Some(found) = found else { continue };
+                let Some(found) = cluster::redirect(line) else {
+                    if cluster::doubts(line) {
+                        self.doubt();
+                    }
+                    continue;
+                };
                 let said = (round.iter())
                     .find(|errand| (errand.lane, errand.place) == (index, place))
                     .map_or(lane.member, |errand| errand.member);

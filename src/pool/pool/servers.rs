@@ -124,6 +124,10 @@ impl Pool {
                 .get(lane)
                 .is_some_and(|l| l.answers.contains(&Reply::Done));
             done &= emptied;
+            let mut refusals = call.lanes.get(lane).into_iter().flat_map(|l| l.refusals());
+            if refusals.any(redis::cluster::doubts) {
+                self.doubt();
+            }
             let member = call.lanes.get(lane).map(|lane| lane.member);
             if let (false, true, Some(member)) = (emptied, self.is_copied(), member) {
                 self.miss_all(member);

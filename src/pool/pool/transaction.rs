@@ -34,8 +34,10 @@ pub enum Ended {
     Done,
     /// A watched key was changed by somebody: nothing was done.
     Changed,
-    /// The node refused it, or did not answer: the call has an event.
+    /// The node refused it, or was not told of it: nothing was done, and the call has an event.
     Failed,
+    /// The node was told to carry it out, and did not say whether it did: the call has an event.
+    Unknown,
 }
 
 /// A transaction from watch() or multi() to exec() or discard(), and its connection.
@@ -155,6 +157,7 @@ impl Pool {
             lane.ask_redis(redis::multi);
         });
         let begun = begun.filter(|lane| call.answers(*lane).0 == [Reply::Done]);
+        let first = call.used;
         let lane = begun.and_then(|_| {
             self.converse(call, |lane| {
                 lane.pinned = true;
@@ -164,11 +167,18 @@ impl Pool {
                 lane.ask_redis(redis::exec);
             })
         });
-        let ended = lane.map_or(Ended::Failed, |lane| self.outcomes(call, lane, &shapes));
-        match &mut self.transaction {
+        let mut said = call.lanes.get(first..call.used).unwrap_or_default().iter();
+        let ended = match lane {
+            Some(lane) => self.outcomes(call, lane, &shapes),
+            None if said.any(Lane::was_sent) => Ended::Unknown,
+            None => Ended::Failed,
+        };
+        match (ended, &mut self.transaction) {
             // Nothing is watched any more, and the connection is as good as new.
-            Some(kept) if ended != Ended::Failed => (kept.place, kept.watches) = (None, false),
-            kept => *kept = None,
+            (Ended::Done | Ended::Changed, Some(kept)) => {
+                (kept.place, kept.watches) = (None, false);
+            }
+            (_, kept) => *kept = None,
         }
         Ok(ended)
     }
@@ -302,7 +312,7 @@ impl Pool {
             _ => return Ended::Failed,
         };
         let Some(replies) = answer::each(bytes, list, shapes) else {
-            return Ended::Failed;
+            return Ended::Unknown;
         };
         let mut refusals = Vec::new();
         let mut entries = Vec::with_capacity(replies.len());

@@ -487,6 +487,9 @@ pub fn remedy(line: &str) -> Option<&'static str> {
         "NOPERM" => "That user's access list (ACL LIST of that server) has to allow it",
         "READONLY" => "This node is a replica: name its master",
         "LOADING" => "It reads its data from disk, and will answer when that is done",
+        "MOVED" | "ASK" if line.contains(" ?:") => {
+            "The cluster does not know the name of the node that has this key: give each node a cluster-announce-hostname, or all cluster-preferred-endpoint-type ip"
+        }
         "MOVED" | "ASK" | "CROSSSLOT" => {
             "This node belongs to a Redis Cluster: write redis-cluster://HOST:PORT,HOST:PORT/ in place of redis://"
         }

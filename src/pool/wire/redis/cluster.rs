@@ -7,7 +7,8 @@
 //! | `ASK 866 10.0.0.2:6379` | this one key is there already: ask there, after `ASKING` |
 //! | `TRYAGAIN …` | of the keys of this command some are there and some here |
 //!
-//! None of them was carried out. `CLUSTERDOWN` means that nobody has the slot now.
+//! None of them was carried out. `CLUSTERDOWN` means that nobody has the slot now. A host that is
+//! empty is that of the node which said so; "?" is one whose name nobody told it.
 //!
 //! Source: redis.io "Redis cluster specification" ("Redirection and resharding"), `CLUSTER
 //! SLOTS`, `ASKING`, `WAIT`.
@@ -35,9 +36,14 @@ pub fn table(buf: &[u8], list: Span, asked: &str) -> Option<Table> {
         // Its master is named first, then its replicas.
         for place in 2..parts {
             let fields = at.list()?;
-            let (host, port) = (at.text()?, at.number()?);
-            (2..fields).try_for_each(|_| at.skip())?;
-            if place == 2 {
+            let (mut host, port) = (at.text()?, at.number()?);
+            for field in 2..fields {
+                match (host, field) {
+                    (UNKNOWN, 3) => host = address(&mut at)?,
+                    _ => at.skip()?,
+                }
+            }
+            if place == 2 && host != UNKNOWN {
                 table.give(first, last, named(host, asked)?, port_of(port)?);
             }
         }
@@ -45,10 +51,25 @@ pub fn table(buf: &[u8], list: Span, asked: &str) -> Option<Table> {
     Some(table)
 }
 
-/// A host as a node names it; it says nothing, or "?", where it knows only itself.
+/// The host of a node that announces none where it should: any of them, not the one asked.
+const UNKNOWN: &[u8] = b"?";
+
+/// The `ip` among the pairs that stand behind a node's name and id.
+fn address<'b>(at: &mut Cursor<'b>) -> Option<&'b [u8]> {
+    let mut found = UNKNOWN;
+    for _ in 0..at.list()? / 2 {
+        let (word, text) = (at.text()?, at.text()?);
+        if word == b"ip" && !text.is_empty() {
+            found = text;
+        }
+    }
+    Some(found)
+}
+
+/// A host as a node names it; it says nothing where it means itself.
 fn named<'h>(host: &'h [u8], asked: &'h str) -> Option<&'h str> {
     match host {
-        b"" | b"?" => Some(asked),
+        b"" => Some(asked),
         host => std::str::from_utf8(host).ok(),
     }
 }
@@ -80,7 +101,7 @@ pub enum Redirect<'l> {
     Again,
 }
 
-/// What the error `line` says of that; `None` for any other.
+/// What the error `line` says of that; `None` for any other, and where the node is not known.
 pub fn redirect(line: &[u8]) -> Option<Redirect<'_>> {
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     let word = words.next()?;
@@ -94,11 +115,18 @@ pub fn redirect(line: &[u8]) -> Option<Redirect<'_>> {
     // An IPv6 address has colons of its own, and no brackets here.
     let (host, port) = words.next()?.rsplit_once(':')?;
     let port = port.parse().ok().and_then(port_of)?;
-    let host = if host == "?" { "" } else { host };
-    Some(match word {
-        "MOVED" => Redirect::Moved { slot, host, port },
-        _ => Redirect::Ask { host, port },
-    })
+    match word {
+        _ if host.as_bytes() == UNKNOWN => None,
+        "MOVED" => Some(Redirect::Moved { slot, host, port }),
+        _ => Some(Redirect::Ask { host, port }),
+    }
+}
+
+/// Does an error that is no redirect speak against the table all the same?
+pub fn doubts(line: &[u8]) -> bool {
+    // Whoever loads may have lost its slots to a replica meanwhile.
+    let words: [&[u8]; 5] = [b"CLUSTERDOWN", b"LOADING", b"READONLY", b"MOVED", b"ASK"];
+    words.iter().any(|word| line.starts_with(word))
 }
 
 /// Appends the word that lets the next command in where its slot is only arriving.
@@ -159,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn a_node_without_a_name_is_found_by_its_address_and_never_taken_for_the_one_asked() {
+        let text = "*3\r\n\
+             *3\r\n:0\r\n:5\r\n*4\r\n$1\r\n?\r\n:7000\r\n$4\r\nabcd\r\n*2\r\n$2\r\nip\r\n$8\r\n10.0.0.2\r\n\
+             *3\r\n:6\r\n:7\r\n*4\r\n$1\r\n?\r\n:7001\r\n$4\r\nabcd\r\n%1\r\n$2\r\nip\r\n$8\r\n10.0.0.3\r\n\
+             *4\r\n:8\r\n:8\r\n*3\r\n$1\r\n?\r\n:7002\r\n$4\r\nabcd\r\n*4\r\n$1\r\nr\r\n:7009\r\n$4\r\nabcd\r\n*0\r\n";
+        let table = read(text).unwrap();
+        let nodes = [("10.0.0.2", 7000), ("10.0.0.3", 7001)];
+        assert_eq!(
+            table.nodes(),
+            nodes.map(|(host, port)| (host.to_owned(), port))
+        );
+        assert_eq!(
+            [5, 7, 8].map(|slot| table.owner(slot)),
+            [Some(0), Some(1), None]
+        );
+    }
+
+    #[test]
     fn a_node_that_sends_us_elsewhere_is_understood() {
         let moved = |host, port| {
             Some(Redirect::Moved {
@@ -171,7 +217,8 @@ mod tests {
             ("MOVED 866 10.0.0.2:6379", moved("10.0.0.2", 6379)),
             ("MOVED 866 ::1:6379", moved("::1", 6379)),
             ("MOVED 866 :6379", moved("", 6379)),
-            ("MOVED 866 ?:6379", moved("", 6379)),
+            ("MOVED 866 ?:6379", None),
+            ("ASK 866 ?:6379", None),
             ("ASK 1 h:2", Some(Redirect::Ask { host: "h", port: 2 })),
             ("TRYAGAIN Multiple keys", Some(Redirect::Again)),
             ("MOVED 16384 h:1", None),
@@ -181,6 +228,19 @@ mod tests {
             ("ERR MOVED 866 h:1", None),
         ] {
             assert_eq!(redirect(line.as_bytes()), expected, "{line}");
+        }
+        for (line, expected) in [
+            ("MOVED 866 ?:6379", true),
+            ("CLUSTERDOWN The cluster is down", true),
+            ("LOADING Redis is loading the dataset in memory", true),
+            (
+                "READONLY You can't write against a read only replica.",
+                true,
+            ),
+            ("OOM command not allowed", false),
+            ("ERR MOVED 866 h:1", false),
+        ] {
+            assert_eq!(doubts(line.as_bytes()), expected, "{line}");
         }
     }
 }
