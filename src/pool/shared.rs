@@ -33,7 +33,8 @@ pub mod turns;
 use mended::Mended;
 pub use missed::{Kept, Miss, Missed, Withdrawal};
 use passes::Passes;
-pub use passes::Progress;
+pub use passes::{Progress, pass};
+pub(crate) use passes::{note_pass, pass_of};
 pub use site::Site;
 
 use crate::chance;
@@ -256,28 +257,6 @@ pub(crate) fn mend(pool: &[u8], now: u64) {
 /// When a tend of this host noted that it mends the pool; `None` when none did, or before a reboot.
 pub(crate) fn mended(pool: &[u8], now: u64) -> Option<u64> {
     region()?.host.mended.at(pool, now)
-}
-
-/// Notes how far a pass over a node is that this host runs; `None` for over. `whose`: pool and node
-/// as one word ([`pass_of`]).
-pub(crate) fn note_pass(whose: u64, progress: Option<Progress>) {
-    if let Some(region) = region() {
-        match progress {
-            Some(progress) => region.passes.note(whose, progress, now()),
-            None => region.passes.over(whose),
-        }
-    }
-}
-
-/// How far a pass over the node of that name is that this host runs, in the pool of that record
-/// key; `None` where it runs none.
-pub fn pass(record_key: &[u8], node: &str) -> Option<Progress> {
-    region()?.passes.of(pass_of(record_key, node), now())
-}
-
-/// Pool and node as one word.
-pub(crate) fn pass_of(record_key: &[u8], node: &str) -> u64 {
-    name_of(&[record_key, b"\0", node.as_bytes()].concat())
 }
 
 /// Notes whether this host counts itself broken for the pool of that record key; true when

@@ -1,6 +1,6 @@
 //! Processes: a forked child never speaks on its parent's connection, and any number of open files is fine.
 
-use harness::{Memcached, Php, Proxy};
+use harness::{Memcached, Php, Proxy, TempDir};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -100,4 +100,33 @@ fn any_number_of_open_files_is_fine() {
         servers[1].port()
     ));
     assert_eq!(text.ok(), "[1500,true,true,3]");
+}
+
+/// What it stored would make the parent the one whose turn was taken.
+#[test]
+fn a_forked_child_leaves_the_session_to_its_parent_that_has_it_open() {
+    let servers = [(); 2].map(|()| Memcached::start());
+    let state = TempDir::new("fork");
+    let list = format!(
+        "tcp://{}, tcp://{}",
+        servers[0].address(),
+        servers[1].address()
+    );
+    for mode in ["fenced", "single"] {
+        let php = crate::sessions::with_sessions(Php::new(), &format!("{list}?mode={mode}"))
+            .ini("session.save_handler", "memring")
+            .ini("memring.state_dir", state.path().display());
+        let script = format!(
+            "session_id('{mode}'); session_start(); $_SESSION['n'] = 'parent';
+             if (($pid = pcntl_fork()) === 0) {{ $_SESSION['n'] = 'child'; session_write_close(); exit(0); }}
+             pcntl_waitpid($pid, $status); $_SESSION['done'] = true; session_write_close();
+             session_start(); echo json_encode($_SESSION);"
+        );
+        let text = php.run(&script).text();
+        assert!(text.contains("before pcntl_fork()"), "{mode}: {text}");
+        assert!(
+            text.ends_with("{\"n\":\"parent\",\"done\":true}"),
+            "{mode}: {text}"
+        );
+    }
 }

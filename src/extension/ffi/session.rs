@@ -18,6 +18,7 @@ use ext_php_rs::ffi::{
     zend_hash_str_find, zend_result, zend_string, zval,
 };
 use memring_pool::error::Error;
+use memring_pool::shared::generation;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,6 +51,8 @@ const fn table(
 thread_local! {
     /// The keeper of this thread, from open to close.
     static OPEN: Cell<Option<*mut Keeper>> = const { Cell::new(None) };
+    /// The process that opened it (`shared::generation`).
+    static OPENER: Cell<u64> = const { Cell::new(0) };
 }
 
 static MEMRING: Table = table(c"memring", open_memring);
@@ -90,6 +93,11 @@ unsafe fn keeper<'a>(data: ModData) -> Option<&'a mut Keeper> {
             None
         }
     }
+}
+
+/// Was what is open opened by this process? A forked child has it, too, and the turn is its parent's.
+fn is_ours() -> bool {
+    OPENER.get() == generation()
 }
 
 /// The bytes of a string PHP passed.
@@ -173,6 +181,7 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
             Ok((keeper, notices)) => {
                 let keeper = Box::into_raw(Box::new(keeper));
                 OPEN.set(Some(keeper));
+                OPENER.set(generation());
                 // SAFETY: mod_data is ours from here until close.
                 unsafe { *data = keeper.cast() };
                 // To the log and not to the page: a list that was read for years must not begin
@@ -200,7 +209,10 @@ pub(super) fn forgotten() {
     if let Some(left) = OPEN.take() {
         // SAFETY: made by `open` and not closed since; PHP no longer has it, for it opens another one or its
         // request is over.
-        unsafe { Box::from_raw(left) }.release();
+        let mut left = unsafe { Box::from_raw(left) };
+        if is_ours() {
+            left.release();
+        }
     }
 }
 
@@ -214,7 +226,9 @@ unsafe extern "C" fn close(data: ModData) -> zend_result {
             if OPEN.get() == Some(open) {
                 OPEN.set(None);
                 let mut keeper = Box::from_raw(open);
-                keeper.release();
+                if is_ours() {
+                    keeper.release();
+                }
                 for line in keeper.take_log() {
                     errors::log_of(format!("memring: {line}"));
                 }
@@ -284,6 +298,12 @@ unsafe extern "C" fn update_timestamp(
 /// # Safety
 /// `data` is what PHP passes to a callback.
 unsafe fn keep(data: ModData, work: impl FnOnce(&mut Keeper) -> Result<(), Error>) -> zend_result {
+    if !is_ours() {
+        errors::warning(
+            "Session: a forked process does not store the session that its parent has open. Call session_write_close() before pcntl_fork()",
+        );
+        return FAILURE;
+    }
     // SAFETY: the caller's promise; the keeper's reference ends before a warning is given.
     guard(|| match unsafe { keeper(data) } {
         Some(keeper) => match keeper.has_value() {

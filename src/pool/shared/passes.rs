@@ -93,6 +93,30 @@ impl Passes {
     }
 }
 
+/// Notes how far a pass over a node is that this host runs; `None` for over. `whose`: pool and node
+/// as one word ([`pass_of`]).
+pub(crate) fn note_pass(whose: u64, progress: Option<Progress>) {
+    if let Some(region) = super::region() {
+        match progress {
+            Some(progress) => region.passes.note(whose, progress, super::now()),
+            None => region.passes.over(whose),
+        }
+    }
+}
+
+/// How far a pass over the node of that name is that this host runs, in the pool of that record
+/// key; `None` where it runs none.
+pub fn pass(record_key: &[u8], node: &str) -> Option<Progress> {
+    super::region()?
+        .passes
+        .of(pass_of(record_key, node), super::now())
+}
+
+/// Pool and node as one word.
+pub(crate) fn pass_of(record_key: &[u8], node: &str) -> u64 {
+    super::name_of(&[record_key, b"\0", node.as_bytes()].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
