@@ -163,13 +163,18 @@ impl Change<'_> {
 
     /// Takes away a few items that have ended.
     pub(super) fn sweep(&mut self) -> Result<(), Trouble> {
-        for _ in 0..SWEEP {
+        self.drop_ended(SWEEP).map(drop)
+    }
+
+    /// Takes away up to so many items that have ended; false when there was none.
+    pub(super) fn drop_ended(&mut self, count: usize) -> Result<bool, Trouble> {
+        for done in 0..count {
             match self.first()? {
                 Some((end, _)) if end <= self.now => self.evict(1)?,
-                _ => break,
+                _ => return Ok(done > 0),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The item that ends first, and when.

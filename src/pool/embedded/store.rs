@@ -14,7 +14,8 @@
 //!
 //! Room is counted in what items take, rounded up, and not left to LMDB's map: a map that is
 //! full has no page left to delete in either. The map is larger than the cap, and when it is
-//! full for all that (or the disk is), items go before the command is tried again.
+//! full for all that (or the disk is), items go before the command is tried again: only ended ones
+//! where others filled the disk, since what they give back is little.
 
 use super::Held;
 use super::change::{Change, Counts, FULL, Found, Head, ROOM, Table, Trouble, found, word};
@@ -25,8 +26,9 @@ use crate::transport;
 use crate::wire::Store as Verb;
 use crate::wire::redis::Over;
 use heed::{Env, MdbError, RoTxn, RwTxn, WithTls};
-use rustix::fs::statvfs;
+use rustix::fs::{StatVfs, statvfs};
 use rustix::io::Errno;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The shape of the database; another number is another shape.
@@ -423,15 +425,21 @@ impl Store {
                         Err(error) => return Err(self.told(error)),
                     }
                 }
-                Err(Trouble::Lmdb(error)) if is_full(&error) => {
+                Err(Trouble::Lmdb(error)) if self.is_full(&error) => {
                     tries += 1;
                     // A reader that was killed keeps old pages from being used again.
                     let cleared = self.env.clear_stale_readers();
                     cleared.map_err(|error| self.told(error.into()))?;
-                    let evicted =
-                        self.attempt(&mut |change: &mut Change<'_>| change.evict(ROOM / 10));
-                    if let Err(error) = evicted {
-                        return Err(self.told(error));
+                    // A disk that others filled is no reason to lose what has not ended.
+                    let crowded = matches!(error, heed::Error::Io(_)) && self.is_crowded();
+                    let mut evict = |change: &mut Change<'_>| match crowded {
+                        true => change.drop_ended(ROOM / 10),
+                        false => change.evict(ROOM / 10).map(|()| true),
+                    };
+                    match self.attempt(&mut evict) {
+                        Ok(true) => {}
+                        Ok(false) => return Err(self.told(error.into())),
+                        Err(error) => return Err(self.told(error)),
                     }
                 }
                 Ok(done) => return Ok(done),
@@ -473,20 +481,12 @@ impl Store {
             Trouble::Said(why) => why.to_owned(),
             Trouble::Room => FULL.to_owned(),
             // LMDB tells readers apart by the numbers of their processes.
-            Trouble::Lmdb(heed::Error::Io(error))
-                if error.kind() == std::io::ErrorKind::WouldBlock =>
-            {
+            Trouble::Lmdb(heed::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                 format!(
                     "{file}: a process of another container has this one's number. Have the containers share their process numbers (a pid namespace), or give each a directory of its own"
                 )
             }
-            Trouble::Lmdb(error) if is_full(&error) => {
-                format!("{FULL}. {file} has no room: empty its disk, or write a smaller size=")
-            }
-            // Of a write that went halfway LMDB says nothing else (mdb.c, mdb_page_flush).
-            Trouble::Lmdb(heed::Error::Io(error))
-                if error.raw_os_error() == Some(Errno::IO.raw_os_error()) && self.is_cramped() =>
-            {
+            Trouble::Lmdb(error) if self.is_full(&error) => {
                 format!("{FULL}. {file} has no room: empty its disk, or write a smaller size=")
             }
             Trouble::Lmdb(heed::Error::Io(error)) => {
@@ -500,25 +500,27 @@ impl Store {
             ),
         }
     }
-}
 
-impl Store {
-    /// Has its disk less room than a write may take?
-    fn is_cramped(&self) -> bool {
-        statvfs(&self.file).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < CRAMPED)
-    }
-}
-
-/// Has the map, or the disk, no page left?
-fn is_full(error: &heed::Error) -> bool {
-    match error {
-        heed::Error::Mdb(MdbError::MapFull | MdbError::TxnFull) => true,
-        heed::Error::Io(error) => {
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            )
+    /// Has the map, or the disk, no page left?
+    fn is_full(&self, error: &heed::Error) -> bool {
+        match error {
+            heed::Error::Mdb(MdbError::MapFull | MdbError::TxnFull) => true,
+            heed::Error::Io(error) => match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
+                // Of a write that went halfway LMDB says nothing else (mdb.c, mdb_page_flush).
+                _ if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                    let room = |disk: StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize);
+                    statvfs(&self.file).is_ok_and(|disk| room(disk) < CRAMPED)
+                }
+                _ => false,
+            },
+            _ => false,
         }
-        _ => false,
+    }
+
+    /// Is most of its disk somebody else's, so that little comes free with its items?
+    fn is_crowded(&self) -> bool {
+        let own = self.env.real_disk_size().unwrap_or_default();
+        statvfs(&self.file).is_ok_and(|disk| own < disk.f_blocks.saturating_mul(disk.f_frsize) / 2)
     }
 }

@@ -183,16 +183,20 @@ fn f22_a_database_without_a_server_says_that_its_disk_is_full_and_keeps_what_it_
         "50"
     );
     place.fill();
-    let said = page("var_dump($m->set('large', random_bytes(500000)));");
-    for wanted in [
-        "bool(false)",
-        "out of memory",
-        "has no room",
-        "empty its disk",
-    ] {
-        assert!(said.contains(wanted), "{wanted} is not in {said}");
+    // The last try finds the disk full to its last byte.
+    for _ in 0..3 {
+        let said = page("var_dump($m->set('large', random_bytes(500000)));");
+        let wanted = [
+            "bool(false)",
+            "out of memory",
+            "has no room",
+            "empty its disk",
+        ];
+        for wanted in wanted {
+            assert!(said.contains(wanted), "{wanted} is not in {said}");
+        }
+        assert_eq!(page(kept), "50", "{said}");
     }
-    assert_eq!(page(kept), "50");
     std::fs::remove_file(place.path.join("filler")).expect("take the filler away");
     assert_eq!(
         page("var_dump($m->set('large', random_bytes(500000)));"),
