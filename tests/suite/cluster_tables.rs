@@ -335,3 +335,41 @@ fn who_names_no_host_in_a_second_hop_means_his_own() {
         }
     }
 }
+
+#[test]
+fn a_move_to_a_node_without_a_name_is_no_move_to_the_one_that_tells_of_it() {
+    let new = Hostile::start(|request| match request.line.as_str() {
+        "hop" => vec![Act::say("$1\r\nv\r\n")],
+        _ => vec![],
+    });
+    let (own, moved) = (Arc::new(AtomicU16::new(0)), AtomicBool::new(false));
+    let (old_port, new_port) = (Arc::clone(&own), new.port());
+    let old = Hostile::start(move |request| match request.line.as_str() {
+        "SLOTS" if moved.load(Ordering::Relaxed) => vec![Act::say(format!(
+            "*1\r\n*3\r\n:0\r\n:16383\r\n*4\r\n$1\r\n?\r\n:{new_port}\r\n$2\r\nid\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n"
+        ))],
+        "SLOTS" => table(&[(0, 16383, old_port.load(Ordering::Relaxed))]),
+        "hop" => {
+            moved.store(true, Ordering::Relaxed);
+            vec![Act::say(format!("-MOVED 5961 ?:{new_port}\r\n"))]
+        }
+        _ => vec![],
+    });
+    own.store(old.port(), Ordering::Relaxed);
+    // By another name than the one in the table, so that nobody can be taken for anybody else.
+    let url = format!("redis-cluster://localhost:{}/", old.port());
+    let mut bench = over(&url, Protocol::Ascii);
+    assert_eq!(get(&mut bench, "hop"), Outcome::Refused);
+    let told = format!("{:?}", bench.call.events());
+    assert!(told.contains("cluster-announce-hostname"), "{told}");
+    let found = wait_until(Duration::from_secs(5), || {
+        matches!(get(&mut bench, "hop"), Outcome::Hit { .. })
+    });
+    assert!(found, "{:?}", bench.call.events());
+    let right = format!("127.0.0.1:{new_port}");
+    assert!(
+        names(&bench).contains(&right.as_str()),
+        "{:?}",
+        names(&bench)
+    );
+}
