@@ -61,14 +61,14 @@ pub fn connect(directory: &Path, size: u64) -> Result<Box<dyn Carrier>, Error> {
     // Who removed the file under a running process means a new one.
     known.retain(|known| known.file != file || known.place == place);
     let store = match known.iter().find(|known| known.place == place) {
-        Some(known) if known.store.size() == size => Arc::clone(&known.store),
+        Some(known) if known.store.written() == size => Arc::clone(&known.store),
         Some(known) => {
             return Err(Error::new(
                 Kind::State,
                 format!(
                     "{} is open in this process with size={}, and not {size}",
                     file.display(),
-                    known.store.size()
+                    known.store.written()
                 ),
             )
             .hint("Write the same size= wherever the directory is named"));

@@ -51,7 +51,9 @@ pub(super) struct Store {
     pub(super) ends: Table,
     pub(super) turns: Table,
     pub(super) info: Table,
+    /// What items may take, bytes: what was written, and a third of the disk at most.
     pub(super) size: u64,
+    written: u64,
     file: PathBuf,
     pub(super) process: Process,
 }
@@ -115,7 +117,12 @@ impl Store {
                 "Has the disk room, and may this user lock files there?",
             ),
         };
-        let map = size.saturating_mul(2).saturating_add(SPARE);
+        // A database that fills its disk could not even drop what it has, which takes pages, too.
+        let disk = file.parent().and_then(|directory| statvfs(directory).ok());
+        let disk = disk.map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+        let limit = size.min(disk / 3);
+        let map = limit.saturating_mul(2).saturating_add(SPARE);
+        let map = map.min(disk / 10 * 9);
         let map = usize::try_from(map.next_multiple_of(1 << 16)).unwrap_or(usize::MAX);
         let env = lmdb::open(file, map, READERS).map_err(failed)?;
         env.clear_stale_readers().map_err(failed)?;
@@ -154,15 +161,16 @@ impl Store {
             ends,
             turns,
             info,
-            size,
+            written: size,
+            size: limit,
             file: file.to_owned(),
             process: Process::own(),
         })
     }
 
-    /// What items may take, bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.size
+    /// The size it was opened with, bytes.
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Shows each of `keys` that is there, in their order.
