@@ -199,6 +199,22 @@ fn status_says_how_far_a_pass_is_that_this_host_runs() {
 }
 
 #[test]
+fn a_worker_says_that_its_turn_goes_on_before_each_node_lists_its_keys() {
+    let mut stage = Stage::of(3, 1);
+    stage.proxies.iter().for_each(Proxy::clear);
+    stage.nodes[0].restart();
+    let asked = wait_until(SOON, || {
+        stage.visit("first");
+        listings(&stage) >= 2
+    });
+    assert!(asked, "{}", stage.log());
+    let said = stage.proxies[0].requests_in_time();
+    let said = String::from_utf8_lossy(&said);
+    let signs = said.matches("touch ~p 30").count();
+    assert!(signs >= listings(&stage), "{signs}: {said}");
+}
+
+#[test]
 fn a_worker_that_goes_away_in_the_middle_of_a_pass_leaves_it_to_another() {
     let mut stage = Stage::of(3, 1);
     stage.fpm.page("die.php", "exec('kill -9 ' . getmypid());");
