@@ -96,14 +96,6 @@ pub(crate) fn has_work(survey: &Survey) -> bool {
     survey.all(State::Bare).next().is_some() || survey.to_mend().next().is_some()
 }
 
-/// Why nodes that are trusted are not what they seem; `None` where each name is another server.
-pub(crate) fn twins(kept: &Kept, survey: &Survey) -> Option<String> {
-    let (one, other) = survey.twins(kept.topology.nodes.len())?;
-    Some(format!(
-        "{one} and {other} are one server: they have the same record, so two copies there are one. Name each server once"
-    ))
-}
-
 /// Why nothing can be done though there is something to do; `None` when there is no reason.
 pub(crate) fn waits(kept: &Kept, survey: &Survey) -> Option<String> {
     let blocker = survey.blocker().filter(|_| has_work(survey))?;

@@ -3,7 +3,6 @@
 
 use crate::cache::Standing;
 use crate::host::Host;
-use crate::mend;
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::time;
 use crate::{Stop, say, tell};
@@ -211,9 +210,6 @@ fn table(looked: &Looked) -> String {
                 "\n      {left} keys that it missed are kept on this host"
             );
         }
-    }
-    if let Some(why) = mend::twins(kept, survey) {
-        let _ = write!(text, "\n  {why}");
     }
     let drained: Vec<_> = kept
         .topology

@@ -114,11 +114,7 @@ fn once(mut watch: Watch) -> bool {
             return false;
         }
         if survey.is_safe() {
-            let twins = mend::twins(&watch.kept, &survey);
-            if let Some(why) = &twins {
-                watch.say(why);
-            }
-            return twins.is_none();
+            return true;
         }
         if !mend::has_work(&survey) {
             return false;
@@ -305,8 +301,6 @@ impl Watch {
                 let say = |line: &str| tell(&format!("memring tend: {}: {line}", kept.label));
                 mend::mend(&kept, &mut Host::new(&kept), &memory, &say)
             }));
-        } else if let Some(why) = mend::twins(&self.kept, survey) {
-            self.complain(why);
         } else {
             self.trouble = None;
         }

@@ -200,8 +200,8 @@ impl Reader {
     ) -> Result<(), &'static str> {
         // Keys that each have a question of their own are answered one by one.
         let lane = call.lanes.get(self.lane);
-        let bare_get = lane
-            .is_some_and(|lane| !lane.apart && lane.asks.iter().any(|expect| expect.is_values()));
+        let bare = |lane: &Lane| !lane.apart && lane.asks.iter().any(|expect| expect.is_values());
+        let bare_get = self.verb.is_read() && lane.is_some_and(bare);
         match reply {
             Reply::Value {
                 key,

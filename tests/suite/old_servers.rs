@@ -10,8 +10,8 @@ use memring_pool::config::{Mode, Protocol};
 use memring_pool::pool::later;
 use memring_pool::wire::Store;
 
-/// The last version that is too old, and one that knows no meta commands.
-const OLD: [&str; 2] = ["1.6.9", "1.5.22"];
+/// The last version that is too old, one that takes a value of `ms` for commands, and one that knows no such words.
+const OLD: [&str; 3] = ["1.6.17", "1.6.9", "1.5.22"];
 
 fn of_version(version: &'static str) -> Hostile {
     Hostile::start(move |request| match request.verb() {
@@ -41,7 +41,7 @@ fn a_value_never_reaches_a_server_that_would_take_it_for_commands() {
             }
             assert!(!was_told_ms(&old), "{version} {mode:?}");
             if mode == Mode::Sync {
-                assert!(told.contains("Run memcached 1.6.10 or newer"), "{told}");
+                assert!(told.contains("Run memcached 1.6.18 or newer"), "{told}");
             }
         }
         let (old, state) = (of_version(version), TempDir::new("old"));

@@ -378,7 +378,7 @@ impl Pool {
         let version = String::from_utf8_lossy(text);
         let cause = format!("memcached {version} cannot be in a pool with copies");
         let error = Error::new(Kind::Server, cause);
-        let error = error.hint("Run memcached 1.6.10 or newer there, or write mode = \"single\"");
+        let error = error.hint("Run memcached 1.6.18 or newer there, or write mode = \"single\"");
         node.fail(&error);
         lane.error = Some(error.at(node.name()));
     }

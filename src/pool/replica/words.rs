@@ -204,11 +204,6 @@ impl Words<'_> {
             Command::ReadRecord | Command::DoubtRecord { .. } => self.record_key,
             _ => self.key,
         };
-        // Up to memcached 1.6.17 a miss of `mg` says nothing but that (EN).
-        let bare = answer.status == Status::Miss && answer.opaque.is_none() && answer.key.is_none();
-        if bare && command == &Command::ReadRecord {
-            return record(answer, buffer);
-        }
         if answer.opaque != Some(opaque) {
             return Err("an answer to another question");
         }

@@ -44,9 +44,9 @@ pub struct Answer {
     pub data: Span,
 }
 
-/// The first memcached whose meta commands are today's. Before it `ms` takes the length of a value
-/// elsewhere, and takes the value for commands.
-const SINCE: [u32; 3] = [1, 6, 10];
+/// The first memcached whose meta commands are today's: a miss says whose it is. Before 1.6.10 `ms`
+/// has the length of its value elsewhere, and takes the value for commands.
+const SINCE: [u32; 3] = [1, 6, 18];
 
 /// Does the memcached that told this version text speak these commands?
 pub fn is_spoken_by(text: &[u8]) -> bool {

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const SESSIONS: usize = 20;
+const SESSIONS: usize = 10;
 
 /// Requests of one session at the same time, each second.
 const AT_ONCE: usize = 4;
@@ -101,6 +101,7 @@ fn faults(crowd: &Crowd<'_>, nodes: &mut [Server]) {
 fn every_visit_counts(servers: Servers) {
     let plan = Plan {
         workers: SESSIONS * AT_ONCE,
+        patient: true,
         ..Plan::new("parallel requests", servers)
     };
     let mut nodes = plan.servers();

@@ -130,6 +130,8 @@ pub(super) struct Plan {
     pub(super) cache: bool,
     /// Processes that serve pages, on each host.
     pub(super) workers: usize,
+    /// On a busy machine 100 ms are over for a node that is well, which would be a second fault.
+    pub(super) patient: bool,
 }
 
 impl Plan {
@@ -153,6 +155,7 @@ impl Plan {
             spare: 0,
             cache: false,
             workers: CLIENTS,
+            patient: false,
         }
     }
 
@@ -319,8 +322,7 @@ impl Web {
                 )
             })
             .collect();
-        if plan.cache {
-            // On a busy machine 100 ms are over for a node that is well, which would be a second fault.
+        if plan.cache || plan.patient {
             names
                 .iter_mut()
                 .for_each(|name| name.push_str("&timeout=0.5"));

@@ -60,7 +60,7 @@ impl Line {
                 }
                 Reply::Version(_) => {
                     return Err(Lost::Garbage(
-                        "a memcached before 1.6.10, which takes no copies",
+                        "a memcached before 1.6.18, which takes no copies",
                     ));
                 }
                 _ => return Err(Lost::Garbage("no version")),
