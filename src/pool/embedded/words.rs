@@ -90,7 +90,7 @@ fn answer<'a>(
             read.map(|()| b"END\r\n".as_slice())
         }
         b"gat" | b"gats" => {
-            let end = end_of(number(words.next()).unwrap_or(0));
+            let end = end_of(expiry(words.next()));
             let found = words.next().unwrap_or_default();
             store
                 .touch(found, end, |kept| {
@@ -100,7 +100,7 @@ fn answer<'a>(
         }
         b"touch" => {
             let key = words.next().unwrap_or_default();
-            let end = end_of(number(words.next()).unwrap_or(0));
+            let end = end_of(expiry(words.next()));
             store.touch(key, end, |_| ()).map(|found| match found {
                 true => b"TOUCHED\r\n".as_slice(),
                 false => b"NOT_FOUND\r\n",
@@ -214,6 +214,12 @@ fn head<'a>(words: &mut impl Iterator<Item = &'a [u8]>) -> Option<(&'a [u8], u32
         number(words.next())?,
         number(words.next())?,
     ))
+}
+
+/// An expiry; one of the past is a negative number.
+fn expiry(word: Option<&[u8]>) -> u32 {
+    let number: i64 = number(word).unwrap_or(0);
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn number<T: FromStr>(word: Option<&[u8]>) -> Option<T> {
