@@ -198,10 +198,6 @@ impl Reader {
         jobs: &mut [Job],
         reply: Reply,
     ) -> Result<(), &'static str> {
-        // Keys that each have a question of their own are answered one by one.
-        let lane = call.lanes.get(self.lane);
-        let bare = |lane: &Lane| !lane.apart && lane.asks.iter().any(|expect| expect.is_values());
-        let bare_get = self.verb.is_read() && lane.is_some_and(bare);
         match reply {
             Reply::Value {
                 key,
@@ -222,7 +218,7 @@ impl Reader {
                 let value = Call::hit(self.lane, data);
                 Self::settle(call, jobs, self.place, Outcome::Hit { flags, cas, value });
             }
-            Reply::End if bare_get => {
+            Reply::End if self.is_one_question(call) => {
                 for place in self.place..jobs.len() {
                     Self::settle(call, jobs, place, Outcome::NotFound);
                 }
@@ -254,7 +250,10 @@ impl Reader {
                 self.place += 1;
             }
             Reply::ServerError(_) | Reply::ClientError(_) | Reply::Unknown(_) => {
-                let last = if bare_get { jobs.len() } else { self.place + 1 };
+                let last = match self.is_one_question(call) {
+                    true => jobs.len(),
+                    false => self.place + 1,
+                };
                 for place in self.place..last {
                     Self::settle(call, jobs, place, Outcome::Refused);
                 }
@@ -275,6 +274,13 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Were all keys of the lane asked for at once? Those that each have a question of their own are
+    /// answered one by one. Asked at the end of an answer alone: it looks through the questions.
+    fn is_one_question(&self, call: &Call) -> bool {
+        let one = |lane: &Lane| !lane.apart && lane.asks.iter().any(|expect| expect.is_values());
+        self.verb.is_read() && call.lanes.get(self.lane).is_some_and(one)
     }
 
     /// Has the next job said once more, with its script.

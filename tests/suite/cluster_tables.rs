@@ -23,6 +23,23 @@ fn table(runs: &[(u16, u16, u16)]) -> Vec<Act> {
     vec![Act::say(format!("*{}\r\n{}", runs.len(), runs.concat()))]
 }
 
+/// A node that has the lower half of the slots, as it says, where port `other` has the upper one; it gives `answer`
+/// to the key `b`, of slot 3300.
+fn half(other: u16, answer: &'static str) -> Hostile {
+    let own = Arc::new(AtomicU16::new(0));
+    let port = Arc::clone(&own);
+    let node = Hostile::start(move |request| match request.line.as_str() {
+        "SLOTS" => table(&[
+            (0, 8191, port.load(Ordering::Relaxed)),
+            (8192, 16383, other),
+        ]),
+        "b" => vec![Act::say(answer)],
+        _ => vec![],
+    });
+    own.store(node.port(), Ordering::Relaxed);
+    node
+}
+
 fn get(bench: &mut Bench, key: &str) -> Outcome {
     bench.run(Verb::Get, &[key], |_, _| {})[0]
 }
@@ -101,18 +118,7 @@ fn a_master_that_loads_makes_others_be_asked_who_took_its_slots() {
 #[test]
 fn who_is_left_alone_is_not_waited_for_while_others_know_the_table() {
     let hole = BlackHole::start();
-    let own = Arc::new(AtomicU16::new(0));
-    let (port, silent) = (Arc::clone(&own), hole.port());
-    let node = Hostile::start(move |request| match request.line.as_str() {
-        "SLOTS" => table(&[
-            (0, 8191, port.load(Ordering::Relaxed)),
-            (8192, 16383, silent),
-        ]),
-        // Slot 3300.
-        "b" => vec![Act::say("$1\r\nv\r\n")],
-        _ => vec![],
-    });
-    own.store(node.port(), Ordering::Relaxed);
+    let node = half(hole.port(), "$1\r\nv\r\n");
     let questions = || {
         let all = node.requests();
         all.iter().filter(|one| one.line == "SLOTS").count()
@@ -146,17 +152,7 @@ fn who_is_left_alone_is_not_waited_for_while_others_know_the_table() {
 #[test]
 fn whose_silence_cost_the_table_a_wait_is_told_of_with_his_key() {
     let hole = BlackHole::start();
-    let own = Arc::new(AtomicU16::new(0));
-    let (port, silent) = (Arc::clone(&own), hole.port());
-    let node = Hostile::start(move |request| match request.line.as_str() {
-        "SLOTS" => table(&[
-            (0, 8191, port.load(Ordering::Relaxed)),
-            (8192, 16383, silent),
-        ]),
-        "b" => vec![Act::say("-CLUSTERDOWN Hash slot not served\r\n")],
-        _ => vec![],
-    });
-    own.store(node.port(), Ordering::Relaxed);
+    let node = half(hole.port(), "-CLUSTERDOWN Hash slot not served\r\n");
     let url = format!("redis-cluster://127.0.0.1:{}/?timeout=0.4", node.port());
     let mut bench = over(&url, Protocol::Ascii);
     assert_eq!(get(&mut bench, "b"), Outcome::Refused);

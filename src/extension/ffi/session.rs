@@ -165,14 +165,15 @@ unsafe fn open(data: ModData, path: *const c_char, handler: Handler) -> zend_res
         };
         let prefix = crate::session::prefix();
         // session_reset() opens again without a close. What is open stays so, with its turn: a second keeper
-        // would wait for the first.
+        // would wait for the first. A forked child has no turn, and waits for its parent's.
         // SAFETY: PHP passes a place; only a pointer of our own making is taken for a keeper, and the reference
         // ends here.
-        let same = unsafe {
-            OPEN.get().is_some_and(|open| {
-                open == (*data).cast() && (*open).serves(handler, path.to_bytes(), &prefix)
-            })
-        };
+        let same = is_ours()
+            && unsafe {
+                OPEN.get().is_some_and(|open| {
+                    open == (*data).cast() && (*open).serves(handler, path.to_bytes(), &prefix)
+                })
+            };
         if same {
             return SUCCESS;
         }

@@ -387,7 +387,13 @@ impl Pool {
     pub(super) fn note_versions(&mut self, answered: Vec<(usize, usize)>, call: &mut Call) {
         for (index, lane) in answered {
             self.note_version(index, call, lane);
-            self.note(call, lane);
+            if call
+                .lanes
+                .get(lane)
+                .is_some_and(|lane| lane.error.is_some())
+            {
+                self.note(call, lane);
+            }
         }
     }
 }
