@@ -20,7 +20,7 @@ mod shape;
 use crate::php::Php;
 use crate::run::{self, Running, Scratch};
 use crate::servers::Memcached;
-use crate::{Stop, bootstrap, failed};
+use crate::{Stop, bootstrap, failed, matrix};
 use bare::Bare;
 use contender::{Contender, OURS_EMBEDDED, OURS_ON_REDIS, Worker};
 use report::{Facts, Report, Row};
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// What --help prints.
 pub(crate) const HELP: &str = "\
-cargo xtask bench [--rounds N] [--quick] [--pecl SO] [--so FILE] [--instructions] [--no-record]
+cargo xtask bench [--rounds N] [--quick] [--pecl SO] [--so FILE] [--instructions] [--no-record] [--debian-13]
 
 Measures the release extension beside php-memcached and phpredis (where installed) and beside a bare write+read loop
 that says the same words to the same nodes, all on one CPU. Starts its own servers on free loopback ports and leaves
@@ -43,7 +43,9 @@ nothing running. Prints one table and keeps it under tests/bench/record/.
   --pecl SO       also measure this build of pecl-memcache
   --so FILE       an extension built before, instead of building the release one
   --instructions  count instructions per operation, too, with valgrind (some minutes)
-  --no-record     print only";
+  --no-record     print only
+  --debian-13     the same in Debian 13, made once under target/matrix by debootstrap: its PHP, its servers, and
+                  php-memcached and phpredis as they come with it; needs root, and no --pecl or --so";
 
 const PLACE: &str = "127.0.0.1";
 /// Nodes of the row with several.
@@ -81,6 +83,13 @@ struct Options {
     so: Option<PathBuf>,
     instructions: bool,
     record: bool,
+    debian_13: bool,
+}
+
+impl Options {
+    fn slices(&self) -> u32 {
+        if self.quick { SLICES / 5 } else { SLICES }
+    }
 }
 
 /// The subcommand.
@@ -96,6 +105,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
         so: None,
         instructions: false,
         record: true,
+        debian_13: false,
     };
     while let Some(word) = parser.next()? {
         match word {
@@ -105,12 +115,16 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
             Long("so") => options.so = Some(found(PathBuf::from(parser.value()?))?),
             Long("instructions") => options.instructions = true,
             Long("no-record") => options.record = false,
+            Long("debian-13") => options.debian_13 = true,
             _ => return Err(word.unexpected().into()),
         }
     }
     if options.quick {
         options.rounds = options.rounds.min(2);
         options.record = false;
+    }
+    if options.debian_13 {
+        return in_debian_13(&options);
     }
     let php = Php::find(None)?;
     let so = match options.so.take() {
@@ -128,6 +142,25 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<(), Stop> {
         run::say(&format!("kept in {}", file.display()));
     }
     Ok(())
+}
+
+/// The same command in Debian 13, with all options that are as good there as here.
+fn in_debian_13(options: &Options) -> Result<(), Stop> {
+    if options.pecl.is_some() || options.so.is_some() {
+        return Err(Stop::Usage(
+            "--debian-13 takes no --pecl and no --so: what was built for this PHP does not fit the one there"
+                .to_owned(),
+        ));
+    }
+    let mut words = vec!["--rounds".to_owned(), options.rounds.to_string()];
+    let flags = [
+        ("--quick", options.quick),
+        ("--instructions", options.instructions),
+        ("--no-record", !options.record),
+    ];
+    let asked = flags.into_iter().filter(|(_, is_asked)| *is_asked);
+    words.extend(asked.map(|(flag, _)| flag.to_owned()));
+    matrix::bench(&words)
 }
 
 fn found(path: PathBuf) -> Result<PathBuf, Stop> {
@@ -289,7 +322,7 @@ fn measure(php: &Php, so: &Path, options: &Options) -> Result<Report, Stop> {
             Row::new(name, [*bar, redis_bar, embedded_bar], field.workers.len())
         })
         .collect();
-    let slices = if options.quick { SLICES / 5 } else { SLICES };
+    let slices = options.slices();
     for round in 1..=options.rounds {
         run::headline(&format!("round {round} of {}", options.rounds));
         let _beat = run::Heartbeat::start("measuring");
@@ -453,8 +486,9 @@ fn facts(workers: &[Worker], options: &Options) -> Result<Facts, Stop> {
             read("/proc/loadavg").split(' ').next().unwrap_or_default(),
         ),
         method: format!(
-            "median [min, max] of {} rounds; in each the best of {SLICES} short slices, bare loop and clients in turns",
-            options.rounds
+            "median [min, max] of {} rounds; in each the best of {} short slices, bare loop and clients in turns",
+            options.rounds,
+            options.slices()
         ),
     })
 }

@@ -69,37 +69,7 @@ pub(crate) fn servers(install: bool) -> Result<Vec<(&'static str, String)>, Stop
             folder.display()
         )));
     }
-    let mut asked = Command::new("chroot");
-    asked
-        .arg(&folder)
-        .args([
-            "dpkg-query",
-            "--show",
-            "--showformat",
-            "${db:Status-Abbrev}\n",
-        ])
-        .args(PACKAGES);
-    let (_, answer) = run::merged(&mut asked, b"", None)?;
-    let there = String::from_utf8_lossy(&answer);
-    if there.lines().filter(|line| line.starts_with("ii")).count() < PACKAGES.len() {
-        let line = format!(
-            "apt-get update && apt-get -q install -y --no-install-recommends {}",
-            PACKAGES.join(" ")
-        );
-        if !install {
-            return Err(Stop::Failed(format!(
-                "not installed, because of --no-install. The command is:\n  chroot {} sh -c \"{line}\"",
-                folder.display()
-            )));
-        }
-        run::shown(
-            "install the newer servers in Debian 13",
-            Command::new("chroot")
-                .arg(&folder)
-                .args(["sh", "-c", &line])
-                .env("DEBIAN_FRONTEND", "noninteractive"),
-        )?;
-    }
+    packages(&folder, PACKAGES, install)?;
     Ok(SERVERS
         .iter()
         .filter(|(variable, _)| std::env::var_os(variable).is_none())
@@ -107,11 +77,86 @@ pub(crate) fn servers(install: bool) -> Result<Vec<(&'static str, String)>, Stop
         .collect())
 }
 
+/// Has Debian 13 in `folder` install what it lacks of these packages.
+fn packages(folder: &Path, names: &[&str], install: bool) -> Result<(), Stop> {
+    let mut asked = Command::new("chroot");
+    asked
+        .arg(folder)
+        .args([
+            "dpkg-query",
+            "--show",
+            "--showformat",
+            "${db:Status-Abbrev}\n",
+        ])
+        .args(names);
+    let (_, answer) = run::merged(&mut asked, b"", None)?;
+    let there = String::from_utf8_lossy(&answer);
+    if there.lines().filter(|line| line.starts_with("ii")).count() >= names.len() {
+        return Ok(());
+    }
+    let line = format!(
+        "apt-get update && apt-get -q install -y --no-install-recommends {}",
+        names.join(" ")
+    );
+    if !install {
+        return Err(Stop::Failed(format!(
+            "not installed, because of --no-install. The command is:\n  chroot {} sh -c \"{line}\"",
+            folder.display()
+        )));
+    }
+    run::shown(
+        "install packages in Debian 13",
+        Command::new("chroot")
+            .arg(folder)
+            .args(["sh", "-c", &line])
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+/// What the bench needs of Debian 13: to build the extension, the servers, the rivals, and what counts calls.
+const BENCH_PACKAGES: &[&str] = &[
+    "ca-certificates",
+    "gcc",
+    "git",
+    "libc6-dev",
+    "libclang-dev",
+    "memcached",
+    "php8.4-cli",
+    "php8.4-dev",
+    "php8.4-igbinary",
+    "php8.4-memcached",
+    "php8.4-msgpack",
+    "php8.4-redis",
+    "redis-server",
+    "strace",
+    "valgrind",
+];
+
+/// Runs the bench with these options inside of Debian 13, beside the clients that come with it.
+///
+/// # Errors
+/// When it cannot be made (no root, no debootstrap, no packages), and the bench's own.
+pub(crate) fn bench(options: &[String]) -> Result<(), Stop> {
+    let folder = trixie(true)?;
+    packages(&folder, BENCH_PACKAGES, true)?;
+    let mut command = inside(&folder)?;
+    command
+        .args([
+            "sh",
+            "-c",
+            "cd \"$1\" && shift && exec cargo xtask bench \"$@\"",
+            "sh",
+        ])
+        .arg(run::root())
+        .args(options);
+    run::shown("bench in Debian 13", &mut command)
+}
+
 /// Debian 13 as it was debootstrapped.
 fn trixie(install: bool) -> Result<PathBuf, Stop> {
     if !run::is_root() {
         return Err(Stop::Failed(
-            "--matrix needs root, for debootstrap and chroot".to_owned(),
+            "Debian 13 beside this one needs root, for debootstrap and chroot".to_owned(),
         ));
     }
     if run::program("debootstrap").is_none() {
@@ -124,12 +169,22 @@ fn trixie(install: bool) -> Result<PathBuf, Stop> {
 
 /// Debian 13 in a chroot, with this work tree and this toolchain lent to it.
 fn debian_13(filter: Option<&str>, install: bool, counts: &mut Counts) -> Result<(), Stop> {
-    let folder = trixie(install)?;
+    let mut command = inside(&trixie(install)?)?;
+    command
+        .arg(run::root().join(".ci/run"))
+        .args(["--only", "phpt"]);
+    add_options(&mut command, filter, install);
+    inner("matrix: Debian trixie", &mut command, counts)
+}
+
+/// The beginning of a command that runs in Debian 13 in `folder`, with this work tree and this toolchain at their own
+/// paths; the words that follow are the command.
+fn inside(folder: &Path) -> Result<Command, Stop> {
     let toolchain =
         PathBuf::from(quiet("rustc", Command::new("rustc").args(["--print", "sysroot"]))?.trim());
     if toolchain == Path::new("/usr") {
         return Err(Stop::Failed(
-            "the Rust in /usr cannot be lent to a chroot; --matrix needs one from rustup"
+            "the Rust in /usr cannot be lent to a chroot; Debian 13 needs one from rustup"
                 .to_owned(),
         ));
     }
@@ -166,11 +221,7 @@ fn debian_13(filter: Option<&str>, install: bool, counts: &mut Counts) -> Result
             &script,
             "sh",
         ])
-        .arg(&folder);
-    command
-        .arg(run::root().join(".ci/run"))
-        .args(["--only", "phpt"]);
-    add_options(&mut command, filter, install);
+        .arg(folder);
     command
         .env("CARGO_TARGET_DIR", &target)
         .env("CARGO_HOME", &crates);
@@ -186,7 +237,7 @@ fn debian_13(filter: Option<&str>, install: bool, counts: &mut Counts) -> Result
         .env_remove("CARGO")
         .env_remove("LD_LIBRARY_PATH")
         .env_remove("TMPDIR");
-    inner("matrix: Debian trixie", &mut command, counts)
+    Ok(command)
 }
 
 /// The flags of the issue-finding PHP: nothing but what the extension needs, threads, and every assertion.
