@@ -232,27 +232,25 @@ fn fine_print(bench: &mut Bench) {
     assert!(gone, "an item outlived its end");
     assert_eq!(read(bench, Verb::Get, "kept"), Some((0, b"v".to_vec())));
     // Counters have 64 bits: they wrap upwards and end at 0 downwards.
+    let (up, down) = (Verb::Increment, Verb::Decrement);
     for (start, verb, delta, end) in [
-        ("9", Verb::Increment, 1, 10),
-        ("9999999999", Verb::Increment, 1, 10_000_000_000),
-        ("10000000000", Verb::Decrement, 1, 9_999_999_999),
-        (
-            "9007199254740993",
-            Verb::Increment,
-            2,
-            9_007_199_254_740_995,
-        ),
-        ("18446744073709551615", Verb::Increment, 1, 0),
-        ("18446744073709551610", Verb::Increment, 10, 4),
-        ("18446744073709551615", Verb::Decrement, 1, u64::MAX - 1),
-        ("1", Verb::Increment, u64::MAX, 0),
-        ("5", Verb::Decrement, 6, 0),
-        (
-            "20000000000",
-            Verb::Decrement,
-            10_000_000_001,
-            9_999_999_999,
-        ),
+        ("9", up, 1, 10),
+        ("0", up, 5, 5),
+        ("5", down, 5, 0),
+        ("007", up, 1, 8),
+        ("8 ", down, 1, 7),
+        ("9999999999", up, 1, 10_000_000_000),
+        ("10000000000", down, 1, 9_999_999_999),
+        ("999999999999999", up, 1, 1_000_000_000_000_000),
+        ("1000000000000000", down, 1, 999_999_999_999_999),
+        ("999999999999999", up, 1 << 60, 1_153_921_504_606_846_975),
+        ("9007199254740993", up, 2, 9_007_199_254_740_995),
+        ("18446744073709551615", up, 1, 0),
+        ("18446744073709551610", up, 10, 4),
+        ("18446744073709551615", down, 1, u64::MAX - 1),
+        ("1", up, u64::MAX, 0),
+        ("5", down, 6, 0),
+        ("20000000000", down, 10_000_000_001, 9_999_999_999),
     ] {
         assert_eq!(
             put(bench, Store::Set, "n", start.as_bytes(), 0, 0),

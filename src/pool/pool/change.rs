@@ -470,5 +470,6 @@ fn counter(text: &[u8]) -> Option<u64> {
     if !text.first()?.is_ascii_digit() {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    let text = std::str::from_utf8(text).ok()?;
+    text.trim_end_matches(' ').parse().ok()
 }

@@ -254,21 +254,22 @@ pub struct Count<'a> {
 
 /// Appends an increment or a decrement.
 pub fn count(out: &mut Vec<u8>, count: &Count<'_>) -> Shape {
-    let (initial, flags, end) = match count.initial {
-        Some((number, flags, ttl)) => (Some(number), flags, End::of(ttl)),
-        None => (None, 0, End::Never),
+    let script = if count.up {
+        &scripts::COUNT_UP
+    } else {
+        &scripts::COUNT_DOWN
     };
-    scripts::COUNT.say(out, count.whole, count.key, 4 + end.arguments());
-    bulk(out, if count.up { b"+" } else { b"-" });
+    let Some((begin, flags, ttl)) = count.initial else {
+        script.say(out, count.whole, count.key, 1);
+        number(out, count.delta);
+        return Shape::Number;
+    };
+    let end = End::of(ttl);
+    script.say(out, count.whole, count.key, 3 + end.arguments());
     number(out, count.delta);
     let mut buffer = itoa::Buffer::new();
-    let digits = initial
-        .map_or("", |number| buffer.format(number))
-        .as_bytes();
-    match initial {
-        Some(_) => item(out, flags, digits),
-        None => bulk(out, b""),
-    }
+    let digits = buffer.format(begin).as_bytes();
+    item(out, flags, digits);
     bulk(out, digits);
     end.say(out);
     Shape::Number

@@ -61,7 +61,7 @@ pub fn parse(buf: &[u8], at: usize, shape: Shape) -> Parsed {
             let (flags, cas, data) = item(buf, bytes, with_cas);
             Reply::Item { flags, cas, data }
         }
-        (Shape::Count, Piece::Number(count)) => match u64::try_from(count) {
+        (Shape::Count | Shape::Number, Piece::Number(count)) => match u64::try_from(count) {
             Ok(count) => Reply::Number(count),
             Err(_) => return Parsed::Garbage("a number that is none"),
         },

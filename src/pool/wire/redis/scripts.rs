@@ -90,26 +90,36 @@ redis.call('SET',KEYS[1],h..v,'KEEPTTL')
 return 1"
 }
 
-script! {
-    /// Counts as memcached does: 64 bits that wrap upwards, and no number below 0.
-    /// Arguments: `+` or `-`, how much, the item and the digits of a missing counter (both
-    /// empty to leave it missing), its end.
-    ///
-    /// A number of Lua has 53 bits: up to 15 digits are counted as one, longer ones as two of
-    /// ten digits each.
-    COUNT = "\
+/// A script that counts as memcached does: 64 bits that wrap upwards, and no number below 0. `$up` is `+` or `-`, and
+/// `$plain` how Redis itself counts where it does it in the same way: few digits, with nothing before or behind them.
+///
+/// A number of Lua has 53 bits: up to 15 digits are counted as one, longer ones as two of
+/// ten digits each.
+macro_rules! count {
+    ($up:literal, $plain:literal) => {
+        concat!(
+            "\
+local a=ARGV[1]
 local v=redis.call('GET',KEYS[1])
 if not v then
- if ARGV[3]=='' then return false end
- redis.call('SET',KEYS[1],ARGV[3],unpack(ARGV,5))
- return ARGV[4]
+ if not ARGV[2] then return false end
+ redis.call('SET',KEYS[1],ARGV[2],unpack(ARGV,4))
+ return ARGV[3]
 end
+if #v<16 and #a<16 and (v=='0' or string.find(v,'^[1-9]%d*$')) then
+ ",
+            $plain,
+            "
+end
+local up='",
+            $up,
+            "'=='+'
 local h=''
 if string.sub(v,1,4)=='\\0mr1' then h,v=string.sub(v,1,8),string.sub(v,9) end
 local d=string.match(v,'^(%d+) *$')
 local n
-if d and #d<16 and #ARGV[2]<16 then
- n=ARGV[1]=='+' and d+ARGV[2] or d-ARGV[2]
+if d and #d<16 and #a<16 then
+ n=up and d+a or d-a
  n=string.format('%.0f',n<0 and 0 or n)
 else
  local function two(s) s=string.rep('0',20-#s)..s return tonumber(string.sub(s,1,10)),tonumber(string.sub(s,11)) end
@@ -119,8 +129,8 @@ else
  if not d or #d>20 or not less(a,b,1844674407,3709551616) then
   return redis.error_reply('CLIENT_ERROR cannot increment or decrement non-numeric value')
  end
- local c,e=two(ARGV[2])
- if ARGV[1]=='+' then
+ local c,e=two(ARGV[1])
+ if up then
   a,b=a+c,b+e
   if b>=1e10 then a,b=a+1,b-1e10 end
   if not less(a,b,1844674407,3709551616) then a,b=a-1844674407,b-3709551616 end
@@ -132,6 +142,19 @@ else
 end
 redis.call('SET',KEYS[1],h..n,'KEEPTTL')
 return n"
+        )
+    };
+}
+
+script! {
+    /// Counts upwards. Arguments: how much, and where a missing counter is to begin its item, its
+    /// digits and its end.
+    COUNT_UP = count!("+", "return redis.call('INCRBY',KEYS[1],a)")
+}
+
+script! {
+    /// The same downwards, to 0 at most.
+    COUNT_DOWN = count!("-", "if v-a>=0 then return redis.call('DECRBY',KEYS[1],a) end")
 }
 
 script! {
