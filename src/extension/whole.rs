@@ -28,7 +28,11 @@ pub(crate) fn named(link: Link, topology: Topology) -> Result<Option<(Link, usiz
                 .into_iter()
                 .map(|spec| state.pool.add(as_the_object(spec, &state.login), nodes))
                 .last();
-            state.pool.came_from(&topology.previous, nodes);
+            let previous = topology.previous.into_iter();
+            let previous: Vec<_> = previous
+                .map(|spec| as_the_object(spec, &state.login))
+                .collect();
+            state.pool.came_from(&previous, nodes);
             last
         })
     });

@@ -195,6 +195,8 @@ pub struct Call {
     pub(crate) lane_of_owner: Vec<Option<usize>>,
     /// Nodes that failed a request of this call: entry and node.
     pub(crate) tried: Vec<(usize, usize)>,
+    /// What nodes of the list before said: entry and node; see `pool/moving`.
+    pub(crate) before: Vec<(usize, usize, Outcome)>,
 }
 
 /// One request for one key at one node.
@@ -202,11 +204,21 @@ pub struct Call {
 pub(crate) struct Job {
     pub(crate) entry: usize,
     pub(crate) member: usize,
-    /// A copy beside the owner's; it never fails over.
-    pub(crate) copy: bool,
+    pub(crate) part: Part,
     pub(crate) step: Step,
     /// Its answer came.
     pub(crate) done: bool,
+}
+
+/// Whose request a job is. Only the owner's fails over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// That of the node which has the key.
+    Owner,
+    /// A copy beside it.
+    Copy,
+    /// That of a node which had the key by the node list before.
+    Before,
 }
 
 /// A counter with a start value is up to three requests in classic words, a script up to two.
@@ -248,6 +260,7 @@ impl Call {
         }
         self.pending.clear();
         self.tried.clear();
+        self.before.clear();
         self.let_go();
         self.used = 0;
         // A value that many counted at the same time took a lane for each turn.

@@ -19,6 +19,7 @@ mod fenced;
 mod hints;
 mod lanes;
 pub mod later;
+mod moving;
 mod places;
 mod reads;
 pub mod records;
@@ -44,7 +45,7 @@ use crate::error::Error;
 use crate::fanout;
 use crate::node::{Directory, NodeRef};
 use crate::request::{self, Meta, Words, refused};
-use crate::ring::{Ring, RingNode};
+use crate::ring::Ring;
 use crate::shared;
 use crate::transport;
 use crate::wire::{Expect, classic};
@@ -308,6 +309,7 @@ impl Pool {
         }
         let now = transport::now();
         match self.policy.mode {
+            Mode::Single if self.has_window() => self.run_moving(call, verb, now),
             Mode::Single if self.policy.rules.is_empty() => self.run_plain(call, verb, now),
             Mode::Fenced => self.run_fenced(call, verb),
             _ if self.is_plain(call) => self.run_plain(call, verb, now),
@@ -551,27 +553,6 @@ impl Pool {
             (Protocol::Binary, Some(true)) => Meta::Yes,
             (Protocol::Binary, None) => Meta::Unknown,
         }
-    }
-
-    fn ring(&mut self) -> &Ring {
-        let (members, policy, cluster) = (&self.members, &self.policy, &self.cluster);
-        self.ring.get_or_insert_with(|| {
-            if let Some(ring) = cluster.as_ref().and_then(|cluster| cluster.ring()) {
-                return ring;
-            }
-            let own = members.len().saturating_sub(policy.backup);
-            let nodes: Vec<RingNode<'_>> = members
-                .iter()
-                .take(own)
-                .map(|m| RingNode {
-                    name: m.spec.id.as_deref().unwrap_or(&m.name),
-                    weight: m.spec.weight,
-                    named: m.spec.id.is_some(),
-                })
-                .collect();
-            Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
-                .behind(policy.keys.prefix.len())
-        })
     }
 }
 

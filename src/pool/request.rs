@@ -4,7 +4,7 @@
 //! commands where the pool may use them. A counter with a start value is one meta
 //! command, and up to three steps in classic words.
 
-use crate::call::{Call, Details, Job, Outcome, Step, Verb};
+use crate::call::{Call, Details, Job, Outcome, Part, Step, Verb};
 use crate::config::Engine;
 use crate::error::{Error, Kind};
 use crate::fanout::Lane;
@@ -358,7 +358,10 @@ impl Reader {
     fn settle(call: &mut Call, jobs: &mut [Job], place: usize, outcome: Outcome) {
         if let Some(job) = jobs.get_mut(place) {
             job.done = true;
-            call.settle(job.entry, outcome);
+            match job.part {
+                Part::Owner | Part::Copy => call.settle(job.entry, outcome),
+                Part::Before => call.before.push((job.entry, job.member, outcome)),
+            }
         }
     }
 }

@@ -28,12 +28,20 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn start(file: &str) -> Host {
+        Host::start_with(file, &[])
+    }
+
+    /// The same with these settings.
+    pub(crate) fn start_with(file: &str, settings: &[(&str, &str)]) -> Host {
         let directory = TempDir::new("epochs");
         let path = directory.file("memring.toml", file);
         let php = Php::new()
             .ini("memring.config_file", path.display())
             .ini("session.save_handler", "memring")
             .ini("session.save_path", "pool:sessions");
+        let php = settings
+            .iter()
+            .fold(php, |php, (name, value)| php.ini(name, value));
         Host::with(directory, php)
     }
 

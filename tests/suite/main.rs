@@ -48,6 +48,7 @@ mod limits;
 mod login;
 mod migrate;
 mod modules;
+mod moving;
 mod named_pools;
 mod old_servers;
 mod oracle;

@@ -52,7 +52,7 @@ fn ways_to(old: &[String], new: &[String]) -> [String; 3] {
 }
 
 /// Gives a host its new file, and waits until its workers have it.
-fn set(host: &Host, text: &str) {
+pub(crate) fn set(host: &Host, text: &str) {
     host.give(text);
     // Every worker looks once a second, at its next request.
     let begin = std::time::Instant::now();

@@ -310,6 +310,7 @@ impl RawPool {
                 .map_err(|error| error.at(&at(from.span().start)))?;
         }
         wish.topology.policy.rules = rules::read(&self.prefix, &wish.topology, at)?;
+        step::check_rules(&wish.topology)?;
         wish.topology.policy.max_stale = self.read_max_stale(at, &wish.topology.policy)?;
         // Now that all else of the pool is known, too.
         wish.topology.check_embedded()?;

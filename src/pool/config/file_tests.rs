@@ -536,9 +536,9 @@ fn a_step_names_its_epoch_and_where_it_comes_from_and_is_small() {
             "epoch = 1",
         ),
         (
-            drained.replace("fenced", "single"),
+            drained.replace("fenced", "sync"),
             "line 1",
-            "for pools that keep copies",
+            "for sessions with copies, and for mode single",
             "mode = \"fenced\"",
         ),
     ] {

@@ -6,8 +6,11 @@
 //! `memring commit POOL`; that takes a step that is small, has a number (`epoch`) and says
 //! where it came from (`previous_nodes`, or a node with `drain=1`). The number alone does not
 //! prove that two hosts mean the same list, so records keep the list's [`fingerprint`], too.
+//!
+//! In mode single there are no records, and a key has one place: the list before is read, and written, for as
+//! long as it stands in the file, whatever has changed. No epoch and no commit belong to it.
 
-use super::{Mode, NodeSpec, Policy, Topology, Wish};
+use super::{Mode, NodeSpec, Placement, Policy, Topology, Wish};
 use crate::error::{Error, Kind};
 
 /// A number for the nodes and for how keys are spread over them; never 0.
@@ -44,10 +47,13 @@ pub(super) fn check(topology: &Topology) -> Result<(), Error> {
     if previous.is_empty() {
         return Ok(());
     }
+    if policy.mode == Mode::Single {
+        return check_single(policy);
+    }
     if policy.mode != Mode::Fenced {
         return refuse(
-            "previous_nodes and drain are for pools that keep copies",
-            "Write mode = \"fenced\", or take them out: elsewhere a changed list holds at once",
+            "previous_nodes and drain are for sessions with copies, and for mode single",
+            "Write mode = \"fenced\" or \"single\", or take them out: elsewhere a changed list holds at once",
         );
     }
     if policy.epoch == 0 {
@@ -93,6 +99,31 @@ pub(super) fn check(topology: &Topology) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// The same of a pool that keeps one copy.
+fn check_single(policy: &Policy) -> Result<(), Error> {
+    if policy.placement == Placement::Slots {
+        return refuse(
+            "previous_nodes and drain are not for a Redis Cluster",
+            "Take them out: the cluster itself moves its keys",
+        );
+    }
+    Ok(())
+}
+
+/// Checks, once its prefixes are known, that a pool which has them has one node list.
+pub(super) fn check_rules(topology: &Topology) -> Result<(), Error> {
+    let Topology {
+        previous, policy, ..
+    } = topology;
+    if previous.is_empty() || policy.rules.is_empty() && policy.backup == 0 {
+        return Ok(());
+    }
+    refuse(
+        "previous_nodes and drain cannot stand beside prefixes with rules, or a backup",
+        "Take them out: a changed list holds at once there",
+    )
 }
 
 /// What `migrate_from` says of another pool of the file: its name.
@@ -146,7 +177,18 @@ pub(super) fn migrate_pool(old: Option<&Wish>, topology: &mut Topology) -> Resul
             "Write a [pool.NAME] with the nodes where the sessions are, and migrate_from = \"pool:NAME\"",
         );
     };
-    let Topology { nodes, policy, .. } = &old.topology;
+    let Topology {
+        nodes,
+        previous,
+        policy,
+        ..
+    } = &old.topology;
+    if !previous.is_empty() {
+        return refuse(
+            "nodes change in the pool that migrate_from names",
+            "End one of the two first: take out its previous_nodes and drain, or migrate_from",
+        );
+    }
     if policy.mode != Mode::Single || !policy.rules.is_empty() {
         return refuse(
             "the pool that migrate_from names is not of mode single alone",
@@ -207,4 +249,35 @@ pub(super) fn follows(new: &Topology, old: &Topology) -> Result<(), Error> {
 
 fn refuse(cause: impl Into<Box<str>>, hint: impl Into<Box<str>>) -> Result<(), Error> {
     Err(Error::new(Kind::Config, cause).hint(hint))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use crate::config::file::File;
+    use crate::error::Error;
+
+    #[test]
+    fn a_pool_of_one_copy_may_come_from_any_nodes_and_needs_no_epoch() {
+        let good = "[pool.p]\nmode = \"single\"\nnodes = [\"a:1\", \"b:1\", \"c:1\"]\n";
+        let came = |more: &str| {
+            let pool = File::parse("f", &format!("{good}{more}"))?.pool("p")?;
+            Ok::<_, Error>(pool.previous.len())
+        };
+        assert_eq!(came("previous_nodes = [\"d:1\", \"e:1\"]").unwrap(), 2);
+        assert_eq!(came("previous_nodes = [\"d:1\"]").unwrap(), 1);
+        let drained = good.replace("c:1", "c:1?drain=1");
+        let pool = File::parse("f", &drained).unwrap().pool("p").unwrap();
+        assert_eq!((pool.nodes.len(), pool.previous.len()), (2, 3));
+        for (more, what) in [
+            ("[pool.p.prefix.\"x\"]\nmode = \"sync\"", "prefixes"),
+            (
+                "placement = \"md5\"\nbackup = \"q\"\n[pool.q]\nnodes = [\"q:1\"]",
+                "backup",
+            ),
+        ] {
+            let error = came(&format!("previous_nodes = [\"a:1\"]\n{more}")).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
 }

@@ -4,10 +4,11 @@
 //! `"key-0"`, `"key-1"`, … hash to, leaving out those already used or not usable.
 
 use super::{Declared, Pool};
-use crate::call::{Call, Job, Limits, Step, Verb};
+use crate::call::{Call, Job, Limits, Part, Step, Verb};
 use crate::config::{COPIED_TIMEOUT, Care, NodeSpec, check_name};
 use crate::error::Error;
 use crate::fanout::Lane;
+use crate::ring::Ring;
 use crate::{probe, shared};
 use std::time::{Duration, Instant};
 
@@ -30,13 +31,13 @@ impl Pool {
                 call.pending.push(Job {
                     entry,
                     member: owner,
-                    copy: false,
+                    part: Part::Owner,
                     step: Step::Ask,
                     done: false,
                 });
             }
             if copies > 1 {
-                self.schedule_copies(call, entry, owner, copies.min(self.members.len()), now);
+                self.schedule_copies(call, entry, owner, copies.min(self.current()), now);
             }
         }
     }
@@ -59,7 +60,7 @@ impl Pool {
                 call.pending.push(Job {
                     entry,
                     member: *member,
-                    copy: true,
+                    part: Part::Copy,
                     step: Step::Ask,
                     done: false,
                 });
@@ -100,16 +101,8 @@ impl Pool {
         }
         let wanted = usize::try_from(copies)
             .unwrap_or(1)
-            .clamp(1, self.len().max(1));
-        let mut attempt = 0;
-        let mut places = Vec::with_capacity(wanted);
-        for _ in 0..wanted {
-            let node = self.next(key, &places, &mut attempt, attempts);
-            if !places.contains(&node) {
-                places.push(node);
-            }
-        }
-        places
+            .clamp(1, self.current().max(1));
+        row_of(self.ring(), key, wanted, attempts)
     }
 
     /// Sends a failed job to the next usable node; false when there is none
@@ -207,13 +200,7 @@ impl Pool {
         attempt: &mut u32,
         attempts: u32,
     ) -> usize {
-        loop {
-            let member = self.ring().after(key, *attempt);
-            *attempt += 1;
-            if !taken.contains(&member) || *attempt >= attempts {
-                return member;
-            }
-        }
+        next_on(self.ring(), key, taken, attempt, attempts)
     }
 
     /// Checks that keys could be spread to a node beside those that are here.
@@ -359,6 +346,36 @@ impl Pool {
                 let cause = member.node.borrow().health.cause();
                 call.events.push(super::event(index, member, cause));
             }
+        }
+    }
+}
+
+/// pecl's row for a session: the nodes of "<key>-0", "<key>-1", …, `wanted` at most.
+pub(super) fn row_of(ring: &Ring, key: &[u8], wanted: usize, attempts: u32) -> Vec<usize> {
+    let mut attempt = 0;
+    let mut places = Vec::with_capacity(wanted);
+    for _ in 0..wanted {
+        let node = next_on(ring, key, &places, &mut attempt, attempts);
+        if !places.contains(&node) {
+            places.push(node);
+        }
+    }
+    places
+}
+
+/// The next node of a ring's failover sequence that is not `taken`.
+pub(super) fn next_on(
+    ring: &Ring,
+    key: &[u8],
+    taken: &[usize],
+    attempt: &mut u32,
+    attempts: u32,
+) -> usize {
+    loop {
+        let member = ring.after(key, *attempt);
+        *attempt += 1;
+        if !taken.contains(&member) || *attempt >= attempts {
+            return member;
         }
     }
 }

@@ -5,7 +5,7 @@
 //! not once per key. The way back is `Reader::take_hits` in `request`.
 
 use super::{Pool, end_gets};
-use crate::call::{Call, Job, Step, Verb};
+use crate::call::{Call, Job, Part, Step, Verb};
 use crate::config::Engine;
 use crate::item::Span;
 use crate::wire::{Expect, classic};
@@ -123,7 +123,7 @@ fn ask(entry: usize, member: usize) -> Job {
     Job {
         entry,
         member,
-        copy: false,
+        part: Part::Owner,
         step: Step::Ask,
         done: false,
     }

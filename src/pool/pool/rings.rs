@@ -209,6 +209,30 @@ impl Pool {
             .collect()
     }
 
+    /// The pool's own ring; nodes of the list before have no part in it.
+    pub(super) fn ring(&mut self) -> &Ring {
+        let (members, policy, cluster) = (&self.members, &self.policy, &self.cluster);
+        let window = &self.window;
+        self.ring.get_or_insert_with(|| {
+            if let Some(ring) = cluster.as_ref().and_then(|cluster| cluster.ring()) {
+                return ring;
+            }
+            let current = window.as_ref().map_or(members.len(), |w| w.current());
+            let own = current.saturating_sub(policy.backup);
+            let nodes: Vec<RingNode<'_>> = members
+                .iter()
+                .take(own)
+                .map(|m| RingNode {
+                    name: m.spec.id.as_deref().unwrap_or(&m.name),
+                    weight: m.spec.weight,
+                    named: m.spec.id.is_some(),
+                })
+                .collect();
+            Ring::new(&nodes, policy.placement, policy.hash, policy.tag)
+                .behind(policy.keys.prefix.len())
+        })
+    }
+
     /// Are they one server?
     fn is_same(&self, one: usize, other: usize) -> bool {
         let target = |index: usize| self.members.get(index).map(|member| &member.spec.target);

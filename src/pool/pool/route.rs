@@ -62,6 +62,10 @@ struct Plan {
     reason: String,
 }
 
+/// What `previous_nodes` adds to a sentence.
+const PREVIOUS: &str =
+    ", and what it was on before is read and written beside it until previous_nodes goes";
+
 impl Pool {
     /// Explains what `op` on `key` would do: `{pool, mode, op, key, wire_key, long_key,
     /// placed_by, placement, owner, reads, writes, nodes, reason}`, and of a cluster the `slot`.
@@ -251,7 +255,23 @@ impl Pool {
                 ));
             }
         }
+        if let Some(before) = self.owner_before(key) {
+            places.push(self.previous(before, (reads, writes)));
+            reason.push_str(PREVIOUS);
+        }
         Plan { places, reason }
+    }
+
+    /// A node that a key was on by the list before, as long as that is used.
+    fn previous(&self, node: usize, (reads, writes): (bool, bool)) -> Place {
+        let usable = self.seems_usable(node);
+        Place {
+            node,
+            role: "previous",
+            reads: reads && usable,
+            writes: writes && usable,
+            why: "previous_nodes names it for this key".to_owned(),
+        }
     }
 
     /// A session in mode single: pecl's row of nodes, which leaves out the owner of the bare id.
@@ -259,7 +279,10 @@ impl Pool {
         let row = self.session_places(key, limits.copies, limits.attempts);
         let count = row.len();
         let slot = self.slot(key);
-        let places: Vec<Place> = (1..)
+        let before = self.session_places_before(key, limits.copies, limits.attempts, &row);
+        let mut before = before.unwrap_or_default();
+        before.retain(|node| !row.contains(node));
+        let mut places: Vec<Place> = (1..)
             .zip(row)
             .map(|(number, node)| {
                 let usable = self.seems_usable(node);
@@ -301,6 +324,15 @@ impl Pool {
                 used.join(", ")
             )
         };
+        let mut reason = reason;
+        if !before.is_empty() {
+            reason.push_str(PREVIOUS);
+        }
+        places.extend(
+            before
+                .into_iter()
+                .map(|node| self.previous(node, (true, true))),
+        );
         Plan { places, reason }
     }
 

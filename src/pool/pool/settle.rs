@@ -1,7 +1,7 @@
 //! From a lane's answers to the outcomes of its keys; what failed goes on to another node.
 
 use super::Pool;
-use crate::call::{Call, Job, Outcome, Verb};
+use crate::call::{Call, Job, Outcome, Part, Verb};
 use crate::error::{Error, Kind};
 use crate::fanout;
 use crate::item::Span;
@@ -29,7 +29,10 @@ impl Pool {
         }
         let was_sent = call.lanes.get(lane).is_some_and(fanout::Lane::was_sent);
         if !self.note(call, lane) {
-            for job in jobs.iter().filter(|job| !job.done && !job.copy) {
+            for job in jobs
+                .iter()
+                .filter(|job| !job.done && job.part == Part::Owner)
+            {
                 // A write that went out may have been done: it is never said twice.
                 let repeat = verb.is_read() || !was_sent;
                 if !(repeat && self.fail_over(call, *job, now)) {

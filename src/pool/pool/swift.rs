@@ -8,7 +8,7 @@
 //! answer in hand; this file decides nothing of its own.
 
 use super::{Declared, Pool};
-use crate::call::{Call, Job, Outcome, Step, Verb};
+use crate::call::{Call, Job, Outcome, Part, Step, Verb};
 use crate::config::{Engine, Protocol};
 use crate::fanout;
 use crate::request::{Words, redis};
@@ -88,7 +88,7 @@ impl Pool {
             jobs.extend((0..keys).map(|entry| Job {
                 entry,
                 member: owner,
-                copy: false,
+                part: Part::Owner,
                 step: Step::Ask,
                 done: false,
             }));

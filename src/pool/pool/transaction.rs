@@ -230,6 +230,17 @@ impl Pool {
         let mut place = self.transaction.as_ref().and_then(|t| t.place.clone());
         for number in 0..call.len() {
             let key = call.wire_key(number);
+            if let Some(before) = self.owner_before(key) {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!(
+                        "key \"{}\" moves from {} to another node, and may be on either",
+                        String::from_utf8_lossy(key),
+                        self.name(before)
+                    ),
+                )
+                .hint("Use cas() as long as the pool file has previous_nodes"));
+            }
             let node = self.ring().owner(key);
             match &place {
                 None => place = Some((node, key.to_vec())),

@@ -8,10 +8,16 @@
 //!
 //! The records decide which lists count ([`Pool::stands`]), not what a process remembers of
 //! the file. A node in both lists is one member; those that go stand behind all others.
+//!
+//! In mode single there are no records: both lists are used for as long as the file names both.
+//! What moved is then looked for at its old place, too (`moving`, and sessions in
+//! `session::single`).
 
 use super::Pool;
+use super::places::{next_on, row_of};
+use crate::call::Limits;
 use crate::config::step::fingerprint;
-use crate::config::{NodeSpec, Policy};
+use crate::config::{Mode, NodeSpec, Policy};
 use crate::error::{Error, Kind};
 use crate::node::Directory;
 use crate::replica::{Epochs, Fit, Lists, PREFERRED, Rules};
@@ -31,6 +37,13 @@ struct List {
     members: Vec<usize>,
     ring: Ring,
     fingerprint: u32,
+}
+
+impl Window {
+    /// Nodes of the new list.
+    pub(super) fn current(&self) -> usize {
+        self.now.members.len()
+    }
 }
 
 impl List {
@@ -63,6 +76,16 @@ impl List {
             .filter_map(|node| self.members.get(node).copied())
             .collect()
     }
+
+    /// pecl's row for a session.
+    fn row(&self, key: &[u8], copies: u32, attempts: u32) -> Vec<usize> {
+        let wanted = usize::try_from(copies).unwrap_or(1);
+        let wanted = wanted.clamp(1, self.members.len().max(1));
+        let row = row_of(&self.ring, key, wanted, attempts);
+        row.into_iter()
+            .filter_map(|node| self.members.get(node).copied())
+            .collect()
+    }
 }
 
 impl Pool {
@@ -72,24 +95,96 @@ impl Pool {
     pub fn came_from(&mut self, previous: &[NodeSpec], directory: &mut Directory) {
         self.adopt();
         self.committed = directory.committed(&self.policy.name);
-        if previous.is_empty() || self.committed.get() >= self.policy.epoch {
+        let single = self.policy.mode == Mode::Single;
+        let over = !single && self.committed.get() >= self.policy.epoch;
+        if previous.is_empty() || over {
             return;
         }
         let specs: Vec<NodeSpec> = self.members.iter().map(|m| m.spec.clone()).collect();
         let now = List::new((0..specs.len()).collect(), &specs, &self.policy);
         let mut members = Vec::with_capacity(previous.len());
         for spec in previous {
-            let known = specs
-                .iter()
-                .position(|known| known.ring_name() == spec.ring_name());
+            // In mode single a name may have gone from one server to another, whose keys are apart.
+            let known = specs.iter().position(|known| {
+                known.ring_name() == spec.ring_name() && (!single || is_one(known, spec))
+            });
             members.push(match known {
                 Some(index) => index,
                 None => self.add(spec.clone(), directory),
             });
         }
         let before = List::new(members, previous, &self.policy);
-        if before.fingerprint != now.fingerprint {
+        // Some rings of mode single go by the order of the nodes, which is no part of a fingerprint.
+        let same = match single {
+            true => {
+                let same = |(old, new): (&NodeSpec, &NodeSpec)| old.weight == new.weight;
+                before.members == now.members && previous.iter().zip(&specs).all(same)
+            }
+            false => before.fingerprint == now.fingerprint,
+        };
+        if !same {
             self.window = Some(Box::new(Window { now, before }));
+        }
+    }
+
+    /// The node that a key of mode single was on by the list before, where that is another server
+    /// than it is on now.
+    pub(super) fn owner_before(&mut self, key: &[u8]) -> Option<usize> {
+        let window = self.window.as_ref()?;
+        let before = window.before.owners(key, 1).first().copied()?;
+        let now = self.ring().owner(key);
+        (!self.is_one_place(before, now)).then_some(before)
+    }
+
+    /// The nodes that a key of mode single was on by the list before, pecl's copies among them, and is not
+    /// on now.
+    pub(super) fn places_before(&mut self, key: &[u8], limits: &Limits) -> Vec<usize> {
+        let copies = usize::try_from(limits.copies).unwrap_or(1).max(1);
+        let Some(Window { before: list, .. }) = self.window.as_deref() else {
+            return Vec::new();
+        };
+        let (mut row, mut attempt) = (vec![list.ring.owner(key)], 0);
+        while row.len() < copies.min(list.members.len()) {
+            let node = next_on(&list.ring, key, &row, &mut attempt, limits.attempts);
+            row.push(node);
+        }
+        row.sort_unstable();
+        row.dedup();
+        let before = row
+            .iter()
+            .filter_map(|node| list.members.get(*node).copied());
+        let mut before: Vec<usize> = before.collect();
+        let owner = self.ring().owner(key);
+        let mut now = self.copies_after(key, owner, copies.min(self.current()), limits.attempts);
+        now.push(owner);
+        before.retain(|node| !now.iter().any(|now| self.is_one_place(*node, *now)));
+        before
+    }
+
+    /// The nodes that a session of mode single was on by the list before, in pecl's order; `None`
+    /// where there is no such list. A server that `now` names has its number there.
+    pub(crate) fn session_places_before(
+        &self,
+        key: &[u8],
+        copies: u32,
+        attempts: u32,
+        now: &[usize],
+    ) -> Option<Vec<usize>> {
+        let before = &self.window.as_ref()?.before;
+        let row = match self.policy.placement.is_behind_prefix() {
+            true => before.owners(key, 1),
+            false => before.row(key, copies, attempts),
+        };
+        let same = |node: &usize| now.iter().find(|now| self.is_one_place(**now, *node));
+        Some(row.iter().map(|node| *same(node).unwrap_or(node)).collect())
+    }
+
+    /// Are they one place for keys?
+    fn is_one_place(&self, one: usize, other: usize) -> bool {
+        match (self.spec(one), self.spec(other)) {
+            _ if one == other => true,
+            (Some(one), Some(other)) => is_one(one, other),
+            _ => false,
         }
     }
 
@@ -205,4 +300,10 @@ impl Pool {
             .at(&format!("pool {name}"))
             .hint(hint))
     }
+}
+
+/// Are they one server, and one database of it?
+fn is_one(one: &NodeSpec, other: &NodeSpec) -> bool {
+    let database = |spec: &NodeSpec| spec.redis.as_ref().map(|redis| redis.database);
+    one.target.is(&other.target) && database(one) == database(other)
 }

@@ -22,6 +22,8 @@
 //! tests/golden/wire-session.txt.
 
 mod mend;
+mod moving;
+mod trouble;
 
 use super::words::{self, Data, Found, Keys, Lock, MARK, Said, Turn, advised, value_of};
 use super::{Store, Terms};
@@ -33,6 +35,7 @@ use crate::item::{Flags, KeyRule, LongKeys};
 use crate::pool::Pool;
 use crate::wire::Reply;
 use crate::wire::redis::Over;
+use moving::Moving;
 use std::time::{Duration, Instant};
 
 /// First pause while somebody else has the turn (pecl: usleep(5000)).
@@ -64,6 +67,22 @@ pub struct Sessions {
     owner: String,
     /// Why no node of a cluster said who has which slot.
     trouble: Option<Error>,
+    /// The two places of the session asked for last, where it moves.
+    moving: Option<Moving>,
+}
+
+/// A wait for turns: since when, and the next pause.
+struct Wait {
+    since: Instant,
+    pause: Duration,
+}
+
+/// What came of asking for the turn at one node.
+enum Won {
+    /// It is ours; what there is.
+    Ours(Option<(Flags, Vec<u8>)>),
+    /// Nobody can say; why, if the node was asked.
+    Silent(Option<Error>),
 }
 
 impl Sessions {
@@ -88,65 +107,39 @@ impl Sessions {
             proven: false,
             owner: words::owner(),
             trouble: None,
+            moving: None,
         }
     }
 
     /// Takes the turn, waiting for it; what is stored, if anything.
     pub(super) fn take(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let keys = self.keys(id)?;
-        let limit = Duration::from_secs(u64::from(self.terms.lock_timeout) * 2);
-        let (since, mut pause) = (Instant::now(), PAUSE_FIRST);
+        let mut wait = Wait {
+            since: Instant::now(),
+            pause: PAUSE_FIRST,
+        };
         let mut silent = None;
         let mut asked = false;
         (self.marked, self.proven) = (false, true);
-        for node in self.places(&keys) {
-            loop {
-                if !self.pool.allows(node, Instant::now()) {
-                    self.proven = false;
-                    break;
+        let places = self.places(&keys);
+        if self.moving.is_some() {
+            return self.take_both(id, &keys, &mut wait);
+        }
+        for node in places {
+            let found = match self.win(id, node, &keys, &mut wait)? {
+                Won::Ours(found) => found,
+                Won::Silent(error) => {
+                    silent = error.or(silent);
+                    continue;
                 }
-                match self.ask(node, &keys) {
-                    Said::Unread(error) => {
-                        // Given back at the end, with the others.
-                        self.holds(id, node, 0);
-                        self.proven = false;
-                        silent = Some(error);
-                        break;
-                    }
-                    Said::Ours(found, cas) => {
-                        asked = true;
-                        self.marked = found.as_ref().is_some_and(|(flags, _)| flags.0 & MARK != 0);
-                        self.holds(id, node, cas).lacking |= found.is_none();
-                        match found.map(|(flags, data)| unpacked(flags, data)).transpose() {
-                            // An id of our own making is on no other node either.
-                            Ok(None) if self.made.as_deref() == Some(id) => return Ok(None),
-                            Ok(None) => break,
-                            Ok(found) => return Ok(found),
-                            Err(error) => {
-                                self.release();
-                                return Err(error);
-                            }
-                        }
-                    }
-                    Said::Taken if since.elapsed() >= limit => {
-                        self.release();
-                        return Err(Error::new(
-                            Kind::Locked,
-                            format!("another request has held this session for {} s, so this one was not let in", limit.as_secs()),
-                        )
-                        .at(self.pool.name(node))
-                        .hint("Call session_write_close() earlier in that request, or raise memcache.lock_timeout"));
-                    }
-                    Said::Taken => {
-                        fanout::pause(pause);
-                        pause = (pause * 2).min(PAUSE_MAX);
-                    }
-                    Said::Nothing(error) => {
-                        self.proven = false;
-                        silent = Some(error);
-                        break;
-                    }
-                }
+            };
+            asked = true;
+            self.marked = found.as_ref().is_some_and(|(flags, _)| flags.0 & MARK != 0);
+            match self.unpacked(found)? {
+                // An id of our own making is on no other node either.
+                None if self.made.as_deref() == Some(id) => return Ok(None),
+                None => {}
+                found => return Ok(found),
             }
         }
         if asked {
@@ -154,6 +147,55 @@ impl Sessions {
         }
         self.release();
         Err(advised(silent.unwrap_or_else(|| self.nobody(&keys))))
+    }
+
+    /// Takes the turn at one node, waiting for it.
+    fn win(&mut self, id: &[u8], node: usize, keys: &Keys, wait: &mut Wait) -> Result<Won, Error> {
+        let limit = Duration::from_secs(u64::from(self.terms.lock_timeout) * 2);
+        loop {
+            if !self.pool.allows(node, Instant::now()) {
+                self.proven = false;
+                return Ok(Won::Silent(None));
+            }
+            match self.ask(node, keys) {
+                Said::Unread(error) => {
+                    // Given back at the end, with the others.
+                    self.holds(id, node, 0);
+                    self.proven = false;
+                    return Ok(Won::Silent(Some(error)));
+                }
+                Said::Ours(found, cas) => {
+                    self.holds(id, node, cas).lacking |= found.is_none();
+                    return Ok(Won::Ours(found));
+                }
+                Said::Taken if wait.since.elapsed() >= limit => {
+                    self.release();
+                    return Err(Error::new(
+                        Kind::Locked,
+                        format!("another request has held this session for {} s, so this one was not let in", limit.as_secs()),
+                    )
+                    .at(self.pool.name(node))
+                    .hint("Call session_write_close() earlier in that request, or raise memcache.lock_timeout"));
+                }
+                Said::Taken => {
+                    fanout::pause(wait.pause);
+                    wait.pause = (wait.pause * 2).min(PAUSE_MAX);
+                }
+                Said::Nothing(error) => {
+                    self.proven = false;
+                    return Ok(Won::Silent(Some(error)));
+                }
+            }
+        }
+    }
+
+    /// What was found, as PHP wrote it; turns go back where nobody can read it.
+    fn unpacked(&mut self, found: Option<(Flags, Vec<u8>)>) -> Result<Option<Vec<u8>>, Error> {
+        let found = found.map(|(flags, data)| unpacked(flags, data)).transpose();
+        if found.is_err() {
+            self.release();
+        }
+        found
     }
 
     /// Notes that the turn at `node` is ours, and what lay there.
@@ -175,7 +217,11 @@ impl Sessions {
         let mut silent = None;
         let mut asked = false;
         (self.marked, self.proven) = (false, true);
-        for node in self.places(&keys) {
+        let places = self.places(&keys);
+        if self.moving.is_some() {
+            return self.look_at_both(&keys, &places);
+        }
+        for node in places {
             if !self.pool.allows(node, Instant::now()) {
                 self.proven = false;
                 continue;
@@ -215,10 +261,11 @@ impl Sessions {
     /// asking have been heard after all, the turn is waited for, and nothing is lost.
     fn ask(&mut self, node: usize, keys: &Keys) -> Said {
         self.fresh();
-        let lock = keys.turn(&self.terms, &self.owner);
+        let there = moving::keys_at(&self.moving, node, keys);
+        let lock = there.turn(&self.terms, &self.owner);
         let lane = self.pool.exchange_lane(node, &mut self.call, |lane| {
             words::turn(lane, lock);
-            words::get(lane, keys);
+            words::get(lane, there);
         });
         let Some(lane) = lane else {
             return Said::Nothing(self.last_error().unwrap_or_else(|| self.nobody(keys)));
@@ -234,7 +281,8 @@ impl Sessions {
                 None => Said::Taken,
             };
         }
-        match value_of(rest, bytes, keys) {
+        let there = moving::keys_at(&self.moving, node, keys);
+        match value_of(rest, bytes, there) {
             Ok(None) => Said::Ours(None, 0),
             Ok(Some(Found { flags, data, cas })) => Said::Ours(Some((flags, data.to_vec())), cas),
             Err(error) => Said::Unread(error.at(self.pool.name(node))),
@@ -262,9 +310,11 @@ impl Sessions {
         let now = Instant::now();
         let mut nodes = nodes.to_vec();
         nodes.retain(|node| self.pool.allows(*node, now));
-        let lock = keys.turn(&self.terms, &self.owner);
-        self.pool
-            .exchange_lanes(&nodes, &mut self.call, |lane| say(lane, lock))
+        let (terms, owner, moving) = (&self.terms, &self.owner, &self.moving);
+        self.pool.exchange_lanes(&nodes, &mut self.call, |lane| {
+            let keys = moving::keys_at(moving, lane.member, keys);
+            say(lane, keys.turn(terms, owner));
+        })
     }
 
     /// The nodes of a session in the order in which they are stored to, and what it may go over
@@ -279,7 +329,7 @@ impl Sessions {
         let Some(turn) = held.filter(|_| places.iter().any(owned)) else {
             let new = self.made.as_deref() == Some(id);
             let over = if new { Over::Nothing } else { Over::Whatever };
-            return vec![(places, over)];
+            return self.new_places_first(vec![(places, over)]);
         };
         let over = |cas| match cas {
             0 => Over::Nothing,
@@ -295,7 +345,7 @@ impl Sessions {
         if !copies.is_empty() {
             stages.push((copies, Over::Whatever));
         }
-        stages
+        self.new_places_first(stages)
     }
 
     /// Is it `node` that says whether a session stored over `over` is stored at all?
@@ -312,7 +362,7 @@ impl Sessions {
         if let (true, Some(turn)) = (self.pool.is_cluster(), &mut self.held) {
             turn.move_to(keys, &places);
         }
-        places
+        self.both_places(keys, places)
     }
 
     /// The nodes that were told keep no turn of ours.
@@ -334,54 +384,6 @@ impl Sessions {
     fn fresh(&mut self) {
         self.log.extend(self.call.changes());
         self.call.reset(Verb::Get);
-    }
-
-    fn last_error(&self) -> Option<Error> {
-        self.call.events().last().map(|event| event.error.clone())
-    }
-
-    /// Why a session could not be `what` ("stored"): the last node's failure, or that none was asked.
-    fn complaint(&mut self, keys: &Keys, what: &str) -> Error {
-        let Some(error) = self.last_error() else {
-            return self.nobody(keys);
-        };
-        let told = Error::new(
-            error.kind(),
-            format!("the session could not be {what}: {}", error.cause()),
-        )
-        .at(error.node().unwrap_or("memcached"));
-        if error.kind().is_node_fault() {
-            told.hint("Is the server running there, and reachable?")
-        } else {
-            // A refusal: nearly always a value beyond the server's item size.
-            told.hint("Keep less in the session, or give the server more room (memcached: -I for one item, -m for all)")
-        }
-    }
-
-    /// Another request has the turn by now: what this one has is not stored over it.
-    fn overtaken(&self, node: usize) -> Error {
-        let life = self.terms.lock_timeout;
-        let cause = format!(
-            "the session was not stored, since another request has it: this one's turn ended after {life} s"
-        );
-        Error::new(Kind::Locked, cause)
-            .at(self.pool.name(node))
-            .hint("Call session_write_close() earlier, or raise memcache.lock_timeout")
-    }
-
-    /// No node of a session may be asked: all failed a moment ago.
-    fn nobody(&mut self, keys: &Keys) -> Error {
-        if let Some(error) = self.trouble.take() {
-            return error;
-        }
-        let places = self.places(keys);
-        let names: Vec<&str> = places.iter().map(|node| self.pool.name(*node)).collect();
-        Error::new(
-            Kind::Connect,
-            "not asked, since it failed less than its retry_interval ago",
-        )
-        .at(&names.join(" and "))
-        .hint("Is the server running there, and reachable?")
     }
 }
 
@@ -460,7 +462,7 @@ impl Store for Sessions {
         for (nodes, over) in stages {
             let data = Data {
                 value,
-                flags,
+                flags: self.marked_for(&nodes, flags, whole),
                 plain: data,
                 life: lifetime,
                 over,
@@ -555,6 +557,8 @@ impl Store for Sessions {
         };
         let nodes = turn.nodes_or(self.pool.is_cluster().then(|| self.places(&keys)));
         self.fresh();
+        // It may be of another session, which was looked for meanwhile.
+        self.moving = None;
         // A node that cannot be told lets the turn go when the lock's life ends.
         self.tell(&nodes, &keys, words::unlock);
     }

@@ -60,7 +60,7 @@ pub(super) struct Data<'a> {
 }
 
 /// The keys of a session: its data, and the turn on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Keys {
     /// On memcached, and for placement on a ring.
     pub(super) data: Vec<u8>,
@@ -103,12 +103,20 @@ impl Keys {
                 true => beside(&redis_data, LOCK),
                 false => [redis_data.as_slice(), LOCK].concat(),
             },
-            redis_mark: marking.then(|| [redis_data.as_slice(), b"_MEMRING"].concat()),
+            redis_mark: marking.then(|| mark_of(&redis_data)),
             redis_data,
             data,
             slots,
             prefix: rule.prefix.len(),
         })
+    }
+
+    /// The same with a key for marks.
+    pub(super) fn marking(&self) -> Keys {
+        Keys {
+            redis_mark: Some(mark_of(&self.redis_data)),
+            ..self.clone()
+        }
     }
 
     /// Are they those of session `id`?
@@ -133,6 +141,11 @@ impl Keys {
             owner: owner.as_bytes(),
         }
     }
+}
+
+/// The key of a session's mark, on Redis.
+fn mark_of(data: &[u8]) -> Vec<u8> {
+    [data, b"_MEMRING"].concat()
 }
 
 /// Asks for the data.

@@ -1,0 +1,53 @@
+//! Why a session could not be opened or stored, for who reads the warning.
+
+use super::{Error, Keys, Kind, Sessions};
+
+impl Sessions {
+    pub(super) fn last_error(&self) -> Option<Error> {
+        self.call.events().last().map(|event| event.error.clone())
+    }
+
+    /// Why a session could not be `what` ("stored"): the last node's failure, or that none was asked.
+    pub(super) fn complaint(&mut self, keys: &Keys, what: &str) -> Error {
+        let Some(error) = self.last_error() else {
+            return self.nobody(keys);
+        };
+        let told = Error::new(
+            error.kind(),
+            format!("the session could not be {what}: {}", error.cause()),
+        )
+        .at(error.node().unwrap_or("memcached"));
+        if error.kind().is_node_fault() {
+            told.hint("Is the server running there, and reachable?")
+        } else {
+            // A refusal: nearly always a value beyond the server's item size.
+            told.hint("Keep less in the session, or give the server more room (memcached: -I for one item, -m for all)")
+        }
+    }
+
+    /// Another request has the turn by now: what this one has is not stored over it.
+    pub(super) fn overtaken(&self, node: usize) -> Error {
+        let life = self.terms.lock_timeout;
+        let cause = format!(
+            "the session was not stored, since another request has it: this one's turn ended after {life} s"
+        );
+        Error::new(Kind::Locked, cause)
+            .at(self.pool.name(node))
+            .hint("Call session_write_close() earlier, or raise memcache.lock_timeout")
+    }
+
+    /// No node of a session may be asked: all failed a moment ago.
+    pub(super) fn nobody(&mut self, keys: &Keys) -> Error {
+        if let Some(error) = self.trouble.take() {
+            return error;
+        }
+        let places = self.places(keys);
+        let names: Vec<&str> = places.iter().map(|node| self.pool.name(*node)).collect();
+        Error::new(
+            Kind::Connect,
+            "not asked, since it failed less than its retry_interval ago",
+        )
+        .at(&names.join(" and "))
+        .hint("Is the server running there, and reachable?")
+    }
+}
