@@ -29,6 +29,7 @@ const FUNCTIONS: &[&str] = &[
     "zend_get_constant_str",
     "zend_ini_boolean_displayer_cb",
     "zend_is_true",
+    "zend_memory_usage",
     "zend_is_auto_global_str",
     "zend_parse_arg_bool_slow",
     "zend_parse_arg_double_slow",

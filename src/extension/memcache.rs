@@ -359,7 +359,7 @@ fn fetch(
             values.put_text(name, desk.call.value(value));
             name
         } else {
-            let Some(fresh) = value::decode(desk, &link, flags, value)? else {
+            let Some(fresh) = value::decode(desk, &link, index, (flags, value))? else {
                 continue;
             };
             let Some(name) = name(desk, index, own) else {
@@ -393,7 +393,7 @@ fn one(frame: &Frame<'_>, link: &Link, desk: &mut Desk, out: u32) -> Result<Fres
     let Outcome::Hit { flags, cas, value } = desk.call.outcome(0) else {
         return Ok(Fresh::bool(false));
     };
-    let Some(fresh) = value::decode(desk, link, flags, value)? else {
+    let Some(fresh) = value::decode(desk, link, 0, (flags, value))? else {
         return Ok(Fresh::bool(false));
     };
     // A stored null comes back as false, as in pecl-memcache; in an array it is null.

@@ -5,10 +5,10 @@
 //! (`fenced`) where there is more than one node.
 
 use crate::ffi::ini::{text, time_limit};
-use crate::ffi::server;
+use crate::ffi::{memory, server};
 use crate::ini::{self, Prefix};
 use crate::registry;
-use memring_pool::codec::Compression;
+use memring_pool::codec::{Compression, INFLATE_MAX};
 use memring_pool::config::file::File;
 use memring_pool::config::{Mode, NodeSpec, Policy, Schemes, Wish, save_path};
 use memring_pool::error::{Error, Kind};
@@ -168,6 +168,7 @@ impl Keeper {
             lock_timeout,
             attempts: count(settings.attempts),
             compression: Compression::new(settings.compress_threshold, crate::pools::SAVINGS)?,
+            most: memory::left().map_or(INFLATE_MAX, |left| left.min(INFLATE_MAX)),
         };
         if !pool.policy().rules.is_empty() || pool.policy().backup > 0 {
             return Err(Error::new(

@@ -5,6 +5,8 @@
 //! straight from the bytes received.
 
 use crate::ffi::errors::{self, Thrown};
+use crate::ffi::ini;
+use crate::ffi::memory;
 use crate::ffi::resource::Link;
 use crate::ffi::scratch::Desk;
 use crate::ffi::serialize::Failed;
@@ -12,7 +14,7 @@ use crate::ffi::value::{Fresh, Kind, Value};
 use crate::serializer::{self, Unread};
 use memring_pool::call::ValueRef;
 use memring_pool::codec::{
-    COMPRESSED, Compression, Content, Decoded, Format, INFLATE_MAX, Serializer,
+    COMPRESSED, Compression, Content, Decoded, Format, INFLATE_MAX, Serializer, TOO_LONG,
 };
 use memring_pool::item::Flags;
 
@@ -29,6 +31,9 @@ impl From<Thrown> for Refused {
         Refused::Thrown
     }
 }
+
+/// Bits of which one is set where a value is compressed: pecl-memcache's, and php-memcached's.
+const COMPRESSED_ANYHOW: u32 = COMPRESSED | 1 << 4;
 
 /// Flag bits a caller may set: the upper half, and the wish to compress.
 const CALLERS: u32 = 0xffff_0000 | COMPRESSED;
@@ -97,19 +102,19 @@ pub(crate) fn is_text(flags: u32) -> bool {
     flags & 0xffff == 0
 }
 
-/// Builds the PHP value of a hit of `link`'s pool; None after a notice or a warning when it
+/// Builds the PHP value of a hit of `link`'s pool for key number `index`; None after a notice or a warning when it
 /// cannot be read.
 #[inline]
 pub(crate) fn decode(
     desk: &mut Desk,
     link: &Link,
-    flags: u32,
-    value: ValueRef,
+    index: usize,
+    (flags, value): (u32, ValueRef),
 ) -> Result<Option<Fresh>, Thrown> {
     if is_text(flags) {
         return Ok(Some(Fresh::text(desk.call.value(value))));
     }
-    decode_marked(desk, link, flags, value)
+    decode_marked(desk, link, index, (flags, value))
 }
 
 /// The same for a value whose flags say what to do with its bytes.
@@ -117,12 +122,18 @@ pub(crate) fn decode(
 fn decode_marked(
     desk: &mut Desk,
     link: &Link,
-    flags: u32,
-    value: ValueRef,
+    index: usize,
+    (flags, value): (u32, ValueRef),
 ) -> Result<Option<Fresh>, Thrown> {
     let format = link
         .with(|state| state.pool.policy().format)
         .unwrap_or_default();
+    // What is packed a thousand to one is not for PHP to find out when it has become too much.
+    let left = match flags & COMPRESSED_ANYHOW {
+        0 => None,
+        _ => memory::left(),
+    };
+    let most = left.map_or(INFLATE_MAX, |left| left.min(INFLATE_MAX));
     let Desk {
         call,
         bytes: unpacked,
@@ -130,13 +141,23 @@ fn decode_marked(
     } = desk;
     let decoded = format
         .layout
-        .decode(Flags(flags), call.value(value), INFLATE_MAX, unpacked);
+        .decode(Flags(flags), call.value(value), most, unpacked);
     let (serializer, bytes) = match decoded {
         Ok(Decoded::Bytes(bytes)) => return Ok(Some(Fresh::text(bytes))),
         Ok(Decoded::Int(number)) => return Ok(Some(Fresh::long(number))),
         Ok(Decoded::Float(number)) => return Ok(Some(Fresh::double(number))),
         Ok(Decoded::Bool(yes)) => return Ok(Some(Fresh::bool(yes))),
         Ok(Decoded::Serialized(serializer, bytes)) => (serializer, bytes),
+        Err(error) if error.number() == TOO_LONG && most < INFLATE_MAX => {
+            let key = String::from_utf8_lossy(call.wire_key(index)).into_owned();
+            let packed = call.value(value).len();
+            let limit = String::from_utf8_lossy(&ini::text(c"memory_limit")).into_owned();
+            errors::warning_of(format!(
+                "The value of key \"{key}\" is not read: its {packed} bytes unpack to more than {most}, which is all that memory_limit = {limit} leaves. Raise memory_limit, or keep less under one key"
+            ));
+            errors::check()?;
+            return Ok(None);
+        }
         Err(error) => {
             errors::notice_of(error.to_string());
             errors::check()?;

@@ -21,7 +21,7 @@ mod format;
 mod stream;
 
 pub use format::{Content, Decoded, Format, Layout, Serializer, unpacked};
-pub use stream::{INFLATE_MAX, Stream};
+pub use stream::{INFLATE_MAX, Stream, TOO_LONG};
 
 use crate::error::{Error, Kind};
 use crate::item::Flags;

@@ -31,6 +31,8 @@ pub struct Terms {
     pub attempts: u32,
     /// When data are compressed.
     pub compression: Compression,
+    /// Most bytes that are unpacked of one session.
+    pub most: usize,
 }
 
 /// Where sessions are kept, from PHP's open to its close.

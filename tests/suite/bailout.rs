@@ -83,8 +83,8 @@ function dead($callback) { $m = new Memcache; $m->addServer('127.0.0.1', (int)$_
 const PREPARE: &str = r#"
 $m = pool();
 for ($i = 1; $i <= 60; $i++) $m->set("k$i", "v$i");
-$m->set('n', 0); $m->set('big', str_repeat('b', 900000 * 1) . str_repeat('c', 8000000), MEMCACHE_COMPRESSED);
-$m->set('fat', array_fill(0, 400000, 7), MEMCACHE_COMPRESSED);
+$m->set('n', 0); $m->set('big', random_bytes(8900000));
+$m->setCompressThreshold(0); $m->set('fat', array_fill(0, 400000, 7));
 $m->set('quit', new Quit); $m->set('boom', new Boom); $m->set('spin', new Spin);
 echo $m->get('k60');
 "#;

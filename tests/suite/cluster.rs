@@ -78,6 +78,7 @@ pub(crate) fn sessions(url: &str, directory: &mut memring_pool::node::Directory)
         lock_timeout: 5,
         attempts: 20,
         compression: Compression::default(),
+        most: memring_pool::codec::INFLATE_MAX,
     };
     Sessions::new(pool, b"S:", terms)
 }

@@ -406,3 +406,83 @@ fn an_ipv6_address_is_taken_with_brackets_and_without() {
         "bool(true) int(0) bool(true) int(1) bool(true) int(2)"
     );
 }
+
+#[test]
+fn what_unpacks_to_more_than_memory_limit_leaves_is_a_warning_and_no_fatal_error() {
+    let server = Memcached::with(&["-I", "4m"]);
+    let port = server.port();
+    let head = format!("$m = new Memcache; $m->addServer('127.0.0.1', {port});\n");
+    for (compression, codec) in [
+        ("zlib", "pecl"),
+        ("zstd", "pecl"),
+        ("lz4", "pecl"),
+        ("zlib", "php-memcached"),
+    ] {
+        let php = Php::new()
+            .ini("memring.compression", compression)
+            .ini("memring.codec", codec);
+        let stored = php
+            .clone()
+            .ini("memory_limit", "1G")
+            .run(&format!(
+                "{head} foreach (['tiny' => 1, 'fits' => 4, 'bomb' => 200] as $k => $mb) var_dump($m->set($k, str_repeat('a', $mb << 20), MEMCACHE_COMPRESSED));\n\
+                 var_dump($m->set('list', array_fill(0, 20, str_repeat('a', 2 << 20)), MEMCACHE_COMPRESSED));"
+            ))
+            .ok();
+        assert_eq!(
+            stored,
+            "bool(true)\n".repeat(4).trim(),
+            "{compression} {codec}"
+        );
+        let text = php
+            .clone()
+            .ini("memory_limit", "16M")
+            .run(&format!(
+                "set_error_handler(function ($n, $text) {{ echo \"[$n] $text\\n\"; return true; }}); {head}\
+                 echo strlen($m->get('tiny')), ' ', strlen($m->get('fits')), \"\\n\"; var_dump($m->get('bomb'), $m->get('list'));\n\
+                 echo implode(',', array_keys($m->get(['tiny', 'bomb', 'fits']))), ' ';\n\
+                 preg_match('/VmHWM:\\s+(\\d+)/', file_get_contents('/proc/self/status'), $peak); echo $peak[1];"
+            ))
+            .ok();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "1048576 4194304", "{text}");
+        for (line, key) in [(lines[1], "bomb"), (lines[2], "list"), (lines[5], "bomb")] {
+            assert!(
+                line.starts_with("[2] ") && line.contains(&format!("\"{key}\"")),
+                "{text}"
+            );
+            assert!(
+                line.contains("memory_limit = 16M") && line.contains("unpack to more than"),
+                "{text}"
+            );
+        }
+        assert_eq!(&lines[3..5], ["bool(false)", "bool(false)"], "{text}");
+        let (keys, peak) = lines[6].split_once(' ').unwrap();
+        assert_eq!(keys, "tiny,fits");
+        // What PHP takes anyway, and not the 200 MB.
+        let peak: u64 = peak.parse().unwrap();
+        assert!(peak < 120_000, "{peak} KB");
+    }
+}
+
+#[test]
+fn a_session_that_memory_limit_has_no_room_for_is_refused_and_stays() {
+    let server = Memcached::with(&["-I", "4m"]);
+    let php = crate::sessions::php(&crate::sessions::path(&server));
+    php.clone()
+        .ini("memory_limit", "1G")
+        .run("session_id('s'); session_start(); $_SESSION['x'] = str_repeat('a', 200 << 20);")
+        .ok();
+    let before = server.stored("s").unwrap();
+    let text = php
+        .ini("memory_limit", "16M")
+        .run("session_id('s'); var_dump(session_start());")
+        .text();
+    assert!(
+        text.contains("bool(false)")
+            && text.contains("Raise memory_limit")
+            && !text.contains("Fatal"),
+        "{text}"
+    );
+    assert_eq!(server.stored("s"), Some(before));
+}

@@ -18,6 +18,7 @@ pub(crate) mod class;
 pub(crate) mod errors;
 pub(crate) mod info;
 pub(crate) mod ini;
+pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod object;
 pub(crate) mod resource;

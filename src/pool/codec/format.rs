@@ -13,7 +13,7 @@
 //! for a string. What is compressed has its length before it in `php-memcached`, 32 bits as
 //! the machine has them (php_memcached.c s_compress_value; 3.2 and 3.3).
 
-use super::stream::{INFLATE_MAX, Stream, damaged};
+use super::stream::{Stream, damaged, too_long};
 use super::{
     BOOL, COMPRESSED, Compression, FLOAT, INT, SERIALIZED, TYPE_MASK, bool, float, int, read_float,
     read_int,
@@ -178,12 +178,14 @@ impl Layout {
                         let (length, packed) = bytes.split_first_chunk().ok_or_else(damaged)?;
                         let length = u32::from_ne_bytes(*length) as usize;
                         if length > limit {
-                            return Err(damaged());
+                            return Err(too_long());
                         }
                         (packed, length)
                     }
                 };
-                stream.unpack(packed, limit, room)?;
+                let unpacked = stream.unpack(packed, limit, room);
+                // More than it says it has is too much for nobody, but wrong.
+                unpacked.map_err(|error| if sized { damaged() } else { error })?;
                 if sized && room.len() != limit {
                     return Err(damaged());
                 }
@@ -213,17 +215,21 @@ impl Layout {
     }
 }
 
-/// The text of `data`, as pecl-memcache's flags say; it is bounded by [`INFLATE_MAX`].
+/// The text of `data`, as pecl-memcache's flags say; at most `limit` bytes are unpacked.
 ///
 /// # Errors
 /// As [`Layout::decode`].
-pub fn unpacked(flags: Flags, data: impl AsRef<[u8]> + Into<Vec<u8>>) -> Result<Vec<u8>, Error> {
+pub fn unpacked(
+    flags: Flags,
+    data: impl AsRef<[u8]> + Into<Vec<u8>>,
+    limit: usize,
+) -> Result<Vec<u8>, Error> {
     let (_, stream) = pecl(flags.0)?;
     let Some(stream) = stream else {
         return Ok(data.into());
     };
     let mut plain = Vec::new();
-    stream.unpack(data.as_ref(), INFLATE_MAX, &mut plain)?;
+    stream.unpack(data.as_ref(), limit, &mut plain)?;
     Ok(plain)
 }
 

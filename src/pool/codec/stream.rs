@@ -27,6 +27,9 @@ pub enum Stream {
 /// could otherwise ask for as much memory as it likes.
 pub const INFLATE_MAX: usize = 1 << 30;
 
+/// The number of the error of a value that holds more than may be unpacked (EFBIG).
+pub const TOO_LONG: i32 = 27;
+
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
 /// LZ4 and FastLZ make at most 255 bytes of one, and a few of the first ones.
@@ -72,19 +75,23 @@ impl Stream {
     /// Bytes behind a zlib stream's end are ignored, as zlib's uncompress() does.
     ///
     /// # Errors
-    /// `Kind::Value` "Failed to uncompress data" when `bytes` is damaged or holds more than
-    /// `limit`; `out` is then as it was.
+    /// `Kind::Value` "Failed to uncompress data" when `bytes` is damaged, and with the number
+    /// [`TOO_LONG`] when it holds more than `limit`; `out` is then as it was.
     pub fn unpack(self, bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         let at = out.len();
         let whole = match self {
             Stream::Zlib => inflate(bytes, limit, out),
             Stream::Zstd => unzstd(bytes, limit, out),
             Stream::Lz4 => unlz4(bytes, limit, out),
-            Stream::FastLz => fastlz::unpack(bytes, limit, out),
+            // php-memcached's, which has a length of its own.
+            Stream::FastLz => fastlz::unpack(bytes, limit, out).ok_or(Cut::Damaged),
         };
-        whole.ok_or_else(|| {
+        whole.map_err(|cut| {
             out.truncate(at);
-            damaged()
+            match cut {
+                Cut::Damaged => damaged(),
+                Cut::TooLong => too_long(),
+            }
         })
     }
 }
@@ -94,36 +101,57 @@ pub(super) fn damaged() -> Error {
     Error::new(Kind::Value, "Failed to uncompress data")
 }
 
-fn unzstd(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
-    let announced = zstd_safe::get_frame_content_size(bytes).ok()??;
-    let announced = usize::try_from(announced).ok().filter(|n| *n <= limit)?;
+/// The same of what holds more than may be unpacked.
+pub(super) fn too_long() -> Error {
+    damaged().code(TOO_LONG)
+}
+
+/// Why a stream was not unpacked to its end.
+enum Cut {
+    Damaged,
+    TooLong,
+}
+
+fn unzstd(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Cut> {
+    let announced = zstd_safe::get_frame_content_size(bytes).ok().flatten();
+    let announced = usize::try_from(announced.ok_or(Cut::Damaged)?);
+    let announced = announced.ok().filter(|n| *n <= limit).ok_or(Cut::TooLong)?;
     let at = out.len();
     // Reserved and not written: pages that nothing comes out for are never touched.
-    out.try_reserve_exact(announced).ok()?;
+    out.try_reserve_exact(announced).map_err(|_| Cut::TooLong)?;
     let mut room = Cursor::new(std::mem::take(out));
     room.set_position(at as u64);
     let size = zstd_safe::decompress(&mut room, bytes);
     *out = room.into_inner();
-    (size.ok()? == announced).then_some(())
+    match size {
+        Ok(size) if size == announced => Ok(()),
+        _ => Err(Cut::Damaged),
+    }
 }
 
-fn unlz4(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
-    let (length, block) = bytes.split_first_chunk()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    if length > limit || length > bytes.len().saturating_mul(LZ_RATIO) {
-        return None;
+fn unlz4(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Cut> {
+    let (length, block) = bytes.split_first_chunk().ok_or(Cut::Damaged)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > bytes.len().saturating_mul(LZ_RATIO) {
+        return Err(Cut::Damaged);
+    }
+    if length > limit {
+        return Err(Cut::TooLong);
     }
     let at = out.len();
     // Where the memory is not to be had, that is told, and nobody aborted.
-    out.try_reserve_exact(length).ok()?;
+    out.try_reserve_exact(length).map_err(|_| Cut::TooLong)?;
     if at == 0 {
         // Zeroed by the kernel: pages that nothing comes out for are never touched.
         *out = vec![0; length];
     } else {
         out.resize(at + length, 0);
     }
-    let size = lz4_flex::block::decompress_into(block, out.get_mut(at..)?);
-    (size.ok()? == length).then_some(())
+    let room = out.get_mut(at..).unwrap_or_default();
+    match lz4_flex::block::decompress_into(block, room) {
+        Ok(size) if size == length => Ok(()),
+        _ => Err(Cut::Damaged),
+    }
 }
 
 /// Appends the zlib stream of `raw` if it has at most `limit` bytes; else `out` stays.
@@ -157,7 +185,7 @@ fn deflate(raw: &[u8], limit: usize, out: &mut Vec<u8>) -> bool {
 }
 
 /// Appends what a zlib stream holds. Memory grows with what comes out, by doubling.
-fn inflate(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
+fn inflate(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Cut> {
     let at = out.len();
     let mut zlib = Decompress::new(true);
     let mut step = bytes.len().saturating_mul(4).clamp(256, 1 << 20);
@@ -166,21 +194,23 @@ fn inflate(bytes: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
         // One byte over the limit is let in, to tell "just fits" from "too much".
         let most = limit.saturating_add(1).saturating_sub(written);
         let end = at + written + step.min(most);
-        out.try_reserve(end.saturating_sub(out.len())).ok()?;
+        let more = end.saturating_sub(out.len());
+        if out.try_reserve(more).is_err() {
+            break Err(Cut::TooLong);
+        }
         out.resize(end, 0);
         let (Some(rest), Some(room)) = (bytes.get(read..), out.get_mut(at + written..)) else {
-            break false;
+            break Err(Cut::Damaged);
         };
         let status = zlib.decompress(rest, room, FlushDecompress::None);
         let moved = (zlib.total_in() as usize, zlib.total_out() as usize) != (read, written);
         match status {
-            Ok(Status::StreamEnd) => break zlib.total_out() as usize <= limit,
-            Ok(_) if moved && zlib.total_out() as usize <= limit => {
-                step = step.saturating_mul(2).min(64 << 20)
-            }
-            _ => break false,
+            Ok(_) if zlib.total_out() as usize > limit => break Err(Cut::TooLong),
+            Ok(Status::StreamEnd) => break Ok(()),
+            Ok(_) if moved => step = step.saturating_mul(2).min(64 << 20),
+            _ => break Err(Cut::Damaged),
         }
     };
     out.truncate(at + zlib.total_out() as usize);
-    whole.then_some(())
+    whole
 }

@@ -28,7 +28,7 @@ mod trouble;
 use super::words::{self, Data, Found, Keys, Lock, MARK, Said, Turn, advised, value_of};
 use super::{Store, Terms};
 use crate::call::{Call, Verb};
-use crate::codec::{Content, unpacked};
+use crate::codec::Content;
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Lane};
 use crate::item::{Flags, KeyRule, LongKeys};
@@ -191,7 +191,9 @@ impl Sessions {
 
     /// What was found, as PHP wrote it; turns go back where nobody can read it.
     fn unpacked(&mut self, found: Option<(Flags, Vec<u8>)>) -> Result<Option<Vec<u8>>, Error> {
-        let found = found.map(|(flags, data)| unpacked(flags, data)).transpose();
+        let most = self.terms.most;
+        let found = found.map(|(flags, data)| trouble::plain(flags, data, most));
+        let found = found.transpose();
         if found.is_err() {
             self.release();
         }
@@ -239,7 +241,7 @@ impl Sessions {
             match value_of(answers, bytes, &keys) {
                 Ok(Some(Found { flags, data, .. })) => {
                     self.marked = flags.0 & MARK != 0;
-                    return unpacked(flags, data).map(Some);
+                    return trouble::plain(flags, data, self.terms.most).map(Some);
                 }
                 Ok(None) => asked = true,
                 Err(error) => {

@@ -1,6 +1,7 @@
 //! Why a session could not be opened or stored, for who reads the warning.
 
-use super::{Error, Keys, Kind, Sessions};
+use super::{Error, Flags, Keys, Kind, Sessions};
+use crate::codec::{TOO_LONG, unpacked};
 
 impl Sessions {
     pub(super) fn last_error(&self) -> Option<Error> {
@@ -50,4 +51,22 @@ impl Sessions {
         .at(&names.join(" and "))
         .hint("Is the server running there, and reachable?")
     }
+}
+
+/// A session as PHP wrote it; at most `most` bytes of it.
+pub(super) fn plain(
+    flags: Flags,
+    data: impl AsRef<[u8]> + Into<Vec<u8>>,
+    most: usize,
+) -> Result<Vec<u8>, Error> {
+    unpacked(flags, data, most).map_err(|error| match error.number() {
+        TOO_LONG => Error::new(
+            Kind::Value,
+            format!(
+                "the session unpacks to more than {most} bytes, for which memory_limit has no room"
+            ),
+        )
+        .hint("It was not started, and is as it was. Raise memory_limit"),
+        _ => error,
+    })
 }
