@@ -84,11 +84,17 @@ struct Socket {
     greeted: bool,
 }
 
+/// A unix socket whose queue of connections is full is tried again after this time: no system call waits for room there
+/// without blocking.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
 /// A connect under way: the socket and the addresses left to try.
 #[derive(Debug)]
 struct Opening {
     fd: transport::Socket,
     left: VecDeque<Address>,
+    /// Its queue was full: the socket is a timer, and this address is next.
+    full: Option<Address>,
 }
 
 /// How far an attempt to open a connection got.
@@ -181,7 +187,15 @@ impl Node {
     /// `Connect` when no address answered; `Tls`.
     pub fn open_further(&mut self, limit: Duration) -> Result<Open, Error> {
         match self.opening.take() {
-            Some(Opening { fd, left }) => match fd.connected() {
+            Some(Opening {
+                mut left,
+                full: Some(address),
+                ..
+            }) => {
+                left.push_front(address);
+                self.open_next(left, Errno::AGAIN, limit)
+            }
+            Some(Opening { fd, left, .. }) => match fd.connected() {
                 Ok(()) => self.secured(fd, left, limit),
                 Err(errno) => self.open_next(left, errno, limit),
             },
@@ -229,6 +243,7 @@ impl Node {
     pub fn awaits(&self) -> PollFlags {
         match (&self.opening, &self.behind.search) {
             (None, Some(search)) => search.flags(),
+            (Some(opening), _) if opening.full.is_some() => PollFlags::IN,
             _ => PollFlags::OUT,
         }
     }
@@ -373,6 +388,10 @@ impl Node {
                 let silent = "nobody answered the first words of TLS in time";
                 format!("{silent}. Does this port speak TLS? {}", transport::PLAIN)
             }
+            Some(opening) if opening.full.is_some() => {
+                let full = "its queue of connections is full";
+                format!("{}, {full}", strerror(Errno::AGAIN))
+            }
             _ => strerror(errno),
         };
         self.refused(Kind::Connect, &cause, errno.raw_os_error())
@@ -431,8 +450,26 @@ impl Node {
             match transport::Socket::connect(&address) {
                 Ok((fd, true)) => return self.secured(fd, left, limit),
                 Ok((fd, false)) => {
-                    self.opening = Some(Opening { fd, left });
+                    self.opening = Some(Opening {
+                        fd,
+                        left,
+                        full: None,
+                    });
                     return Ok(Open::Waiting);
+                }
+                // It listens, and has more to do than it takes at a time: that passes.
+                Err(Errno::AGAIN) if matches!(address, Address::Unix(_)) => {
+                    match transport::Socket::later(FULL_PAUSE) {
+                        Ok(fd) => {
+                            self.opening = Some(Opening {
+                                fd,
+                                left,
+                                full: Some(address),
+                            });
+                            return Ok(Open::Waiting);
+                        }
+                        Err(errno) => last = errno,
+                    }
                 }
                 Err(errno) => last = errno,
             }
@@ -464,7 +501,11 @@ impl Node {
                     Ok((Shake::Over, fd)) => fd,
                     Ok((Shake::Anew, _)) => return self.open(limit),
                     Ok((Shake::Waiting, fd)) => {
-                        self.opening = Some(Opening { fd, left });
+                        self.opening = Some(Opening {
+                            fd,
+                            left,
+                            full: None,
+                        });
                         return Ok(Open::Waiting);
                     }
                     Err(error) => return self.elsewhere(error.at(&self.name), limit),

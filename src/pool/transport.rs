@@ -27,6 +27,9 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, sockopt,
 };
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -275,6 +278,20 @@ impl Socket {
             Err(Errno::INPROGRESS | Errno::INTR) => Ok((Socket::Real(fd), false)),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// No connection, but what can be waited for like one: it is ready to be read after `time`.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn later(time: Duration) -> rustix::io::Result<Socket> {
+        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+        let end = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: Timespec::try_from(time).map_err(|_| Errno::INVAL)?,
+        };
+        timerfd_settime(&fd, TimerfdTimerFlags::empty(), &end)?;
+        Ok(Socket::Real(fd))
     }
 
     /// What became of a connect that is over.

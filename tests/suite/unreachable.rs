@@ -1,6 +1,11 @@
 //! A node that is gone, behind php-fpm with 20 workers: only requests already in flight pay for it.
 
-use harness::{BlackHole, ClosedPort, Memcached, PhpFpm};
+use harness::{BlackHole, ClosedPort, Memcached, Php, PhpFpm, TempDir, wait_until};
+use rustix::fd::OwnedFd;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
+use std::net::TcpStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -92,4 +97,64 @@ fn a_hung_node_costs_one_timeout_per_request_in_flight_and_later_ones_nothing() 
         "{} of 200 later pages paid: {late:?}",
         late.len()
     );
+}
+
+/// A unix socket with room for one connection, which is taken.
+fn full_socket(directory: &TempDir) -> (PathBuf, OwnedFd, UnixStream) {
+    let path = directory.path().join("full.sock");
+    let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    net::listen(&socket, 0).unwrap();
+    let first = UnixStream::connect(&path).unwrap();
+    (path, socket, first)
+}
+
+/// A script that says what became of a `set()` and how long it took.
+fn set_over(path: &Path, marker: &Path) -> String {
+    format!(
+        "$m = new Memcache; $m->addServer('unix://{}', 0); touch('{}'); $t = microtime(true);\n\
+         $done = @$m->set('k', 'v'); echo json_encode($done), ' ', microtime(true) - $t, ' ', error_get_last()['message'] ?? '';",
+        path.display(),
+        marker.display()
+    )
+}
+
+#[test]
+fn a_socket_whose_queue_of_connections_is_full_is_tried_until_there_is_room() {
+    let (server, directory) = (Memcached::start(), TempDir::new("full"));
+    let (path, socket, first) = full_socket(&directory);
+    let marker = directory.path().join("begun");
+    let php = Php::new().start(&set_over(&path, &marker));
+    assert!(wait_until(Duration::from_secs(30), || marker.exists()));
+    // The moment in which nobody is let in.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(first);
+    std::thread::spawn(move || {
+        let listener = UnixListener::from(socket);
+        for client in listener.incoming().map_while(Result::ok) {
+            let server = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let (mut from, mut to) = (server, client);
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        }
+    });
+    let text = php.finish().ok();
+    let mut words = text.split(' ');
+    assert_eq!(words.next(), Some("true"), "{text}");
+    let took: f64 = words.next().unwrap().parse().unwrap();
+    assert!(took > 0.25, "it found room at once: {text}");
+}
+
+#[test]
+fn a_socket_whose_queue_stays_full_fails_when_its_time_is_over() {
+    let directory = TempDir::new("full");
+    let (path, _socket, _first) = full_socket(&directory);
+    let marker = directory.path().join("begun");
+    let text = Php::new().run(&set_over(&path, &marker)).ok();
+    let mut words = text.splitn(3, ' ');
+    assert_eq!(words.next(), Some("false"), "{text}");
+    let took: f64 = words.next().unwrap().parse().unwrap();
+    assert!((0.9..5.0).contains(&took), "{text}");
+    assert!(text.contains("queue of connections is full"), "{text}");
 }

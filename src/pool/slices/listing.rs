@@ -166,7 +166,8 @@ impl Listing {
         };
         let flags = match self.stage {
             Stage::Entering | Stage::Asked => PollFlags::IN,
-            Stage::Connecting | Stage::Connected => PollFlags::OUT,
+            Stage::Connecting => self.node.awaits(),
+            Stage::Connected => PollFlags::OUT,
         };
         // Whatever became of it, the next step looks at the socket itself.
         transport::poll(&mut [Wish::new(socket, flags)], Some(left));
