@@ -60,9 +60,15 @@ pub(super) fn apply(
         }
     }
     let (mut user, mut password) = (None, None);
+    // Of the last password so far: a & in one makes its rest look like an option.
+    let mut secret: Option<String> = None;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name), decode(value));
+        let behind = secret.clone();
+        if is_secret(&name) {
+            secret = Some(word(&name));
+        }
         if let Target::Embedded(place) = &mut node.target {
             match name.as_str() {
                 "size" => {
@@ -71,6 +77,7 @@ pub(super) fn apply(
                 }
                 "persistent" | "udp_port" | "weight" | "timeout" | "retry_interval" | "id"
                 | "mode" | "copies" | "placement" | "drain" | "prefix" => {}
+                _ if behind.is_some() => return Err(cut_secret(behind)),
                 other => {
                     return Err(refuse(
                         format!(
@@ -186,6 +193,7 @@ pub(super) fn apply(
                     format!("Take it out; known here are {KNOWN}"),
                 ));
             }
+            _ if behind.is_some() => return Err(cut_secret(behind)),
             other => {
                 return Err(refuse(
                     // What stands behind its name may be a password with a slip before it.
@@ -286,6 +294,22 @@ fn wait(value: &str) -> Result<u32, Error> {
             "Write wait=1, or take it out",
         )
     })
+}
+
+/// Does a password stand behind this name?
+fn is_secret(name: &str) -> bool {
+    name.contains("auth") || name.contains("pass")
+}
+
+/// What is said of an option that nobody knows and that may be the rest of a password.
+fn cut_secret(name: Option<String>) -> Error {
+    let name = name.unwrap_or_default();
+    refuse(
+        format!(
+            "an option after {name}= is unknown, and not shown: it may be a part of what stands there"
+        ),
+        format!("Write & as %26 in a password, and % as %25. Known are {KNOWN}"),
+    )
 }
 
 /// The beginning of `text` that can be the name of an option.
