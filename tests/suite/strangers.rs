@@ -43,8 +43,16 @@ fn php_writes_nothing_over_a_record_of_an_unknown_format_and_refuses_where_all_h
             "session may exist",
             "not started",
             "memring status",
-        ] {
-            assert!(refused.contains(wanted), "{wanted} is not in {refused}");
+            "all of them have a record of an unknown format under the key ~r",
+            "Bring this host to the version of memring",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(nodes.iter().map(|node| match node.is_redis() {
+            true => format!("{} has a key of another type", node.address()),
+            false => format!("{} has \"memring2 whatever comes \"", node.address()),
+        })) {
+            assert!(refused.contains(&wanted), "{wanted} is not in {refused}");
         }
         let (code, told, _) = run(&["status", "--list", &list]);
         assert_eq!(code, 1, "{told}");

@@ -8,6 +8,8 @@ use crate::error::{Error, Kind};
 use crate::fanout;
 use crate::replica::words::Speech;
 use crate::replica::{Absent, Command, Founded, Founding, Reply, Standing, State, Survey};
+use crate::wire;
+use crate::wire::redis::fenced::Told;
 
 /// How often the records are looked at until two looks agree, where nothing speaks against a node.
 const LOOKS: usize = 16;
@@ -68,14 +70,41 @@ impl Pool {
     }
 
     fn look_at_records(&mut self, record_key: &[u8], call: &mut Call) -> Survey {
+        let all: Vec<usize> = (0..self.members.len()).collect();
+        let standings = self.standings(&all, record_key, call);
+        let named = |(index, standing, _)| (self.ring_name(index), standing);
+        Survey::new(standings.into_iter().map(named).collect())
+    }
+
+    /// Those of `nodes` whose records nobody here can read, each with the first words of what
+    /// stands there.
+    pub(crate) fn strange(
+        &mut self,
+        nodes: &[usize],
+        record_key: &[u8],
+        call: &mut Call,
+    ) -> Vec<(usize, String)> {
+        let standings = self.standings(nodes, record_key, call).into_iter();
+        let strange = standings.filter(|(_, standing, _)| *standing == Standing::Strange);
+        strange.map(|(index, _, words)| (index, words)).collect()
+    }
+
+    /// What each of `nodes` says of itself, asked at the same time, and the first words of a record that
+    /// cannot be read.
+    fn standings(
+        &mut self,
+        nodes: &[usize],
+        record_key: &[u8],
+        call: &mut Call,
+    ) -> Vec<(usize, Standing, String)> {
         let task = Task {
             key: b"",
             record_key,
             nodes: &[],
         };
         let first = call.used;
-        let mut lanes = Vec::with_capacity(self.members.len());
-        for index in 0..self.members.len() {
+        let mut lanes = Vec::with_capacity(nodes.len());
+        for index in nodes.iter().copied() {
             self.identify(index);
             let Some(at) = self.lane_index(call, first, index) else {
                 continue;
@@ -92,17 +121,15 @@ impl Pool {
             call.lanes.get_mut(first..call.used).unwrap_or_default(),
             &[],
         );
-        let nodes = lanes
+        let standings = lanes
             .into_iter()
             .map(|(index, lane)| {
-                (
-                    self.ring_name(index),
-                    self.standing(index, lane, task, call),
-                )
+                let standing = self.standing(index, lane, task, call);
+                (index, standing, words(call, lane))
             })
             .collect();
         call.used = first;
-        Survey::new(nodes)
+        standings
     }
 
     /// Which says the question for a record, the same to every memcached.
@@ -219,4 +246,31 @@ impl Pool {
             },
         }
     }
+}
+
+/// The first words of what a node has in the place of a record, fit for a message.
+fn words(call: &Call, lane: usize) -> String {
+    /// Bytes of it that are shown.
+    const SHOWN: usize = 24;
+    let (answers, received) = call.answers(lane);
+    let text = match answers.first() {
+        Some(wire::Reply::Meta(answer)) => answer.data.of(received),
+        Some(wire::Reply::List(list)) => match Told::of(received, *list) {
+            Ok(Some(told)) => told.text.of(received),
+            _ => b"",
+        },
+        // Of a Redis, which refuses to read as a record what is none.
+        _ => return "a key of another type".to_owned(),
+    };
+    let shown = text.get(..SHOWN.min(text.len())).unwrap_or_default();
+    let shown = String::from_utf8_lossy(shown);
+    let plain = |c: char| {
+        if c.is_control() || c == '\u{fffd}' {
+            '?'
+        } else {
+            c
+        }
+    };
+    let shown: String = shown.chars().map(plain).collect();
+    format!("\"{shown}\"")
 }

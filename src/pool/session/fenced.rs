@@ -371,11 +371,39 @@ impl Fenced {
         })
     }
 
-    fn doubt(&self, nodes: &[usize]) -> Error {
-        Error::new(
-            Kind::Connect,
-            "the session may exist, but fewer than two nodes that can be trusted to know it answered",
-        )
+    fn doubt(&mut self, nodes: &[usize]) -> Error {
+        const DOUBT: &str = "the session may exist, but fewer than two nodes that can be trusted to know it answered";
+        // Who answered and was not believed may have another program's record, which neither waiting nor tend mends.
+        let silent = |node: &usize| {
+            let events = self.call.events().iter();
+            events
+                .filter(|event| event.fault)
+                .any(|event| event.node == *node)
+        };
+        let answered: Vec<usize> = (nodes.iter().copied())
+            .filter(|node| self.pool.is_up(*node) && !silent(node))
+            .collect();
+        let strange = self
+            .pool
+            .strange(&answered, &self.record_key, &mut self.call);
+        if !strange.is_empty() {
+            let key = String::from_utf8_lossy(&self.record_key);
+            let strangers: Vec<usize> = strange.iter().map(|(node, _)| *node).collect();
+            let found = strange.iter();
+            let found = found.map(|(node, words)| format!("{} has {words}", self.pool.name(*node)));
+            let found: Vec<String> = found.collect();
+            let count = match (strangers.len(), nodes.len()) {
+                (some, all) if some == all => "all of them have".to_owned(),
+                (some, all) => format!("{some} of {all} have"),
+            };
+            return Error::new(
+                Kind::Connect,
+                format!("{DOUBT}: {count} a record of an unknown format under the key {key}, which a newer memring or another program wrote ({})", found.join(", ")),
+            )
+            .at(&self.names(&strangers))
+            .hint("The session was not started, so nothing is overwritten. Bring this host to the version of memring that wrote it, or give the pool nodes that no other program uses; memring status says more");
+        }
+        Error::new(Kind::Connect, DOUBT)
         .at(&self.names(nodes))
         .hint(format!("The session was not started, so nothing is overwritten. Is {} running there? memring status says who is trusted, and memring tend brings back who is not", self.pool.servers()))
     }
