@@ -465,15 +465,17 @@ impl Call {
 
     /// Merges one answer into a key's outcome: with several copies any refusal makes the
     /// whole a refusal, and any success outweighs silence (pecl-memcache mmc_stored_handler).
-    pub(crate) fn settle(&mut self, index: usize, new: Outcome) {
+    pub(crate) fn settle(&mut self, index: usize, part: Part, new: Outcome) {
+        let counts = matches!(self.verb, Some(Verb::Increment | Verb::Decrement));
         let Some(entry) = self.entries.get_mut(index) else {
             return;
         };
         entry.outcome = Some(match (entry.outcome, new) {
             (None | Some(Outcome::Lost), new) => new,
             (Some(old), Outcome::Lost) => old,
-            // The owner's number is the one to show; a copy counts on its own.
-            (Some(Outcome::Number(n)), _) => Outcome::Number(n),
+            // The owner's number is the one to show, whoever answered first: a copy counts on its own.
+            (Some(_), new) if counts && part == Part::Owner => new,
+            (Some(old), _) if counts => old,
             (Some(Outcome::Done), new) => new,
             (Some(old), _) => old,
         });

@@ -359,7 +359,7 @@ impl Reader {
         if let Some(job) = jobs.get_mut(place) {
             job.done = true;
             match job.part {
-                Part::Owner | Part::Copy => call.settle(job.entry, outcome),
+                part @ (Part::Owner | Part::Copy) => call.settle(job.entry, part, outcome),
                 Part::Before => call.before.push((job.entry, job.member, outcome)),
             }
         }

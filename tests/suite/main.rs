@@ -57,6 +57,7 @@ mod pool;
 mod redis;
 mod redis_copies;
 mod redis_sessions;
+mod redundancy;
 mod reload;
 mod secrets;
 mod sentinel;

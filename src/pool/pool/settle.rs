@@ -36,7 +36,7 @@ impl Pool {
                 // A write that went out may have been done: it is never said twice.
                 let repeat = verb.is_read() || !was_sent;
                 if !(repeat && self.fail_over(call, *job, now)) {
-                    call.settle(job.entry, Outcome::Lost);
+                    call.settle(job.entry, Part::Owner, Outcome::Lost);
                 }
             }
         }
