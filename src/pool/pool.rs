@@ -309,6 +309,7 @@ impl Pool {
         }
         let now = transport::now();
         match self.policy.mode {
+            Mode::Single if self.transaction.is_some() => self.run_watched(call, verb, now),
             Mode::Single if self.has_window() => self.run_moving(call, verb, now),
             Mode::Single if self.policy.rules.is_empty() => self.run_plain(call, verb, now),
             Mode::Fenced => self.run_fenced(call, verb),

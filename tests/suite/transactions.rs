@@ -455,3 +455,48 @@ fn a_command_that_cannot_be_carried_out_is_false_among_the_others() {
         r#"[[true,false,false,true],{"a":1,"b":2,"text":"abc"}]"#
     );
 }
+
+#[test]
+fn what_another_node_has_of_a_watched_key_is_not_read_and_nothing_is_done_then() {
+    let servers = [Redis::start(), Redis::start()];
+    // One value where it is watched, and another on the node that stands in for it.
+    for (server, value) in servers.iter().zip([5, 500]) {
+        for number in 0..20 {
+            let () = server.client().set(format!("k{number}"), value).unwrap();
+        }
+    }
+    let node = format!("redis://{}", servers[0].address());
+    let other = format!("redis://{}", servers[1].address());
+    let script = head(&node, servers[0].port())
+        + &format!(
+            r#"
+            $m->addServer('{other}');
+            $i = 0; while (strpos($m->findServer("k$i"), '{port}') === false) $i++;
+            $k = "k$i";
+            function away($m, bool $away) {{ $m->setServerParams('{node}', {port}, 1, $away ? -1 : 15, !$away); }}
+            away($m, true); say($m->get($k));
+            away($m, false); say($m->watch($k));
+            away($m, true); say($m->get($k), $m->get([$k]));
+            away($m, false); $m->multi(); $m->set($k, 1); say($m->exec(), $m->get($k));
+            say($m->watch($k), $m->get($k), $m->multi(), $m->set($k, 6), $m->exec(), $m->get($k));
+            "#,
+            port = servers[0].port()
+        );
+    let text = Php::new().run(&script).ok();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("  "))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "[\"500\"]",
+            "[true]",
+            "[false,[]]",
+            "[false,\"5\"]",
+            "[true,\"5\",true,true,[true],6]"
+        ],
+        "{text}"
+    );
+    assert!(text.contains("was read after watch()"), "{text}");
+}

@@ -13,9 +13,12 @@
 //! watched and what waited. Where it was lost between watch() and exec() nothing is sent, since
 //! a new one watches nothing. Scripts are said in full: one that a server did not know would fail
 //! alone, in the middle of the others.
+//!
+//! A get between watch() and multi() is answered by the node that watches, or by nobody: what another node has of a
+//! key is another value, and no change of it is seen. Where that node did not answer, exec() does nothing.
 
 use super::{Pool, event};
-use crate::call::{Call, Entry, Outcome, Step};
+use crate::call::{Call, Entry, Outcome, Step, Verb};
 use crate::config::{Engine, Mode};
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Lane};
@@ -26,6 +29,7 @@ use crate::wire::redis::{self, Shape, answer};
 use crate::wire::{Expect, Reply};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub(super) struct Transaction {
     /// The node of its keys, and the first of them.
     place: Option<(usize, Vec<u8>)>,
     watches: bool,
+    /// A read since watch() that its node did not answer: what follows was not made of what is watched.
+    unread: Option<Box<str>>,
     /// What waits since multi().
     queue: Option<Lane>,
 }
@@ -78,6 +84,35 @@ impl Pool {
             self.transaction = None;
         }
         Ok(done)
+    }
+
+    /// Runs a call outside of multi(): what is read of the node that watches is read of no other.
+    pub(super) fn run_watched(&mut self, call: &mut Call, verb: Verb, now: Instant) {
+        let open = self.transaction.as_ref().filter(|open| open.watches);
+        let place = open.and_then(|open| open.place.as_ref());
+        let node = place.map(|(node, _)| *node);
+        let mut watched = Vec::new();
+        if let (Some(node), true) = (node, verb.wants_values()) {
+            for entry in 0..call.len() {
+                if self.ring().owner(call.wire_key(entry)) == node {
+                    watched.push(entry);
+                }
+            }
+        }
+        let failover = call.limits.failover;
+        call.limits.failover &= watched.is_empty();
+        match self.has_window() {
+            true => self.run_moving(call, verb, now),
+            false => self.run_plain(call, verb, now),
+        }
+        call.limits.failover = failover;
+        let unread = watched.into_iter().find(|entry| {
+            let outcome = call.outcome(*entry);
+            !matches!(outcome, Outcome::Hit { .. } | Outcome::NotFound)
+        });
+        if let (Some(entry), Some(open)) = (unread, &mut self.transaction) {
+            open.unread = Some(String::from_utf8_lossy(call.wire_key(entry)).into());
+        }
     }
 
     /// From now on calls wait for exec().
@@ -146,6 +181,10 @@ impl Pool {
             return Err(misplaced("exec() without multi()"));
         };
         let shapes: Vec<Shape> = queue.asks.iter().filter_map(shape_of).collect();
+        if self.is_unread(call) {
+            self.transaction = None;
+            return Ok(Ended::Failed);
+        }
         let pinned = self.transaction.as_ref().is_some_and(|t| t.watches);
         if !pinned && shapes.is_empty() {
             self.transaction = None;
@@ -176,11 +215,28 @@ impl Pool {
         match (ended, &mut self.transaction) {
             // Nothing is watched any more, and the connection is as good as new.
             (Ended::Done | Ended::Changed, Some(kept)) => {
-                (kept.place, kept.watches) = (None, false);
+                (kept.place, kept.watches, kept.unread) = (None, false, None);
             }
             (_, kept) => *kept = None,
         }
         Ok(ended)
+    }
+
+    /// Was a key read that its node did not answer for? Then the call has an event that says so.
+    fn is_unread(&self, call: &mut Call) -> bool {
+        let open = self.transaction.as_ref();
+        let found = open.and_then(|open| Some((open.unread.as_ref()?, open.place.as_ref()?)));
+        let Some((key, (node, _))) = found else {
+            return false;
+        };
+        if let Some(member) = self.members.get(*node) {
+            let cause = format!(
+                "nothing was done: key \"{key}\" was read after watch(), and the node did not answer. Begin again with watch()"
+            );
+            let error = Error::new(Kind::Client, cause);
+            call.events.push(event(*node, member, error));
+        }
+        true
     }
 
     /// Forgets what is watched and what waits.
