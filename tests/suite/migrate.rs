@@ -154,6 +154,40 @@ fn an_older_session_of_ours_at_its_old_place_is_not_taken_for_an_old_workers() {
 }
 
 #[test]
+fn a_session_that_only_old_workers_prolonged_goes_on_and_a_destroyed_one_does_not() {
+    for nodes in [memcached(), redis()] {
+        let [_, both, _] = ways(&named(&nodes));
+        let host = Host::start(&both);
+        assert_eq!(host.visit("s"), "1");
+        // Its copies ended; an old worker that reads it touches its old place alone.
+        nodes.iter().for_each(|node| node.delete("f:s"));
+        assert_eq!(host.visit("s"), "2", "{}", host.log());
+        assert_eq!(host.visit("s"), "3");
+    }
+    let nodes = redis();
+    let [_, both, _] = ways(&named(&nodes));
+    let host = Host::start(&both);
+    host.page(
+        "end.php",
+        "session_id($_GET['s']); session_start(); var_dump(session_destroy());",
+    );
+    assert_eq!(host.visit("s"), "1");
+    let keep = |node: &Server| {
+        ["s", "s_MEMRING"].map(|key| node.redis().client().get::<_, Option<String>>(key).unwrap())
+    };
+    let kept: Vec<_> = nodes.iter().map(keep).collect();
+    assert_eq!(host.ask("end.php", "s"), "bool(true)");
+    for (node, kept) in nodes.iter().zip(kept) {
+        for (key, value) in ["s", "s_MEMRING"].into_iter().zip(kept) {
+            let _: () = value
+                .map_or(Ok(()), |value| node.redis().client().set(key, value))
+                .unwrap();
+        }
+    }
+    assert_eq!(host.visit("s"), "1");
+}
+
+#[test]
 fn sessions_are_shared_with_hosts_that_still_run_the_original() {
     let Some(original) = harness::php::original() else {
         harness::skip("MEMRING_PECL_SO names no build of pecl-memcache");

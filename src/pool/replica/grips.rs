@@ -54,6 +54,11 @@ impl Grips {
         Some(records.fold(first, Epochs::joined))
     }
 
+    /// Is the newest version that was read a tombstone?
+    pub fn is_of_destroyed(&self) -> bool {
+        self.destroyed
+    }
+
     /// Has every one of these places answered, and what was found?
     pub(super) fn is_whole(&self, places: &[usize]) -> bool {
         let lists = [places.to_vec()];

@@ -79,6 +79,8 @@ pub struct Fenced {
     log: Vec<String>,
     /// Somebody above keeps pecl's place, too: notes are his.
     noting: bool,
+    /// What was opened last has a tombstone.
+    pub(super) is_destroyed: bool,
 }
 
 /// The turn on one session.
@@ -112,6 +114,7 @@ impl Fenced {
             unsure: None,
             log: Vec::new(),
             noting: false,
+            is_destroyed: false,
         }
     }
 
@@ -163,6 +166,7 @@ impl Fenced {
             }
             return Err(error);
         }
+        self.is_destroyed = opened.grips.is_of_destroyed();
         let data = match opened.found {
             Found::Value(data) => Some(data),
             Found::Nothing => None,

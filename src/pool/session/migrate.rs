@@ -88,7 +88,9 @@ impl Migrating {
                 (None, true)
             }
             (None, Some((ours, _))) => (Some(ours.to_vec()), true),
-            // What only pecl's place has of ours was destroyed, and missed it.
+            // It was destroyed, and pecl's place missed that; without a tombstone our copies ended,
+            // while who only touches sessions prolonged pecl's.
+            (Some(old), None) if !self.new.is_destroyed => (Some(old), true),
             (Some(_) | None, None) => (None, true),
         };
         if turn {
