@@ -252,8 +252,8 @@ impl Words<'_> {
         let with_value = match answer.status {
             Status::Value => true,
             Status::Done => false,
-            // Who asks for the token gets an item made, or an error.
-            Status::Miss if !token => return Ok(Reply::Miss),
+            // Also to who asks for the token, where there is no room to make an item (tried).
+            Status::Miss => return Ok(Reply::Miss),
             _ => return Err("a status that answers no read"),
         };
         if with_value != (value || !self.has_e) {

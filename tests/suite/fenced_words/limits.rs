@@ -128,6 +128,17 @@ fn a_full_memory_refuses_a_larger_value_and_still_frees_tokens() {
 }
 
 #[test]
+fn a_full_memory_makes_no_item_for_a_token_and_says_that_there_is_none() {
+    each_memcached(&["-M", "-m", "2"], |server, talk| {
+        faults::fill(server);
+        for value in [true, false] {
+            let take = Command::Read { value, token: true };
+            assert_eq!(talk.ask(take), Reply::Miss);
+        }
+    });
+}
+
+#[test]
 fn a_full_memory_keeps_its_record_which_can_be_doubted_and_has_room_for_what_it_dropped() {
     each_memcached(&["-M", "-m", "2"], |server, talk| {
         let trusted = Record::new(3, 0x5f3a).trusted();
