@@ -149,12 +149,14 @@ fn decode_marked(
         Ok(Decoded::Bool(yes)) => return Ok(Some(Fresh::bool(yes))),
         Ok(Decoded::Serialized(serializer, bytes)) => (serializer, bytes),
         Err(error) if error.number() == TOO_LONG && most < INFLATE_MAX => {
-            let key = String::from_utf8_lossy(call.wire_key(index)).into_owned();
-            let packed = call.value(value).len();
-            let limit = String::from_utf8_lossy(&ini::text(c"memory_limit")).into_owned();
-            errors::warning_of(format!(
-                "The value of key \"{key}\" is not read: its {packed} bytes unpack to more than {most}, which is all that memory_limit = {limit} leaves. Raise memory_limit, or keep less under one key"
-            ));
+            // A handler that ends the page leaves behind what is still held here.
+            let text = format!(
+                "The value of key \"{}\" is not read: its {} bytes unpack to more than {most}, which is all that memory_limit = {} leaves. Raise memory_limit, or keep less under one key",
+                String::from_utf8_lossy(call.wire_key(index)),
+                call.value(value).len(),
+                String::from_utf8_lossy(&ini::text(c"memory_limit"))
+            );
+            errors::warning_of(text);
             errors::check()?;
             return Ok(None);
         }

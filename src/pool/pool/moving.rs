@@ -64,8 +64,11 @@ impl Pool {
                 settle_deletes(call, &places, &moved);
             }
             _ => {
+                // The node it would fail over to may be an old place, and hear it twice.
+                let failover = std::mem::replace(&mut call.limits.failover, false);
                 self.take_along(call, &moved, now);
                 self.run_plain(call, verb, now);
+                call.limits.failover = failover;
                 let done = |(entry, _): &Moved| {
                     let outcome = call.outcome(*entry);
                     matches!(

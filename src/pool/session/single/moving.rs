@@ -29,6 +29,11 @@ pub(super) struct Moving {
 }
 
 impl Moving {
+    /// The nodes of both places; one of both is named twice.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &usize> {
+        self.was.iter().chain(&self.now)
+    }
+
     /// Is it a place that only the list before names?
     fn is_old(&self, node: usize) -> bool {
         self.was.contains(&node) && !self.now.contains(&node)
@@ -154,7 +159,7 @@ impl Sessions {
         self.unpacked(found)
     }
 
-    /// The newest of what was heard; nothing only where a node of each place said so.
+    /// The newest of what was heard; nothing only where a node of each place said so, and no guess without the old one.
     fn chosen(
         &mut self,
         keys: &Keys,
@@ -164,7 +169,9 @@ impl Sessions {
         let Some(moving) = &self.moving else {
             return Ok(None);
         };
-        if let Some((item, same)) = moving.newest(heard) {
+        // Whatever the new place has, hosts with the old file may have written since.
+        let old = heard.iter().any(|(node, _)| moving.was.contains(node));
+        if let Some((item, same)) = moving.newest(heard).filter(|_| old) {
             if let Some(turn) = self.held.as_mut() {
                 // A touch is not enough where the places differ.
                 turn.lacking |= !same;
