@@ -3,7 +3,7 @@
 use crate::config::{Login, NodeSpec};
 use crate::error::{Error, Kind};
 use crate::node::{Node, Open};
-use crate::pool::resync::key_and_size;
+use crate::pool::resync::listing::key_and_size;
 use crate::transport::{self, Wish};
 use crate::wire::classic;
 use crate::wire::greeting::Greeting;

@@ -1,7 +1,8 @@
 //! A target that has no room, said to the mend of a key by hand.
 
-use super::super::{Item, Token, Version};
+use super::super::{Item, Stamp, Token, Version};
 use super::*;
+use std::sync::Arc;
 
 /// Node 0 has a value and is believed; node 1, the target, has nothing and refuses stores.
 fn answer(mend: &mut Mend, refuses: bool, said: &mut Vec<Command>, out: &mut Vec<Send>) {
