@@ -4,13 +4,34 @@
 use crate::host::{Host, name};
 use crate::memory::{Known, Memory};
 use crate::wish::Kept;
+use crate::words;
 use memring_pool::handoff::{self, Handed};
+use memring_pool::pool::resync::Way as Run;
+use memring_pool::pool::resync::wait::{Mute, Wait};
 use memring_pool::replica::{Founded, Resynced, State, Survey};
 use memring_pool::shared;
 use std::time::{Duration, Instant};
 
 /// How long another host may take to hand over the keys it keeps.
 const OTHERS: Duration = Duration::from_secs(10);
+
+/// Why a node is not trusted yet.
+#[derive(Debug)]
+pub(crate) struct Stuck {
+    /// As a sentence for the log.
+    pub(crate) why: String,
+    /// For so long nothing can be done but to wait, if all stays as it is.
+    pub(crate) pause: Duration,
+}
+
+impl From<String> for Stuck {
+    fn from(why: String) -> Stuck {
+        Stuck {
+            why,
+            pause: Duration::ZERO,
+        }
+    }
+}
 
 /// How a node gets what it missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +109,8 @@ fn keys(
 
 /// Passes over one node before a new look is taken at the whole pool.
 const PASSES: u32 = 10;
+/// A node that waits is looked after once in so long.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A pass that takes longer says how far it is, and so again after each such time.
 const NEWS: Duration = Duration::from_secs(1);
 
@@ -133,18 +156,18 @@ pub(crate) fn waits(kept: &Kept, survey: &Survey) -> Option<String> {
 /// Founds the pool where it is new, and passes over each node that is not trusted.
 ///
 /// # Errors
-/// Why a node is not trusted yet, as a sentence for the log.
+/// Why a node is not trusted yet.
 pub(crate) fn mend(
     kept: &Kept,
     host: &mut Host,
     memory: &Memory,
     say: &dyn Fn(&str),
-) -> Result<(), String> {
+) -> Result<(), Stuck> {
     let survey = host.survey();
     // With another node list than the pool's own, who is said to be whole would not be.
     host.fits(&survey).map_err(|error| error.to_string())?;
     if let Some(why) = waits(kept, &survey) {
-        return Err(why);
+        return Err(why.into());
     }
     if survey.all(State::Bare).next().is_some() {
         match host
@@ -153,8 +176,8 @@ pub(crate) fn mend(
         {
             Founded::New => say("the pool is new: its nodes got their first records"),
             Founded::Nothing | Founded::Joined => {}
-            Founded::Again => return Err("another host is founding the pool".to_owned()),
-            Founded::Stopped { place } => return Err(stopped(host, place)),
+            Founded::Again => return Err("another host is founding the pool".to_owned().into()),
+            Founded::Stopped { place } => return Err(stopped(host, place).into()),
         }
     }
     let survey = host.survey();
@@ -177,7 +200,7 @@ fn mend_node(
     target: usize,
     memory: &Memory,
     say: &dyn Fn(&str),
-) -> Result<(), String> {
+) -> Result<(), Stuck> {
     let who = survey.name(target);
     match way(kept, survey, target, memory, host) {
         Way::Keys(id) if keys(host, memory, target, id, who, say) => return Ok(()),
@@ -204,7 +227,7 @@ fn passes(
     target: usize,
     runner: Option<&str>,
     say: &dyn Fn(&str),
-) -> Result<(), String> {
+) -> Result<(), Stuck> {
     let mut last = String::new();
     for number in 1..=PASSES {
         let begin = Instant::now();
@@ -215,18 +238,30 @@ fn passes(
                 say(&format!("{who}, pass {number}: {done} of {all} keys"));
             }
         };
+        let mute = host.pool.mute(Some(target), &mut host.call);
+        let run = Run {
+            runner,
+            mute: &mute,
+        };
         let pass = host.pool.resync_told(
             target,
             &host.record_key,
-            runner,
+            run,
             shared::throw(),
             &mut host.call,
             &mut progress,
         );
         if pass.lost {
-            return Err(format!(
+            let why = format!(
                 "{who} is being mended by somebody else: this host gave no sign for too long. It is looked at again"
-            ));
+            );
+            return Err(why.into());
+        }
+        if let Some(wait) = pass.wait {
+            return Err(Stuck {
+                why: waiting(host, who, &mute, wait),
+                pause: PATIENCE.min(Duration::from_secs(wait.left)),
+            });
         }
         if begin.elapsed() >= NEWS {
             say(&format!(
@@ -251,12 +286,36 @@ fn passes(
                     ),
                 };
             }
-            Resynced::Stopped { place } => return Err(stopped(host, place)),
+            Resynced::Stopped { place } => return Err(stopped(host, place).into()),
         }
     }
-    Err(format!(
-        "{who} is not trusted after {PASSES} passes: {last}. It is tried again"
-    ))
+    let why = format!("{who} is not trusted after {PASSES} passes: {last}. It is tried again");
+    Err(why.into())
+}
+
+/// Why node `who` waits; the same words as long as it does.
+fn waiting(host: &Host, who: &str, mute: &[Mute], wait: Wait) -> String {
+    let silent: Vec<String> = mute
+        .iter()
+        .map(|mute| {
+            let name = host.pool.ring_name(mute.place);
+            format!("{name} {}", words::mute(mute))
+        })
+        .collect();
+    let mut remedies: Vec<&str> = mute.iter().map(words::remedy).collect();
+    remedies.dedup();
+    let life = match host.pool.policy().session_life {
+        Some(_) => "",
+        None => {
+            " It is so long because nobody said how long sessions live: write session_life = SECONDS into the pool, the longest session.gc_maxlifetime of all hosts."
+        }
+    };
+    format!(
+        "{}, so what {who} lacks cannot be copied. It is trusted when all that it may lack has ended, {} after the last write that missed it; memring status says how long yet.{life} {}",
+        silent.join(", "),
+        words::span(wait.whole),
+        remedies.join(". ")
+    )
 }
 
 /// Why node `place` kept a founding or a pass from its end.

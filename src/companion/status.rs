@@ -4,12 +4,13 @@
 use crate::cache::Standing;
 use crate::host::Host;
 use crate::wish::{Asked, Kept, which_pools};
-use crate::words::time;
+use crate::words::{self, time};
 use crate::{Stop, say, tell};
 use memring_pool::config::{Mode, NodeSpec};
 use memring_pool::error::Error;
 use memring_pool::fact::Fact;
 use memring_pool::handoff;
+use memring_pool::pool::resync::wait::Mute;
 use memring_pool::replica::{Standing as Record, State, Survey};
 use memring_pool::shared::{self, Progress};
 use std::fmt::Write;
@@ -103,16 +104,31 @@ struct Looked {
     survey: Survey,
     /// Why the records say nothing of the pool in the file.
     wrong: Option<Error>,
+    /// The nodes that list their keys to nobody.
+    mute: Vec<Mute>,
+    /// How long nodes have to wait for that, seconds, by place.
+    waits: Vec<Option<u64>>,
 }
 
 impl Looked {
     fn at(kept: Kept) -> Looked {
         let mut host = Host::new(&kept);
         let survey = host.survey();
+        let mute = host.pool.mute(None, &mut host.call);
+        let waits = (0..survey.len()).map(|place| {
+            let record = survey.record(place).filter(|_| !mute.is_empty())?;
+            let listed = survey.listings(place).next().is_some();
+            let (key, call) = (&host.record_key, &mut host.call);
+            let left = host.pool.wait_left(place, record, key, call)?;
+            (!listed).then_some(left)
+        });
+        let waits = waits.collect();
         Looked {
             wrong: host.fits(&survey).err(),
             kept,
             survey,
+            mute,
+            waits,
         }
     }
 
@@ -138,6 +154,7 @@ fn table(looked: &Looked) -> String {
         kept,
         survey,
         wrong,
+        ..
     } = looked;
     let head = ["node", "answers", "trust", "life", "epoch", "absent by"].map(str::to_owned);
     let mut rows = vec![head];
@@ -203,6 +220,9 @@ fn table(looked: &Looked) -> String {
                 ),
             };
         }
+        for line in place.map_or_else(Vec::new, |place| listing(looked, place)) {
+            let _ = write!(text, "\n      {line}");
+        }
         let left = place.map_or(0, |place| left(kept, survey, place));
         if left > 0 {
             let _ = write!(
@@ -241,6 +261,26 @@ fn table(looked: &Looked) -> String {
     text
 }
 
+/// What is to be said of a node that lists its keys to nobody, and of one that waits for that.
+fn listing(looked: &Looked, place: usize) -> Vec<String> {
+    let mut mute = looked.mute.iter().filter(|mute| mute.place == place);
+    let mute = mute.next().map(|mute| {
+        format!(
+            "it {}: another node that loses its memory may have to wait until all sessions of before have ended. {}",
+            words::mute(mute),
+            words::remedy(mute)
+        )
+    });
+    let left = looked.waits.get(place).copied().flatten();
+    let waits = left.map(|left| {
+        format!(
+            "it waits until all that it may lack has ended, since a node does not list its keys: {} left",
+            words::span(left)
+        )
+    });
+    mute.into_iter().chain(waits).collect()
+}
+
 /// How many keys this host keeps for a node.
 fn left(kept: &Kept, survey: &Survey, place: usize) -> usize {
     handoff::left(&kept.record_key, survey.name(place))
@@ -271,6 +311,7 @@ fn json(looked: &[Looked], caches: &[Standing], blind: bool, safe: bool) -> Stri
             kept,
             survey,
             wrong,
+            ..
         } = looked;
         let over = looked.is_over();
         let drained = |node: &NodeSpec| {
@@ -312,6 +353,8 @@ fn node(looked: &Looked, blind: bool, place: usize) -> Fact {
     };
     let id = record.map(|record| format!("{:016x}", record.id));
     let missed = (!blind).then(|| left(kept, survey, place));
+    let mute = looked.mute.iter().any(|mute| mute.place == place);
+    let lists = (state != State::Silent).then_some(!mute);
     Fact::Map(vec![
         ("node", survey.name(place).into()),
         ("answers", (state != State::Silent).into()),
@@ -322,6 +365,8 @@ fn node(looked: &Looked, blind: bool, place: usize) -> Fact {
         ("absent_by", by.collect()),
         ("missed_keys", missed.into()),
         ("pass", pass(kept, survey, place).into()),
+        ("waits", looked.waits.get(place).copied().flatten().into()),
+        ("lists_keys", lists.into()),
         ("error", error),
     ])
 }

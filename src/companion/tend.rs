@@ -13,7 +13,7 @@
 use crate::cache::Cache;
 use crate::host::Host;
 use crate::memory::Memory;
-use crate::mend;
+use crate::mend::{self, Stuck};
 use crate::wish::{Asked, Kept, which_pools};
 use crate::words::{self, Seen};
 use crate::{Stop, tell};
@@ -121,8 +121,8 @@ fn once(mut watch: Watch) -> bool {
         }
         let label = watch.kept.label.clone();
         let say = |line: &str| tell(&format!("memring tend: {label}: {line}"));
-        if let Err(why) = mend::mend(&watch.kept, &mut watch.host, &watch.memory, &say) {
-            say(&why);
+        if let Err(stuck) = mend::mend(&watch.kept, &mut watch.host, &watch.memory, &say) {
+            say(&stuck.why);
             return false;
         }
     }
@@ -191,7 +191,9 @@ struct Watch {
     host: Host,
     seen: Option<Vec<Seen>>,
     memory: Memory,
-    mending: Option<JoinHandle<Result<(), String>>>,
+    mending: Option<JoinHandle<Result<(), Stuck>>>,
+    /// Until when nothing can be mended, if the nodes stand as they did.
+    rests: Option<(Instant, Survey)>,
     /// What was last said to stand in the way.
     trouble: Option<String>,
 }
@@ -204,6 +206,7 @@ impl Watch {
             seen: None,
             memory: Memory::default(),
             mending: None,
+            rests: None,
             trouble: None,
         }
     }
@@ -282,13 +285,18 @@ impl Watch {
         if let Some(thread) = self.mending.take_if(|thread| thread.is_finished()) {
             match thread.join() {
                 Ok(Ok(())) => self.trouble = None,
-                Ok(Err(why)) => self.complain(why),
+                Ok(Err(stuck)) => {
+                    self.rests = Some((Instant::now() + stuck.pause, survey.clone()));
+                    self.complain(stuck.why);
+                }
                 Err(_) => self.complain("mending broke off in a way it should not".to_owned()),
             }
             // What it did is for the next look to see.
             return;
         }
-        if self.mending.is_some() {
+        let rests = self.rests.as_ref();
+        let rests = rests.is_some_and(|(end, stood)| Instant::now() < *end && stood == survey);
+        if self.mending.is_some() || rests {
             return;
         }
         if let Err(error) = self.host.fits(survey) {

@@ -1,5 +1,6 @@
 //! States and changes as sentences: what happened, to whom, what is done about it.
 
+use memring_pool::pool::resync::wait::Mute;
 use memring_pool::replica::{Standing, State, Survey};
 
 /// What was seen of a node at the last look.
@@ -91,6 +92,40 @@ pub(crate) fn count(survey: &Survey) -> String {
     text
 }
 
+/// What is said of a node that lists its keys to nobody, behind its name.
+pub(crate) fn mute(mute: &Mute) -> String {
+    format!("does not list its keys ({})", mute.said)
+}
+
+/// What can be done about that.
+pub(crate) fn remedy(mute: &Mute) -> &'static str {
+    // Who starts it anew takes its memory away: that has to wait, but for the one that needs no start.
+    match mute.said.contains("disabled") {
+        true => {
+            "Say lru_crawler enable to it, which takes effect at once, and start memcached there without -o no_lru_crawler the next time"
+        }
+        false => {
+            "Start memcached there without -X, but not before memring status says that it is safe to touch the next node"
+        }
+    }
+}
+
+/// So many seconds, in the two largest units that they have.
+pub(crate) fn span(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let first = units.iter().position(|(unit, _)| seconds >= *unit);
+    let two = units.iter().skip(first.unwrap_or(units.len() - 1)).take(2);
+    let mut rest = seconds;
+    let parts: Vec<String> = two
+        .map(|(unit, name)| {
+            let number = rest / unit;
+            rest %= unit;
+            format!("{number} {name}")
+        })
+        .collect();
+    parts.join(" ")
+}
+
 /// Seconds since 1970 as a date and a time of day, UTC.
 pub(crate) fn time(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
@@ -144,6 +179,20 @@ mod tests {
             line.starts_with("a:1 answers again and has no record"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_span_has_two_units_at_most() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (1570, "26 min 10 s"),
+            (7260, "2 h 1 min"),
+            (2_594_602, "30 d 0 h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub mod watch;
 pub use address::Schemes;
 pub use login::{Login, Secret};
 pub use placement::{JedisHash, JedisNames, Placement, check_name};
-pub use policy::{ALL, HashFunction, Mode, Policy, Protocol, Rule};
+pub use policy::{ALL, HashFunction, Mode, Policy, Protocol, Rule, SESSION_LIFE_MAX};
 pub use redis::Redis;
 pub use sentinel::Watched;
 pub use shown::masked;
@@ -426,6 +426,12 @@ impl Wish {
         }
         sentinel::check(nodes, policy.mode)?;
         self.topology.check_embedded()?;
+        if policy.session_life.is_some() && policy.mode != Mode::Fenced {
+            return refuse(
+                "session_life is for sessions with copies".to_owned(),
+                "Write mode = \"fenced\" beside it (mode=fenced in a list), or take it out",
+            );
+        }
         if policy.mode == Mode::Single {
             return match policy.copies {
                 Some(_) => refuse(

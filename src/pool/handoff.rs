@@ -107,24 +107,7 @@ pub fn forget(record_key: &[u8], node: &str) {
 
 /// Which process serves node `index`, as far as it tells: another number is another memory. `None` when it does not say.
 pub fn process(pool: &mut Pool, index: usize, call: &mut Call) -> Option<u64> {
-    call.reset(Verb::Get);
-    let text = pool.stats(index, b"", call)?;
-    let text = String::from_utf8_lossy(&text);
-    let number = |name: &str| -> Option<i64> {
-        let mut lines = text.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    };
-    let run = text
-        .lines()
-        .find_map(|line| line.strip_prefix("STAT run_id "));
-    if let Some(run) = run {
-        return Some(shared::name_of(run.trim().as_bytes()));
-    }
-    // Both come from one clock, so that their difference stays while the process lives.
-    let began = number("STAT time ")? - number("STAT uptime ")?;
-    Some(shared::name_of(
-        format!("{} {began}", number("STAT pid ")?).as_bytes(),
-    ))
+    pool.moment(index, call).map(|moment| moment.process)
 }
 
 /// Hands node `target`, in its life `id`, the keys that this host (`tag`) keeps for it, and

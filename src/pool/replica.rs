@@ -36,6 +36,7 @@
 //! | `found` | the first records of a pool |
 //! | `keep` | what records say of a node that missed a write |
 //! | `resync` | a node that came back, key by key |
+//! | `wait` | a node that cannot be given what it lacks |
 //! | `withdraw` | a record's word taken back, when the keys are mended |
 //! | `distrust` | a node that is another process with an old memory |
 //! | `commit` | one node list after another |
@@ -56,6 +57,7 @@ mod resync;
 mod survey;
 mod version;
 mod view;
+mod wait;
 mod withdraw;
 pub mod words;
 
@@ -73,6 +75,7 @@ pub use resync::{Mend, Resync, Resynced};
 pub use survey::{Listing, Standing, State, Survey};
 pub use version::{Stamp, Version};
 pub use view::LEASE_SLACK;
+pub use wait::{Moment, Waiting};
 pub use withdraw::{Withdraw, Withdrawn};
 
 use std::sync::Arc;
@@ -105,7 +108,7 @@ pub enum Command {
         record: Record,
     },
     /// The node is not trusted any more, in a way that needs no memory: `md ~r I C<cas>`. A record
-    /// so marked reads as joining.
+    /// so marked reads as [`Record::doubted`].
     DoubtRecord {
         /// Cas value of the record that was read.
         cas: u64,

@@ -21,6 +21,7 @@ use crate::handoff;
 use crate::node::Directory;
 use crate::pool::Pool;
 use crate::pool::copies::host_name;
+use crate::pool::resync::wait::Mute;
 use crate::pool::resync::{Pass, Passing};
 use crate::replica::Resynced;
 use crate::shared;
@@ -66,6 +67,8 @@ struct Work {
     /// Who has the turn.
     runner: String,
     passing: Passing,
+    /// The nodes that list their keys to nobody, and are not missed.
+    mute: Vec<Mute>,
     /// The keys found so far, which node is listing, and which one is next.
     keys: HashMap<Vec<u8>, usize>,
     listing: Option<Listing>,
@@ -165,8 +168,8 @@ pub fn carry_on(slice: Duration) {
     let mut work = match (work, wanted) {
         (Some(work), _) => work,
         (None, Some(wanted)) => match Work::begin(wanted) {
-            Some(work) => Box::new(work),
-            None => return pause(PAUSE),
+            Ok(work) => Box::new(work),
+            Err(milliseconds) => return pause(milliseconds),
         },
         (None, None) => return pause(0),
     };
@@ -222,9 +225,40 @@ fn pause(milliseconds: u64) {
     PAUSED.set(shared::now() + milliseconds);
 }
 
+/// Tells of a node that waits because others list their keys to nobody, when that begins and when it
+/// is over; for how long it is left, milliseconds.
+fn waited(pool: &Pool, target: usize, record_key: &[u8], mute: &[Mute], pass: Pass) -> u64 {
+    let who = pool.ring_name(target);
+    match (pass.wait, mute.first()) {
+        (Some(wait), Some(mute)) => {
+            if wait.begun {
+                tell(format!(
+                    "node {who} cannot be given what it lacks: {} does not list its keys ({}). It is trusted when all that it may lack has ended, in {} s; memring status says what can be done",
+                    pool.ring_name(mute.place),
+                    mute.said,
+                    wait.left
+                ));
+            }
+            (wait.left * 1000).clamp(PAUSE, LONG_PAUSE)
+        }
+        (None, Some(_)) if pass.end == Resynced::Trusted => {
+            shared::count(Counter::WorkerPasses);
+            handoff::forget(record_key, &who);
+            tell(format!(
+                "node {who} is trusted: all that it may have lacked has ended"
+            ));
+            PAUSE
+        }
+        _ => PAUSE,
+    }
+}
+
 impl Work {
     /// Takes the turn and opens a pass for the first node that can be mended now.
-    fn begin(wanted: Wanted) -> Option<Work> {
+    ///
+    /// # Errors
+    /// How long to leave it, milliseconds, where there is none.
+    fn begin(wanted: Wanted) -> Result<Work, u64> {
         let mut pool = Pool::new(wanted.policy);
         let mut directory = Directory::new();
         for mut spec in wanted.specs {
@@ -236,26 +270,29 @@ impl Work {
         let (record_key, mut call) = (wanted.record_key, Call::new());
         let survey = pool.records(&record_key, &mut call);
         if pool.fits(&survey).is_err() || survey.blocker().is_some() {
-            return None;
+            return Err(PAUSE);
         }
         let runner = format!("{}/{}", host_name(), std::process::id());
         // Whose turn somebody has, or who could not be mended, keeps no other one from it.
         let mut targets: Vec<usize> = survey.to_mend().collect();
         let failed = FAILED.with_borrow(Clone::clone);
         targets.sort_by_key(|target| failed.iter().position(|who| **who == *survey.name(*target)));
+        let mut left = PAUSE;
         for target in targets {
             let Ok(held) = pool.take_turn(target, &record_key, &runner, &mut call) else {
                 continue;
             };
-            match pool.open_pass(target, &record_key, shared::throw(), &mut call) {
+            let mute = pool.mute(Some(target), &mut call);
+            match pool.open_beside(&mute, target, &record_key, shared::throw(), &mut call) {
                 Ok(passing) => {
-                    return Some(Work {
+                    return Ok(Work {
                         pool,
                         call,
                         record_key,
                         target,
                         passing: if held { passing.of(&runner) } else { passing },
                         runner,
+                        mute,
                         keys: HashMap::new(),
                         listing: None,
                         cursor: None,
@@ -264,10 +301,13 @@ impl Work {
                         owner: shared::generation(),
                     });
                 }
-                Err(_) => pool.give_turn(target, &record_key, &runner, &mut call),
+                Err(pass) => {
+                    left = left.max(waited(&pool, target, &record_key, &mute, pass));
+                    pool.give_turn(target, &record_key, &runner, &mut call);
+                }
             }
         }
-        None
+        Err(left)
     }
 
     /// Remembers what its node came to: others are tried before one that could not be mended.
@@ -310,7 +350,8 @@ impl Work {
 
     /// Lists on; `None` when a node has told all it has.
     fn list(&mut self, end: Instant) -> Option<Slice> {
-        if self.next == self.target && self.listing.is_none() {
+        let mute = self.mute.iter().any(|mute| mute.place == self.next);
+        if (self.next == self.target || mute) && self.listing.is_none() {
             self.next += 1;
             return None;
         }

@@ -52,6 +52,7 @@ pub(crate) struct Host {
     pool: Pool,
     call: Call,
     dice: u64,
+    life: u32,
 }
 
 impl Host {
@@ -75,7 +76,13 @@ impl Host {
             pool,
             call,
             dice: seed << 32,
+            life: LIFE,
         }
+    }
+
+    /// The same with sessions that live so many seconds.
+    pub(crate) fn lasting(self, life: u32) -> Host {
+        Host { life, ..self }
     }
 
     fn throw(&mut self) -> u64 {
@@ -137,7 +144,7 @@ impl Host {
         let nodes = self.pool.preferred(id.as_bytes(), PREFERRED);
         let random = self.throw() as u32;
         let mut out = Vec::new();
-        let mut close = Close::new(grips, ending, LIFE, clock(), random, &mut out);
+        let mut close = Close::new(grips, ending, self.life, clock(), random, &mut out);
         let task = Task {
             key: id.as_bytes(),
             record_key: RECORD,
@@ -169,7 +176,7 @@ impl Host {
     }
 }
 
-const TURN: Option<Turn> = Some(Turn {
+pub(crate) const TURN: Option<Turn> = Some(Turn {
     wait: 3000,
     lease: 30_000,
 });

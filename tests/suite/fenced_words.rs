@@ -530,7 +530,7 @@ fn a_record_is_added_once_and_changed_only_over_the_one_that_was_read() {
         assert_eq!(talk.ask(doubt(second)), done);
         assert_eq!(talk.ask(doubt(second)), Reply::Exists);
         let (stored, third) = talk.record();
-        assert_eq!(stored, joining);
+        assert_eq!(stored, trusted.doubted());
         assert_eq!(talk.ask(set(second, &trusted)), Reply::Exists);
         assert_eq!(talk.ask(set(third, &trusted)), done);
         assert_eq!(talk.record().0, trusted);

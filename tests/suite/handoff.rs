@@ -35,7 +35,7 @@ fn listed_keys(stage: &Stage) -> bool {
     stage.proxies.iter().any(|proxy| {
         let events = proxy.events();
         let mut asked = events.iter().filter(|event| event.from == From::Client);
-        asked.any(|event| String::from_utf8_lossy(&event.bytes).contains("metadump"))
+        asked.any(|event| String::from_utf8_lossy(&event.bytes).contains("metadump hash"))
     })
 }
 

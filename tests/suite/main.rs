@@ -49,6 +49,7 @@ mod login;
 mod migrate;
 mod modules;
 mod moving;
+mod mute;
 mod named_pools;
 mod old_servers;
 mod oracle;

@@ -19,7 +19,9 @@ fn is_safe(stage: &Stage) -> bool {
 fn listings(stage: &Stage) -> usize {
     let asked = |proxy: &Proxy| {
         let said = proxy.requests_in_time();
-        String::from_utf8_lossy(&said).matches("metadump").count()
+        String::from_utf8_lossy(&said)
+            .matches("metadump hash")
+            .count()
     };
     stage.proxies.iter().map(asked).sum()
 }

@@ -254,6 +254,7 @@ struct RawPool {
     backup: Option<Spanned<String>>,
     max_out: Option<Spanned<i64>>,
     max_stale: Option<Spanned<i64>>,
+    session_life: Option<Spanned<i64>>,
     serializer: Option<Spanned<String>>,
     compression: Option<Spanned<String>>,
     codec: Option<Spanned<String>>,
@@ -286,6 +287,11 @@ impl RawPool {
         }
         if let Some(copies) = &self.copies {
             wish.topology.policy.copies = Some(read_copies(copies, at)?);
+        }
+        if let Some(life) = &self.session_life {
+            let place = |error: Error| error.at(&at(life.span().start));
+            let life = options::read_session_life(*life.get_ref()).map_err(place)?;
+            wish.topology.policy.session_life = Some(life);
         }
         wish.placement_written = self.placement.is_some();
         if self.placement.is_none() {

@@ -181,6 +181,18 @@ fn bad_files_are_refused_naming_file_line_and_remedy() {
             "Leave it out",
         ),
         (
+            two("mode = \"fenced\"\nsession_life = 2592000"),
+            "line 4",
+            "session_life is a number of seconds from 1 to 2591880",
+            "gc_maxlifetime",
+        ),
+        (
+            two("session_life = 1440"),
+            "line 1: [pool.p]",
+            "session_life is for sessions with copies",
+            "mode = \"fenced\"",
+        ),
+        (
             pool("mode = \"twice\""),
             "line 3",
             "mode \"twice\" is unknown",

@@ -5,8 +5,8 @@
 
 use super::address::{Schemes, clean};
 use super::{
-    ALL, EMBEDDED_LEAST, EMBEDDED_MOST, Login, Mode, NodeSpec, Placement, Redis, Secret,
-    TIMEOUT_MAX, Target, WEIGHT_MAX,
+    ALL, EMBEDDED_LEAST, EMBEDDED_MOST, Login, Mode, NodeSpec, Placement, Redis, SESSION_LIFE_MAX,
+    Secret, TIMEOUT_MAX, Target, WEIGHT_MAX,
 };
 use super::{address, login, tls};
 use crate::codec::{self, Format, Stream};
@@ -14,7 +14,7 @@ use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user; and of a cluster wait";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, session_life, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user; and of a cluster wait";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,8 @@ pub(super) struct ForAll {
     pub(super) drain: bool,
     /// How keys are spread.
     pub(super) placement: Option<Placement>,
+    /// How long a session lives at most, seconds.
+    pub(super) session_life: Option<u32>,
     /// Before every key, as phpredis' `prefix`.
     pub(super) prefix: Option<String>,
     /// How what is long is made smaller.
@@ -134,6 +136,7 @@ pub(super) fn apply(
             "mode" => all.mode = Some(read_mode(&value)?),
             "copies" if value == "all" => all.copies = Some(ALL),
             "copies" => all.copies = Some(usize::try_from(number() as i64).unwrap_or(0)),
+            "session_life" => all.session_life = Some(read_session_life(number() as i64)?),
             "protocol" => {}
             "prefix" if value.len() > PREFIX_MAX => {
                 return Err(refuse(
@@ -337,6 +340,21 @@ pub(super) fn read_mode(name: &str) -> Result<Mode, Error> {
             MODES,
         )),
     }
+}
+
+/// How long a session lives at most, seconds.
+///
+/// # Errors
+/// `Kind::Config` for a number no server keeps a copy for.
+pub(super) fn read_session_life(seconds: i64) -> Result<u32, Error> {
+    let life = u32::try_from(seconds).ok();
+    life.filter(|life| (1..=SESSION_LIFE_MAX).contains(life))
+        .ok_or_else(|| {
+            refuse(
+                format!("session_life is a number of seconds from 1 to {SESSION_LIFE_MAX}"),
+                "Write the longest session.gc_maxlifetime of all hosts, or leave it out for the longest there is",
+            )
+        })
 }
 
 /// The compression of that name.

@@ -55,6 +55,10 @@ impl Mode {
 /// As many copies as there are nodes (`copies = "all"`).
 pub const ALL: usize = usize::MAX;
 
+/// Longest life of a session with copies, seconds: 30 days are the longest that memcached counts, and
+/// two minutes of them are for its tombstone.
+pub const SESSION_LIFE_MAX: u32 = 30 * 24 * 60 * 60 - 120;
+
 /// What holds for a whole pool.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -92,6 +96,8 @@ pub struct Policy {
     /// Longest life of a copy that follows the answer, seconds: so old at most is what a copy
     /// has that a write did not reach. `None` for as long as the value's.
     pub max_stale: Option<u32>,
+    /// The longest that a session of the pool lives, seconds; `None` for [`SESSION_LIFE_MAX`].
+    pub session_life: Option<u32>,
     /// How values are written.
     pub format: Format,
     /// What holds for keys that begin with something, the longest beginnings first.

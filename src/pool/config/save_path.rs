@@ -228,6 +228,9 @@ fn for_all(all: ForAll, wish: &mut Wish) -> Result<(), Error> {
     if all.copies.is_some() {
         wish.topology.policy.copies = all.copies;
     }
+    if all.session_life.is_some() {
+        wish.topology.policy.session_life = all.session_life;
+    }
     Ok(())
 }
 

@@ -5,13 +5,16 @@
 //! (`turn`), and ends when that is lost.
 
 pub(crate) mod listing;
+pub mod wait;
 
 use super::Pool;
 use super::copies::{Task, clock};
 use super::turn::Turn;
 use crate::call::{Call, Verb};
 use crate::fanout;
-use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send};
+use crate::replica::{
+    Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send, Waiting,
+};
 use crate::shared::{self, Progress};
 use crate::transport;
 use listing::LISTING;
@@ -19,6 +22,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::IntoIter;
 use std::iter::Peekable;
 use std::time::Duration;
+use wait::{Mute, Wait};
 
 /// How long somebody else may need to found a pool, and how often is looked whether he has.
 const FOUNDING: Duration = Duration::from_millis(500);
@@ -39,6 +43,34 @@ pub struct Pass {
     pub failed: usize,
     /// It was given up because its turn was gone, or another's.
     pub lost: bool,
+    /// Its node has to wait, since another one lists its keys to nobody.
+    pub wait: Option<Wait>,
+}
+
+impl Pass {
+    const fn ended(end: Resynced) -> Pass {
+        Pass {
+            end,
+            keys: 0,
+            failed: 0,
+            lost: false,
+            wait: None,
+        }
+    }
+
+    /// One that the node at `place` kept from its beginning.
+    const fn stopped_at(place: usize) -> Pass {
+        Pass::ended(Resynced::Stopped { place })
+    }
+}
+
+/// How a pass is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way<'a> {
+    /// Who took the turn for it, if somebody did.
+    pub runner: Option<&'a str>,
+    /// The nodes that list their keys to nobody ([`Pool::mute`]).
+    pub mute: &'a [Mute],
 }
 
 /// A pass under way, piece by piece.
@@ -87,6 +119,14 @@ impl Passing {
     pub fn of(mut self, runner: &str) -> Passing {
         self.turn = Some(Turn::of(self.target, &self.record_key, runner));
         self
+    }
+
+    /// What it came to when records changed meanwhile.
+    fn again(&self) -> Pass {
+        Pass {
+            end: Resynced::Again,
+            ..self.done
+        }
     }
 
     /// What it came to when its turn is gone.
@@ -189,27 +229,34 @@ impl Pool {
         random: u64,
         call: &mut Call,
     ) -> Pass {
-        self.resync_told(target, record_key, None, random, call, &mut |_, _| {})
+        let mute = self.mute(Some(target), call);
+        let way = Way {
+            mute: &mute,
+            ..Way::default()
+        };
+        self.resync_told(target, record_key, way, random, call, &mut |_, _| {})
     }
 
-    /// The same in the turn that `runner` took, while he has it, and after each key `progress` is
-    /// told how many are done, and of how many.
+    /// The same in that way, in a turn that was taken while he who took it has it; and after each key
+    /// `progress` is told how many are done, and of how many.
     pub fn resync_told(
         &mut self,
         target: usize,
         record_key: &[u8],
-        runner: Option<&str>,
+        way: Way<'_>,
         random: u64,
         call: &mut Call,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Pass {
-        let mut passing = match self.open_pass(target, record_key, random, call) {
+        let mut passing = match self.open_beside(way.mute, target, record_key, random, call) {
             Ok(passing) => passing,
             Err(done) => return done,
         };
-        passing.turn = runner.map(|runner| Turn::of(target, record_key, runner));
+        passing.turn = (way.runner).map(|runner| Turn::of(target, record_key, runner));
         let mut keys = HashMap::new();
-        for index in (0..self.members.len()).filter(|index| *index != target) {
+        let mute = |index: &usize| way.mute.iter().any(|mute| mute.place == *index);
+        let lists = |index: &usize| *index != target && !mute(index);
+        for index in (0..self.members.len()).filter(lists) {
             // It may take as long as that.
             if let Some(turn) = &mut passing.turn
                 && !self.sign(turn, LISTING, call)
@@ -240,6 +287,18 @@ impl Pool {
         random: u64,
         call: &mut Call,
     ) -> Result<Passing, Pass> {
+        self.open_named(target, record_key, None, random, call)
+    }
+
+    /// The same for a node on which this wait was noted.
+    fn open_named(
+        &mut self,
+        target: usize,
+        record_key: &[u8],
+        waiting: Option<Waiting>,
+        random: u64,
+        call: &mut Call,
+    ) -> Result<Passing, Pass> {
         call.reset(Verb::Get);
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
@@ -247,19 +306,15 @@ impl Pool {
             "" => u32::MAX,
             _ => self.policy.epoch,
         };
-        let mut resync = Resync::new(&names, target, Rules::ALL, random, &mut out).at(epoch);
+        let resync = Resync::new(&names, target, Rules::ALL, random, &mut out).at(epoch);
+        let mut resync = resync.waiting(waiting);
         let task = Task {
             key: b"",
             record_key,
             nodes: &nodes,
         };
         self.drive(&mut resync, out, task, call);
-        let done = Pass {
-            end: resync.result().unwrap_or(Resynced::Again),
-            keys: 0,
-            failed: 0,
-            lost: false,
-        };
+        let done = Pass::ended(resync.result().unwrap_or(Resynced::Again));
         if done.end != Resynced::Copy {
             return Err(done);
         }

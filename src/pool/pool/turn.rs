@@ -14,6 +14,9 @@ const TURN: u32 = 30;
 /// How often the runner gives a sign.
 const SIGN: Duration = Duration::from_secs(10);
 
+/// What its key begins with.
+const TURN_KEY: &[u8] = b"~p";
+
 /// A turn that was taken.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -29,7 +32,7 @@ impl Turn {
     pub(super) fn of(target: usize, record_key: &[u8], runner: &str) -> Turn {
         Turn {
             target,
-            key: turn_key(record_key),
+            key: key_beside(record_key, TURN_KEY),
             runner: runner.into(),
             sign: transport::now(),
         }
@@ -55,7 +58,7 @@ impl Pool {
         call: &mut Call,
     ) -> Result<bool, String> {
         call.reset(Verb::Get);
-        let key = turn_key(record_key);
+        let key = key_beside(record_key, TURN_KEY);
         let lane = self.exchange_lane(target, call, |lane| {
             if lane.engine == Engine::Redis {
                 lane.ask_redis(|out| redis::take_turn(out, &key, runner.as_bytes(), TURN));
@@ -88,8 +91,8 @@ impl Pool {
     /// Gives the turn back, if it is still that of `runner`.
     pub fn give_turn(&mut self, target: usize, record_key: &[u8], runner: &str, call: &mut Call) {
         call.reset(Verb::Get);
-        let key = turn_key(record_key);
-        let has = self.runner_of(target, &key, call).flatten();
+        let key = key_beside(record_key, TURN_KEY);
+        let has = self.noted_at(target, &key, call).flatten();
         if has.as_deref() != Some(runner.as_bytes()) {
             return;
         }
@@ -111,7 +114,7 @@ impl Pool {
     /// nothing but who works.
     pub(super) fn sign(&mut self, turn: &mut Turn, pause: Duration, call: &mut Call) -> bool {
         call.reset(Verb::Get);
-        match self.runner_of(turn.target, &turn.key, call) {
+        match self.noted_at(turn.target, &turn.key, call) {
             Some(has) if has.as_deref() != Some(turn.runner.as_bytes()) => return false,
             Some(_) => {}
             None => return true,
@@ -128,8 +131,13 @@ impl Pool {
         true
     }
 
-    /// Who has that turn, if anybody; nothing when the node cannot say.
-    fn runner_of(&mut self, target: usize, key: &[u8], call: &mut Call) -> Option<Option<Vec<u8>>> {
+    /// Who has that turn, if anybody, or what else lies there; nothing when the node cannot say.
+    pub(super) fn noted_at(
+        &mut self,
+        target: usize,
+        key: &[u8],
+        call: &mut Call,
+    ) -> Option<Option<Vec<u8>>> {
         let lane = self.exchange_lane(target, call, |lane| {
             if lane.engine == Engine::Redis {
                 return lane.ask_redis(|out| redis::get(out, key, false));
@@ -150,8 +158,8 @@ impl Pool {
     }
 }
 
-/// The key of the turn on a node: `~p` where the record is `~r`.
-fn turn_key(record_key: &[u8]) -> Vec<u8> {
+/// The key of something that lies beside the record on a node: where that is `~r`, `head` itself.
+pub(super) fn key_beside(record_key: &[u8], head: &[u8]) -> Vec<u8> {
     let name = record_key.strip_prefix(b"~r").unwrap_or(record_key);
-    [b"~p", name].concat()
+    [head, name].concat()
 }

@@ -9,6 +9,7 @@
 //!
 //! It is text, so that an operator can read it with any client. Names hold no blanks.
 
+use crate::chance::mix;
 use crate::item::KeyRule;
 
 /// Can a node be believed when it has no item?
@@ -136,6 +137,17 @@ impl Record {
         Record {
             trust: Trust::Joining,
             inc: if self.inc >= INC_MAX { 1 } else { self.inc + 1 },
+            ..self.clone()
+        }
+    }
+
+    /// The same as it is read where the node is in doubt ([`super::Command::DoubtRecord`]): joining,
+    /// and under another name, so that nobody goes on with what he began under the one it had.
+    #[must_use]
+    pub fn doubted(&self) -> Record {
+        Record {
+            trust: Trust::Joining,
+            id: mix(self.id, 1),
             ..self.clone()
         }
     }

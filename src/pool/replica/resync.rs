@@ -13,7 +13,7 @@
 mod mend;
 
 use super::view::{self, View};
-use super::{Command, Lost, Machine, Record, Reply, Rules, Send, Trust};
+use super::{Command, Lost, Machine, Record, Reply, Rules, Send, Trust, Waiting};
 use crate::chance::mix;
 pub use mend::Mend;
 
@@ -48,6 +48,10 @@ pub struct Resync {
     random: u64,
     /// The epoch of this host's file: with an older node list nobody is made trusted.
     epoch: u32,
+    /// The target waits for the end of what it lacks, or did.
+    waiting: Option<Waiting>,
+    /// It still does: its record keeps its name.
+    waits: bool,
     stage: Stage,
     /// The target's record as it was when the keys were listed, and its cas value: that tells
     /// whether it was doubted since.
@@ -85,6 +89,8 @@ impl Resync {
             rules,
             random,
             epoch: u32::MAX,
+            waiting: None,
+            waits: false,
             stage: Stage::Reading,
             named: None,
             tries: 0,
@@ -97,6 +103,25 @@ impl Resync {
     pub fn at(mut self, epoch: u32) -> Resync {
         self.epoch = epoch;
         self
+    }
+
+    /// The same for a target on which this wait was noted: if nothing ended it, the record keeps
+    /// the name it has.
+    #[must_use]
+    pub fn waiting(mut self, waiting: Option<Waiting>) -> Resync {
+        self.waiting = waiting;
+        self
+    }
+
+    /// Does the target still wait, in the life in which that was noted?
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// The target's record as it was seen last.
+    pub fn record(&self) -> Option<&Record> {
+        let view = self.views.get(self.target)?;
+        view.record.as_ref().map(|(record, _)| record)
     }
 
     /// How far it came, once [`Machine::is_done`].
@@ -229,6 +254,14 @@ impl Resync {
             .is_some_and(|(record, _)| record.trust == Trust::Trusted);
         if trusted && !listed {
             self.result = Some(Resynced::Nothing);
+            return;
+        }
+        let record = target.record.as_ref().map(|(record, _)| record);
+        let waits = (self.waiting.as_ref().zip(record)).is_some_and(|(wait, now)| wait.is_of(now));
+        if waits && !listed {
+            // Nobody lists it under this name: what it was given for is as it was.
+            (self.waits, self.stage, self.tries) = (true, Stage::Copying, 0);
+            self.result = Some(Resynced::Copy);
             return;
         }
         self.stage = Stage::Naming;

@@ -20,7 +20,7 @@
 pub mod redis;
 
 use super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, TOMBSTONE_EXTRA};
-use super::{Token, Trust, Version};
+use super::{Token, Version};
 use crate::item::Span;
 use crate::wire::fenced::{self, FOR_EVER, HEADER, Header, LIFE_MAX, Put, Shown};
 use crate::wire::meta::{Answer, Status};
@@ -363,13 +363,13 @@ fn record(answer: Answer, buffer: &[u8]) -> Result<Reply, &'static str> {
         Status::Miss => Ok(Reply::NoRecord),
         Status::Value if answer.cas == 0 => Err("a record without a cas value"),
         Status::Value => Ok(match Record::decode(answer.data.of(buffer)) {
-            Some(mut record) => {
-                if fenced::is_marked(answer, buffer) {
-                    record.trust = Trust::Joining;
-                }
-                let cas = answer.cas;
-                Reply::Record { record, cas }
-            }
+            Some(record) => Reply::Record {
+                record: match fenced::is_marked(answer, buffer) {
+                    true => record.doubted(),
+                    false => record,
+                },
+                cas: answer.cas,
+            },
             None => Reply::StrangeRecord,
         }),
         _ => Err("a status that answers no read"),

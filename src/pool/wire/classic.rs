@@ -118,6 +118,18 @@ pub fn list_keys(out: &mut Vec<u8>) {
     out.extend_from_slice(b"lru_crawler metadump hash\r\n");
 }
 
+/// Appends the question for the keys of a class that no server has: one that lists keys says that
+/// there is no such class, one that does not says so (tried on 1.6.18 and 1.6.38).
+pub fn ask_for_listing(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"lru_crawler metadump 0\r\n");
+}
+
+/// Is this how a server refuses that lists its keys to nobody? Started with `-X` it says the first,
+/// with `-o no_lru_crawler` the second (proto_text.c process_lru_crawler_command).
+pub fn lists_to_nobody(line: &[u8]) -> bool {
+    line == b"ERROR metadump not allowed" || line == b"CLIENT_ERROR lru crawler disabled"
+}
+
 fn number(out: &mut Vec<u8>, n: u64) {
     out.push(b' ');
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
@@ -157,6 +169,7 @@ pub fn parse(buf: &[u8], at: usize, expect: Expect) -> Parsed {
     };
     let reply = match (expect, line) {
         (Expect::Values | Expect::Stats | Expect::Keys, b"END") => Reply::End,
+        (Expect::Keys, b"BADCLASS invalid class id") => Reply::End,
         (Expect::Keys, _) if line.starts_with(b"BUSY") => Reply::ServerError(span),
         (Expect::Stats, b"RESET" | b"OK") => Reply::End,
         (Expect::Stats, _) if line.starts_with(b"STAT ") || line.starts_with(b"ITEM ") => {

@@ -165,7 +165,7 @@ fn a_full_memory_keeps_its_record_which_can_be_doubted_and_has_room_for_what_it_
         let doubt = Command::DoubtRecord { cas: record_cas };
         assert!(matches!(talk.ask(doubt.clone()), Reply::Done { .. }));
         assert_eq!(talk.ask(doubt), Reply::Exists);
-        let joining = Record::new(3, 0x5f3a);
+        let joining = trusted.doubted();
         let (doubted, cas) = talk.record();
         assert_eq!(doubted, joining);
         assert_eq!(talk.record(), (joining, cas), "as long as it stands");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use memring_pool::replica::{
-    Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, Token, Trust, Version,
+    Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, Token, Version,
 };
 
 use super::random::Random;
@@ -115,10 +115,7 @@ impl Node {
                 let doubted = match &self.memory.record {
                     None => return Reply::NotFound,
                     Some((_, current)) if current != cas => return Reply::Exists,
-                    Some((record, _)) => Record {
-                        trust: Trust::Joining,
-                        ..record.clone()
-                    },
+                    Some((record, _)) => record.doubted(),
                 };
                 self.put_record(&doubted)
             }
@@ -477,7 +474,7 @@ mod tests {
         };
         assert_eq!(say(&Command::DoubtRecord { cas }), Reply::Done { cas: 0 });
         assert_eq!(say(&Command::DoubtRecord { cas }), Reply::Exists);
-        assert_eq!(node.record(), Some(&record));
+        assert_eq!(node.record(), Some(&record.doubted()));
         node.restart(dump);
         assert_eq!(node.record(), Some(&record));
         node.restart(Memory::default());

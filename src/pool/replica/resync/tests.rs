@@ -1,6 +1,6 @@
 //! A target that has no room, said to the mend of a key by hand.
 
-use super::super::{Item, Stamp, Token, Version};
+use super::super::{Item, Kept, Moment, Stamp, Token, Version};
 use super::*;
 use std::sync::Arc;
 
@@ -66,5 +66,80 @@ fn a_target_that_dropped_what_others_may_have_brought_is_believed_by_no_runner()
         let (said, result) = mended(false, kept);
         assert_eq!(doubts(&said), 0, "kept: {kept}");
         assert!(result.is_some());
+    }
+}
+
+const NAMES: [&str; 2] = ["a:1", "b:1"];
+
+/// A pass over node 0, which has this record, while node 1 has that one; what was said to the end
+/// of its first half.
+fn pass(record: &Record, other: &Record, waiting: Option<Waiting>) -> (Resync, Vec<Command>) {
+    let mut out = Vec::new();
+    let resync = Resync::new(&NAMES.map(Box::from), 0, Rules::ALL, 77, &mut out);
+    let mut resync = resync.waiting(waiting);
+    let mut records = [record.clone(), other.clone()];
+    let mut said = Vec::new();
+    play(&mut resync, &mut records, &mut said, out);
+    (resync, said)
+}
+
+/// Nodes that have these records answer until nothing is said any more.
+fn play(resync: &mut Resync, records: &mut [Record; 2], said: &mut Vec<Command>, out: Vec<Send>) {
+    let mut out = out;
+    while !out.is_empty() {
+        for send in std::mem::take(&mut out) {
+            let replies = send.commands.iter().map(|command| match command {
+                Command::SetRecord { record, .. } => {
+                    records[send.place] = record.clone();
+                    Reply::Done { cas: 0 }
+                }
+                _ => Reply::Record {
+                    record: records[send.place].clone(),
+                    cas: 1,
+                },
+            });
+            let replies = replies.collect();
+            let changes = |command: &&Command| **command != Command::ReadRecord;
+            said.extend(send.commands.iter().filter(changes).cloned());
+            resync.heard(0, send.place, Ok(replies), &mut out);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_waits_keeps_its_name_until_it_is_trusted_under_it() {
+    let now = Moment {
+        process: 1,
+        uptime: 1,
+    };
+    let (record, other) = (Record::new(4, 8), Record::new(3, 7).trusted());
+    let waiting = Waiting::begin(&record, now);
+    let (mut resync, said) = pass(&record, &other, Some(waiting.clone()));
+    assert_eq!((resync.result(), said), (Some(Resynced::Copy), Vec::new()));
+    assert!(resync.waits() && resync.record() == Some(&record));
+    let (mut out, mut said) = (Vec::new(), Vec::new());
+    resync.finish(&mut out);
+    play(
+        &mut resync,
+        &mut [record.clone(), other.clone()],
+        &mut said,
+        out,
+    );
+    assert_eq!(resync.result(), Some(Resynced::Trusted));
+    let trusted = record.trusted();
+    assert!(matches!(&said[..], [Command::SetRecord { record, .. }] if *record == trusted));
+
+    // Somebody wrote without it, it is in doubt, or nothing was noted: it begins anew.
+    let mut lists = other.clone();
+    lists.say("a:1", "web1", 5, Kept::No);
+    for (record, other, noted) in [
+        (record.clone(), &lists, Some(waiting.clone())),
+        (record.doubted(), &other, Some(waiting)),
+        (record, &other, None),
+    ] {
+        let (resync, said) = pass(&record, other, noted);
+        assert!(!resync.waits() && resync.result() == Some(Resynced::Copy));
+        let named = resync.record().map(|record| record.id);
+        assert!(named.is_some() && named != Some(record.id) && !said.is_empty());
     }
 }

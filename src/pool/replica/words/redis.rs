@@ -11,7 +11,7 @@
 //! hint. The first change of such a record makes it the present process' own.
 
 use super::super::{Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply};
-use super::super::{Token, Trust, Version};
+use super::super::{Token, Version};
 use super::{flags_of, longest_life, stamp_of};
 use crate::wire::fenced::{FOR_EVER, Flags, LIFE_MAX};
 use crate::wire::redis::Shape;
@@ -164,7 +164,7 @@ impl Words<'_> {
             record = record.reborn();
         }
         if told.doubted {
-            record.trust = Trust::Joining;
+            record = record.doubted();
         }
         Reply::Record {
             record,
@@ -419,7 +419,7 @@ mod tests {
             }
         };
         assert_eq!(told(RUN, "$1\r\n1"), stored);
-        assert_eq!(told(RUN, "$-1"), Record::new(17, 5), "doubted");
+        assert_eq!(told(RUN, "$-1"), Record::new(17, 5).doubted(), "doubted");
         let other = RUN.replace('5', "6");
         assert_eq!(told(&other, "$1\r\n1"), Record::new(18, 5));
         assert_eq!(told("", "$1\r\n1"), Record::new(18, 5));

@@ -398,15 +398,11 @@ fn a_server_that_lost_its_versions_is_told_apart() {
 fn a_record_of_another_format_is_strange_and_not_missing_and_one_in_doubt_is_not_trusted() {
     let record = Record::new(3, 0xabc).trusted();
     let text = String::from_utf8(record.encode()).unwrap();
-    for (marks, trust) in [
-        ("", Trust::Trusted),
-        (" X W", Trust::Joining),
-        (" Z X", Trust::Joining),
-    ] {
+    for (marks, doubted) in [("", false), (" X W", true), (" Z X", true)] {
         let bytes = format!("VA {} c6 O7 k~r{marks}\r\n{text}\r\n", text.len());
-        let record = Record {
-            trust,
-            ..record.clone()
+        let record = match doubted {
+            false => record.clone(),
+            true => record.doubted(),
         };
         assert_eq!(
             heard(true, &Command::ReadRecord, bytes.as_bytes()),
