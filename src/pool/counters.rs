@@ -41,11 +41,14 @@ pub enum Counter {
     WorkerPasses,
     /// Times that a process said of a session pool's nodes that they evict.
     EvictionWarnings,
+    /// Bytes that memcached nodes counted for those tombstones when they were stored, all copies. Each
+    /// ends with its session's life and two minutes: what was added in so long is there now.
+    TombstoneBytes,
 }
 
 impl Counter {
     /// All of them, in the order they lie in.
-    pub const ALL: [Counter; 16] = [
+    pub const ALL: [Counter; 17] = [
         Counter::Repairs,
         Counter::Fences,
         Counter::Conflicts,
@@ -62,6 +65,7 @@ impl Counter {
         Counter::LateMissed,
         Counter::WorkerPasses,
         Counter::EvictionWarnings,
+        Counter::TombstoneBytes,
     ];
 
     /// Its place among the region's counters.
@@ -88,6 +92,7 @@ impl Counter {
             Counter::LateMissed => "late_copies_missed",
             Counter::WorkerPasses => "passes_by_workers",
             Counter::EvictionWarnings => "eviction_warnings",
+            Counter::TombstoneBytes => "tombstone_bytes",
         }
     }
 }

@@ -68,6 +68,7 @@ mod session_nodes;
 mod sessions;
 mod settings;
 mod simulation;
+mod sizes;
 mod slices;
 mod stairs;
 mod status;

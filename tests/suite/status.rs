@@ -415,6 +415,7 @@ fn status_counts_what_happened_to_copied_sessions() {
         "conflicts",
         "fences",
         "tombstones",
+        "tombstone_bytes",
         "foreign_items",
     ] {
         assert_eq!(counted(name), 0, "{name}");
@@ -449,6 +450,18 @@ fn status_counts_what_happened_to_copied_sessions() {
 
     visit("session_destroy();").ok();
     assert_eq!(counted("tombstones"), 1);
+    // As the servers list them.
+    let size = |node: &Memcached| -> u64 {
+        let listed = node.raw("lru_crawler metadump hash\r\n", "END\r\n");
+        let listed = String::from_utf8_lossy(&listed).into_owned();
+        let line = listed.lines().find(|line| line.starts_with("key=s "));
+        let size = line.and_then(|line| line.split("size=").nth(1)?.split(' ').next());
+        size.and_then(|size| size.parse().ok()).expect("a size")
+    };
+    assert_eq!(
+        counted("tombstone_bytes"),
+        nodes.iter().map(size).sum::<u64>()
+    );
     nodes[0].raw("set foreign 0 0 5\r\nhello\r\n", "\r\n");
     nodes[1].raw("set foreign 0 0 5\r\nhello\r\n", "\r\n");
     nodes[2].raw("set foreign 0 0 5\r\nhello\r\n", "\r\n");

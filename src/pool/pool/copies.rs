@@ -11,7 +11,7 @@ use crate::config::Engine;
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
 use crate::fanout;
-use crate::replica::words::{Speech, Words, redis};
+use crate::replica::words::{Speech, Words, item_bytes, redis};
 use crate::replica::{Command, Lost, Machine, Neighbour, Over, Reply, Send};
 use crate::shared;
 use crate::transport;
@@ -355,6 +355,18 @@ impl Pool {
         }
         let node = self.members.get(index)?.node.borrow();
         node.takes_versions.filter(|_| node.is_connected())
+    }
+
+    /// Bytes of the tombstones of a key of `key` bytes on the first `copies` of `nodes`, as memcached
+    /// counts them; a Redis says only of each key what it takes, and is not asked.
+    pub(crate) fn tombstone_bytes(&self, key: usize, nodes: &[usize], copies: usize) -> u64 {
+        let nodes = nodes.iter().take(copies);
+        let memcached = nodes.filter(|index| self.engine(**index) != Engine::Redis);
+        let bytes = memcached.map(|index| {
+            let has_e = self.takes_versions(*index).unwrap_or(false);
+            item_bytes(key, 0, has_e) as u64
+        });
+        bytes.sum()
     }
 
     /// Notes from a server's version text whether it takes versions. One that speaks no meta commands

@@ -264,7 +264,7 @@ impl Fenced {
             None => ending,
         };
         let (releases, destroys) = (ending == Ending::Release, ending == Ending::Destroy);
-        let nodes = held.nodes.clone();
+        let (nodes, key) = (held.nodes.clone(), held.key.len());
         let (closed, seen) = self.close(held, ending, life);
         // What a host with an older list writes is nowhere safe once that was announced.
         let seen = seen.filter(|_| !releases);
@@ -278,6 +278,8 @@ impl Fenced {
                 }
                 if destroys {
                     shared::count(Counter::Tombstones);
+                    let bytes = self.pool.tombstone_bytes(key, &nodes, copies);
+                    shared::count_many(Counter::TombstoneBytes, bytes);
                 }
             }
             Some(Closed::Conflict) => shared::count(Counter::Conflicts),
