@@ -242,6 +242,7 @@ fn passes(
         let run = Run {
             runner,
             mute: &mute,
+            ..Run::default()
         };
         let pass = host.pool.resync_told(
             target,

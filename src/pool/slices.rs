@@ -11,8 +11,6 @@
 //! after the other, every key of it, and only while all others answer. A pool whose node list
 //! changes, and one with more keys than a worker should hold, are left to tend.
 
-mod listing;
-
 use crate::call::{Call, Verb};
 use crate::config::{Care, NodeSpec, Policy};
 use crate::counters::Counter;
@@ -21,12 +19,12 @@ use crate::handoff;
 use crate::node::Directory;
 use crate::pool::Pool;
 use crate::pool::copies::host_name;
+use crate::pool::resync::stream::Listing;
 use crate::pool::resync::wait::Mute;
 use crate::pool::resync::{Pass, Passing};
 use crate::replica::Resynced;
 use crate::shared;
 use crate::wire::redis::FIRST_PAGE;
-use listing::Listing;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -360,11 +358,15 @@ impl Work {
         if self.pool.goes_on(passing, begins, call).is_err() {
             return Some(Slice::GivenUp(PAUSE));
         }
+        let keys = &mut self.keys;
+        let mut take = |key: Vec<u8>, size: usize| {
+            keys.insert(key, size);
+        };
         let listed = match (&mut self.listing, self.pool.spec(self.next)) {
-            (Some(listing), _) => listing.step(end, &mut self.keys),
+            (Some(listing), _) => listing.step(end, &mut take),
             (None, Some(spec)) if spec.redis.is_some() => self.list_pages(end),
             (None, Some(spec)) => match Listing::new(spec) {
-                Ok(listing) => self.listing.insert(listing).step(end, &mut self.keys),
+                Ok(listing) => self.listing.insert(listing).step(end, &mut take),
                 Err(error) => Err(error),
             },
             (None, None) => Ok(true),
@@ -405,7 +407,11 @@ impl Work {
             let at = self.cursor.take();
             let at = at.as_deref().unwrap_or(FIRST_PAGE);
             self.call.reset(Verb::Get);
-            match (self.pool).page(self.next, at, &mut self.keys, &mut self.call) {
+            let keys = &mut self.keys;
+            let mut take = |key: Vec<u8>, size: usize| {
+                keys.insert(key, size);
+            };
+            match (self.pool).page(self.next, at, &mut take, &mut self.call) {
                 Some(None) => return Ok(true),
                 Some(next) => self.cursor = next,
                 None => {

@@ -90,6 +90,15 @@ impl Tend {
         self.log().matches(text).count()
     }
 
+    /// The most memory it ever had, KiB (proc(5), VmHWM).
+    pub(crate) fn peak(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(status).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("VmHWM")
+    }
+
     pub(crate) fn says(&self, text: &str) {
         assert!(
             wait_until(SOON, || self.said(text) > 0),

@@ -46,6 +46,7 @@ mod licences;
 mod lies;
 mod limits;
 mod login;
+mod long_lists;
 mod migrate;
 mod modules;
 mod moving;

@@ -4,7 +4,9 @@
 //! later one takes the earlier one's proof away, and so on for ever. So a pass has a turn
 //! (`turn`), and ends when that is lost.
 
-pub(crate) mod listing;
+mod held;
+mod listing;
+pub(crate) mod stream;
 pub mod wait;
 
 use super::Pool;
@@ -17,7 +19,8 @@ use crate::replica::{
 };
 use crate::shared::{self, Progress};
 use crate::transport;
-use listing::LISTING;
+use held::Held;
+use listing::Unlisted;
 use std::collections::HashMap;
 use std::collections::hash_map::IntoIter;
 use std::iter::Peekable;
@@ -31,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// more: a step is said by a node before anybody else waits for it, and within its time limit.
 const BATCH: usize = 128;
 const BATCH_BYTES: usize = 256 * 1024;
+/// Memory for the keys of a pass unless something else is said, bytes: more than a million sessions.
+const ROOM: usize = 192 << 20;
 
 /// What a pass over one node came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +70,25 @@ impl Pass {
 }
 
 /// How a pass is run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
     /// Who took the turn for it, if somebody did.
     pub runner: Option<&'a str>,
     /// The nodes that list their keys to nobody ([`Pool::mute`]).
     pub mute: &'a [Mute],
+    /// How much memory the keys may take that are held at a time, bytes: where that is not enough for
+    /// all of them the other nodes are listed several times.
+    pub room: usize,
+}
+
+impl Default for Way<'_> {
+    fn default() -> Self {
+        Way {
+            runner: None,
+            mute: &[],
+            room: ROOM,
+        }
+    }
 }
 
 /// A pass under way, piece by piece.
@@ -253,26 +271,35 @@ impl Pool {
             Err(done) => return done,
         };
         passing.turn = (way.runner).map(|runner| Turn::of(target, record_key, runner));
-        let mut keys = HashMap::new();
         let mute = |index: &usize| way.mute.iter().any(|mute| mute.place == *index);
         let lists = |index: &usize| *index != target && !mute(index);
-        for index in (0..self.members.len()).filter(lists) {
-            // It may take as long as that.
-            if let Some(turn) = &mut passing.turn
-                && !self.sign(turn, LISTING, call)
-            {
-                return passing.lost();
-            }
-            if self.keys_of(index, record_key, &mut keys, call).is_none() {
-                return passing.stopped(index);
-            }
-        }
-        passing.copy(keys);
+        let sources: Vec<usize> = (0..self.members.len()).filter(lists).collect();
+        let mut held = Held::new(way.room);
         loop {
-            if let Some(done) = self.go_on(&mut passing, BATCH, call) {
-                return done;
+            for index in &sources {
+                if let Err(lost) = self.goes_on(&mut passing, true, call) {
+                    return lost;
+                }
+                let turn = passing.turn.as_mut();
+                match self.keys_of(*index, record_key, &mut held, turn, call) {
+                    Ok(()) => {}
+                    Err(Unlisted::Silent) => return passing.stopped(*index),
+                    Err(Unlisted::Lost) => return passing.lost(),
+                }
             }
-            progress(passing.seen, passing.all);
+            let keys = held.give();
+            let all = held.all(passing.seen + keys.len());
+            passing.copy(keys);
+            passing.all = all;
+            while passing.keys.peek().is_some() {
+                if let Some(done) = self.go_on(&mut passing, BATCH, call) {
+                    return done;
+                }
+                progress(passing.seen, passing.all);
+            }
+            if !held.next() {
+                return self.end_pass(&mut passing, call);
+            }
         }
     }
 

@@ -1,16 +1,29 @@
 //! Which keys a node holds, as it lists them itself.
 
-use super::super::Pool;
+use super::super::turn::Turn;
+use super::super::{Pool, event};
+use super::held::Held;
+use super::stream::Listing;
 use crate::call::Call;
-use crate::config::Engine;
-use crate::item::Span;
+use crate::error::Error;
+use crate::transport;
+use crate::wire::Reply;
 use crate::wire::redis::{self, FIRST_PAGE};
-use crate::wire::{Expect, Reply, classic};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A node with millions of keys needs longer to list them than for any other answer.
-pub(super) const LISTING: Duration = Duration::from_secs(60);
+/// So long is read from a node before anything else is looked after. No longer: who lists must not be
+/// kept waiting (`stream`).
+const STEP: Duration = Duration::from_millis(500);
+
+/// Why it is not known which keys a node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unlisted {
+    /// It does not tell; the call's events say why.
+    Silent,
+    /// The turn is gone for which it was asked.
+    Lost,
+}
 
 impl Pool {
     /// The keys that all nodes but those in `without` hold, each once, with the bytes of one copy; the index of a
@@ -21,56 +34,79 @@ impl Pool {
         record_key: &[u8],
         call: &mut Call,
     ) -> Result<HashMap<Vec<u8>, usize>, usize> {
-        let mut keys = HashMap::new();
+        let mut held = Held::new(usize::MAX);
         for index in (0..self.members.len()).filter(|index| !without.contains(index)) {
-            self.keys_of(index, record_key, &mut keys, call)
-                .ok_or(index)?;
+            self.keys_of(index, record_key, &mut held, None, call)
+                .map_err(|_| index)?;
         }
-        Ok(keys)
+        Ok(held.keys)
     }
 
-    /// Puts the keys that node `index` holds into `keys`; nothing when it does not tell.
+    /// Puts the keys that node `index` lists into `held`, in the turn that was taken for it.
+    ///
+    /// # Errors
+    /// When it does not tell, or the turn is gone.
     pub(super) fn keys_of(
         &mut self,
         index: usize,
         record_key: &[u8],
-        keys: &mut HashMap<Vec<u8>, usize>,
+        held: &mut Held,
+        mut turn: Option<&mut Turn>,
         call: &mut Call,
-    ) -> Option<()> {
-        let first = call.used;
-        if self.engine(index) == Engine::Redis {
-            let mut cursor = Some(FIRST_PAGE.to_vec());
-            while let Some(at) = cursor {
-                cursor = self.page(index, &at, keys, call)?;
+    ) -> Result<(), Unlisted> {
+        let mut take = |key: Vec<u8>, size: usize| {
+            if key != record_key {
+                held.take(key, size);
             }
-            return Some(());
-        }
-        let limit = self.set_limit(index, |limit| limit.max(LISTING));
-        let listed = self.exchange(index, call, |out, asks| {
-            classic::list_keys(out);
-            asks.push(Expect::Keys);
-        });
-        self.set_limit(index, |_| limit);
-        let lane = listed
-            .and_then(|lane| call.lanes.get(lane))
-            .filter(|lane| !lane.refused)?;
-        let line = |span: Span| span.of(lane.received());
-        for reply in &lane.answers {
-            if let Reply::Stat(span) = reply
-                && let Some((key, size)) = key_and_size(line(*span))
-                && key != record_key
+        };
+        let mut cursor = Some(FIRST_PAGE.to_vec());
+        let mut listing = match self.spec(index) {
+            Some(spec) if spec.redis.is_none() => {
+                Some(self.told_by(index, Listing::new(spec), call)?)
+            }
+            _ => None,
+        };
+        loop {
+            let over = match &mut listing {
+                Some(listing) => {
+                    let listed = listing.step(transport::now() + STEP, &mut take);
+                    self.told_by(index, listed, call)?
+                }
+                None => {
+                    let at = cursor.take().unwrap_or_default();
+                    cursor = self
+                        .page(index, &at, &mut take, call)
+                        .ok_or(Unlisted::Silent)?;
+                    cursor.is_none()
+                }
+            };
+            if over {
+                return Ok(());
+            }
+            if let Some(turn) = turn.as_deref_mut().filter(|turn| turn.is_due())
+                && !self.sign(turn, Duration::ZERO, call)
             {
-                // Of a witness it is that of a write's word.
-                let largest = keys.entry(key).or_insert(size);
-                *largest = size.max(*largest);
+                return Err(Unlisted::Lost);
             }
         }
-        call.used = first;
-        Some(())
     }
 
-    /// Puts a page of the keys that node `index`, a Redis, holds into `keys`; the cursor of the
-    /// next page, nothing after the last one, and nothing at all when it does not tell.
+    /// What a listing came to; an event of the call, where that is an error.
+    fn told_by<T>(
+        &mut self,
+        index: usize,
+        listed: Result<T, Error>,
+        call: &mut Call,
+    ) -> Result<T, Unlisted> {
+        listed.map_err(|error| {
+            let member = self.members.get(index);
+            call.events
+                .extend(member.map(|member| event(index, member, error)));
+            Unlisted::Silent
+        })
+    }
+
+    /// Gives a page of the keys that node `index`, a Redis, holds to `take`; the cursor of the next page, nothing after the last one, and nothing at all when it does not tell.
     ///
     /// What is there from the first page to the last is told; what comes and goes meanwhile may
     /// be. So it is with memcached's listing, and records say when that does not do.
@@ -78,7 +114,7 @@ impl Pool {
         &mut self,
         index: usize,
         cursor: &[u8],
-        keys: &mut HashMap<Vec<u8>, usize>,
+        take: &mut dyn FnMut(Vec<u8>, usize),
         call: &mut Call,
     ) -> Option<Option<Vec<u8>>> {
         let first = call.used;
@@ -90,11 +126,8 @@ impl Pool {
             });
             let lane = call.lanes.get(lane?)?;
             if let [Reply::List(list)] = *lane.answers.as_slice() {
-                let mut take = |key: &[u8], size: usize| {
-                    let largest = keys.entry(key.to_vec()).or_insert(size);
-                    *largest = size.max(*largest);
-                };
-                next = redis::page(lane.received(), list, &mut take).ok();
+                let mut each = |key: &[u8], size: usize| take(key.to_vec(), size);
+                next = redis::page(lane.received(), list, &mut each).ok();
             }
             call.used = first;
             if next.is_some() {
@@ -102,14 +135,6 @@ impl Pool {
             }
         }
         next
-    }
-
-    /// Changes the limit of one exchange with a node; what it was.
-    fn set_limit(&mut self, index: usize, how: impl Fn(Duration) -> Duration) -> Duration {
-        self.members.get_mut(index).map_or(LISTING, |member| {
-            let new = how(member.spec.op_timeout);
-            std::mem::replace(&mut member.spec.op_timeout, new)
-        })
     }
 }
 

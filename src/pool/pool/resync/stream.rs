@@ -1,16 +1,20 @@
-//! The keys of one node, read a piece at a time on a connection of its own.
+//! The keys of one memcached, read a piece at a time on a connection of its own, so that nobody holds
+//! the text of all of them: a node with millions of keys lists a gigabyte.
+//!
+//! Who lists is read to the end without a pause wherever that can be done. A server whose text
+//! nobody takes for a second says its last words over what it has not said yet (crawler.c
+//! lru_crawler_write and crawler_metadump_finalize).
 
+use super::listing::key_and_size;
 use crate::config::{Login, NodeSpec};
 use crate::error::{Error, Kind};
 use crate::node::{Node, Open};
-use crate::pool::resync::listing::key_and_size;
 use crate::transport::{self, Wish};
 use crate::wire::classic;
 use crate::wire::greeting::Greeting;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// What is received at a time, bytes.
@@ -22,7 +26,7 @@ const LINE: usize = 4096;
 
 /// A node that is listing its keys.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     node: Node,
     stage: Stage,
     limit: Duration,
@@ -47,7 +51,7 @@ impl Listing {
     ///
     /// # Errors
     /// `Resolve` or `Connect`, when that fails at once.
-    pub(super) fn new(spec: &NodeSpec) -> Result<Listing, Error> {
+    pub(crate) fn new(spec: &NodeSpec) -> Result<Listing, Error> {
         let mut listing = Listing {
             node: Node::new(spec),
             stage: Stage::Connecting,
@@ -61,14 +65,14 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Reads on until `end`, and puts what it read into `keys`; true when that was all.
+    /// Reads on until `end`; `take` gets each key and the bytes of its item. True when that was all.
     ///
     /// # Errors
     /// The node fell silent, closed, or does not list its keys.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         end: Instant,
-        keys: &mut HashMap<Vec<u8>, usize>,
+        take: &mut dyn FnMut(Vec<u8>, usize),
     ) -> Result<bool, Error> {
         loop {
             if self.stage == Stage::Connecting && self.node.is_ready() {
@@ -78,7 +82,7 @@ impl Listing {
             if self.stage == Stage::Connected {
                 self.ask()?;
             }
-            if matches!(self.stage, Stage::Entering | Stage::Asked) && self.read(keys)? {
+            if matches!(self.stage, Stage::Entering | Stage::Asked) && self.read(take)? {
                 return Ok(true);
             }
             if transport::since(self.heard) > SILENCE {
@@ -119,7 +123,7 @@ impl Listing {
     }
 
     /// Reads what has arrived; true at the end of the listing.
-    fn read(&mut self, keys: &mut HashMap<Vec<u8>, usize>) -> Result<bool, Error> {
+    fn read(&mut self, take: &mut dyn FnMut(Vec<u8>, usize)) -> Result<bool, Error> {
         let mut piece = [0u8; READ];
         let socket = self.node.socket().ok_or_else(closed)?;
         let count = match socket.receive(&mut piece, RecvFlags::DONTWAIT) {
@@ -137,9 +141,7 @@ impl Listing {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             from += length + 1;
             match key_and_size(line) {
-                Some((key, size)) => {
-                    keys.insert(key, size);
-                }
+                Some((key, size)) => take(key, size),
                 None if line == b"STORED" && self.login.take().is_some() => {
                     self.stage = Stage::Connected;
                 }
