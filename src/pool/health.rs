@@ -22,7 +22,7 @@
 use crate::config::Care;
 use crate::counters::Counter;
 use crate::error::{Error, Kind};
-use crate::shared::{self, Slot};
+use crate::shared::{self, Seat, Slot};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ enum State {
 /// What is known of one node.
 #[derive(Debug, Default)]
 pub struct Health {
-    slot: Option<&'static Slot>,
+    seat: Seat,
     /// What a slot holds, where there is none.
     own: Slot,
     /// When it failed this process last, milliseconds as `shared::now`; 0 when it did not.
@@ -93,10 +93,10 @@ pub struct Health {
 }
 
 impl Health {
-    /// A node nobody complained of yet, shared through `slot`.
-    pub fn new(slot: Option<&'static Slot>) -> Health {
+    /// A node nobody complained of yet, shared through the slot of `seat`, if it has one.
+    pub fn new(seat: Seat) -> Health {
         Health {
-            slot,
+            seat,
             own: Slot::default(),
             failed: 0,
             cause: 0,
@@ -105,7 +105,7 @@ impl Health {
 
     /// True when no mark of the past stands at `now`.
     pub fn is_up(&self, now: u64) -> bool {
-        match self.slot {
+        match self.seat.slot() {
             Some(slot) => slot.failed_at(now).is_none(),
             None => self.failed == 0,
         }
@@ -119,7 +119,7 @@ impl Health {
 
     /// True when no mark at all stands, which needs no clock to say.
     pub fn is_unmarked(&self) -> bool {
-        self.failed == 0 && self.slot.is_none_or(|slot| !slot.is_marked())
+        self.failed == 0 && self.seat.slot().is_none_or(|slot| !slot.is_marked())
     }
 
     /// May the node be asked at `now`, when a failed one is left alone for `pause` seconds?
@@ -131,7 +131,7 @@ impl Health {
         let since = self.since(pause, now);
         since.is_none_or(|since| {
             is_over(since, pause, now)
-                && (pause == 0 || self.slot.is_none_or(|slot| slot.claim(since, now)))
+                && (pause == 0 || self.seat.slot().is_none_or(|slot| slot.claim(since, now)))
         })
     }
 
@@ -144,7 +144,7 @@ impl Health {
     /// When it failed, for somebody with this pause.
     fn since(&self, pause: i64, now: u64) -> Option<u64> {
         let own = Some(self.failed).filter(|t| *t != 0);
-        match self.slot {
+        match self.seat.slot() {
             // Only the shared mark counts: others may have seen the node come back. For who
             // never tries again his own failure is final.
             Some(slot) => slot.failed_at(now).or(own.filter(|_| pause < 0)),
@@ -154,7 +154,7 @@ impl Health {
 
     /// When it failed, milliseconds as `shared::now`; `None` while it is up.
     pub fn failed_at(&self, now: u64) -> Option<u64> {
-        match self.slot {
+        match self.seat.slot() {
             Some(slot) => slot.failed_at(now),
             None => Some(self.failed).filter(|at| *at != 0),
         }
@@ -167,7 +167,8 @@ impl Health {
         self.cause = pack(error);
         let before = std::mem::replace(&mut self.failed, now);
         let fresh = self
-            .slot
+            .seat
+            .slot()
             .map_or(before == 0, |slot| slot.fail(now, self.cause));
         let marks = self.marks();
         let stood = marks.state.load(Relaxed);
@@ -219,12 +220,12 @@ impl Health {
     /// Notes an answer; true when the node was failed before, as far as the mark reaches.
     pub fn recover(&mut self) -> bool {
         let before = std::mem::take(&mut self.failed);
-        if !self.slot.map_or(before != 0, Slot::is_marked) {
+        if !self.seat.slot().map_or(before != 0, Slot::is_marked) {
             return false;
         }
         // First: who sees it up by now must see since when.
         self.marks().since.store(shared::now(), Relaxed);
-        let fresh = self.slot.map_or(before != 0, Slot::recover);
+        let fresh = self.seat.slot().map_or(before != 0, Slot::recover);
         if fresh {
             self.marks().state.store(State::Up as u64, Relaxed);
         }
@@ -274,12 +275,12 @@ impl Health {
     }
 
     fn marks(&self) -> &Slot {
-        self.slot.unwrap_or(&self.own)
+        self.seat.slot().unwrap_or(&self.own)
     }
 
     /// Why it was marked, in the words of whoever marked it.
     pub fn cause(&self) -> Error {
-        unpack(self.slot.map_or(self.cause, Slot::cause))
+        unpack(self.seat.slot().map_or(self.cause, Slot::cause))
     }
 }
 

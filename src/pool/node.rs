@@ -16,7 +16,7 @@ use crate::error::{Error, Kind};
 use crate::finder;
 pub use crate::health::Change;
 use crate::health::{self, Asker, Health};
-use crate::shared;
+use crate::shared::{self, Seat};
 use crate::transport::{self, Address, Shake, Wish};
 use crate::wire::greeting::Greeting;
 use crate::wire::redis::fenced::Process;
@@ -120,7 +120,7 @@ impl Node {
             opening: None,
             behind: Behind::default(),
             stays: false,
-            health: Health::new(shared::slot(&address(spec))),
+            health: Health::new(Seat::of(&address(spec))),
             change: None,
             greeting: Greeting::of(spec),
             process: None,

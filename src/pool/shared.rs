@@ -13,6 +13,8 @@
 //!   slot      who (hash of the node's address) · failed (ms, 0 = up) · cause · state · …
 //!   missed    65,536 keys that nodes missed (`missed`)
 //!   turns     sessions held and waited for on this host (`turns`)
+//!   passes    how far passes over nodes are (`passes`)
+//!   used      when each slot was asked for last (`seats`)
 //! ```
 //!
 //! Times are milliseconds of the monotonic clock, which all processes of a host share
@@ -27,6 +29,7 @@ pub(crate) mod lmdb;
 mod mended;
 pub(crate) mod missed;
 mod passes;
+mod seats;
 mod site;
 pub mod turns;
 
@@ -35,6 +38,8 @@ pub use missed::{Kept, Miss, Missed, Withdrawal};
 use passes::Passes;
 pub use passes::{Progress, pass};
 pub(crate) use passes::{note_pass, pass_of};
+pub use seats::Seat;
+use seats::Used;
 pub use site::Site;
 
 use crate::chance;
@@ -104,6 +109,7 @@ struct Region {
     missed: Missed,
     turns: Turns,
     passes: Passes,
+    used: Used,
 }
 
 /// Who shares the region (`memring.shared`).
@@ -180,29 +186,6 @@ pub fn look(dir: &Path) -> Result<Vec<u32>, Error> {
     Ok(files
         .filter_map(|file| user(file.file_name().to_str()?))
         .collect())
-}
-
-/// The slot of the node at `address`, made when there is none; `None` without a region, or
-/// when all slots are taken.
-pub fn slot(address: &[u8]) -> Option<&'static Slot> {
-    let region = region()?;
-    let who = name_of(address);
-    let start = who as usize % SLOTS;
-    let (tail, head) = region.slot.split_at(start);
-    for slot in head.iter().chain(tail) {
-        let found = slot.who.load(Relaxed);
-        if found == who
-            || (found == 0
-                && slot
-                    .who
-                    .compare_exchange(0, who, Relaxed, Relaxed)
-                    .map_or_else(|other| other == who, |_| true))
-        {
-            return Some(slot);
-        }
-    }
-    region.overflow.fetch_add(1, Relaxed);
-    None
 }
 
 /// Adds one to a counter of this host; nothing without a region.

@@ -71,6 +71,7 @@ mod settings;
 mod simulation;
 mod sizes;
 mod slices;
+mod slots;
 mod stairs;
 mod status;
 mod strangers;

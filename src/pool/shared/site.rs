@@ -58,5 +58,6 @@ impl Site {
         self.0.host.tended.store(0, Relaxed);
         self.0.host.mended.clear();
         self.0.passes.clear();
+        self.0.used.clear();
     }
 }
