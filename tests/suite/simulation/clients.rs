@@ -41,6 +41,8 @@ pub(super) struct Pool {
     pub(super) duration: u64,
     /// Who does what when, and one tender. Nobody: three workers who do anything, and two tenders.
     pub(super) cast: Vec<Role>,
+    /// No node lists its keys, and who lost something waits so many seconds.
+    pub(super) mute: Option<u64>,
     /// How the node list changes in the run. Without a script it is committed, too.
     pub(super) step: Option<Step>,
 }
@@ -85,6 +87,7 @@ impl Pool {
             life: LIFE,
             duration: 20_000,
             cast: Vec::new(),
+            mute: None,
             step: None,
         }
     }

@@ -47,6 +47,7 @@
 //! | `rivals` | policies that lose |
 //! | `promises` | ours do not, by chance; and the limits |
 //! | `steps` | nor while the node list changes |
+//! | `waits` | nor where no node lists its keys |
 //! | `rules` | each protective rule, switched off |
 //! | `traps` | schedules that cost somebody a session once |
 
@@ -69,6 +70,7 @@ mod traps;
 mod turns;
 mod values;
 mod visitors;
+mod waits;
 mod wires;
 mod workers;
 mod world;

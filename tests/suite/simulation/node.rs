@@ -4,11 +4,12 @@
 //! is not in its doc/protocol.txt was tried on 1.6.18). Here is no network and no failure but
 //! those of memory: the world decides when a command arrives and whether its reply does.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use memring_pool::replica::{
-    Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, Token, Version,
+    Command, Item, Over, PLACEHOLDER_LIFE, Record, Reply, Stamp, Token, Version, Waiting,
 };
 
 use super::random::Random;
@@ -35,6 +36,8 @@ struct Slot {
 pub(super) struct Memory {
     items: BTreeMap<Key, Slot>,
     record: Option<(Record, u64)>,
+    /// Since when it waits, where others list nothing.
+    note: RefCell<Option<Waiting>>,
     /// The last cas value given out. A restart counts from the start again, a snapshot goes
     /// on from where it was, so cas values of two memory lives do collide.
     last_cas: u64,
@@ -307,6 +310,16 @@ impl Node {
     /// The record, for the plan of faults and for traces.
     pub(super) fn record(&self) -> Option<&Record> {
         self.memory.record.as_ref().map(|(record, _)| record)
+    }
+
+    /// What is noted of its wait.
+    pub(super) fn noted(&self) -> Option<Waiting> {
+        self.memory.note.borrow().clone()
+    }
+
+    /// Notes one.
+    pub(super) fn note(&self, waiting: Waiting) {
+        self.memory.note.replace(Some(waiting));
     }
 
     /// All of it, as a dump on disk or a snapshot of the machine would keep it.

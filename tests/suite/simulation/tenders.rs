@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use memring_pool::replica::{
     Close, Commit, Committing, Distrust, Ending, Founded, Founding, Machine, Mend, Open, PREFERRED,
-    Resync, Resynced, Send, Turn, Wish,
+    Resync, Resynced, Send, Turn, Waiting, Wish,
 };
 
 use super::clients::{Engine, Shared};
@@ -49,6 +49,8 @@ pub(super) struct Tender {
     known: HashMap<(usize, u64), u64>,
     /// A pass under way, and the keys it still has to copy.
     pass: Option<(Resync, Vec<Key>)>,
+    /// How long the target has waited, where nobody lists anything, seconds.
+    lasted: Option<u64>,
 }
 
 impl Tender {
@@ -62,6 +64,7 @@ impl Tender {
             target: 0,
             known: HashMap::new(),
             pass: None,
+            lasted: None,
         }
     }
 
@@ -111,6 +114,24 @@ impl Tender {
         Step::Run { key, places, first }
     }
 
+    /// Nobody lists anything: the target waits, or has waited long enough.
+    fn wait(&mut self, mut resync: Resync, wait: u64, scene: &mut Scene<'_>) -> Step {
+        if !resync.waits() {
+            let node = self.all.places[self.target];
+            let noted = resync.record().zip(scene.wait(node));
+            if let Some((record, (now, _))) = noted {
+                scene.note(|| format!("{} waits from now on", self.target));
+                scene.note_wait(node, Waiting::begin(record, now));
+            }
+        } else if self.lasted.is_some_and(|lasted| lasted >= wait) {
+            let mut first = Vec::new();
+            resync.finish(&mut first);
+            self.engine = Engine::Resync(resync);
+            return about(&self.all, first);
+        }
+        Step::Think(scene.random.between(20, 200))
+    }
+
     fn begin(&mut self, scene: &mut Scene<'_>) -> Step {
         let mut first = Vec::new();
         let random = scene.random.bits();
@@ -149,7 +170,14 @@ impl Tender {
                 };
             }
         }
-        let mut resync = Resync::new(names, self.target, rules, random, &mut first);
+        let noted = match self.shared.pool.mute.and_then(|_| scene.wait(node)) {
+            Some((now, Some(waiting))) => Some((waiting.lasted(now), waiting)),
+            _ => None,
+        };
+        self.lasted = noted.as_ref().and_then(|(lasted, _)| *lasted);
+        let waiting = noted.and_then(|(lasted, waiting)| lasted.map(|_| waiting));
+        let resync = Resync::new(names, self.target, rules, random, &mut first);
+        let mut resync = resync.waiting(waiting);
         if self.shared.pool.step.is_some() {
             resync = resync.at(epochs.seen);
         }
@@ -175,6 +203,9 @@ impl Client for Tender {
             Engine::Resync(resync) => {
                 let result = resync.result();
                 scene.note(|| format!("pass for {}: {result:?}", self.target));
+                if let (Some(Resynced::Copy), Some(wait)) = (result, self.shared.pool.mute) {
+                    return self.wait(resync, wait, scene);
+                }
                 let keys = match result {
                     Some(Resynced::Copy) => self.missing(scene),
                     _ => None,

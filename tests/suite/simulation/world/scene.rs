@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use memring_pool::replica::{Epochs, Record, Stamp, Trust};
+use memring_pool::replica::{Epochs, Moment, Record, Stamp, Trust, Waiting};
 
 use super::super::faults::Way;
 use super::super::files::Spot;
@@ -73,6 +73,21 @@ impl Scene<'_> {
     /// The keys of a node, if it can be talked to.
     pub(in super::super) fn list(&self, node: usize) -> Option<Vec<(Key, Option<Stamp>)>> {
         (self.reaches(node)).then(|| self.places[node].node.keys(self.time))
+    }
+
+    /// What a node tells of its clock, and of a wait that is noted there, if it can be talked to.
+    pub(in super::super) fn wait(&self, node: usize) -> Option<(Moment, Option<Waiting>)> {
+        let place = &self.places[node];
+        let now = Moment {
+            process: place.process,
+            uptime: (self.time / 1000) as i64,
+        };
+        self.reaches(node).then(|| (now, place.node.noted()))
+    }
+
+    /// Notes a wait on a node.
+    pub(in super::super) fn note_wait(&self, node: usize, waiting: Waiting) {
+        self.places[node].node.note(waiting);
     }
 
     /// A line of the trace.
