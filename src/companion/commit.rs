@@ -5,7 +5,7 @@
 
 use crate::host::{Host, name};
 use crate::wish::{Asked, Kept, which_pools};
-use crate::{Stop, say, tell};
+use crate::{Stop, say, tell, words};
 use memring_pool::pool::commit::Committed;
 use memring_pool::shared;
 use std::process::ExitCode;
@@ -112,10 +112,20 @@ fn commit(kept: &Kept) -> bool {
         Committed::Again => {
             "records changed all the while. Is a node away? memring status says more".to_owned()
         }
-        Committed::Stopped { place } => format!(
-            "{} does not answer as it should, and may have what the others lack. Run it again when that is over",
-            host.pool.ring_name(*place)
-        ),
+        Committed::Stopped { place } => {
+            let who = host.pool.ring_name(*place);
+            let mute = host.pool.mute(None, &mut host.call);
+            match mute.iter().find(|mute| mute.place == *place) {
+                Some(mute) => format!(
+                    "{who} {}, so nobody can say which sessions move. {}. Run it again then",
+                    words::mute(mute),
+                    words::remedy(mute)
+                ),
+                None => format!(
+                    "{who} does not answer as it should, and may have what the others lack. Run it again when that is over"
+                ),
+            }
+        }
         Committed::Failed { keys, of } => format!(
             "{keys} of {of} keys could not be brought to all of their new nodes. memring status says which node is not trusted; run it again then"
         ),

@@ -278,3 +278,27 @@ fn where_no_tend_runs_workers_begin_the_wait_and_end_it() {
     });
     assert!(over, "{}", stage.log());
 }
+
+#[test]
+fn a_commit_that_needs_a_list_says_who_gives_none() {
+    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::with(&["-X"])).collect();
+    let names: Vec<String> = nodes.iter().map(Memcached::address).collect();
+    let directory = TempDir::new("commit");
+    let pool = |nodes: &[String], more: &str| {
+        let text = format!("[pool.sessions]\nnodes = {nodes:?}\nmode = \"fenced\"\n{more}");
+        directory.file("memring.toml", text).display().to_string()
+    };
+    let config = pool(&names[..2], "");
+    let state = directory.path().display().to_string();
+    let tend = ["tend", "--once", "--state-dir", &state, "--config", &config];
+    assert_eq!(run(&tend).0, 0);
+    let before = format!("epoch = 1\nprevious_nodes = {:?}\n", &names[..2]);
+    pool(&names, &before);
+    let (code, _, log) = run(&["commit", "--config", &config, "sessions"]);
+    let wanted = "does not list its keys (ERROR metadump not allowed), so nobody can say which sessions move";
+    assert!(code == 1 && log.contains(wanted), "{log}");
+    assert!(
+        log.contains("without -X") && log.contains("nothing is lost"),
+        "{log}"
+    );
+}
