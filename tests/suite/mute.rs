@@ -4,7 +4,7 @@
 use crate::companion::{Tend, is_safe, run};
 use crate::copies::{Host, value};
 use crate::health::Stage;
-use harness::{Memcached, TempDir, wait_until};
+use harness::{Memcached, Php, TempDir, wait_until};
 use memring_pool::replica::{Closed, Ending, Found, Founded};
 use serde_json::Value;
 use std::time::Duration;
@@ -246,6 +246,26 @@ fn status_and_the_log_say_who_lists_nothing_how_long_that_takes_and_what_to_do()
     );
     let left = json[0]["waits"].as_u64().expect("seconds");
     assert!((120..=140).contains(&left), "{left}");
+    // PHP tells the same of a pool in a file, which has a record and a wait of its own.
+    let directory = TempDir::new("pool");
+    let names: Vec<String> = nodes.iter().map(Memcached::address).collect();
+    let file = directory.file(
+        "memring.toml",
+        format!("[pool.sessions]\nnodes = {names:?}\nmode = \"fenced\"\nsession_life = {LIFE}\n"),
+    );
+    for key in ["~r", "~w"] {
+        let found = self::text(&nodes[0], key);
+        let store = format!("set {key}:sessions 0 0 {}\r\n{found}\r\n", found.len());
+        nodes[0].raw(store, "\r\n");
+    }
+    let php = Php::new().ini("memring.config_file", file.display());
+    let told = php.run("echo json_encode(Memring\\status('sessions')['pools'][0]['nodes']);");
+    let told: Value = serde_json::from_str(&told.ok()).expect("JSON");
+    assert!(
+        told[0]["waits"].as_u64().is_some_and(|left| left <= 140),
+        "{told}"
+    );
+    assert_eq!(told[1]["waits"], Value::Null);
     assert!(status(&long).1[0]["waits"].as_u64().expect("seconds") > 2_500_000);
     // It is told once, however long it lasts; and what needs no start helps at once.
     assert_eq!(nodes[1].raw("lru_crawler enable\r\n", "\r\n"), b"OK\r\n");

@@ -13,6 +13,8 @@ use std::time::SystemTime;
 
 /// One value of a map: its name, and what it holds.
 type Pair = (&'static str, Fact);
+/// What was seen of a pool: its records, their key, and how long nodes have to wait, seconds.
+type Seen<'a> = (&'a Survey, &'a [u8], &'a [Option<u64>]);
 
 impl Pool {
     /// Name, mode and nodes as this process knows them, nobody asked:
@@ -26,11 +28,19 @@ impl Pool {
     /// ([`Pool::fits`]); marks who answers and who does not, as [`Pool::records`].
     pub fn status_now(&mut self, record_key: &[u8], call: &mut Call) -> Fact {
         let survey = self.records(record_key, call);
-        self.told(Some((&survey, record_key)))
+        // Only who is joining waits; of all others nothing is asked.
+        let waits = (0..survey.len()).map(|place| {
+            let record = survey
+                .record(place)
+                .filter(|_| survey.state(place) == State::Joining)?;
+            self.wait_left(place, record, record_key, call)
+        });
+        let waits: Vec<Option<u64>> = waits.collect();
+        self.told(Some((&survey, record_key, &waits)))
     }
 
-    fn told(&self, seen: Option<(&Survey, &[u8])>) -> Fact {
-        let survey = seen.map(|(survey, _)| survey);
+    fn told(&self, seen: Option<Seen<'_>>) -> Fact {
+        let survey = seen.map(|(survey, ..)| survey);
         let policy = self.policy();
         let wrong = survey.and_then(|survey| self.fits(survey).err());
         let safe = survey.map(|survey| wrong.is_none() && survey.is_safe());
@@ -38,8 +48,10 @@ impl Pool {
         let nodes = (0..self.len()).map(|index| {
             let mut pairs = self.node_facts(index);
             pairs.extend(record_facts(survey, index));
-            let pass = seen.and_then(|(survey, key)| shared::pass(key, survey.name(index)));
+            let pass = seen.and_then(|(survey, key, _)| shared::pass(key, survey.name(index)));
             pairs.push(("pass", pass.into()));
+            let waits = seen.and_then(|(_, _, waits)| waits.get(index).copied().flatten());
+            pairs.push(("waits", waits.into()));
             Fact::Map(pairs)
         });
         Fact::Map(vec![
