@@ -17,7 +17,6 @@ use crate::pool::Bench;
 use harness::{Certificates, Cluster, Memcached, Redis, Sentinel, Valid};
 use memring_pool::call::{Call, Outcome, Verb};
 use memring_pool::config::{NodeSpec, Policy, Protocol, Schemes};
-use memring_pool::pool::resync::Way;
 use memring_pool::replica::Resynced;
 use memring_pool::wire::Store;
 use std::time::Duration;
@@ -572,10 +571,7 @@ fn a_pass_ends_when_its_turn_is_gone_or_anothers_and_leaves_it_as_it_is() {
         mut pool, mut call, ..
     } = over(Protocol::Ascii, &nodes.each_ref().map(Memcached::address));
     assert_eq!(pool.take_turn(0, b"~r", "one", &mut call), Ok(true));
-    let way = Way {
-        runner: Some("one"),
-        ..Way::default()
-    };
+    let way = memring_pool::pool::resync::Way::of("one");
     let mut pass = || pool.resync_told(0, b"~r", way, 7, &mut call, &mut |_, _| {});
     put(&nodes[0], "~p", "two");
     assert!(pass().lost);

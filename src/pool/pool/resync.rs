@@ -81,6 +81,16 @@ pub struct Way<'a> {
     pub room: usize,
 }
 
+impl<'a> Way<'a> {
+    /// In the turn that `runner` took, with nothing else said.
+    pub fn of(runner: &'a str) -> Way<'a> {
+        Way {
+            runner: Some(runner),
+            ..Way::default()
+        }
+    }
+}
+
 impl Default for Way<'_> {
     fn default() -> Self {
         Way {
