@@ -13,9 +13,11 @@
 
 use crate::call::{Call, Verb};
 use crate::counters::Counter;
+use crate::fanout;
 use crate::pool::Pool;
 use crate::pool::copies::Task;
-use crate::replica::{Keep, Kept, Mend, PREFERRED, Rules, Withdraw, Withdrawn};
+use crate::pool::rules::Rules;
+use crate::replica::{Keep, Kept, Mend, PREFERRED, Withdraw, Withdrawn};
 use crate::shared::{self, Withdrawal};
 use std::time::Duration;
 
@@ -51,15 +53,17 @@ pub struct Keeper {
     record_key: Vec<u8>,
     key: Vec<u8>,
     before: Option<Withdrawal>,
+    rules: Rules,
 }
 
 impl Keeper {
     /// For a write of `key` (wire form) that has not begun yet.
-    pub fn new(record_key: &[u8], key: &[u8]) -> Keeper {
+    pub fn new(record_key: &[u8], key: &[u8], rules: Rules) -> Keeper {
         Keeper {
             record_key: record_key.to_vec(),
             key: key.to_vec(),
             before: shared::missed().map(|missed| missed.look(shared::now())),
+            rules,
         }
     }
 }
@@ -71,12 +75,12 @@ impl Keep for Keeper {
         };
         let now = shared::now();
         let kept = || missed.keep(whose(&self.record_key, node), &self.key, now);
-        if sent || kept() != shared::Kept::Yes {
+        if sent && self.rules.unsent || kept() != shared::Kept::Yes {
             shared::count(Counter::MissedOverflow);
             return Kept::No;
         }
         shared::count(Counter::MissedKeys);
-        if missed.is_calm(before, now) {
+        if missed.is_calm(before, now) || !self.rules.anew {
             Kept::Yes
         } else {
             Kept::Anew
@@ -178,7 +182,14 @@ fn mend(pool: &mut Pool, target: usize, record_key: &[u8], key: &[u8], call: &mu
     for tries in 1..=TRIES {
         call.reset(Verb::Get);
         let mut out = Vec::new();
-        let mut mend = Mend::new(&names, place, pool.copies(), Rules::ALL, &mut out).kept();
+        let mut mend = Mend::new(
+            &names,
+            place,
+            pool.copies(),
+            pool.rules().machines,
+            &mut out,
+        )
+        .kept();
         let task = Task {
             key,
             record_key,
@@ -193,7 +204,7 @@ fn mend(pool: &mut Pool, target: usize, record_key: &[u8], key: &[u8], call: &mu
             return false;
         }
         if tries < TRIES {
-            std::thread::sleep(PAUSE);
+            fanout::pause(PAUSE);
         }
     }
     false

@@ -19,6 +19,7 @@
 use crate::replica::Neighbour;
 use crate::shared::turns::{Bench, Entry, Holder, Process, Turns, Woken};
 use crate::shared::{self, generation, now};
+use crate::transport;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -174,7 +175,7 @@ impl Queue {
     /// never get the rest, and no bell would ring for the holder of a part.
     pub fn wait(&mut self, limit: Duration, holds: bool) -> Option<Neighbour> {
         let Some((turns, bench)) = self.at else {
-            std::thread::sleep(limit);
+            transport::pause(limit);
             return None;
         };
         let begun = now();
@@ -222,7 +223,8 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        if let (true, Some((_, bench))) = (self.polls, self.at) {
+        // Who breaks off in the middle says no more than who is killed: others are late to ask.
+        if let (true, Some((_, bench))) = (self.polls && !std::thread::panicking(), self.at) {
             bench.poll_on(self.key, 0);
         }
     }

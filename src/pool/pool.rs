@@ -74,6 +74,8 @@ pub struct Pool {
     committed: Rc<Cell<u32>>,
     counts: Counts,
     rules: rules::Rules,
+    /// Nodes are asked whatever their marks.
+    patient: bool,
     transaction: Option<Box<transaction::Transaction>>,
 }
 
@@ -128,17 +130,7 @@ impl Pool {
     pub fn new(policy: Policy) -> Pool {
         Pool {
             policy,
-            members: Vec::new(),
-            ring: None,
-            rings: Vec::new(),
-            skipped: Vec::new(),
-            kept_before: 0,
-            window: None,
-            cluster: None,
-            committed: Rc::default(),
-            counts: Counts::default(),
-            rules: rules::Rules::ALL,
-            transaction: None,
+            ..Pool::default()
         }
     }
 

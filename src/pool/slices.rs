@@ -22,8 +22,10 @@ use crate::pool::copies::host_name;
 use crate::pool::resync::stream::Listing;
 use crate::pool::resync::wait::Mute;
 use crate::pool::resync::{Pass, Passing};
+use crate::pool::rules::Rules;
 use crate::replica::Resynced;
 use crate::shared;
+use crate::transport;
 use crate::wire::redis::FIRST_PAGE;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -52,6 +54,7 @@ const KEYS: usize = 200_000;
 struct Wanted {
     policy: Policy,
     specs: Vec<NodeSpec>,
+    rules: Rules,
     record_key: Vec<u8>,
 }
 
@@ -147,6 +150,7 @@ pub(crate) fn want(pool: &Pool, record_key: &[u8]) {
     let wanted = Wanted {
         policy: pool.policy().clone(),
         specs: specs.collect(),
+        rules: pool.rules(),
         record_key: record_key.to_vec(),
     };
     WANTED.with_borrow_mut(|slot| *slot = Some(wanted));
@@ -158,10 +162,10 @@ pub fn carry_on(slice: Duration) {
     if !BUSY.get() {
         return;
     }
-    let end = Instant::now() + slice;
+    let end = transport::now() + slice;
     let own = shared::generation();
     let work = WORK.take();
-    let work = work.filter(|work| work.owner == own && work.last.elapsed() < IDLE);
+    let work = work.filter(|work| work.owner == own && transport::since(work.last) < IDLE);
     let wanted = WANTED.take();
     let mut work = match (work, wanted) {
         (Some(work), _) => work,
@@ -173,7 +177,7 @@ pub fn carry_on(slice: Duration) {
     };
     match work.slice(end) {
         Slice::More => {
-            work.last = Instant::now();
+            work.last = transport::now();
             WORK.set(Some(work));
         }
         Slice::Over(pass) => {
@@ -258,6 +262,7 @@ impl Work {
     /// How long to leave it, milliseconds, where there is none.
     fn begin(wanted: Wanted) -> Result<Work, u64> {
         let mut pool = Pool::new(wanted.policy);
+        pool.set_rules(wanted.rules);
         let mut directory = Directory::new();
         for mut spec in wanted.specs {
             // Who is asked here was not out a moment ago.
@@ -270,7 +275,8 @@ impl Work {
         if pool.fits(&survey).is_err() || survey.blocker().is_some() {
             return Err(PAUSE);
         }
-        let runner = format!("{}/{}", host_name(), std::process::id());
+        let own = transport::process().unwrap_or_else(|| std::process::id().into());
+        let runner = format!("{}/{own}", host_name());
         // Whose turn somebody has, or who could not be mended, keeps no other one from it.
         let mut targets: Vec<usize> = survey.to_mend().collect();
         let failed = FAILED.with_borrow(Clone::clone);
@@ -295,7 +301,7 @@ impl Work {
                         listing: None,
                         cursor: None,
                         next: 0,
-                        last: Instant::now(),
+                        last: transport::now(),
                         owner: shared::generation(),
                     });
                 }
@@ -335,12 +341,12 @@ impl Work {
             self.passing.copy(std::mem::take(&mut self.keys));
         }
         loop {
-            let begun = Instant::now();
+            let begun = transport::now();
             if let Some(pass) = self.pool.go_on(&mut self.passing, AT_ONCE, &mut self.call) {
                 return Slice::Over(pass);
             }
             // The next keys will take as long as these did.
-            if Instant::now() + begun.elapsed() >= end {
+            if transport::now() + transport::since(begun) >= end {
                 return Slice::More;
             }
         }
@@ -420,7 +426,7 @@ impl Work {
                     return Err(event.unwrap_or_else(silent));
                 }
             }
-            if self.keys.len() > KEYS || Instant::now() >= end {
+            if self.keys.len() > KEYS || transport::now() >= end {
                 return Ok(false);
             }
         }

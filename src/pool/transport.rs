@@ -9,7 +9,8 @@
 //! Everything that a call is told by the machine it runs on comes through here, so the same
 //! code that waits on sockets also runs on played ones, under a clock that jumps from event
 //! to event: every schedule of it can be played again (`tests/suite/simulation`). A played
-//! thread is a process to itself: what the pool keeps by thread, it keeps by process.
+//! thread is a process to itself: what the pool keeps by thread, it keeps by process. What one
+//! process of a host has of the others, its bells and who is gone, is played as well.
 //!
 //! The real way costs one branch for each system call. Files, name servers and memory that
 //! processes share are not in here; for the last see `shared::Site`.
@@ -33,10 +34,11 @@ use rustix::time::{
 use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Who plays the operating system for one thread. Every method may let other threads' turns
@@ -50,6 +52,17 @@ pub trait Player {
     fn throw(&self) -> u64;
     /// Waits.
     fn pause(&self, time: Duration);
+    /// The host's name.
+    fn host(&self) -> Box<str>;
+    /// The number of the process that the thread is, which no other one has or had; never 0.
+    fn process(&self) -> u64;
+    /// Is the process of that number gone?
+    fn is_gone(&self, process: u64) -> bool;
+    /// Waits for a ring of `bell` that is for one of `classes`, for `limit` at most; true when it
+    /// was heard.
+    fn listen(&self, bell: &AtomicU32, classes: NonZeroU32, limit: Duration) -> bool;
+    /// Wakes one who listens to `bell` for one of `classes`.
+    fn ring(&self, bell: &AtomicU32, classes: NonZeroU32);
     /// Begins to connect; the number of the socket.
     fn connect(&self, to: SocketAddr) -> u32;
     /// What became of a connect that is over.
@@ -166,6 +179,32 @@ pub fn pause(time: Duration) {
     if played(|player| player.pause(time)).is_none() {
         std::thread::sleep(time);
     }
+}
+
+/// A player's name of its host; nothing for everybody else, who reads his own.
+pub fn host() -> Option<Box<str>> {
+    played(|player| player.host())
+}
+
+/// A player's number of its process; nothing for everybody else, who has the operating system's.
+pub fn process() -> Option<u64> {
+    played(|player| player.process())
+}
+
+/// Is that process gone, which a player has numbered?
+pub fn is_gone(process: u64) -> Option<bool> {
+    played(|player| player.is_gone(process))
+}
+
+/// Waits for a ring of `bell` since it read `heard`, as a futex does; nothing where no player
+/// does that, else whether it rang.
+pub fn listen(bell: &AtomicU32, heard: u32, classes: NonZeroU32, limit: Duration) -> Option<bool> {
+    played(|player| bell.load(SeqCst) != heard || player.listen(bell, classes, limit))
+}
+
+/// Wakes one who listens to `bell`; nothing where no player does that.
+pub fn ring(bell: &AtomicU32, classes: NonZeroU32) -> Option<()> {
+    played(|player| player.ring(bell, classes))
 }
 
 /// Where a node listens.

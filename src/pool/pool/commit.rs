@@ -5,7 +5,7 @@ use super::Pool;
 use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
 use crate::error::{Error, Kind};
-use crate::replica::{Close, Commit, Committing, Ending, Open, PREFERRED, Rules, Turn, Wish};
+use crate::replica::{Close, Commit, Committing, Ending, Open, PREFERRED, Turn, Wish};
 
 /// What came of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Pool {
             nodes: lists.nodes.iter().map(|n| self.ring_name(*n)).collect(),
             asked: PREFERRED,
             copies: self.copies(),
-            rules: Rules::ALL,
+            rules: self.rules.machines,
             turn,
             fresh: false,
             epoch: self.policy.epoch,

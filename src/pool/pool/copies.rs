@@ -40,6 +40,9 @@ pub fn clock() -> u64 {
 /// in a process: four system calls less in each request.
 pub fn host_name() -> Box<str> {
     static NAME: OnceLock<Box<str>> = OnceLock::new();
+    if let Some(name) = transport::host() {
+        return name;
+    }
     NAME.get_or_init(|| {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         name.split_whitespace().next().unwrap_or("unnamed").into()
@@ -84,6 +87,10 @@ impl Pool {
         call: &mut Call,
         wait: &mut dyn FnMut(Duration, bool) -> Option<Neighbour>,
     ) {
+        // A clock that is set back meanwhile would have it wait for so much longer, and whoever
+        // waits by the other clock asks without a pause.
+        let (begun, since) = (clock(), shared::now());
+        let clock = || begun.saturating_add(shared::now().saturating_sub(since));
         loop {
             if !out.is_empty() {
                 let sends = std::mem::take(&mut out);
@@ -123,15 +130,28 @@ impl Pool {
         sends: &[(Task<'_>, &Send)],
         call: &mut Call,
     ) -> Vec<Result<Vec<Reply>, Lost>> {
-        let mut heard = self.exchange_once(sends, call, false);
-        // A node that was left alone for its mark is needed once another one fails. It may have
-        // answered its probe by now, and where it has not, too many are out to leave it out.
-        if heard.iter().any(|heard| matches!(heard, Heard::Lost(_))) {
-            self.replace(&mut heard, sends, call, false, |heard| {
+        let usual = How {
+            anyway: self.patient && self.rules.passed,
+            whole: false,
+        };
+        let mut heard = self.exchange_once(sends, call, usual);
+        // A node that was left alone for its mark is needed once another one fails, be the mark
+        // still there: it may be well for seconds when its next probe is due.
+        let lost = |heard: &Heard| matches!(heard, Heard::Lost(_));
+        if self.rules.passed && heard.iter().any(lost) {
+            let anyway = How {
+                anyway: true,
+                whole: false,
+            };
+            self.replace(&mut heard, sends, call, anyway, |heard| {
                 matches!(heard, Heard::Passed)
             });
         }
-        self.replace(&mut heard, sends, call, true, |heard| {
+        let whole = How {
+            whole: true,
+            ..usual
+        };
+        self.replace(&mut heard, sends, call, whole, |heard| {
             matches!(heard, Heard::NoScript)
         });
         let replies = heard.into_iter().map(|heard| match heard {
@@ -143,13 +163,13 @@ impl Pool {
         replies.collect()
     }
 
-    /// Asks once more those that were `heard` so, with scripts by their names or in `whole`.
+    /// Asks once more those that were `heard` so.
     fn replace(
         &mut self,
         heard: &mut [Heard],
         sends: &[(Task<'_>, &Send)],
         call: &mut Call,
-        whole: bool,
+        how: How,
         so: fn(&Heard) -> bool,
     ) {
         let places = heard.iter().zip(sends).filter(|(heard, _)| so(heard));
@@ -157,27 +177,27 @@ impl Pool {
         if again.is_empty() {
             return;
         }
-        let answers = self.exchange_once(&again, call, whole);
+        let answers = self.exchange_once(&again, call, how);
         let places = heard.iter_mut().filter(|heard| so(heard));
         for (place, answer) in places.zip(answers) {
             *place = answer;
         }
     }
 
-    /// The same, with scripts by their names or in `whole`.
+    /// All of these once.
     fn exchange_once(
         &mut self,
         sends: &[(Task<'_>, &Send)],
         call: &mut Call,
-        whole: bool,
+        how: How,
     ) -> Vec<Heard> {
         let now = transport::now();
         let member = |(task, send): &(Task<'_>, &Send)| task.nodes.get(send.place).copied();
-        self.meet(sends, call, now);
+        self.meet(sends, call, how, now);
         let first = call.used;
         let mut asked = Vec::with_capacity(sends.len());
         for send in sends {
-            let index = member(send).filter(|index| self.allows(*index, now));
+            let index = member(send).filter(|index| how.anyway || self.allows(*index, now));
             asked.push(index.and_then(|index| {
                 self.identify(index);
                 let known = self.takes_versions(index);
@@ -186,7 +206,7 @@ impl Pool {
                     return None;
                 }
                 let lane = self.lane_index(call, first, index)?;
-                let start = say_send(*send, call, lane, known, whole)?;
+                let start = say_send(*send, call, lane, known, how.whole)?;
                 Some(Asked {
                     lane,
                     start,
@@ -225,14 +245,14 @@ impl Pool {
 
     /// Asks each server nobody asked yet and that is to be told to write: what it takes has
     /// to be known before.
-    fn meet(&mut self, sends: &[(Task<'_>, &Send)], call: &mut Call, now: Instant) {
+    fn meet(&mut self, sends: &[(Task<'_>, &Send)], call: &mut Call, how: How, now: Instant) {
         let mut strangers: Vec<usize> = Vec::new();
         for (task, send) in sends {
             if !send.commands.iter().all(is_read)
                 && let Some(index) = task.nodes.get(send.place).copied()
                 && self.takes_versions(index).is_none()
                 && !strangers.contains(&index)
-                && self.allows(index, now)
+                && (how.anyway || self.allows(index, now))
             {
                 strangers.push(index);
             }
@@ -408,6 +428,15 @@ impl Pool {
             }
         }
     }
+}
+
+/// How pipelines are said.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    /// Also to nodes that are to be left alone for their mark.
+    anyway: bool,
+    /// Scripts in full, not by their names.
+    whole: bool,
 }
 
 /// What became of a pipeline.

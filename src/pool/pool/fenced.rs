@@ -8,7 +8,7 @@ use super::Pool;
 use super::copies::{Task, clock, host_name};
 use crate::call::{Call, Outcome, Verb};
 use crate::error::{Error, Kind};
-use crate::replica::{Found, Open, PREFERRED, Rules, Wish, record_key};
+use crate::replica::{Found, Open, PREFERRED, Wish, record_key};
 use crate::shared;
 
 /// Stands behind the data of a session that pecl's place has, too (`session::migrate`); PHP's
@@ -41,7 +41,7 @@ impl Pool {
             nodes: nodes.iter().map(|node| self.ring_name(*node)).collect(),
             asked: PREFERRED,
             copies: self.copies(),
-            rules: Rules::ALL,
+            rules: self.rules.machines,
             turn: None,
             fresh: false,
             epoch: self.policy.epoch,

@@ -317,7 +317,9 @@ impl Pool {
     }
 
     /// Gives all nodes longer to answer, where no timeout is written for them, or takes that back.
+    /// Copied sessions are asked for meanwhile also of nodes that are marked as failed.
     pub fn be_patient(&mut self, patient: bool) {
+        self.patient = patient;
         let limit = if patient { PATIENT } else { COPIED_TIMEOUT };
         for member in self.members.iter_mut().filter(|m| !m.spec.written.timeout) {
             (member.spec.connect_timeout, member.spec.op_timeout) = (limit, limit);

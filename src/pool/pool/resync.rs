@@ -14,17 +14,15 @@ use super::copies::{Task, clock};
 use super::turn::Turn;
 use crate::call::{Call, Verb};
 use crate::fanout;
-use crate::replica::{
-    Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Rules, Send, Waiting,
-};
+use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Send, Waiting};
 use crate::shared::{self, Progress};
 use crate::transport;
 use held::Held;
 use listing::Unlisted;
 use std::collections::HashMap;
-use std::collections::hash_map::IntoIter;
 use std::iter::Peekable;
 use std::time::Duration;
+use std::vec::IntoIter;
 use wait::{Mute, Wait};
 
 /// How long somebody else may need to found a pool, and how often is looked whether he has.
@@ -108,7 +106,7 @@ pub struct Passing {
     record_key: Vec<u8>,
     resync: Resync,
     /// Those still to be mended, each with the bytes of its item.
-    keys: Peekable<IntoIter<Vec<u8>, usize>>,
+    keys: Peekable<IntoIter<(Vec<u8>, usize)>>,
     all: usize,
     seen: usize,
     /// The turn that was taken for it, if one was.
@@ -139,6 +137,11 @@ impl Passing {
     /// pass began.
     pub fn copy(&mut self, keys: HashMap<Vec<u8>, usize>) {
         self.all = keys.len();
+        let mut keys: Vec<(Vec<u8>, usize)> = keys.into_iter().collect();
+        if transport::is_played() {
+            // A map has another order each time.
+            keys.sort_unstable();
+        }
         self.keys = keys.into_iter().peekable();
     }
 
@@ -343,7 +346,7 @@ impl Pool {
             "" => u32::MAX,
             _ => self.policy.epoch,
         };
-        let resync = Resync::new(&names, target, Rules::ALL, random, &mut out).at(epoch);
+        let resync = Resync::new(&names, target, self.rules.machines, random, &mut out).at(epoch);
         let mut resync = resync.waiting(waiting);
         let task = Task {
             key: b"",
@@ -362,7 +365,7 @@ impl Pool {
             target,
             record_key: record_key.to_vec(),
             resync,
-            keys: HashMap::new().into_iter().peekable(),
+            keys: Vec::new().into_iter().peekable(),
             all: 0,
             seen: 0,
             turn: None,
@@ -452,7 +455,7 @@ impl Pool {
                 continue;
             };
             let names: Vec<Box<str>> = nodes.iter().map(|node| self.ring_name(*node)).collect();
-            let mut mend = Mend::new(&names, place, self.copies(), Rules::ALL, &mut out);
+            let mut mend = Mend::new(&names, place, self.copies(), self.rules.machines, &mut out);
             if let Some(before) = lists.parts.last() {
                 mend = mend.believing(before.clone());
             }

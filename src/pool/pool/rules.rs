@@ -1,6 +1,7 @@
-//! The protective rules of a cache's copies, each of which the simulation switches off.
+//! The protective rules of copies, a cache's and sessions', each of which the simulation switches off.
 
 use super::Pool;
+use crate::replica;
 
 /// What keeps copies right; everybody but the simulation uses [`Rules::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,23 @@ pub struct Rules {
     pub repair_over_seen: bool,
     /// What depends on what is stored goes over nothing but what was seen.
     pub over_seen: bool,
+    /// Those of the machines that read and write sessions.
+    pub machines: replica::Rules,
+    /// A session's key is kept for a node that missed it only where nothing of the write can still
+    /// come there.
+    pub unsent: bool,
+    /// Who keeps a key while a host takes its word of the node back says anew that it is absent.
+    pub anew: bool,
+    /// The turn of a process of this host that is gone is taken over at once.
+    pub neighbour: bool,
+    /// The turn of one that works is not.
+    pub works: bool,
+    /// Nodes passed over for a mark are asked all the same where the others do not suffice.
+    pub passed: bool,
+    /// Who reads a session asks again, and longer, before he doubts.
+    pub patient: bool,
+    /// A host that alone cannot reach two nodes stores no session.
+    pub broken: bool,
 }
 
 impl Rules {
@@ -40,6 +58,14 @@ impl Rules {
         newest: true,
         repair_over_seen: true,
         over_seen: true,
+        machines: replica::Rules::ALL,
+        unsent: true,
+        anew: true,
+        neighbour: true,
+        works: true,
+        passed: true,
+        patient: true,
+        broken: true,
     };
 }
 
@@ -53,5 +79,10 @@ impl Pool {
     /// Switches rules of its copies off, to see that they are needed.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+    }
+
+    /// Those that are switched on.
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules
     }
 }

@@ -21,8 +21,8 @@ pub(super) use crate::pool::NOTE;
 use crate::pool::Pool;
 use crate::pool::copies::{Task, clock, host_name};
 use crate::replica::{
-    Close, Closed, Ending, Epochs, Found, Founded, Grips, LEASE_SLACK, Lists, Open, Opened,
-    PREFERRED, Rules, Turn, Wish, record_key,
+    Close, Closed, Ending, Epochs, Found, Founded, Grips, LEASE_SLACK, Lists, Neighbour, Open,
+    Opened, PREFERRED, Turn, Wish, record_key,
 };
 use crate::shared;
 use crate::slices;
@@ -138,7 +138,7 @@ impl Fenced {
                 opened = self.ask(id, &key, &lists, turn)?;
             }
         }
-        if opened.found == Found::Doubt {
+        if opened.found == Found::Doubt && self.pool.rules().patient {
             // Two nodes silent at once: more likely this host or its network has a hiccup.
             self.pool.be_patient(true);
             let again = self.ask(id, &key, &lists, turn);
@@ -211,7 +211,7 @@ impl Fenced {
                 .collect(),
             asked: PREFERRED,
             copies: self.pool.copies(),
-            rules: Rules::ALL,
+            rules: self.pool.rules().machines,
             turn: turn.then(|| Turn {
                 wait: milliseconds(self.terms.wait),
                 lease: milliseconds(self.terms.lease).saturating_add(LEASE_SLACK),
@@ -234,7 +234,14 @@ impl Fenced {
         let call = &mut self.call;
         match queue {
             Some(mut queue) => {
-                let mut wait = |limit, holds| queue.wait(limit, holds);
+                let rules = self.pool.rules();
+                let mut wait = |limit, holds| {
+                    let neighbour = queue.wait(limit, holds).filter(|_| rules.neighbour);
+                    neighbour.map(|neighbour| Neighbour {
+                        over: neighbour.over || !rules.works,
+                        ..neighbour
+                    })
+                };
                 self.pool
                     .drive_waiting(&mut open, out, task, call, &mut wait);
             }
@@ -322,7 +329,7 @@ impl Fenced {
         // Before the nodes hear of it: whoever is killed in between costs the next one a lease,
         // and nobody a turn that is another's by then.
         let bell = held.lease.leave();
-        let keeper = Keeper::new(&self.record_key, &held.key);
+        let keeper = Keeper::new(&self.record_key, &held.key, self.pool.rules());
         let mut out = Vec::new();
         let mut close = Close::new(held.grips, ending, life, clock(), random, &mut out)
             .kept_by(Box::new(keeper));
@@ -356,7 +363,7 @@ impl Fenced {
             let mut others = listed.filter(|absent| *absent.people() != **host);
             others.any(|absent| absent.node == name)
         };
-        let broken = out.len() >= 2 && !out.iter().all(by_others);
+        let broken = self.pool.rules().broken && out.len() >= 2 && !out.iter().all(by_others);
         if shared::set_broken(&self.record_key, broken) {
             self.log.push(if broken {
                 format!(

@@ -35,8 +35,10 @@ impl Site {
         PLAYED.set(Some(self));
     }
 
-    /// Forgets what was known of nodes and kept for them.
-    pub fn clear(self) {
+    /// Forgets what was known of nodes and kept for them, and who had a turn: another life, of
+    /// this name.
+    pub fn clear(self, life: u64) {
+        self.0.life.store(life, Relaxed);
         for slot in self.0.slot.iter().filter(|s| s.who.load(Relaxed) != 0) {
             let Slot {
                 who,
@@ -56,7 +58,9 @@ impl Site {
             self.0.missed.clear();
         }
         self.0.host.tended.store(0, Relaxed);
+        self.0.host.broken.store(0, Relaxed);
         self.0.host.mended.clear();
+        self.0.turns.clear();
         self.0.passes.clear();
         self.0.used.clear();
     }

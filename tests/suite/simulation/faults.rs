@@ -79,6 +79,11 @@ pub(super) enum Fault {
         /// Which.
         client: usize,
     },
+    /// The host of a client is switched off and on again: all that its processes knew is gone.
+    Reboot {
+        /// Which client.
+        client: usize,
+    },
     /// A client's clock jumps.
     Clock {
         /// Which.
@@ -100,6 +105,7 @@ pub(super) enum Kind {
     Partition,
     Cut,
     Kill,
+    Reboot,
     Clock,
 }
 
@@ -115,6 +121,36 @@ impl Kind {
         Kind::Partition,
         Kind::Cut,
         Kind::Kill,
+        Kind::Clock,
+    ];
+    /// The same with what only hosts of several processes know. A node that is back with a dump is
+    /// told by tend, which asks it which process it is.
+    pub(super) const OF_HOSTS: &[Kind] = &[
+        Kind::Crash,
+        Kind::Hang,
+        Kind::Old,
+        Kind::Flush,
+        Kind::Full,
+        Kind::Slow,
+        Kind::Partition,
+        Kind::Cut,
+        Kind::Kill,
+        Kind::Kill,
+        Kind::Reboot,
+        Kind::Clock,
+    ];
+    /// The same where no tend runs.
+    pub(super) const OF_HOSTS_ALONE: &[Kind] = &[
+        Kind::Crash,
+        Kind::Hang,
+        Kind::Flush,
+        Kind::Full,
+        Kind::Slow,
+        Kind::Partition,
+        Kind::Cut,
+        Kind::Kill,
+        Kind::Kill,
+        Kind::Reboot,
         Kind::Clock,
     ];
     /// The faults of the model the rivals were first measured in (replication facts, 5.2).
@@ -150,6 +186,7 @@ impl Kind {
             },
             Kind::Cut => Fault::Cut { node, client },
             Kind::Kill => Fault::Kill { client },
+            Kind::Reboot => Fault::Reboot { client },
             Kind::Clock => Fault::Clock {
                 client,
                 by: random.between(0, 600_000) as i64 - 300_000,
@@ -166,7 +203,7 @@ impl Fault {
             Fault::Hang { .. } | Fault::Slow { .. } => random.between(20, 3000),
             Fault::Full { .. } | Fault::Partition { .. } => random.between(50, 4000),
             Fault::Flush { .. } | Fault::Evict { .. } | Fault::Cut { .. } => 0,
-            Fault::Kill { .. } | Fault::Clock { .. } => 0,
+            Fault::Kill { .. } | Fault::Reboot { .. } | Fault::Clock { .. } => 0,
         }
     }
 }

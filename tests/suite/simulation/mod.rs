@@ -2,8 +2,9 @@
 //!
 //! The machines of `memring_pool::replica` are run here as they are on sockets, only that
 //! time, network and nodes are simulated and every command of every client may fall between
-//! any two of another's. A cache's copies have no machines: there whole processes are run, each
-//! a thread, on the sockets and clocks of a player (`memring_pool::transport`). A history checker knows what may be seen. So that it is known to
+//! any two of another's. A cache's copies have no machines, and of sessions there is more than
+//! machines: there whole processes are run, each a thread, on the sockets, clocks and bells of a
+//! player (`memring_pool::transport`). A history checker knows what may be seen. So that it is known to
 //! see, the policies of other clients are run too, and must fail.
 //!
 //! ```text
@@ -12,9 +13,9 @@
 //! MEMRING_SEED=4711    cargo test … simulation::rivals::who_reads_the_owner -- --nocapture    one seed, with a trace
 //! ```
 //!
-//! The long soak is the tests of `promises` and `steps`, each on its own and in blocks, from a
+//! The long soak is the tests of `promises`, `steps` and `hosts`, each on its own and in blocks, from a
 //! copy of the test binary that the next build does not replace. A seed takes about 20 ms of a core,
-//! one of `caches` 30 ms.
+//! one of `caches` 30 ms, one of `hosts` 80 ms.
 //!
 //! ```text
 //! cargo test -p memring-tests --release --test suite --no-run     says where the binary is
@@ -38,12 +39,15 @@
 //! | `workers` | who serves requests |
 //! | `tenders` | who brings nodes back, and ends a step |
 //! | `checker` | the checker itself, tried |
-//! | `processes` | the same for the real code of a cache: threads, sockets, one clock |
+//! | `processes` | the same for the real code of caches and sessions: threads, sockets, one clock |
 //! | `wires` | bytes on their way between them, and what goes wrong |
 //! | `memcached` | a server, in bytes |
 //! | `visitors` | who uses a cache |
 //! | `values` | what may be seen of it |
 //! | `caches` | what its copies promise, each rule switched off, and the limits |
+//! | `requests` | who serves sessions by the real code |
+//! | `mending` | its tend |
+//! | `hosts` | what these promise on several hosts, and what only that code does switched off |
 //! | `rivals` | policies that lose |
 //! | `promises` | ours do not, by chance; and the limits |
 //! | `steps` | nor while the node list changes |
@@ -57,11 +61,14 @@ mod clients;
 mod faults;
 mod files;
 mod history;
+mod hosts;
 mod memcached;
+mod mending;
 mod node;
 mod processes;
 mod promises;
 mod random;
+mod requests;
 mod rivals;
 mod rules;
 mod steps;

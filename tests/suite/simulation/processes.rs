@@ -13,29 +13,28 @@
 //! Times are virtual microseconds.
 //!
 //! Not in here: what becomes of bytes and what goes wrong (`wires`), what a server does
-//! (`memcached`), what processes do (`visitors`), what may be seen (`values`).
+//! (`memcached`), what processes do (`visitors`, `requests`), what may be seen (`values`,
+//! `history`).
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use memring_pool::shared::Site;
 use memring_pool::transport::{self, Player};
-use rustix::event::PollFlags;
-use rustix::io::Errno;
 
 use super::faults::{Plan, Way};
-use super::history::Violation;
+use super::history::{History, Violation};
 use super::memcached::{Memcached, Memory};
 use super::random::Random;
 use super::values::Values;
-use super::wires::{Event, Line, Place, Stage};
+use super::wires::{Event, Line, Place};
 use super::world::Phase;
+
+mod seat;
 
 /// Virtual 0 in milliseconds since 1970.
 pub(super) const EPOCH: u64 = 1_767_225_600_000;
@@ -67,6 +66,18 @@ pub(super) struct Setup {
     pub(super) apart: bool,
     /// Nobody can abort a connection.
     pub(super) deaf: bool,
+    /// The nodes keep sessions.
+    pub(super) sessions: Option<Sessions>,
+}
+
+/// What nodes that keep sessions say of themselves.
+#[derive(Clone)]
+pub(super) struct Sessions {
+    pub(super) record_key: Vec<u8>,
+    /// What records call the nodes.
+    pub(super) names: Vec<String>,
+    /// The number of a wire key.
+    pub(super) number: fn(&[u8]) -> Option<u32>,
 }
 
 /// What a process waits for.
@@ -75,10 +86,16 @@ pub(super) struct Process {
     pub(super) host: usize,
     /// Sockets; empty for none.
     wanted: Vec<u32>,
-    waits: bool,
+    pub(super) waits: bool,
     /// Which wait it is: wakes for an earlier one are void.
     wait: u64,
     pub(super) killed: bool,
+    /// It breaks off.
+    ends: bool,
+    /// How often it was started again.
+    life: u64,
+    /// The bell that it listens to, for which classes, and whether that rang.
+    listens: Option<(usize, u32, bool)>,
     /// It dies at the so manyth send from now.
     pub(super) doomed: Option<u64>,
     pub(super) over: bool,
@@ -93,6 +110,8 @@ pub(super) struct Hall {
     pub(super) random: Random,
     pub(super) setup: Setup,
     pub(super) clocks: Vec<i64>,
+    /// Memory that the processes of a host share.
+    pub(super) sites: Vec<Site>,
     pub(super) places: Vec<Place>,
     pub(super) processes: Vec<Process>,
     pub(super) lines: Vec<Line>,
@@ -101,10 +120,15 @@ pub(super) struct Hall {
     pub(super) held: Vec<(u32, Option<Vec<u8>>)>,
     pub(super) faults: usize,
     pub(super) begun: u64,
+    /// Faults that began and faults that ended.
+    pub(super) turned: u64,
     pub(super) values: Values,
+    pub(super) history: History,
     /// Who can go on, in this order; the last of all numbers is the run itself.
     ready: VecDeque<usize>,
     running: usize,
+    /// The run is over: who is left is told so.
+    closing: bool,
     /// Processes whose threads are to be started.
     unborn: Vec<usize>,
     threads: Vec<JoinHandle<()>>,
@@ -116,7 +140,6 @@ pub(super) struct Hall {
 struct House {
     hall: Mutex<Hall>,
     gates: Vec<Condvar>,
-    sites: Vec<Site>,
 }
 
 /// What a process that is killed unwinds with.
@@ -127,13 +150,24 @@ thread_local! {
     static SITES: Cell<Vec<Site>> = const { Cell::new(Vec::new()) };
 }
 
-/// Plays `seed` to its end.
+/// Plays `seed` to its end, on values of a cache.
 pub(super) fn play(setup: Setup, values: Values, seed: u64, trace: bool) -> Values {
+    play_all(setup, values, seed, trace).0
+}
+
+/// Plays `seed` to its end, on sessions.
+pub(super) fn play_sessions(setup: Setup, seed: u64, trace: bool) -> History {
+    play_all(setup, Values::default(), seed, trace).1
+}
+
+fn play_all(setup: Setup, values: Values, seed: u64, trace: bool) -> (Values, History) {
     let mut sites = SITES.take();
     while sites.len() < setup.clocks.len() {
         sites.push(Site::reserve().expect("memory for a host"));
     }
-    sites.iter().for_each(|site| site.clear());
+    for (host, site) in (0..).zip(&sites) {
+        site.clear(Random::new(seed ^ host << 56).bits());
+    }
     let places = setup.nodes.iter().map(|&has_e| Place {
         server: Memcached::new(has_e),
         state: super::wires::State::Up,
@@ -153,6 +187,7 @@ pub(super) fn play(setup: Setup, values: Values, seed: u64, trace: bool) -> Valu
         entered: 0,
         random: Random::new(seed),
         clocks: setup.clocks.clone(),
+        sites: sites.clone(),
         places: places.collect(),
         processes: processes.collect(),
         lines: Vec::new(),
@@ -160,9 +195,12 @@ pub(super) fn play(setup: Setup, values: Values, seed: u64, trace: bool) -> Valu
         held: Vec::new(),
         faults: 0,
         begun: 0,
+        turned: 0,
         values,
+        history: History::default(),
         ready: VecDeque::new(),
         running: count,
+        closing: false,
         unborn: Vec::new(),
         threads: Vec::new(),
         failure: None,
@@ -179,20 +217,20 @@ pub(super) fn play(setup: Setup, values: Values, seed: u64, trace: bool) -> Valu
         }
     }
     let first = hall.random.between(200_000, 1_000_000);
-    hall.after(first, Event::Next);
+    hall.after(first, Event::Next(first));
     let house = Arc::new(House {
         hall: Mutex::new(hall),
         gates: (0..=count).map(|_| Condvar::new()).collect(),
-        sites: sites.clone(),
     });
     let mut hall = house.pass(house.lock(), count);
     // Whoever is left is stuck, and has to go.
+    hall.closing = true;
     for process in 0..count {
         if !hall.processes[process].over {
             if hall.failure.is_none() {
                 let time = hall.time / 1000;
                 let words = format!("process {process}");
-                hall.values.report(time, Violation::Stuck, words);
+                hall.report(time, Violation::Stuck, words);
             }
             hall.phase = Phase::Finale;
             hall.processes[process].killed = true;
@@ -202,11 +240,13 @@ pub(super) fn play(setup: Setup, values: Values, seed: u64, trace: bool) -> Valu
                 hall.ready.push_back(count);
                 hall = house.pass(hall, count);
             }
+            house.gates[process].notify_one();
         }
     }
     let threads = std::mem::take(&mut hall.threads);
     let failure = hall.failure.take();
     let values = std::mem::take(&mut hall.values);
+    let history = std::mem::take(&mut hall.history);
     drop(hall);
     for thread in threads {
         // What it has to say stands in `failure`.
@@ -217,7 +257,7 @@ pub(super) fn play(setup: Setup, values: Values, seed: u64, trace: bool) -> Valu
         eprintln!("seed {seed}: a process of the simulation stopped");
         resume_unwind(failure);
     }
-    values
+    (values, history)
 }
 
 impl House {
@@ -250,7 +290,7 @@ impl House {
             }
             let late = hall.time > hall.setup.duration + PATIENCE;
             let over = hall.processes.iter().all(|process| process.over);
-            if over || late || hall.failure.is_some() {
+            if (over || late || hall.failure.is_some()) && !hall.closing {
                 hall.ready.clear();
                 hall.ready.push_back(everyone);
             }
@@ -278,18 +318,22 @@ impl House {
 fn live(house: &Arc<House>, own: usize) {
     let mut hall = house.lock();
     while hall.running != own {
+        if hall.closing {
+            return;
+        }
         hall = house.gates[own]
             .wait(hall)
             .unwrap_or_else(PoisonError::into_inner);
     }
     let part = hall.setup.parts[own].clone();
+    let site = hall.sites[part.host];
     drop(hall);
     let seat = Rc::new(Seat {
         house: Arc::clone(house),
         own,
     });
     transport::play(Some(Rc::clone(&seat) as Rc<dyn Player>));
-    house.sites[part.host].enter();
+    site.enter();
     let lived = catch_unwind(AssertUnwindSafe(|| (part.program)(&seat)));
     // What the thread still has when it ends must not reach those that go on meanwhile.
     transport::play(None);
@@ -303,6 +347,7 @@ fn live(house: &Arc<House>, own: usize) {
                 // Somebody starts it again.
                 hall.processes[own] = Process {
                     host: part.host,
+                    life: hall.processes[own].life + 1,
                     ..Process::default()
                 };
                 let wait = hall.random.between(1000, 100_000);
@@ -351,6 +396,18 @@ impl Hall {
         if self.processes[process].wanted.contains(&socket) {
             self.wake(process);
         }
+    }
+
+    pub(super) fn report(&mut self, time: u64, violation: Violation, words: String) {
+        match self.setup.sessions {
+            Some(_) => self.history.report(time, violation, words),
+            None => self.values.report(time, violation, words),
+        }
+    }
+
+    /// The number of a process in this life.
+    pub(super) fn number(&self, process: usize) -> u64 {
+        (process as u64 + 1) << 24 | self.processes[process].life
     }
 
     pub(super) fn clock(&self, host: usize) -> u64 {
@@ -406,6 +463,7 @@ impl Seat {
             }
             hall = self.house.pass(hall, self.own);
             if hall.processes[self.own].killed {
+                hall.processes[self.own].ends = true;
                 drop(hall);
                 resume_unwind(Box::new(Killed));
             }
@@ -416,84 +474,5 @@ impl Seat {
     pub(super) fn think(&self, wait: u64) {
         let until = self.with(|hall| hall.time) + wait;
         self.wait(&[], Some(until), |_| None::<()>);
-    }
-}
-
-impl Player for Seat {
-    fn now(&self) -> Duration {
-        self.with(|hall| Duration::from_micros(hall.time))
-    }
-
-    fn clock(&self) -> u64 {
-        self.with(|hall| hall.clock(hall.processes[self.own].host))
-    }
-
-    fn throw(&self) -> u64 {
-        self.with(|hall| hall.random.bits())
-    }
-
-    fn pause(&self, time: Duration) {
-        self.think(time.as_micros() as u64);
-    }
-
-    fn connect(&self, to: SocketAddr) -> u32 {
-        self.with(|hall| hall.connect(self.own, usize::from(to.port()) - 1))
-    }
-
-    fn connected(&self, socket: u32) -> Result<(), Errno> {
-        self.with(|hall| match hall.lines[socket as usize].stage {
-            Stage::Open => Ok(()),
-            _ => Err(Errno::CONNREFUSED),
-        })
-    }
-
-    fn send(&self, socket: u32, bytes: &[u8]) -> Result<usize, Errno> {
-        let (dies, stops) = self.with(|hall| {
-            let stops = hall.random.chance(10).then(|| hall.random.between(1, 400));
-            let process = &mut hall.processes[self.own];
-            let dies = process.doomed == Some(0);
-            process.doomed = process.doomed.map(|sends| sends.saturating_sub(1));
-            (dies, stops)
-        });
-        if dies {
-            self.with(|hall| hall.note(|| format!("process {} is killed", self.own)));
-            resume_unwind(Box::new(Killed));
-        }
-        if let Some(stops) = stops {
-            // The processor is somebody else's for a while.
-            self.think(stops);
-        }
-        self.with(|hall| hall.send(socket, bytes))
-    }
-
-    fn receive(
-        &self,
-        socket: u32,
-        room: &mut [u8],
-        limit: Duration,
-        peek: bool,
-    ) -> Result<usize, Errno> {
-        let until = self.with(|hall| hall.time) + limit.as_micros() as u64;
-        self.wait(&[socket], Some(until), |hall| hall.take(socket, room, peek))
-            .unwrap_or(Err(Errno::AGAIN))
-    }
-
-    fn poll(&self, wishes: &[(u32, PollFlags)], limit: Option<Duration>) -> Vec<bool> {
-        let sockets: Vec<u32> = wishes.iter().map(|(socket, _)| *socket).collect();
-        let now = self.with(|hall| hall.time);
-        let until = limit.map(|limit| now + limit.as_micros() as u64);
-        let ready = |hall: &mut Hall| {
-            let ready: Vec<bool> = wishes
-                .iter()
-                .map(|(socket, flags)| hall.lines[*socket as usize].is_ready(*flags))
-                .collect();
-            ready.contains(&true).then_some(ready)
-        };
-        self.wait(&sockets, until, ready)
-            .unwrap_or_else(|| vec![false; wishes.len()])
-    }
-
-    fn close(&self, socket: u32, abort: bool) {
-        self.with(|hall| hall.hang_up(socket, abort));
     }
 }

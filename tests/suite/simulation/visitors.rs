@@ -162,6 +162,7 @@ pub(super) fn visit(cache: &Cache, seed: u64, trace: bool) -> Values {
         plan: cache.plan.clone(),
         apart: cache.apart,
         deaf: cache.deaf,
+        sessions: None,
     };
     play(setup, values, seed, trace)
 }

@@ -4,18 +4,21 @@
 //! connection may fall between any two of another's. Whoever closes takes nothing back: what is
 //! in the network or in a hung server's buffers is carried out when it gets there (ghosts).
 
-use std::collections::BTreeMap;
-
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
-use super::faults::{Fault, Kind, Plan, Way};
+use super::faults::{Fault, Way};
 use super::memcached::{Memcached, Memory};
 use super::processes::{EPOCH, Hall};
 use super::world::Phase;
 
+mod trouble;
+
 /// From the last fault to the last reads, microseconds.
 const SETTLE: u64 = 4_000_000;
+
+/// A calm that does not come is not waited for longer than this, microseconds.
+const CALM: u64 = 60_000_000;
 
 /// The longest that bytes are on their way, microseconds.
 const FAR: u64 = 20_000;
@@ -90,8 +93,10 @@ pub(super) enum Event {
     Opened(u32, Stage),
     Reset(u32),
     /// Time for the next fault of the plan.
-    Next,
-    Settled,
+    /// Since when it waits for calm.
+    Next(u64),
+    /// The same of the last reads.
+    Settled(u64),
     Begin(Fault, u64),
     Strike(Fault, u64),
     Heal(Fault),
@@ -127,8 +132,11 @@ impl Hall {
                 self.line(socket).end.get_or_insert(Errno::CONNRESET);
                 self.stir(socket);
             }
-            Event::Next => self.next_fault(),
-            Event::Settled => {
+            Event::Next(since) => self.next_fault(since),
+            Event::Settled(since) => {
+                if !self.is_calm() && self.time < since + CALM {
+                    return self.after(50_000, Event::Settled(since));
+                }
                 self.note(|| "finale".into());
                 self.phase = Phase::Finale;
             }
@@ -263,19 +271,30 @@ impl Hall {
             return;
         }
         let (time, date) = (self.time / 1000, (EPOCH + self.time / 1000) / 1000);
+        let random = &mut self.random;
         let place = &mut self.places[node];
         if place.state == State::Hung {
             place.parked.push(socket);
             return;
         }
         let line = &mut self.lines[socket as usize];
-        if let Some(carried) = place.server.hear(time, date, &line.input) {
+        if let Some(carried) = place.server.hear(time, date, &line.input, random) {
             line.input.drain(..carried.used);
             line.output.extend_from_slice(&carried.answer);
-            if let Some(key) = carried.stored
-                && let Some(held) = place.server.peek(&key)
-            {
-                self.values.stored(time, &key, held);
+            match (carried.stored, &self.setup.sessions) {
+                (Some(key), None) => {
+                    if let Some(held) = place.server.peek(&key) {
+                        self.values.stored(time, &key, held);
+                    }
+                }
+                (Some(key), Some(sessions)) => {
+                    if let (Some(number), Some(held)) =
+                        ((sessions.number)(&key), place.server.session(&key))
+                    {
+                        self.history.stored(time, number, held);
+                    }
+                }
+                (None, _) => {}
             }
             if carried.flushed {
                 self.values.wiped(node);
@@ -367,166 +386,6 @@ impl Hall {
         for socket in 0..self.lines.len() {
             if self.lines[socket].process == process {
                 self.hang_up(socket as u32, false);
-            }
-        }
-    }
-
-    fn next_fault(&mut self) {
-        let ended = self.time >= self.setup.duration;
-        let (kinds, row, pause) = match self.setup.plan {
-            Plan::Draw { kinds, row, pause } => (kinds, row, pause * 1000),
-            Plan::Calm | Plan::Script(_) => (&[] as &[Kind], 1, 0),
-        };
-        if self.faults > 0 || kinds.is_empty() && !ended {
-            return self.after(50_000, Event::Next);
-        }
-        if ended {
-            self.phase = Phase::Settle;
-            return self.after(SETTLE, Event::Settled);
-        }
-        let kind = kinds[self.random.below(kinds.len())];
-        let mut fault = kind.draw(self.places.len(), self.processes.len(), &mut self.random);
-        if let (Fault::Partition { clients, .. }, false) = (&mut fault, self.setup.apart) {
-            *clients = (0..self.processes.len()).collect();
-        }
-        let lasts = fault.lasts(&mut self.random);
-        self.faults += 1;
-        self.begun += 1;
-        let rests = match self.begun.is_multiple_of(row.max(1)) {
-            true => pause,
-            false => 0,
-        };
-        self.begin(fault, lasts);
-        self.after(lasts * 1000 + rests, Event::Next);
-    }
-
-    fn begin(&mut self, fault: Fault, lasts: u64) {
-        self.note(|| format!("FAULT {fault:?} for {lasts}"));
-        self.values.begins(self.time / 1000, &fault);
-        match &fault {
-            Fault::Crash { node } => self.crash(*node),
-            Fault::Hang { node } => self.places[*node].state = State::Hung,
-            Fault::Old { node, age } => {
-                let place = &mut self.places[*node];
-                place.dump = place.server.dump();
-                return self.after(*age * 1000, Event::Strike(fault, lasts));
-            }
-            Fault::Flush { node } => {
-                self.places[*node].server.restart(Memory::default());
-                self.values.wiped(*node);
-            }
-            Fault::Slow { node, by } => self.places[*node].slow = by * 1000,
-            Fault::Partition {
-                node,
-                clients,
-                ways,
-            } => {
-                let pairs = clients
-                    .iter()
-                    .flat_map(|c| ways.iter().map(move |w| (*c, *w)));
-                let pairs: Vec<_> = pairs.map(|(client, way)| (client, *node, way)).collect();
-                self.barred.extend(pairs);
-            }
-            Fault::Cut { node, client } => {
-                let cut = (0..self.lines.len() as u32).filter(|&socket| {
-                    let line = &self.lines[socket as usize];
-                    (line.process, line.node) == (*client, *node)
-                });
-                let cut: Vec<u32> = cut.collect();
-                self.reset(&cut);
-            }
-            Fault::Kill { client } => {
-                // In the middle of what it says next, between two nodes perhaps.
-                let sends = self.random.between(0, 8);
-                self.processes[*client].doomed = Some(sends);
-            }
-            Fault::Clock { client, by } => {
-                let host = self.processes[*client].host;
-                self.clocks[host] = (self.clocks[host] + by).clamp(-300_000, 300_000);
-            }
-            Fault::Evict { .. } | Fault::Full { .. } => panic!("no fault of a cache's plan"),
-        }
-        self.after(lasts * 1000, Event::Heal(fault));
-    }
-
-    fn heal(&mut self, fault: &Fault) {
-        self.note(|| format!("HEALED {fault:?}"));
-        self.faults -= 1;
-        match fault {
-            Fault::Crash { node } | Fault::Old { node, .. } => {
-                let place = &mut self.places[*node];
-                let dump = std::mem::take(&mut place.dump);
-                place.server.restart(dump);
-                place.state = State::Up;
-            }
-            Fault::Hang { node } => {
-                self.places[*node].state = State::Up;
-                for socket in std::mem::take(&mut self.places[*node].parked) {
-                    // What the process has given up is carried out all the same, unless the
-                    // reset of its side came first.
-                    if self.line(socket).closed && self.random.chance(20) {
-                        self.line(socket).gone = true;
-                    } else {
-                        let wait = self.random.between(0, 10_000);
-                        self.after(wait, Event::Step(socket));
-                    }
-                }
-            }
-            Fault::Slow { node, .. } => self.places[*node].slow = 0,
-            Fault::Partition { node, clients, .. } => {
-                self.barred
-                    .retain(|(client, at, _)| at != node || !clients.contains(client));
-                self.let_go(*node);
-            }
-            _ => {}
-        }
-        self.values.healed(self.time / 1000, fault);
-    }
-
-    /// What the network held back is delivered after all, connection by connection, or never.
-    fn let_go(&mut self, node: usize) {
-        let held = std::mem::take(&mut self.held);
-        let mut luck = BTreeMap::new();
-        for (socket, bytes) in held {
-            if self.line(socket).node != node {
-                self.held.push((socket, bytes));
-                continue;
-            }
-            if *luck.entry(socket).or_insert_with(|| self.random.chance(50)) {
-                // The pauses between the tries have grown meanwhile.
-                let late = self.time + self.random.between(0, 3_000_000);
-                let line = self.line(socket);
-                line.there = line.there.max(late);
-                self.put(socket, bytes);
-            } else {
-                self.line(socket).gone = true;
-            }
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        let open = (0..self.lines.len() as u32).filter(|&socket| {
-            let line = &self.lines[socket as usize];
-            line.node == node && !line.gone
-        });
-        let open: Vec<u32> = open.collect();
-        self.reset(&open);
-        let place = &mut self.places[node];
-        place.server.restart(Memory::default());
-        place.state = State::Down;
-        place.parked.clear();
-        place.slow = 0;
-        self.values.wiped(node);
-    }
-
-    /// Connections that are over, of which their processes hear soon.
-    fn reset(&mut self, cut: &[u32]) {
-        for &socket in cut {
-            let line = self.line(socket);
-            line.gone = true;
-            if !line.closed {
-                let wait = self.delay();
-                self.after(wait, Event::Reset(socket));
             }
         }
     }

@@ -122,6 +122,7 @@ impl World {
                     self.after(wait, Event::Resume(*client, run));
                 }
             }
+            Fault::Reboot { .. } => panic!("no fault of machines without a host"),
             Fault::Clock { client, by } => {
                 self.history.turns.jump(self.time);
                 let seat = &mut self.seats[*client];
@@ -172,7 +173,7 @@ impl World {
                 self.let_go(*node);
             }
             Fault::Flush { .. } | Fault::Evict { .. } | Fault::Cut { .. } => {}
-            Fault::Kill { .. } | Fault::Clock { .. } => {}
+            Fault::Kill { .. } | Fault::Reboot { .. } | Fault::Clock { .. } => {}
         }
         if let Plan::Draw { .. } = self.setup.plan {
             let pause = self.pause();
