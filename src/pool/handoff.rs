@@ -75,7 +75,7 @@ impl Keep for Keeper {
         };
         let now = shared::now();
         let kept = || missed.keep(whose(&self.record_key, node), &self.key, now);
-        if sent && self.rules.unsent || kept() != shared::Kept::Yes {
+        if sent || kept() != shared::Kept::Yes {
             shared::count(Counter::MissedOverflow);
             return Kept::No;
         }

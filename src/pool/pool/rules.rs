@@ -28,9 +28,6 @@ pub struct Rules {
     pub over_seen: bool,
     /// Those of the machines that read and write sessions.
     pub machines: replica::Rules,
-    /// A session's key is kept for a node that missed it only where nothing of the write can still
-    /// come there.
-    pub unsent: bool,
     /// Who keeps a key while a host takes its word of the node back says anew that it is absent.
     pub anew: bool,
     /// The turn of a process of this host that is gone is taken over at once.
@@ -41,8 +38,6 @@ pub struct Rules {
     pub passed: bool,
     /// Who reads a session asks again, and longer, before he doubts.
     pub patient: bool,
-    /// A host that alone cannot reach two nodes stores no session.
-    pub broken: bool,
 }
 
 impl Rules {
@@ -59,13 +54,11 @@ impl Rules {
         repair_over_seen: true,
         over_seen: true,
         machines: replica::Rules::ALL,
-        unsent: true,
         anew: true,
         neighbour: true,
         works: true,
         passed: true,
         patient: true,
-        broken: true,
     };
 }
 

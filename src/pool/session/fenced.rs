@@ -363,7 +363,7 @@ impl Fenced {
             let mut others = listed.filter(|absent| *absent.people() != **host);
             others.any(|absent| absent.node == name)
         };
-        let broken = self.pool.rules().broken && out.len() >= 2 && !out.iter().all(by_others);
+        let broken = out.len() >= 2 && !out.iter().all(by_others);
         if shared::set_broken(&self.record_key, broken) {
             self.log.push(if broken {
                 format!(
