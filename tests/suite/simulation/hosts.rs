@@ -252,11 +252,14 @@ fn who_asks_but_once_and_shortly_is_refused_where_two_nodes_are_slow() {
     );
 }
 
-/// The clock of a host is set back while one of its requests waits.
+/// The clock of a host is set back while one of its requests waits for a turn that is never given back.
 #[test]
 fn who_waits_for_a_turn_waits_no_longer_because_the_clock_was_set_back() {
     let cast = vec![
-        role(0, &[(1000, Do::Open(0)), (4500, Do::Write)]),
+        role(
+            0,
+            &[(500, Do::Open(0)), (510, Do::Write), (1000, Do::Open(0))],
+        ),
         role(1, &[(1500, Do::Open(0)), (4000, Do::Look(0))]),
     ];
     let back = Fault::Clock {
