@@ -12,6 +12,7 @@ use memring_pool::handoff::{self, Handed};
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
 use memring_pool::pool::copies::host_name;
+use memring_pool::pool::resync::Way;
 use memring_pool::replica::{Resynced, State, Survey};
 use memring_pool::shared;
 use memring_pool::slices;
@@ -210,8 +211,8 @@ impl Tend<'_> {
             let random = shared::throw();
             let call = &mut self.call;
             let nobody = &mut |_, _| {};
-            let pass =
-                (self.pool).resync_told(target, &self.record_key, runner, random, call, nobody);
+            let way = runner.map_or_else(Way::default, Way::of);
+            let pass = (self.pool).resync_told(target, &self.record_key, way, random, call, nobody);
             self.note(|| format!("pass over {target}: {pass:?}"));
             match pass.end {
                 _ if pass.lost => return false,
