@@ -114,7 +114,7 @@ fn commit(kept: &Kept) -> bool {
         }
         Committed::Stopped { place } => {
             let who = host.pool.ring_name(*place);
-            let mute = host.pool.mute(None, &mut host.call);
+            let mute = host.pool.mute(None, &mut host.call).unwrap_or_default();
             match mute.iter().find(|mute| mute.place == *place) {
                 Some(mute) => format!(
                     "{who} {}, so nobody can say which sessions move. {}. Run it again then",

@@ -238,7 +238,10 @@ fn passes(
                 say(&format!("{who}, pass {number}: {done} of {all} keys"));
             }
         };
-        let mute = host.pool.mute(Some(target), &mut host.call);
+        let mute = match host.pool.mute(Some(target), &mut host.call) {
+            Ok(mute) => mute,
+            Err(place) => return Err(stopped(host, place).into()),
+        };
         let run = Run {
             runner,
             mute: &mute,

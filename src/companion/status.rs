@@ -114,7 +114,7 @@ impl Looked {
     fn at(kept: Kept) -> Looked {
         let mut host = Host::new(&kept);
         let survey = host.survey();
-        let mute = host.pool.mute(None, &mut host.call);
+        let mute = host.pool.mute(None, &mut host.call).unwrap_or_default();
         let waits = (0..survey.len()).map(|place| {
             let record = survey.record(place).filter(|_| !mute.is_empty())?;
             let listed = survey.listings(place).next().is_some();

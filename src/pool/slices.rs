@@ -286,7 +286,10 @@ impl Work {
             let Ok(held) = pool.take_turn(target, &record_key, &runner, &mut call) else {
                 continue;
             };
-            let mute = pool.mute(Some(target), &mut call);
+            let Ok(mute) = pool.mute(Some(target), &mut call) else {
+                pool.give_turn(target, &record_key, &runner, &mut call);
+                continue;
+            };
             match pool.open_beside(&mute, target, &record_key, shared::throw(), &mut call) {
                 Ok(passing) => {
                     return Ok(Work {

@@ -88,9 +88,17 @@ impl Pool {
         wait: &mut dyn FnMut(Duration, bool) -> Option<Neighbour>,
     ) {
         // A clock that is set back meanwhile would have it wait for so much longer, and whoever
-        // waits by the other clock asks without a pause.
+        // waits by the other clock asks without a pause. As long as it goes on it is the one that
+        // counts: what ends the turn reads it, too.
         let (begun, since) = (clock(), shared::now());
-        let clock = || begun.saturating_add(shared::now().saturating_sub(since));
+        let clock = || {
+            let (wall, steady) = (clock(), begun + shared::now().saturating_sub(since));
+            if wall + SET_BACK < steady {
+                steady
+            } else {
+                wall
+            }
+        };
         loop {
             if !out.is_empty() {
                 let sends = std::mem::take(&mut out);
@@ -429,6 +437,9 @@ impl Pool {
         }
     }
 }
+
+/// A clock that is so far behind what it should say was set back, milliseconds.
+const SET_BACK: u64 = 1000;
 
 /// How pipelines are said.
 #[derive(Clone, Copy, Debug)]

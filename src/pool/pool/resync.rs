@@ -112,6 +112,8 @@ pub struct Passing {
     /// The turn that was taken for it, if one was.
     turn: Option<Turn>,
     noted: Noted,
+    /// Where a node that lists nothing is not missed: those that are listed, with their records' ids.
+    beside: Vec<(usize, u64)>,
     done: Pass,
 }
 
@@ -260,7 +262,10 @@ impl Pool {
         random: u64,
         call: &mut Call,
     ) -> Pass {
-        let mute = self.mute(Some(target), call);
+        let mute = match self.mute(Some(target), call) {
+            Ok(mute) => mute,
+            Err(place) => return Pass::stopped_at(place),
+        };
         let way = Way {
             mute: &mute,
             ..Way::default()
@@ -369,6 +374,7 @@ impl Pool {
             all: 0,
             seen: 0,
             turn: None,
+            beside: Vec::new(),
             done,
         })
     }
@@ -416,6 +422,14 @@ impl Pool {
         if done.failed > 0 {
             done.end = Resynced::Again;
             return done;
+        }
+        if !passing.beside.is_empty() {
+            let survey = self.records(&passing.record_key, call);
+            if wait::trusted_of(&survey, passing.beside.iter().map(|(place, _)| *place))
+                != Some(passing.beside.clone())
+            {
+                return passing.again();
+            }
         }
         let (_, nodes) = self.everyone();
         let mut out = Vec::new();

@@ -146,7 +146,9 @@ impl Listing {
                 None if line == b"STORED" && self.login.take().is_some() => {
                     self.stage = Stage::Connected;
                 }
-                None if line == b"END" => return Ok(true),
+                // The word may have been written over text that was not sent yet (crawler.c
+                // crawler_metadump_finalize); then the rest of that text is behind it.
+                None if line == b"END" && from == self.rest.len() => return Ok(true),
                 None => {
                     let what = String::from_utf8_lossy(line).into_owned();
                     return Err(Error::new(Kind::Server, what));

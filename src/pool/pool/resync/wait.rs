@@ -50,7 +50,10 @@ pub struct Wait {
 
 impl Pool {
     /// Which nodes but `target` list their keys to nobody.
-    pub fn mute(&mut self, target: Option<usize>, call: &mut Call) -> Vec<Mute> {
+    ///
+    /// # Errors
+    /// The place of a node that did not say: a pass that took it for one that lists would end a wait.
+    pub fn mute(&mut self, target: Option<usize>, call: &mut Call) -> Result<Vec<Mute>, usize> {
         call.reset(Verb::Get);
         let asked = (0..self.len()).filter(|index| Some(*index) != target);
         let asked: Vec<usize> = asked
@@ -60,6 +63,9 @@ impl Pool {
             classic::ask_for_listing(out);
             asks.push(Expect::Keys);
         });
+        if let Some(event) = call.events().iter().find(|event| event.fault) {
+            return Err(event.node);
+        }
         let refused = call.events().iter().filter(|event| !event.fault);
         let mute = refused.filter_map(|event| {
             let said = event.error.cause().trim_end();
@@ -69,7 +75,7 @@ impl Pool {
                 said: said.to_owned(),
             })
         });
-        mute.collect()
+        Ok(mute.collect())
     }
 
     /// How long a node waits in this pool until nothing is left that it may lack, seconds: the
@@ -122,12 +128,17 @@ impl Pool {
             return self.open_pass(target, record_key, random, call);
         };
         let without = |survey: &Survey| self::without(survey, target, mute);
-        if without(&self.records(record_key, call)) {
-            let passing = self.open_pass(target, record_key, random, call)?;
-            // What they say now is of after the pass began, and so of all that it may have missed.
+        // With a list before that is shorter a key may lie on nobody else.
+        if !self.has_window() && without(&self.records(record_key, call)).is_some() {
+            let mut passing = self.open_pass(target, record_key, random, call)?;
+            // What they say now is of after the pass began, and so of all that it may have missed;
+            // that they are the same when all is listed is looked at in the end.
             return match without(&self.records(record_key, call)) {
-                true => Ok(passing),
-                false => Err(passing.again()),
+                Some(sources) => {
+                    passing.beside = sources;
+                    Ok(passing)
+                }
+                None => Err(passing.again()),
             };
         }
         if self.has_window() {
@@ -221,11 +232,25 @@ impl Pool {
     }
 }
 
-/// Does a pass over `target` need no list of those in `mute`?
-fn without(survey: &Survey, target: usize, mute: &[Mute]) -> bool {
-    let [mute] = mute else { return false };
-    let mut others = (0..survey.len()).filter(|place| *place != target && *place != mute.place);
-    survey.len() >= PREFERRED && others.all(|place| survey.state(place) == State::Trusted)
+/// The nodes that are listed, with their records' ids, where a pass over `target` needs no list of
+/// those in `mute`.
+fn without(survey: &Survey, target: usize, mute: &[Mute]) -> Option<Vec<(usize, u64)>> {
+    let [mute] = mute else { return None };
+    let others = (0..survey.len()).filter(|place| *place != target && *place != mute.place);
+    trusted_of(survey, others).filter(|_| survey.len() >= PREFERRED)
+}
+
+/// These nodes with their records' ids, if all of them are trusted.
+pub(super) fn trusted_of(
+    survey: &Survey,
+    mut places: impl Iterator<Item = usize>,
+) -> Option<Vec<(usize, u64)>> {
+    places.try_fold(Vec::new(), |mut all, place| {
+        let record = survey.record(place);
+        let record = record.filter(|_| survey.state(place) == State::Trusted)?;
+        all.push((place, record.id));
+        Some(all)
+    })
 }
 
 /// Reads it from the lines of `stats`.
