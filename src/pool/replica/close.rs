@@ -16,6 +16,7 @@
 //! A node without room drops what it has, whosever that is. While the turn is surely ours it is
 //! asked again at once; later it gets nothing more from here, and is doubted.
 
+mod fill;
 mod late;
 mod undo;
 
@@ -48,6 +49,8 @@ pub struct Close {
     conflict: bool,
     /// Those that took it were looked at again.
     rechecked: bool,
+    /// Enough nodes took it before anybody else's write was seen.
+    won: bool,
     closed: Option<Closed>,
 }
 
@@ -67,6 +70,8 @@ struct State {
     life: Option<u16>,
     /// It took word of the write, and gets the value in another's place.
     filled: bool,
+    /// The life in which it had what was written.
+    took: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +134,7 @@ impl Close {
             notes: Notes::default(),
             conflict: false,
             rechecked: false,
+            won: false,
             closed: None,
             since: now / 1000,
             ending,
@@ -177,6 +183,7 @@ impl Close {
                 life: self.view(place).and_then(View::inc),
                 free: false,
                 filled: false,
+                took: None,
             });
             // Nodes beyond the copies asked for were not meant to have it.
             let asked = self
@@ -275,44 +282,6 @@ impl Close {
         view::gets_value(nodes, lists, self.grips.copies, self.grips.rules, place)
     }
 
-    /// Where a node failed that was to have the value, the next that took word of it gets it.
-    ///
-    /// Whoever took the turn since reads word of it there and one value, and brings the other
-    /// himself: a write of ours would free his token, and change the cas value under him.
-    fn fill(&mut self, stored: &[usize], out: &mut Vec<Send>) {
-        let (copies, rules) = (self.grips.copies, self.grips.rules);
-        if !rules.fill {
-            return;
-        }
-        let ours = |place: &usize| {
-            let stamp = self.view(*place).and_then(View::stamp);
-            stamp.filter(|stamp| stamp.version == self.version)
-        };
-        let mut next = Vec::new();
-        for list in &self.grips.lists {
-            let there = list.iter().filter(|place| stored.contains(place));
-            let (words, others): (Vec<usize>, Vec<usize>) =
-                there.partition(|place| ours(place).is_some_and(|stamp| stamp.witness));
-            let relied = others
-                .iter()
-                .filter(|place| view::is_trusted(&self.grips.nodes, **place, rules));
-            let wanted = copies.saturating_sub(relied.count());
-            next.extend(words.into_iter().take(wanted));
-        }
-        for place in next {
-            if let Some(node) = self.nodes.get_mut(place).filter(|node| !node.filled) {
-                (node.filled, node.step) = (true, Step::Filling);
-                let take = Command::Read {
-                    value: false,
-                    token: true,
-                };
-                if let Some(view) = self.grips.nodes.get_mut(place) {
-                    view.ask(place, vec![Command::ReadRecord, take], out);
-                }
-            }
-        }
-    }
-
     /// Goes on with one node after its answer.
     fn step(&mut self, place: usize, refused: bool, sure: bool, out: &mut Vec<Send>) {
         let Some(state) = self.nodes.get(place).copied() else {
@@ -403,6 +372,9 @@ impl Close {
         let next = match view.stamp() {
             _ if removed => Step::Stored,
             Some(stamp) if stamp.version == self.version && current(stamp) && touched => {
+                if let Some(node) = self.nodes.get_mut(place) {
+                    node.took = inc;
+                }
                 Step::Stored
             }
             Some(stamp)
@@ -410,9 +382,14 @@ impl Close {
                     && (current(stamp) && taken_over(stamp)
                         || rules.fence && stamp.version > known(stamp)) =>
             {
+                // Who has the turn by now, while this still says who missed the write, wrote over
+                // what had won, and read it before.
+                let over = self.won
+                    && stamp.version > self.version
+                    && state.is_some_and(|state| state.took.is_some() && state.took == inc);
                 // A touch has nothing to lose: who wrote meanwhile also made it live on. And who
                 // came before the value had read word of it.
-                if self.ending == Ending::Touch || filled {
+                if self.ending == Ending::Touch || filled || over {
                     Step::Stored
                 } else {
                     Step::Conflict
@@ -468,6 +445,7 @@ impl Close {
             }
             return;
         }
+        self.won |= won && newer.is_empty();
         let before = out.len();
         self.write_late(out);
         if out.len() > before {

@@ -169,3 +169,64 @@ fn what_a_refusal_took_away_after_half_a_lease_may_be_anybodys_and_nothing_goes_
     assert_eq!(versions(&said), [None]);
     assert_eq!(closed, Some(Closed::Failed));
 }
+
+/// Writes while the third node is silent. On the other two the write goes through; then, as the
+/// records are to say who missed it, somebody was there first, who left `over` behind: what it
+/// takes for an answer, and how the ending ends.
+fn overtaken(over: [Version; 2], lives: [u16; 2]) -> Option<Closed> {
+    let mut out = Vec::new();
+    let write = Ending::Write(Arc::from(*b"new"));
+    let mut close = Close::new(grips(1001), write, 100, 1000, 1, &mut out);
+    let mut first = [true; 2];
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        if place == 2 {
+            close.heard(1000, place, Err(Lost { maybe_done: true }), &mut out);
+            continue;
+        }
+        let replies = commands.iter().map(|command| match command {
+            Command::Write { .. } => Reply::Done { cas: 6 },
+            Command::SetRecord { .. } if std::mem::take(&mut first[place]) => Reply::Exists,
+            Command::SetRecord { .. } => Reply::Done { cas: 0 },
+            Command::Read { .. } => Reply::Item(Item {
+                cas: 9,
+                stamp: Some(Stamp {
+                    version: over[place],
+                    inc: lives[place],
+                    tombstone: false,
+                    mended: false,
+                    witness: false,
+                }),
+                data: None,
+                left: 100,
+                token: Token::Taken,
+            }),
+            Command::ReadRecord if first[place] => Reply::Record {
+                record: Record::new(1, 9).trusted(),
+                cas: 3,
+            },
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(lives[place], 9).trusted(),
+                cas: 4,
+            },
+            other => panic!("{other:?}"),
+        });
+        let replies = replies.collect();
+        close.heard(1000, place, Ok(replies), &mut out);
+    }
+    close.outcome()
+}
+
+#[test]
+fn who_wrote_over_a_write_that_had_won_before_it_said_who_missed_it_takes_nothing_from_it() {
+    let ours = Version::fenced(1000, BASE, 1);
+    let next = Version::fenced(1001, ours, 2);
+    let won = Some(Closed::Done { copies: 2 });
+    assert_eq!(overtaken([next, next], [1, 1]), won);
+    assert_eq!(overtaken([next, ours], [1, 1]), won);
+    let lost = Some(Closed::Conflict);
+    let older = Version(BASE.0 + 1);
+    assert!(older < ours, "who had not read it");
+    assert_eq!(overtaken([older, older], [1, 1]), lost);
+    assert_eq!(overtaken([next, next], [2, 2]), lost, "in another life");
+}
