@@ -82,3 +82,37 @@ fn a_node_that_nobody_uses_any_more_makes_way_and_who_still_has_it_marks_no_othe
     assert_eq!(old.finish().text(), "false");
     assert_eq!(slots(&state), after);
 }
+
+#[test]
+fn a_node_that_a_process_uses_keeps_its_place_however_long_ago_that_asked_for_it() {
+    let (state, marks) = (TempDir::new("slots"), TempDir::new("marks"));
+    let php = Php::new().ini("memring.state_dir", state.path().display());
+    let (used, new) = (Memcached::start(), Memcached::start());
+    let go = marks.path().join("go");
+    let inside = marks.path().join("in");
+    let old = php.start(&format!(
+        "$m = new Memcache; $m->addServer('127.0.0.1', {}); $m->set('k', 1); touch('{}');
+         while (!file_exists('{}')) {{ usleep(1000); clearstatcache(); }}
+         for ($n = 0; $n < 2000; $n++) $m->get('k');
+         echo $m->get('k');",
+        used.port(),
+        inside.display(),
+        go.display()
+    ));
+    assert!(wait_until(Duration::from_secs(60), || inside.exists()));
+    let place = slots(&state).iter().position(|(who, _)| *who != 0).unwrap();
+    let fill = "for ($port = 1; $port < 1024; $port++) { $m = new Memcache; $m->addServer('10.0.0.1', $port); }";
+    php.run(fill).ok();
+    let before = slots(&state);
+    assert!(before.iter().all(|(who, _)| *who != 0));
+    forget(&state, place);
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(old.finish().text(), "1");
+    let late = format!(
+        "$m = new Memcache; $m->addServer('127.0.0.1', {}); $m->set('k', 1);
+         echo Memring\\status()['host']['nodes_without_a_slot'];",
+        new.port()
+    );
+    assert_eq!(php.run(&late).ok(), "1");
+    assert_eq!(slots(&state), before);
+}

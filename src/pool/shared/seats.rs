@@ -50,37 +50,52 @@ impl Used {
     }
 }
 
+/// After so many uses of its hold a process says again that it has it; or, if it has none, looks
+/// whether there is one by now.
+const OFTEN: u32 = 1024;
+
 /// A node's hold on its slot.
 #[derive(Debug, Default)]
 pub struct Seat {
     who: u64,
     slot: Cell<Option<&'static Slot>>,
+    uses: Cell<u32>,
+    /// That there is none was counted.
+    counted: Cell<bool>,
 }
 
 impl Seat {
     /// The hold of the node at `address`.
     pub fn of(address: &[u8]) -> Seat {
-        let who = name_of(address);
-        Seat {
-            who,
-            slot: Cell::new(region().and_then(|region| find(region, who, now()))),
-        }
+        let seat = Seat {
+            who: name_of(address),
+            ..Seat::default()
+        };
+        seat.look(region(), now());
+        seat
     }
 
     /// Its slot; `None` without a region, or when all slots are in use.
     #[inline]
     pub fn slot(&self) -> Option<&'static Slot> {
-        let slot = self.slot.get()?;
-        if slot.who.load(Relaxed) == self.who {
-            return Some(slot);
+        let uses = self.uses.get().wrapping_add(1);
+        self.uses.set(uses);
+        match self.slot.get() {
+            _ if uses.is_multiple_of(OFTEN) => self.look(region(), now()),
+            Some(slot) if slot.who.load(Relaxed) != self.who => self.look(region(), now()),
+            slot => slot,
         }
-        self.moved()
     }
 
-    /// Another node has it by now.
+    /// Finds it anew: another node may have it by now, or have left one.
     #[cold]
-    fn moved(&self) -> Option<&'static Slot> {
-        let slot = region().and_then(|region| find(region, self.who, now()));
+    fn look(&self, region: Option<&'static Region>, now: u64) -> Option<&'static Slot> {
+        // A node without an address has none.
+        let region = region.filter(|_| self.who != 0)?;
+        let slot = find(region, self.who, now);
+        if slot.is_none() && !self.counted.replace(true) {
+            region.overflow.fetch_add(1, Relaxed);
+        }
         self.slot.set(slot);
         slot
     }
@@ -102,15 +117,10 @@ fn find(region: &'static Region, who: u64, now: u64) -> Option<&'static Slot> {
             return Some(slot);
         }
     }
-    let found = region.used.idle(now).and_then(|at| {
-        let slot = region.slot.get(at)?;
-        slot.take_over(who).then(|| region.used.note(at, now))?;
-        Some(slot)
-    });
-    if found.is_none() {
-        region.overflow.fetch_add(1, Relaxed);
-    }
-    found
+    let at = region.used.idle(now)?;
+    let slot = region.slot.get(at)?;
+    slot.take_over(who).then(|| region.used.note(at, now))?;
+    Some(slot)
 }
 
 impl Slot {
@@ -145,10 +155,12 @@ mod tests {
     const HOUR: u64 = IN_USE + FRESH + 1;
 
     fn seat(region: &'static Region, who: u64, now: u64) -> Seat {
-        Seat {
+        let seat = Seat {
             who,
-            slot: Cell::new(find(region, who, now)),
-        }
+            ..Seat::default()
+        };
+        seat.look(Some(region), now);
+        seat
     }
 
     #[test]
@@ -159,8 +171,10 @@ mod tests {
             assert!(find(region, name(number), 1000 + number as u64).is_some());
         }
         // All are in use: nobody loses his, and it is counted.
-        assert!(find(region, name(SLOTS), 5000).is_none());
-        assert_eq!(region.overflow.load(Relaxed), 1);
+        let late = seat(region, name(SLOTS), 5000);
+        assert!(late.slot().is_none());
+        assert!(late.look(Some(region), 6000).is_none());
+        assert_eq!(region.overflow.load(Relaxed), 1, "the same one");
         // All but two were asked for since.
         let held = seat(region, name(7), 1007);
         held.slot().unwrap().fail(9, 9);
@@ -168,8 +182,8 @@ mod tests {
             find(region, name(number), HOUR);
         }
         let later = HOUR + 5000;
-        let new = seat(region, name(SLOTS), later);
-        let slot = new.slot().unwrap();
+        let slot = late.look(Some(region), later).unwrap();
+        assert!(std::ptr::eq(slot, late.slot().unwrap()));
         // Nothing is left of what was known of the other one, who has no hold on it any more.
         assert_eq!((slot.failed_at(later), slot.cause()), (None, 0));
         assert!(std::ptr::eq(
