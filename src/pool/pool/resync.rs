@@ -6,6 +6,7 @@
 
 mod held;
 mod listing;
+mod pace;
 pub(crate) mod stream;
 pub mod wait;
 
@@ -19,6 +20,7 @@ use crate::shared::{self, Progress};
 use crate::transport;
 use held::Held;
 use listing::Unlisted;
+use pace::Pace;
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::time::Duration;
@@ -28,9 +30,8 @@ use wait::{Mute, Wait};
 /// How long somebody else may need to found a pool, and how often is looked whether he has.
 const FOUNDING: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(10);
-/// Keys that are mended at the same time, and the bytes of their items, unless one alone has
-/// more: a step is said by a node before anybody else waits for it, and within its time limit.
-const BATCH: usize = 128;
+/// Bytes of the items that are mended at the same time, unless one alone has more: a step is said by
+/// a node within its time limit.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Memory for the keys of a pass unless something else is said, bytes: more than a million sessions.
 const ROOM: usize = 192 << 20;
@@ -293,6 +294,7 @@ impl Pool {
         let lists = |index: &usize| *index != target && !mute(index);
         let sources: Vec<usize> = (0..self.members.len()).filter(lists).collect();
         let mut held = Held::new(way.room);
+        let mut pace = Pace::new();
         loop {
             for index in &sources {
                 if let Err(lost) = self.goes_on(&mut passing, true, call) {
@@ -310,9 +312,11 @@ impl Pool {
             passing.copy(keys);
             passing.all = all;
             while passing.keys.peek().is_some() {
-                if let Some(done) = self.go_on(&mut passing, BATCH, call) {
+                let begun = transport::now();
+                if let Some(done) = self.go_on(&mut passing, pace.keys(), call) {
                     return done;
                 }
+                pace.took(transport::since(begun));
                 progress(passing.seen, passing.all);
             }
             if !held.next() {
