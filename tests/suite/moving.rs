@@ -259,6 +259,66 @@ fn what_only_the_old_place_took_is_newer_than_what_its_new_node_comes_back_with(
     visit(3);
 }
 
+/// What a script says that is run on each of 60 sessions.
+fn each_of_60(script: &str) -> String {
+    format!(
+        "$refused = $wrong = 0; for ($i = 0; $i < 60; $i++) {{ session_id(\"s$i\"); $ok = @session_start(); {script} @session_write_close(); }} echo $wrong, ' ', $refused;"
+    )
+}
+
+#[test]
+fn what_its_new_place_has_is_not_served_while_the_old_one_that_may_have_newer_is_silent() {
+    let (mut nodes, directory) = (memcached(3), TempDir::new("moving"));
+    let names = named(&nodes);
+    let before = php(&directory, &file(&names[..2], &[], ""));
+    let both = |script: &str| {
+        let php = php(&directory, &file(&names, &names[..2], ""));
+        php.run(&each_of_60(script)).ok()
+    };
+    assert_eq!(both("$_SESSION['n'] = 1;"), "0 0");
+    let before = before.run(&each_of_60("$wrong += ($_SESSION['n'] ?? 0) !== 1; $_SESSION['n'] = 2;"));
+    assert_eq!(before.ok(), "0 0");
+    nodes[0].kill();
+    let text = both("if (!$ok) $refused++; else $wrong += ($_SESSION['n'] ?? 0) !== 2;");
+    let refused: usize = text.strip_prefix("0 ").expect(&text).parse().unwrap();
+    assert!((10..50).contains(&refused), "{text}");
+}
+
+#[test]
+fn a_session_that_was_not_destroyed_at_both_of_its_places_is_said_not_to_be() {
+    let (mut nodes, directory) = (memcached(3), TempDir::new("moving"));
+    let names = named(&nodes);
+    let both = |script: &str| {
+        let php = php(&directory, &file(&names, &names[..2], ""));
+        php.run(&each_of_60(script)).ok()
+    };
+    assert_eq!(both("$_SESSION['n'] = 1;"), "0 0");
+    let moved = |n: &usize| nodes[2].stored(&format!("s{n}")).is_some();
+    let moved = (0..60).filter(moved).count();
+    assert!((10..50).contains(&moved), "{moved}");
+    nodes[2].kill();
+    // Let in from its old place, all the same.
+    let text = both("$wrong += !$ok; $refused += !@session_destroy();");
+    assert_eq!(text, format!("0 {moved}"));
+}
+
+#[test]
+fn a_counter_whose_new_node_is_down_counts_once_or_not_at_all() {
+    let (mut nodes, directory) = (memcached(3), TempDir::new("moving"));
+    let names = named(&nodes);
+    let head = "$m = new Memring\\Memcache; $m->addServer('pool:sessions');";
+    let both = php(&directory, &file(&names, &names[..2], ""));
+    let set = "for ($i = 0; $i < 60; $i++) $m->set(\"k$i\", 1000);";
+    both.run(&format!("{head} {set}")).ok();
+    nodes[2].kill();
+    let text = both.run(&format!(
+        "{head} $wrong = []; for ($i = 0; $i < 60; $i++) {{ $said = @$m->increment(\"k$i\"); if ($said !== 1001 && $said !== false) $wrong[$i] = $said; }} echo json_encode($wrong), ' ';
+         $all = []; for ($i = 0; $i < 60; $i++) $all[] = $m->get(\"k$i\"); $all = array_count_values($all); ksort($all); echo json_encode(array_keys($all));"
+    ));
+    let text = text.ok();
+    assert!(text == "[] [1000,1001]" || text == "[] [1001]", "{text}");
+}
+
 /// The values of a cache, on both kinds of servers.
 fn values(nodes: &[Server]) {
     let (names, directory) = (named(nodes), TempDir::new("moving"));
