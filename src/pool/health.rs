@@ -103,6 +103,12 @@ impl Health {
         }
     }
 
+    /// Told of each exchange with the node: who uses its slot keeps it.
+    #[inline]
+    pub fn used(&self) {
+        self.seat.used(self.failed == 0);
+    }
+
     /// True when no mark of the past stands at `now`.
     pub fn is_up(&self, now: u64) -> bool {
         match self.seat.slot() {

@@ -292,6 +292,7 @@ impl Node {
 
     /// Marks the beginning of an exchange that may take `limit`.
     pub fn begin(&mut self, limit: Duration) {
+        self.health.used();
         self.unmarked = self.care == Care::Probed && self.health.is_unmarked();
         if let Some(socket) = &mut self.socket {
             socket.busy = true;

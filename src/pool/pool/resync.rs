@@ -15,7 +15,9 @@ use super::copies::{Task, clock};
 use super::turn::Turn;
 use crate::call::{Call, Verb};
 use crate::fanout;
-use crate::replica::{Distrust, Founded, Founding, Machine, Mend, Resync, Resynced, Send, Waiting};
+use crate::replica::{
+    Distrust, Founded, Founding, Lists, Machine, Mend, Resync, Resynced, Send, Waiting,
+};
 use crate::shared::{self, Progress};
 use crate::transport;
 use held::Held;
@@ -33,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of the items that are mended at the same time, unless one alone has more: a step is said by
 /// a node within its time limit.
 const BATCH_BYTES: usize = 256 * 1024;
+/// Keys that are looked at for them: of many nodes few keys are one node's.
+const LOOKED: usize = 1024;
 /// Memory for the keys of a pass unless something else is said, bytes: more than a million sessions.
 const ROOM: usize = 192 << 20;
 
@@ -312,11 +316,14 @@ impl Pool {
             passing.copy(keys);
             passing.all = all;
             while passing.keys.peek().is_some() {
-                let begun = transport::now();
+                let (begun, before) = (transport::now(), passing.done.keys);
                 if let Some(done) = self.go_on(&mut passing, pace.keys(), call) {
                     return done;
                 }
-                pace.took(transport::since(begun));
+                // Where no key was the node's, nobody was asked.
+                if passing.done.keys > before {
+                    pace.took(transport::since(begun));
+                }
                 progress(passing.seen, passing.all);
             }
             if !held.next() {
@@ -385,17 +392,22 @@ impl Pool {
 
     /// Mends up to `most` further keys of a pass, or ends it; what it came to, when it is over.
     pub fn go_on(&mut self, passing: &mut Passing, most: usize, call: &mut Call) -> Option<Pass> {
-        let mut batch: Vec<Vec<u8>> = Vec::new();
-        let mut bytes = 0;
+        let mut batch: Vec<(Vec<u8>, Lists)> = Vec::new();
+        let (mut bytes, mut looked) = (0, 0);
         while batch.len() < most
+            && looked < LOOKED
             && let Some((key, size)) = passing
                 .keys
                 .next_if(|(_, size)| batch_has_room(bytes, *size))
         {
-            bytes += size;
-            batch.push(key);
+            looked += 1;
+            let lists = self.lists(&key);
+            if lists.nodes.contains(&passing.target) {
+                bytes += size;
+                batch.push((key, lists));
+            }
         }
-        if batch.is_empty() {
+        if looked == 0 {
             return Some(self.end_pass(passing, call));
         }
         if let Err(lost) = self.goes_on(passing, false, call) {
@@ -412,9 +424,9 @@ impl Pool {
         } = passing;
         // What was refused for so many keys needs no list of its own.
         call.reset(Verb::Get);
-        *seen += batch.len();
+        *seen += looked;
         noted.at(*seen, *all);
-        self.mend_batch(&batch, *target, record_key, call, done);
+        self.mend_batch(batch, *target, record_key, call, done);
         // A node that went away would cost each further batch a timeout.
         let gone = call.events.iter().find(|event| event.fault);
         gone.filter(|_| passing.done.failed > 0)
@@ -452,22 +464,21 @@ impl Pool {
     /// node, so that the way there and back counts once and not for every key.
     fn mend_batch(
         &mut self,
-        keys: &[Vec<u8>],
+        keys: Vec<(Vec<u8>, Lists)>,
         target: usize,
         record_key: &[u8],
         call: &mut Call,
         done: &mut Pass,
     ) {
-        struct Job<'a> {
+        struct Job {
             mend: Mend,
-            key: &'a [u8],
+            key: Vec<u8>,
             nodes: Vec<usize>,
         }
-        let mut jobs: Vec<Job<'_>> = Vec::with_capacity(keys.len());
+        let mut jobs: Vec<Job> = Vec::with_capacity(keys.len());
         let mut sends: Vec<(usize, Send)> = Vec::new();
         let mut out = Vec::new();
-        for key in keys {
-            let lists = self.lists(key);
+        for (key, lists) in keys {
             let nodes = lists.nodes;
             let Some(place) = nodes.iter().position(|node| *node == target) else {
                 continue;
@@ -485,7 +496,7 @@ impl Pool {
             let task = |job: &usize| {
                 let job = jobs.get(*job);
                 Task {
-                    key: job.map_or(b"".as_slice(), |job| job.key),
+                    key: job.map_or(b"".as_slice(), |job| &job.key),
                     record_key,
                     nodes: job.map_or(&[][..], |job| &job.nodes),
                 }

@@ -17,9 +17,11 @@
 //! asked again at once; later it gets nothing more from here, and is doubted.
 
 mod fill;
+mod follow;
 mod late;
 mod undo;
 
+use self::follow::Took;
 use super::keep::Notes;
 use super::view::{self, Contact, View};
 use super::{
@@ -70,8 +72,8 @@ struct State {
     life: Option<u16>,
     /// It took word of the write, and gets the value in another's place.
     filled: bool,
-    /// The life in which it had what was written.
-    took: Option<u16>,
+    /// It had what was written.
+    took: Option<Took>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,7 +347,7 @@ impl Close {
     fn judge(&mut self, place: usize, out: &mut Vec<Send>) {
         let rules = self.grips.rules;
         let Some(view) = self.view(place) else { return };
-        let inc = view.inc();
+        let (inc, life) = (view.inc(), view.life());
         let removed = self.ending == Ending::Destroy && !rules.tombstone && view.item.is_none();
         let state = self.nodes.get(place).copied();
         // Without `E` a turn that was taken over shows in the cas value alone. Where the turn
@@ -373,7 +375,8 @@ impl Close {
             _ if removed => Step::Stored,
             Some(stamp) if stamp.version == self.version && current(stamp) && touched => {
                 if let Some(node) = self.nodes.get_mut(place) {
-                    node.took = inc;
+                    let word = stamp.witness;
+                    node.took = life.map(|life| Took { life, word });
                 }
                 Step::Stored
             }
@@ -382,14 +385,9 @@ impl Close {
                     && (current(stamp) && taken_over(stamp)
                         || rules.fence && stamp.version > known(stamp)) =>
             {
-                // Who has the turn by now, while this still says who missed the write, wrote over
-                // what had won, and read it before.
-                let over = self.won
-                    && stamp.version > self.version
-                    && state.is_some_and(|state| state.took.is_some() && state.took == inc);
                 // A touch has nothing to lose: who wrote meanwhile also made it live on. And who
                 // came before the value had read word of it.
-                if self.ending == Ending::Touch || filled || over {
+                if self.ending == Ending::Touch || filled {
                     Step::Stored
                 } else {
                     Step::Conflict
@@ -417,11 +415,16 @@ impl Close {
         if rules.late && state.is_some_and(later) {
             return self.set(place, Step::Later);
         }
+        if let Some(node) = self.nodes.get_mut(place) {
+            // What comes next there may never have seen ours.
+            node.took = None;
+        }
         self.write(place, out);
     }
 
     /// All nodes have answered: is it enough?
     fn settle(&mut self, out: &mut Vec<Send>) {
+        self.let_follow();
         let newer = self.places(Step::Conflict);
         let silent = self.places(Step::Silent);
         let stored = [&self.places(Step::Stored)[..], &silent[..]].concat();
@@ -481,6 +484,11 @@ impl Close {
             for place in &counted {
                 self.list(*place, &absent, out);
             }
+        }
+        let stored = self.places(Step::Stored);
+        if out.len() == before && !counted.iter().all(|place| stored.contains(place)) {
+            // One of them says of nobody that he missed it.
+            return self.settle(out);
         }
         // After the lists: who gets the turn meanwhile does not count the node that failed.
         if out.len() == before && enough {

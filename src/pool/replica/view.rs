@@ -299,6 +299,13 @@ impl View {
         self.record.as_ref().map(|(record, _)| record.inc)
     }
 
+    /// The same with the record's own name, which is another after the node was doubted.
+    pub(super) fn life(&self) -> Option<(u16, u64)> {
+        self.record
+            .as_ref()
+            .map(|(record, _)| (record.inc, record.id))
+    }
+
     /// Stores this on the node over what it has; of a value a witness gets no more than the stamp.
     pub(super) fn store(&self, stamp: Stamp, life: u32, data: &Arc<[u8]>) -> Command {
         Command::Write {

@@ -50,8 +50,8 @@ impl Used {
     }
 }
 
-/// After so many uses of its hold a process says again that it has it; or, if it has none, looks
-/// whether there is one by now.
+/// After so many uses a process says again that it has its slot; or, if it has none, looks whether
+/// there is one by now.
 const OFTEN: u32 = 1024;
 
 /// A node's hold on its slot.
@@ -78,12 +78,20 @@ impl Seat {
     /// Its slot; `None` without a region, or when all slots are in use.
     #[inline]
     pub fn slot(&self) -> Option<&'static Slot> {
-        let uses = self.uses.get().wrapping_add(1);
-        self.uses.set(uses);
         match self.slot.get() {
-            _ if uses.is_multiple_of(OFTEN) => self.look(region(), now()),
             Some(slot) if slot.who.load(Relaxed) != self.who => self.look(region(), now()),
             slot => slot,
+        }
+    }
+
+    /// Told of each use: it stays the node's slot while a process uses it. Who has none gets one where
+    /// there is one by now and he is `calm`: what he knows of a node that failed would be gone.
+    #[inline]
+    pub fn used(&self, calm: bool) {
+        let uses = self.uses.get().wrapping_add(1);
+        self.uses.set(uses);
+        if uses.is_multiple_of(OFTEN) && (calm || self.slot.get().is_some()) {
+            self.look(region(), now());
         }
     }
 
@@ -91,11 +99,13 @@ impl Seat {
     #[cold]
     fn look(&self, region: Option<&'static Region>, now: u64) -> Option<&'static Slot> {
         // A node without an address has none.
-        let region = region.filter(|_| self.who != 0)?;
-        let slot = find(region, self.who, now);
-        if slot.is_none() && !self.counted.replace(true) {
-            region.overflow.fetch_add(1, Relaxed);
-        }
+        let slot = (region.filter(|_| self.who != 0)).and_then(|region| {
+            let slot = find(region, self.who, now);
+            if slot.is_none() && !self.counted.replace(true) {
+                region.overflow.fetch_add(1, Relaxed);
+            }
+            slot
+        });
         self.slot.set(slot);
         slot
     }

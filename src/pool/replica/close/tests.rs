@@ -170,51 +170,70 @@ fn what_a_refusal_took_away_after_half_a_lease_may_be_anybodys_and_nothing_goes_
     assert_eq!(closed, Some(Closed::Failed));
 }
 
-/// Writes while the third node is silent. On the other two the write goes through; then, as the
-/// records are to say who missed it, somebody was there first, who left `over` behind: what it
-/// takes for an answer, and how the ending ends.
-fn overtaken(over: [Version; 2], lives: [u16; 2]) -> Option<Closed> {
+/// Writes so many copies while the node `silent` is, with word for the rest. On the other two the
+/// write goes through; then, as the records are to say who missed it, somebody was there first, who left
+/// `over` behind, in records of these lives and names: how the ending ends.
+fn overtaken(
+    copies: usize,
+    silent: usize,
+    over: [Version; 2],
+    records: [(u16, u64); 2],
+) -> Option<Closed> {
     let mut out = Vec::new();
     let write = Ending::Write(Arc::from(*b"new"));
-    let mut close = Close::new(grips(1001), write, 100, 1000, 1, &mut out);
-    let mut first = [true; 2];
+    let mut grips = grips(1001);
+    grips.copies = copies;
+    let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
+    let (mut first, mut words) = ([true; 2], [false; 2]);
+    let mut kept = [Record::new(1, 9).trusted(), Record::new(1, 9).trusted()];
     while !out.is_empty() {
         let Send { place, commands } = out.remove(0);
-        if place == 2 {
+        if place == silent {
             close.heard(1000, place, Err(Lost { maybe_done: true }), &mut out);
             continue;
         }
+        let at = if silent == 0 { place - 1 } else { place };
         let replies = commands.iter().map(|command| match command {
-            Command::Write { .. } => Reply::Done { cas: 6 },
-            Command::SetRecord { .. } if std::mem::take(&mut first[place]) => Reply::Exists,
-            Command::SetRecord { .. } => Reply::Done { cas: 0 },
+            Command::Write { stamp, .. } => {
+                words[at] = stamp.witness;
+                Reply::Done { cas: 6 }
+            }
+            Command::SetRecord { .. } if std::mem::take(&mut first[at]) => {
+                kept[at] = Record::new(records[at].0, records[at].1).trusted();
+                Reply::Exists
+            }
+            Command::SetRecord { record, .. } => {
+                kept[at] = record.clone();
+                Reply::Done { cas: 4 }
+            }
             Command::Read { .. } => Reply::Item(Item {
                 cas: 9,
                 stamp: Some(Stamp {
-                    version: over[place],
-                    inc: lives[place],
+                    version: over[at],
+                    inc: records[at].0,
                     tombstone: false,
                     mended: false,
-                    witness: false,
+                    witness: words[at],
                 }),
                 data: None,
                 left: 100,
                 token: Token::Taken,
             }),
-            Command::ReadRecord if first[place] => Reply::Record {
-                record: Record::new(1, 9).trusted(),
-                cas: 3,
-            },
             Command::ReadRecord => Reply::Record {
-                record: Record::new(lives[place], 9).trusted(),
-                cas: 4,
+                record: kept[at].clone(),
+                cas: 3,
             },
             other => panic!("{other:?}"),
         });
         let replies = replies.collect();
         close.heard(1000, place, Ok(replies), &mut out);
     }
-    close.outcome()
+    let closed = close.outcome();
+    if matches!(closed, Some(Closed::Done { .. })) {
+        let lists = |record: &Record| record.lists(["a", "b", "c"][silent]);
+        assert!(kept.iter().all(lists), "who missed it is listed");
+    }
+    closed
 }
 
 #[test]
@@ -222,11 +241,67 @@ fn who_wrote_over_a_write_that_had_won_before_it_said_who_missed_it_takes_nothin
     let ours = Version::fenced(1000, BASE, 1);
     let next = Version::fenced(1001, ours, 2);
     let won = Some(Closed::Done { copies: 2 });
-    assert_eq!(overtaken([next, next], [1, 1]), won);
-    assert_eq!(overtaken([next, ours], [1, 1]), won);
     let lost = Some(Closed::Conflict);
+    let same = [(1, 9); 2];
+    assert_eq!(overtaken(3, 2, [next, next], same), won);
+    assert_eq!(overtaken(3, 2, [next, ours], same), won);
     let older = Version(BASE.0 + 1);
     assert!(older < ours, "who had not read it");
-    assert_eq!(overtaken([older, older], [1, 1]), lost);
-    assert_eq!(overtaken([next, next], [2, 2]), lost, "in another life");
+    assert_eq!(overtaken(3, 2, [older, older], same), lost);
+    assert_eq!(
+        overtaken(3, 2, [next, next], [(2, 9); 2]),
+        lost,
+        "in another life"
+    );
+    assert_eq!(
+        overtaken(3, 2, [next, next], [(1, 8); 2]),
+        lost,
+        "a full node dropped it"
+    );
+    // The second node has the value, the third has word of it.
+    assert_eq!(overtaken(2, 0, [next, next], same), won);
+    assert_eq!(overtaken(2, 0, [next, ours], same), won);
+    assert_eq!(
+        overtaken(2, 0, [ours, next], same),
+        lost,
+        "word needs no reading"
+    );
+}
+
+#[test]
+fn a_write_is_not_acknowledged_where_nobody_could_be_told_who_missed_it() {
+    let mut out = Vec::new();
+    let write = Ending::Write(Arc::from(*b"new"));
+    let mut close = Close::new(grips(1001), write, 100, 1000, 1, &mut out);
+    let mut written = None;
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        if place == 2 {
+            close.heard(1000, place, Err(Lost { maybe_done: true }), &mut out);
+            continue;
+        }
+        let replies = commands.iter().map(|command| match command {
+            Command::Write { stamp, .. } => {
+                written = Some(*stamp);
+                Reply::Done { cas: 6 }
+            }
+            // Somebody else is always a moment earlier.
+            Command::SetRecord { .. } => Reply::Exists,
+            Command::Read { .. } => Reply::Item(Item {
+                cas: 6,
+                stamp: written,
+                data: None,
+                left: 100,
+                token: Token::Free,
+            }),
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(1, 9).trusted(),
+                cas: 3,
+            },
+            other => panic!("{other:?}"),
+        });
+        let replies = replies.collect();
+        close.heard(1000, place, Ok(replies), &mut out);
+    }
+    assert_eq!(close.outcome(), Some(Closed::Failed));
 }

@@ -1,5 +1,6 @@
-//! A value on one node alone, newer than what others have: it is given a moment.
+//! A value on too few nodes to be sure of it, newer than what others have: it is given a moment.
 //!
+//! One of three that is; or, while the node list changes, two that are no majority of both lists.
 //! Its write may be under way; then it is on the others a moment later. Or it is of one whose
 //! turn is over, and who is about to hear it from the others and to take it back. Read before
 //! that, and repaired, it would take the place of what was acknowledged meanwhile.
@@ -21,11 +22,14 @@ impl Open {
         let rules = self.wish.rules;
         let versions = (0..self.views.len()).filter_map(|place| {
             let stamp = view::believed(&self.views, place, rules)?;
-            view::is_trusted(&self.views, place, rules).then_some(stamp.version)
+            view::is_trusted(&self.views, place, rules).then_some((place, stamp.version))
         });
-        let (there, elsewhere): (Vec<_>, Vec<_>) = versions.partition(|version| *version == newest);
+        let (there, elsewhere): (Vec<_>, Vec<_>) =
+            versions.partition(|(_, version)| *version == newest);
+        let there: Vec<usize> = there.into_iter().map(|(place, _)| place).collect();
         let word = (self.views.get(place).and_then(View::stamp)).is_some_and(|stamp| stamp.witness);
-        let alone = there.len() == 1 && (word || !elsewhere.is_empty());
+        let few = there.len() == 1 || !view::is_enough(&self.lists, &there);
+        let alone = few && (word || !elsewhere.is_empty());
         let cas = self.views.get(place).and_then(|view| view.item.as_ref());
         let Some(cas) = cas.map(|item| item.cas).filter(|_| alone && rules.moment) else {
             return false;
