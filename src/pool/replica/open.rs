@@ -220,7 +220,7 @@ impl Open {
         if self.lists.len() > 1 && view::epochs(&self.views).committed >= self.wish.epoch {
             self.leave_old_list(out);
         }
-        if self.rounds > ROUNDS {
+        if self.rounds > ROUNDS || self.is_behind() {
             return self.end(now, Found::Doubt, None, out);
         }
         let before = out.len();
@@ -319,6 +319,13 @@ impl Open {
         }
         // The new list's nodes stand first.
         self.views.truncate(stay);
+    }
+
+    /// Has a higher epoch been announced than this host's file has? Then it is let in nowhere, and mends
+    /// nothing: a node that only its list names may have what nobody else heard of.
+    fn is_behind(&self) -> bool {
+        let (own, rules) = (self.wish.epoch, self.wish.rules);
+        rules.double_list && own != 0 && view::epochs(&self.views).seen > own
     }
 
     fn places(&self, fits: impl Fn(&Open, usize) -> bool) -> Vec<usize> {

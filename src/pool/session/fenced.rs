@@ -130,7 +130,12 @@ impl Fenced {
         self.rule.append(id, &mut key)?;
         let lists = self.pool.lists(&key);
         let mut opened = self.ask(id, &key, &lists, turn)?;
-        if opened.found == Found::Doubt {
+        let own = self.pool.policy().epoch;
+        let doubtful = |opened: &Opened| {
+            let behind = |seen: Epochs| own != 0 && seen.seen > own;
+            opened.found == Found::Doubt && !opened.grips.epochs().is_some_and(behind)
+        };
+        if doubtful(&opened) {
             // Nobody was trusted: perhaps the pool is new, and then it is for us to say so.
             let random = shared::throw();
             let founded = self.pool.found(&self.record_key, random, &mut self.call);
@@ -138,7 +143,7 @@ impl Fenced {
                 opened = self.ask(id, &key, &lists, turn)?;
             }
         }
-        if opened.found == Found::Doubt && self.pool.rules().patient {
+        if doubtful(&opened) && self.pool.rules().patient {
             // Two nodes silent at once: more likely this host or its network has a hiccup.
             self.pool.be_patient(true);
             let again = self.ask(id, &key, &lists, turn);

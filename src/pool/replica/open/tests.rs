@@ -142,7 +142,7 @@ fn a_neighbour_that_works_keeps_its_turn_beyond_what_others_believe() {
 
 /// What a read does to records over an old list (b, c, d) and a new one (a, b, c), when the
 /// records say this of epochs and d still says that b missed a write.
-fn told(committed: u32) -> (Option<Found>, usize) {
+fn told(announced: u32, committed: u32) -> (Option<Found>, usize) {
     let mut out = Vec::new();
     let wish = Wish {
         nodes: ["a", "b", "c", "d"].map(Box::from).to_vec(),
@@ -158,7 +158,7 @@ fn told(committed: u32) -> (Option<Found>, usize) {
     let lists = vec![vec![0, 1, 2], vec![1, 2, 3]];
     let mut open = Open::over(wish, lists, 0, &mut out);
     let mut record = Record::new(3, 7).trusted();
-    (record.epoch, record.committed) = (4, committed);
+    (record.epoch, record.committed) = (announced, committed);
     let mut records = vec![record; 4];
     records[3].say("b", "web", 1, super::super::Kept::No);
     let mut changes = 0;
@@ -183,8 +183,13 @@ fn told(committed: u32) -> (Option<Found>, usize) {
 
 #[test]
 fn what_a_node_says_that_left_the_pool_counts_until_the_step_is_committed() {
-    assert_eq!(told(3).1, 1);
-    assert_eq!(told(4), (Some(Found::Nothing), 0));
+    assert_eq!(told(4, 3).1, 1);
+    assert_eq!(told(4, 4), (Some(Found::Nothing), 0));
+}
+
+#[test]
+fn who_reads_with_a_list_that_is_no_longer_the_newest_changes_nothing() {
+    assert_eq!(told(5, 3), (Some(Found::Doubt), 0));
 }
 
 /// Who has the turn over a new list (a, b, new) and an old one (a, b, old), when b is away and
