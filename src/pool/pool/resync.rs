@@ -392,7 +392,7 @@ impl Pool {
 
     /// Mends up to `most` further keys of a pass, or ends it; what it came to, when it is over.
     pub fn go_on(&mut self, passing: &mut Passing, most: usize, call: &mut Call) -> Option<Pass> {
-        let mut batch: Vec<(Vec<u8>, Lists)> = Vec::new();
+        let mut batch: Vec<(Vec<u8>, Lists, usize)> = Vec::new();
         let (mut bytes, mut looked) = (0, 0);
         while batch.len() < most
             && looked < LOOKED
@@ -402,9 +402,10 @@ impl Pool {
         {
             looked += 1;
             let lists = self.lists(&key);
-            if lists.nodes.contains(&passing.target) {
+            let place = lists.nodes.iter().position(|node| *node == passing.target);
+            if let Some(place) = place {
                 bytes += size;
-                batch.push((key, lists));
+                batch.push((key, lists, place));
             }
         }
         if looked == 0 {
@@ -414,7 +415,6 @@ impl Pool {
             return Some(lost);
         }
         let Passing {
-            target,
             record_key,
             all,
             seen,
@@ -426,7 +426,7 @@ impl Pool {
         call.reset(Verb::Get);
         *seen += looked;
         noted.at(*seen, *all);
-        self.mend_batch(batch, *target, record_key, call, done);
+        self.mend_batch(batch, record_key, call, done);
         // A node that went away would cost each further batch a timeout.
         let gone = call.events.iter().find(|event| event.fault);
         gone.filter(|_| passing.done.failed > 0)
@@ -460,12 +460,12 @@ impl Pool {
         done
     }
 
-    /// Mends so many keys at the same time: each step of all of them is one pipeline to each
+    /// Mends so many keys at the same time, each with its lists and the place in them of the node that
+    /// is to have it: each step of all of them is one pipeline to each
     /// node, so that the way there and back counts once and not for every key.
     fn mend_batch(
         &mut self,
-        keys: Vec<(Vec<u8>, Lists)>,
-        target: usize,
+        keys: Vec<(Vec<u8>, Lists, usize)>,
         record_key: &[u8],
         call: &mut Call,
         done: &mut Pass,
@@ -478,11 +478,8 @@ impl Pool {
         let mut jobs: Vec<Job> = Vec::with_capacity(keys.len());
         let mut sends: Vec<(usize, Send)> = Vec::new();
         let mut out = Vec::new();
-        for (key, lists) in keys {
+        for (key, lists, place) in keys {
             let nodes = lists.nodes;
-            let Some(place) = nodes.iter().position(|node| *node == target) else {
-                continue;
-            };
             let names: Vec<Box<str>> = nodes.iter().map(|node| self.ring_name(*node)).collect();
             let mut mend = Mend::new(&names, place, self.copies(), self.rules.machines, &mut out);
             if let Some(before) = lists.parts.last() {

@@ -58,6 +58,11 @@ pub enum Fit {
 }
 
 impl Epochs {
+    /// Has a higher epoch been announced than `own`, the one of a list? Not where that has none (0).
+    pub fn are_ahead_of(self, own: u32) -> bool {
+        own != 0 && self.seen > own
+    }
+
     /// Does the file fit that has this list (`own`, with its epoch), coming from one whose
     /// fingerprint is `before`? Both lists are the same where there is no step.
     pub fn fits(self, own: Epochs, before: u32) -> Fit {

@@ -39,8 +39,8 @@ pub struct Wish {
     pub turn: Option<Turn>,
     /// The key was made by ourselves just now: nothing can be stored under it.
     pub fresh: bool,
-    /// Epoch of the new list, where there are two: it counts alone once a record says that it
-    /// is committed.
+    /// Epoch of the host's list, 0 for none. Where there are two it is the new one's: that counts
+    /// alone once a record says that it is committed. No key is read by a list before the newest.
     pub epoch: u32,
     /// This host's name, for people.
     pub host: Box<str>,
@@ -324,8 +324,7 @@ impl Open {
     /// Has a higher epoch been announced than this host's file has? Then it is let in nowhere, and mends
     /// nothing: a node that only its list names may have what nobody else heard of.
     fn is_behind(&self) -> bool {
-        let (own, rules) = (self.wish.epoch, self.wish.rules);
-        rules.double_list && own != 0 && view::epochs(&self.views).seen > own
+        self.wish.rules.double_list && view::epochs(&self.views).are_ahead_of(self.wish.epoch)
     }
 
     fn places(&self, fits: impl Fn(&Open, usize) -> bool) -> Vec<usize> {

@@ -132,7 +132,7 @@ impl Fenced {
         let mut opened = self.ask(id, &key, &lists, turn)?;
         let own = self.pool.policy().epoch;
         let doubtful = |opened: &Opened| {
-            let behind = |seen: Epochs| own != 0 && seen.seen > own;
+            let behind = |seen: Epochs| seen.are_ahead_of(own);
             opened.found == Found::Doubt && !opened.grips.epochs().is_some_and(behind)
         };
         if doubtful(&opened) {
