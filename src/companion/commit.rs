@@ -6,7 +6,7 @@
 use crate::host::{Host, name};
 use crate::wish::{Asked, Kept, which_pools};
 use crate::{Stop, say, tell, words};
-use memring_pool::pool::commit::Committed;
+use memring_pool::pool::commit::{Committed, Committer, Progress};
 use memring_pool::shared;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,16 +14,20 @@ use std::time::{Duration, Instant};
 /// What --help prints.
 pub(crate) const HELP: &str = concat!(
     "\
-memring commit [--config FILE] POOL…
+memring commit [--config FILE] [--lease SECONDS] POOL…
 
 Ends the step to the nodes that the file has now: brings every key whose nodes changed to its new ones, and
 says in the records of all nodes that the epoch is committed. Run it once, on any host, after the new file is
 on all hosts. A host that still has the old one opens no session from then on until it gets the new one; none is lost.
 Every node must answer; one that goes away may be silent where there were three or more.
 
+A request that works with a session that moves is waited for where it must be; one that was killed never ends.
+
 ",
     which_pools!(),
     "
+  --lease SECONDS     so long a request may have a session and not write it, 300 unless said otherwise, 30 at
+                      least; then its turn is taken, and should it still run, its changes are refused
 
 Exit code 0 when the epoch is committed, 1 when not."
 );
@@ -41,7 +45,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// When it was asked wrongly.
 pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
-    let asked = Asked::read(parser, &[])?;
+    let asked = Asked::read(parser, &["lease"])?;
     if !asked.names_pools() {
         return Err(Stop::Usage(
             "say which pool: memring commit POOL".to_owned(),
@@ -49,20 +53,27 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Stop> {
     }
     let mut all = true;
     for kept in asked.kept()? {
-        all &= commit(&kept);
+        all &= commit(&kept, asked.lease);
     }
     Ok(ExitCode::from(u8::from(!all)))
 }
 
-fn commit(kept: &Kept) -> bool {
+fn commit(kept: &Kept, lease: Duration) -> bool {
     let mut host = Host::new(kept);
     let epoch = kept.topology.policy.epoch;
     let named = !kept.topology.previous.is_empty();
     let mut said = Instant::now();
-    let mut progress = |done: usize, all: usize| {
+    let mut progress = |Progress { done, of, held }| {
         if said.elapsed() >= NEWS {
             said = Instant::now();
-            tell(&format!("{}: {done} of {all} keys", kept.label));
+            let waits = match held {
+                0 => String::new(),
+                held => format!(
+                    "; requests work with {held}: waited for, at most {} s",
+                    lease.as_secs()
+                ),
+            };
+            tell(&format!("{}: {done} of {of} keys{waits}", kept.label));
         }
     };
     let mut last = Committed::Again;
@@ -71,18 +82,20 @@ fn commit(kept: &Kept) -> bool {
             std::thread::sleep(PAUSE * 2_u32.pow(attempt - 1));
         }
         let call = &mut host.call;
-        last = host.pool.commit(
-            &host.record_key,
+        let who = Committer {
+            record_key: &host.record_key,
             named,
-            &name(),
-            shared::throw(),
-            call,
-            &mut progress,
-        );
-        let passes = matches!(
-            last,
-            Committed::Again | Committed::Failed { .. } | Committed::Stopped { .. }
-        );
+            host: &name(),
+            random: shared::throw(),
+            lease,
+        };
+        last = host.pool.commit(&who, call, &mut progress);
+        let passes = match last {
+            // They were waited for long enough.
+            Committed::Failed { keys, held, .. } => keys > held,
+            Committed::Again | Committed::Stopped { .. } => true,
+            _ => false,
+        };
         if !passes {
             break;
         }
@@ -126,7 +139,11 @@ fn commit(kept: &Kept) -> bool {
                 ),
             }
         }
-        Committed::Failed { keys, of } => format!(
+        Committed::Failed { keys, held, of } if keys == held => format!(
+            "{keys} of {of} keys had one request after the other that worked with them, for more than {} s. Run it again",
+            lease.as_secs()
+        ),
+        Committed::Failed { keys, of, .. } => format!(
             "{keys} of {of} keys could not be brought to all of their new nodes. memring status says which node is not trusted; run it again then"
         ),
         Committed::Refused(error) => error.to_string(),

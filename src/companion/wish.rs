@@ -9,6 +9,7 @@ use lexopt::prelude::*;
 use memring_pool::config::file::{self, File};
 use memring_pool::config::{Mode, Rule, Schemes, Topology, Wish, masked, save_path};
 use memring_pool::error::{Error, Kind};
+use memring_pool::lease;
 use memring_pool::replica::record_key;
 use memring_pool::shared;
 use std::collections::BTreeSet;
@@ -42,6 +43,8 @@ pub(crate) struct Asked {
     pub(crate) json: bool,
     /// Between two looks (tend).
     pub(crate) interval: Duration,
+    /// After which a request that has a session loses its turn (commit).
+    pub(crate) lease: Duration,
     /// Where this user's processes share what they know of nodes (tend).
     pub(crate) state_dir: PathBuf,
 }
@@ -74,6 +77,7 @@ impl Asked {
             once: false,
             json: false,
             interval: Duration::from_secs(1),
+            lease: lease::MOST,
             state_dir: shared::default_dir(),
         };
         while let Some(word) = parser.next()? {
@@ -83,7 +87,13 @@ impl Asked {
                 Long("once") if known.contains(&"once") => asked.once = true,
                 Long("json") if known.contains(&"json") => asked.json = true,
                 Long("interval") if known.contains(&"interval") => {
-                    asked.interval = interval(&parser.value()?.string()?)?;
+                    let text = parser.value()?.string()?;
+                    asked.interval = seconds("interval", &text, [0.05, 3600.0, 1.0])?;
+                }
+                Long("lease") if known.contains(&"lease") => {
+                    let text = parser.value()?.string()?;
+                    let least = lease::LEAST.as_secs_f64();
+                    asked.lease = seconds("lease", &text, [least, 86_400.0, 300.0])?;
                 }
                 Long("state-dir") if known.contains(&"state-dir") => {
                     asked.state_dir = PathBuf::from(parser.value()?);
@@ -252,14 +262,15 @@ fn refused(error: Error) -> Stop {
     Stop::Wish(error.to_string())
 }
 
-fn interval(text: &str) -> Result<Duration, Stop> {
+/// The seconds behind an option: from `least` to `most`, as `example` would be.
+fn seconds(option: &str, text: &str, [least, most, example]: [f64; 3]) -> Result<Duration, Stop> {
     text.parse()
         .ok()
-        .filter(|seconds| (0.05..=3600.0).contains(seconds))
+        .filter(|seconds| (least..=most).contains(seconds))
         .map(Duration::from_secs_f64)
         .ok_or_else(|| {
             Stop::Usage(format!(
-                "--interval takes seconds from 0.05 to 3600, \"{text}\" is not. Write --interval 1"
+                "--{option} takes seconds from {least} to {most}, \"{text}\" is not. Write --{option} {example}"
             ))
         })
 }

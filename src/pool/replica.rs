@@ -74,7 +74,7 @@ pub use record::{Absent, Epochs, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
 pub use survey::{Listing, Standing, State, Survey};
 pub use version::{Stamp, Version};
-pub use view::LEASE_SLACK;
+pub use view::{LEASE_SLACK, Watch};
 pub use wait::{Moment, Waiting};
 pub use withdraw::{Withdraw, Withdrawn};
 

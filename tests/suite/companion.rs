@@ -535,6 +535,8 @@ fn who_asks_wrongly_is_told_what_to_write_and_gets_exit_code_two() {
         (&["status", "--once"], "--once"),
         (&["tend", "--interval", "soon"], "Write --interval 1"),
         (&["tend", "--interval", "0"], "Write --interval 1"),
+        (&["commit", "--lease", "29", "a"], "Write --lease 300"),
+        (&["tend", "--lease", "300"], "--lease"),
         (&["status", "--config"], "--config"),
         (
             &["status", "--config", "/nonexistent/m.toml"],

@@ -125,7 +125,7 @@ impl Host {
             rules: Rules::ALL,
             turn,
             fresh,
-            epoch: 0,
+            epoch: None,
             host: "web1".into(),
             random: self.throw(),
         };

@@ -176,8 +176,14 @@ pub(crate) fn under_load(hosts: [&Host; 2], counts: &Counts, work: impl FnOnce()
 }
 
 fn commit(host: &Host) -> (i32, String) {
+    commit_with(host, &[])
+}
+
+/// The same with these options.
+fn commit_with(host: &Host, options: &[&str]) -> (i32, String) {
     let path = host.path().display().to_string();
-    let (code, out, err) = run(&["commit", "--config", &path, "sessions"]);
+    let words = [&["commit", "--config", &path], options, &["sessions"]].concat();
+    let (code, out, err) = run(&words);
     (code, out + &err)
 }
 
@@ -219,7 +225,8 @@ fn step(hosts: [&Host; 2], counts: &Counts, after: &str, meanwhile: impl FnOnce(
         let (code, said) = commit(first);
         let path = first.path().display().to_string();
         let (_, status, _) = run(&["status", "--config", &path]);
-        assert_eq!(code, 0, "{said}\n{status}\n{}", tended.log());
+        let logs = [tended.log(), first.log(), second.log()].join("\n");
+        assert_eq!(code, 0, "{said}\n{status}\n{logs}");
         a_while(counts);
     });
     // Who is behind lets nobody in, and says why.
@@ -293,6 +300,39 @@ fn nodes_are_added_removed_and_replaced_under_load_and_no_session_goes_backwards
     }
 }
 
+/// By the old list a node lacks what was written by the new one: that is no reason to doubt it.
+#[test]
+fn visits_on_a_host_that_has_the_old_file_cost_no_node_its_trust() {
+    let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let of = |count: usize| names(&nodes[..count].iter().collect::<Vec<_>>());
+    let first = file(&of(3), "");
+    let (one, two) = (Host::start(&first), Host::start(&first));
+    let sessions: Vec<String> = (0..30).map(|number| format!("s{number}")).collect();
+    let visit_all = |count: &str| {
+        for session in &sessions {
+            assert_eq!(one.visit(session), count, "{session}\n{}", one.log());
+        }
+    };
+    visit_all("1");
+    one.give(&file(
+        &of(4),
+        &format!("epoch = 1\nprevious_nodes = {:?}", of(3)),
+    ));
+    assert!(wait_until(SOON, || {
+        one.visit("another");
+        commit(&one).0 == 0
+    }));
+    tend(&one);
+    visit_all("2");
+    for session in &sessions {
+        assert_eq!(two.visit(session), "refused");
+    }
+    let path = one.path().display().to_string();
+    let (code, said, _) = run(&["status", "--config", &path]);
+    assert_eq!(code, 0, "{said}");
+    visit_all("3");
+}
+
 /// A node that had only word of a session is among its first two when another leaves the list.
 #[test]
 fn with_two_copies_a_node_that_goes_leaves_each_value_on_two_nodes() {
@@ -320,6 +360,41 @@ fn with_two_copies_a_node_that_goes_leaves_each_value_on_two_nodes() {
     tend(&host);
     nodes[1].kill();
     visit_all("2");
+}
+
+/// The third node has only word of the session, so it takes the turn to give it the value.
+#[test]
+fn a_commit_does_not_wait_for_ever_for_a_request_that_was_killed() {
+    let mut nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let four = names(&nodes.iter().collect::<Vec<_>>());
+    let host = Host::start(&file(&four, "copies = 2"));
+    host.page(
+        "owner.php",
+        r"echo Memring\route('pool:sessions', 'session', $_GET['s'])['owner'];",
+    );
+    let address = nodes[0].address();
+    let owned = |session: &String| host.ask("owner.php", session) == address;
+    let session = (0..1000).map(|number| format!("s{number}")).find(owned);
+    let session = session.unwrap();
+    assert_eq!(host.visit(&session), "1");
+    host.page(
+        "die.php",
+        "session_id($_GET['s']); session_start(); exec('kill -9 ' . getmypid());",
+    );
+    let killed = host.fpm.try_get("die.php", &format!("s={session}"), "");
+    assert!(killed.is_err());
+    let three = names(&nodes[1..].iter().collect::<Vec<_>>());
+    let step = format!("copies = 2\nepoch = 1\nprevious_nodes = {four:?}");
+    host.give(&file(&three, &step));
+    host.visit("another");
+    let (code, said) = commit_with(&host, &["--lease", "30"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("; requests work with 1: waited for, at most 30 s"),
+        "{said}"
+    );
+    nodes[0].kill();
+    assert_eq!(host.visit(&session), "2", "{}", host.log());
 }
 
 #[test]

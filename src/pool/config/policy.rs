@@ -104,6 +104,14 @@ pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
+impl Policy {
+    /// Number of the pool's node list; `None` for a list without a name: two applications may well
+    /// share nodes by those.
+    pub fn list_epoch(&self) -> Option<u32> {
+        (!self.name.is_empty()).then_some(self.epoch)
+    }
+}
+
 /// What holds for keys that begin with `prefix`, where it is another than for the pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {

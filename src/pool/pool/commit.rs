@@ -5,7 +5,10 @@ use super::Pool;
 use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
 use crate::error::{Error, Kind};
-use crate::replica::{Close, Commit, Committing, Ending, Open, PREFERRED, Turn, Wish};
+use crate::replica::{
+    Close, Commit, Committing, Ending, Found, LEASE_SLACK, Open, PREFERRED, Turn, Watch, Wish,
+};
+use std::time::Duration;
 
 /// What came of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub enum Committed {
     Failed {
         /// So many.
         keys: usize,
+        /// So many of them since somebody worked with each of them all the while.
+        held: usize,
         /// Of so many.
         of: usize,
     },
@@ -35,22 +40,60 @@ pub enum Committed {
     Refused(Error),
 }
 
+/// How far the keys of a step are brought over.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// So many were looked at.
+    pub done: usize,
+    /// Of so many.
+    pub of: usize,
+    /// So many are waited for, since somebody works with them.
+    pub held: usize,
+}
+
+/// Who ends a step, and how.
+#[derive(Clone, Debug)]
+pub struct Committer<'a> {
+    /// The key of the pool's records.
+    pub record_key: &'a [u8],
+    /// The file names the list before, be it the same.
+    pub named: bool,
+    /// This host's name.
+    pub host: &'a str,
+    /// Any number that nobody else has.
+    pub random: u64,
+    /// Who worked with a key for so long, and did not write it, loses his turn: longer than any
+    /// request has one (`lease::MOST`).
+    pub lease: Duration,
+}
+
+/// What came of one key.
+enum Brought {
+    /// All its new nodes have it.
+    Whole,
+    /// Somebody works with it.
+    Held(Watch),
+    /// Not all of them have it.
+    Failed,
+}
+
 impl Pool {
     /// Ends the step to this pool's node list: announces its epoch, moves the keys, and says
     /// in all records that it is committed.
     ///
-    /// `named`: does the file name the list before, be it the same? `random` is any number that
-    /// nobody else has, `host` this host's name; `progress` is told after each key how many are
-    /// done, and of how many.
+    /// `progress` is told after each key.
     pub fn commit(
         &mut self,
-        record_key: &[u8],
-        named: bool,
-        host: &str,
-        random: u64,
+        who: &Committer<'_>,
         call: &mut Call,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(Progress),
     ) -> Committed {
+        let &Committer {
+            record_key,
+            named,
+            random,
+            ..
+        } = who;
         let survey = self.records(record_key, call);
         let Some(seen) = survey.epochs() else {
             return Committed::Refused(
@@ -113,78 +156,129 @@ impl Pool {
             .into_keys()
             .filter(|key| !self.lists(key).parts.is_empty())
             .collect();
-        let mut failed = 0;
-        for (number, key) in (1..).zip(&moving) {
-            call.reset(Verb::Get);
-            // With a turn only where it takes one: who works with the session is not disturbed.
-            let mut bring = |turn| self.bring(key, record_key, host, random, turn, call);
-            if !bring(None) && !bring(Some(Turn::TO_BRING)) {
-                failed += 1;
-            }
-            progress(number, moving.len());
-        }
-        if failed > 0 {
+        let of = moving.len();
+        let (failed, held) = self.bring_all(moving, who, call, progress);
+        if failed + held > 0 {
             return Committed::Failed {
-                keys: failed,
-                of: moving.len(),
+                keys: failed + held,
+                held,
+                of,
             };
         }
         call.reset(Verb::Get);
         let mut out = Vec::new();
         commit.finish(&mut out);
         self.drive(&mut commit, out, records, call);
-        let end = ended(commit.result(), moving.len());
+        let end = ended(commit.result(), of);
         if matches!(end, Committed::Done { .. }) {
             self.end_window();
         }
         end
     }
 
-    /// Brings one key to all nodes of its new list; false when one of them has not got it.
+    /// Brings these keys to all nodes of their new lists; those with which somebody works again and
+    /// again, until he is done or has had his turn for too long. How many were not brought, and
+    /// how many not since somebody works with them.
+    fn bring_all(
+        &mut self,
+        keys: Vec<Vec<u8>>,
+        who: &Committer<'_>,
+        call: &mut Call,
+        progress: &mut dyn FnMut(Progress),
+    ) -> (usize, usize) {
+        let of = keys.len();
+        let mut left: Vec<(Vec<u8>, Watch)> = (keys.into_iter())
+            .map(|key| (key, Watch::default()))
+            .collect();
+        let (mut done, mut failed) = (0, 0);
+        let mut until = None;
+        while !left.is_empty() {
+            // From here on whoever had his turn in the first round has had it for too long.
+            let last = until.is_some_and(|until| clock() >= until);
+            let mut held = Vec::new();
+            for (key, watch) in std::mem::take(&mut left) {
+                call.reset(Verb::Get);
+                // With a turn only where it takes one: who works with the session is not disturbed.
+                let brought = match self.bring(&key, who, None, call) {
+                    Brought::Whole => Brought::Whole,
+                    _ => self.bring(&key, who, Some(watch), call),
+                };
+                match brought {
+                    Brought::Held(watch) => held.push((key, watch)),
+                    Brought::Whole => done += 1,
+                    Brought::Failed => (done, failed) = (done + 1, failed + 1),
+                }
+                let held = until.map_or(held.len(), |_| of - done);
+                progress(Progress { done, of, held });
+            }
+            left = held;
+            if last {
+                break;
+            }
+            until.get_or_insert_with(|| clock() + lease(who));
+        }
+        (failed, left.len())
+    }
+
+    /// Brings one key to all nodes of its new list; with a turn where there is what was seen of
+    /// others' turns on it before.
     ///
     /// Without a turn it leaves alone what only its writer may take away: word of a write that
     /// failed, or in place of the value.
     fn bring(
         &mut self,
         key: &[u8],
-        record_key: &[u8],
-        host: &str,
-        random: u64,
-        turn: Option<Turn>,
+        who: &Committer<'_>,
+        turn: Option<Watch>,
         call: &mut Call,
-    ) -> bool {
+    ) -> Brought {
         let lists = self.lists(key);
         let wish = Wish {
             nodes: lists.nodes.iter().map(|n| self.ring_name(*n)).collect(),
             asked: PREFERRED,
             copies: self.copies(),
             rules: self.rules.machines,
-            turn,
+            turn: turn.as_ref().map(|_| Turn::to_bring(lease(who))),
             fresh: false,
-            epoch: self.policy.epoch,
-            host: host.into(),
-            random,
+            epoch: self.policy.list_epoch(),
+            host: who.host.into(),
+            random: who.random,
         };
         let mut out = Vec::new();
         let mut open = Open::over(wish, lists.parts.clone(), clock(), &mut out);
+        let with_turn = turn.is_some();
+        open.go_on(turn.unwrap_or_default());
         let task = Task {
             key,
-            record_key,
+            record_key: who.record_key,
             nodes: &lists.nodes,
         };
         self.drive(&mut open, out, task, call);
         let Some(opened) = open.outcome() else {
-            return false;
+            return Brought::Failed;
         };
+        if opened.found == Found::Locked {
+            return Brought::Held(opened.grips.watch());
+        }
         let now = lists.parts.first().map_or(&[][..], Vec::as_slice);
         let whole = opened.is_whole(now);
-        if turn.is_some() {
+        if with_turn {
             let mut out = Vec::new();
             let mut close = Close::new(opened.grips, Ending::Release, 1, clock(), 0, &mut out);
             self.drive(&mut close, out, task, call);
         }
-        whole
+        if whole {
+            Brought::Whole
+        } else {
+            Brought::Failed
+        }
     }
+}
+
+/// For how long whoever works with a key is waited for, milliseconds.
+fn lease(who: &Committer<'_>) -> u64 {
+    let lease = u64::try_from(who.lease.as_millis()).unwrap_or(u64::MAX);
+    lease.saturating_add(LEASE_SLACK)
 }
 
 fn ended(result: Option<Committing>, keys: usize) -> Committed {

@@ -44,7 +44,7 @@ impl Pool {
             rules: self.rules.machines,
             turn: None,
             fresh: false,
-            epoch: self.policy.epoch,
+            epoch: self.policy.list_epoch(),
             host: host_name(),
             random: shared::throw(),
         };

@@ -358,10 +358,7 @@ impl Pool {
         call.reset(Verb::Get);
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
-        let epoch = match self.policy.name.as_str() {
-            "" => u32::MAX,
-            _ => self.policy.epoch,
-        };
+        let epoch = self.policy.list_epoch().unwrap_or(u32::MAX);
         let resync = Resync::new(&names, target, self.rules.machines, random, &mut out).at(epoch);
         let mut resync = resync.waiting(waiting);
         let task = Task {

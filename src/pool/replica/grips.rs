@@ -1,6 +1,6 @@
 //! What a read leaves to the write that ends it.
 
-use super::view::{self, View};
+use super::view::{self, View, Watch};
 use super::{Epochs, Rules, Version};
 use std::sync::Arc;
 
@@ -42,6 +42,11 @@ impl Grips {
     /// read was given; `None` where it took no turn.
     pub fn held_since(&self) -> Option<u64> {
         self.held_since
+    }
+
+    /// Whose turns were seen here, for the next read: see [`super::Open::go_on`].
+    pub fn watch(&self) -> Watch {
+        Watch::of(&self.nodes)
     }
 
     /// What the records that were seen say of the pool's node lists; `None` when none was seen.

@@ -58,9 +58,9 @@ pub enum Fit {
 }
 
 impl Epochs {
-    /// Has a higher epoch been announced than `own`, the one of a list? Not where that has none (0).
-    pub fn are_ahead_of(self, own: u32) -> bool {
-        own != 0 && self.seen > own
+    /// Has a higher epoch been announced than `own`, the one of a list? Not where that has none.
+    pub fn are_ahead_of(self, own: Option<u32>) -> bool {
+        own.is_some_and(|own| self.seen > own)
     }
 
     /// Does the file fit that has this list (`own`, with its epoch), coming from one whose

@@ -13,7 +13,7 @@ mod mistrust;
 mod moment;
 mod turn;
 
-use super::view::{self, Contact, Newest, View};
+use super::view::{self, Contact, Newest, View, Watch};
 use super::{Command, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Trust, Version};
 use std::sync::Arc;
 use turn::POLL_FIRST;
@@ -39,9 +39,10 @@ pub struct Wish {
     pub turn: Option<Turn>,
     /// The key was made by ourselves just now: nothing can be stored under it.
     pub fresh: bool,
-    /// Epoch of the host's list, 0 for none. Where there are two it is the new one's: that counts
-    /// alone once a record says that it is committed. No key is read by a list before the newest.
-    pub epoch: u32,
+    /// Epoch of the host's list. Where there are two it is the new one's: that counts alone once a
+    /// record says that it is committed. No key is read by a list before the newest. `None` where
+    /// the list has no name, and so no epochs.
+    pub epoch: Option<u32>,
     /// This host's name, for people.
     pub host: Box<str>,
     /// Random bits, for the names of memory lives.
@@ -58,12 +59,11 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// For who brings a key to its new nodes: whoever works with it is waited for, and its turn is
-    /// never taken over.
-    pub const TO_BRING: Turn = Turn {
-        wait: 1000,
-        lease: u64::MAX,
-    };
+    /// For who brings a key to its new nodes: whoever works with it is waited for, shortly each time
+    /// and again and again, and loses his turn when he has had it for `lease`, milliseconds.
+    pub const fn to_bring(lease: u64) -> Turn {
+        Turn { wait: 1000, lease }
+    }
 }
 
 /// What is known without asking the nodes of who has the turn: somebody on this host.
@@ -114,6 +114,8 @@ pub struct Open {
     pause: u64,
     wake_at: Option<u64>,
     neighbour: Option<Neighbour>,
+    /// Whose turns the last read of the same waiter saw.
+    watch: Watch,
     rounds: u32,
     repairs: u32,
     /// Who is not believed was asked again since the last pause.
@@ -173,6 +175,7 @@ impl Open {
             pause: POLL_FIRST,
             wake_at: None,
             neighbour: None,
+            watch: Watch::default(),
             rounds: 0,
             repairs: 0,
             asked_again: true,
@@ -196,6 +199,12 @@ impl Open {
         open
     }
 
+    /// Goes on with the waiting of a read that did not get its turn: who had it then, and has it
+    /// still, has had it since. To be said before the first answer.
+    pub fn go_on(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
     /// The outcome, once [`Machine::is_done`].
     pub fn outcome(self) -> Option<Opened> {
         self.opened
@@ -217,9 +226,7 @@ impl Open {
         }
         self.rounds += 1;
         self.wake_at = None;
-        if self.lists.len() > 1 && view::epochs(&self.views).committed >= self.wish.epoch {
-            self.leave_old_list(out);
-        }
+        self.leave_old_list(out);
         if self.rounds > ROUNDS || self.is_behind() {
             return self.end(now, Found::Doubt, None, out);
         }
@@ -309,9 +316,13 @@ impl Open {
         }
     }
 
-    /// The step is over. What the nodes that went have, and say of others, nobody keeps up to
-    /// date any more.
+    /// Is the step over? What the nodes that went have, and say of others, nobody keeps up to date any
+    /// more.
     fn leave_old_list(&mut self, out: &mut Vec<Send>) {
+        let own = self.wish.epoch.unwrap_or(0);
+        if self.lists.len() == 1 || view::epochs(&self.views).committed < own {
+            return;
+        }
         self.lists.truncate(1);
         let stay = self.lists.first().map_or(0, Vec::len);
         for (place, view) in self.views.iter_mut().enumerate().skip(stay) {
@@ -520,6 +531,7 @@ impl Machine for Open {
         }
         if let Some(view) = self.views.get_mut(place) {
             view.heard(now, replies);
+            view.recall(now, &self.watch);
             view.ask_again(place, self.wish.turn.is_some(), out);
             // From the first answer on, or the turn would seem to last longer than it does.
             if view.token {

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::chance::mix;
 use std::sync::Arc;
-pub use token::LEASE_SLACK;
 pub(super) use token::Taken;
+pub use token::{LEASE_SLACK, Watch};
 
 /// One node, as far as known.
 #[derive(Clone, Debug)]
@@ -365,13 +365,17 @@ pub(super) fn believed(views: &[View], place: usize, rules: Rules) -> Option<Sta
     (current && !is_listed(views, &view.name, rules)).then_some(stamp)
 }
 
-/// Is the turn on node number `place` ours under another name? A server that is renamed stands
-/// in both lists, and gives its token to one of its two names.
+/// Are these places one server under two names? One that is renamed stands in both lists.
+fn is_one_server(views: &[View], place: usize, other: usize) -> bool {
+    let id = |place: usize| Some(views.get(place)?.record.as_ref()?.0.id);
+    id(place).is_some() && id(place) == id(other)
+}
+
+/// Is the turn on node number `place` ours under another name? A server gives its token to one of
+/// its two names.
 pub(super) fn is_held_beside(views: &[View], place: usize) -> bool {
-    let id = |view: &View| Some(view.record.as_ref()?.0.id);
-    let own = views.get(place).and_then(id);
-    let mut held = views.iter().filter(|view| view.token);
-    own.is_some() && held.any(|view| id(view) == own)
+    let held = |(other, view): (usize, &View)| view.token && is_one_server(views, place, other);
+    views.iter().enumerate().any(held)
 }
 
 /// The item's stamp when it is believed, or as a hint when `hints`.
@@ -476,7 +480,8 @@ pub(super) fn lacks(views: &[View], rules: Rules, version: Version, place: usize
 }
 
 /// Does node number `place` get the value, and not only word of it? The first `copies` of each
-/// list that can be relied on do, and whoever stands before them.
+/// list that can be relied on do, and whoever stands before them; of a server with two names both
+/// say the same, or the second word would be refused since the first changed the item.
 pub(super) fn gets_value(
     views: &[View],
     lists: &[Vec<usize>],
@@ -486,12 +491,15 @@ pub(super) fn gets_value(
 ) -> bool {
     copies >= PREFERRED
         || lists.iter().any(|list| {
-            let before = list.iter().take_while(|other| **other != place);
+            let is_it = |other: &usize| {
+                *other == place || lists.len() > 1 && is_one_server(views, place, *other)
+            };
+            let before = list.iter().take_while(|other| !is_it(other));
             let relied = before.filter(|other| {
                 is_trusted(views, **other, rules)
                     && !views.get(**other).is_some_and(|view| view.full)
             });
-            list.contains(&place) && relied.count() < copies
+            list.iter().any(is_it) && relied.count() < copies
         })
 }
 

@@ -130,7 +130,7 @@ impl Fenced {
         self.rule.append(id, &mut key)?;
         let lists = self.pool.lists(&key);
         let mut opened = self.ask(id, &key, &lists, turn)?;
-        let own = self.pool.policy().epoch;
+        let own = self.pool.policy().list_epoch();
         let doubtful = |opened: &Opened| {
             let behind = |seen: Epochs| seen.are_ahead_of(own);
             opened.found == Found::Doubt && !opened.grips.epochs().is_some_and(behind)
@@ -222,7 +222,7 @@ impl Fenced {
                 lease: milliseconds(self.terms.lease).saturating_add(LEASE_SLACK),
             }),
             fresh: self.made.as_deref() == Some(id),
-            epoch: self.pool.policy().epoch,
+            epoch: self.pool.policy().list_epoch(),
             host: handoff::tag(&self.host),
             random: shared::throw(),
         };

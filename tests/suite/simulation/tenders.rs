@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use memring_pool::replica::{
-    Close, Commit, Committing, Distrust, Ending, Founded, Founding, Machine, Mend, Open, PREFERRED,
-    Resync, Resynced, Send, Turn, Waiting, Wish,
+    Close, Commit, Committing, Distrust, Ending, Found, Founded, Founding, Machine, Mend, Open,
+    PREFERRED, Resync, Resynced, Send, Turn, Waiting, Watch, Wish,
 };
 
-use super::clients::{Engine, Shared};
+use super::clients::{Engine, LEASE, Shared};
 use super::files::{Host, Spot};
 use super::node::Key;
 use super::world::{Client, Phase, Scene, Step};
@@ -258,6 +258,8 @@ pub(super) struct Committer {
     turn: bool,
     /// Whether it lies on all nodes of the new list, once its turn is given back.
     whole: bool,
+    /// Who had its turn when it could not be had.
+    watch: (Key, Watch),
 }
 
 impl Committer {
@@ -273,6 +275,7 @@ impl Committer {
             now: Vec::new(),
             turn: false,
             whole: false,
+            watch: Default::default(),
         }
     }
 
@@ -335,13 +338,16 @@ impl Committer {
             asked: PREFERRED,
             copies: self.shared.pool.copies,
             rules: self.shared.pool.rules,
-            turn: self.turn.then_some(Turn::TO_BRING),
+            turn: self.turn.then_some(Turn::to_bring(LEASE)),
             fresh: false,
-            epoch: self.shared.files.epochs(&self.host).seen,
+            epoch: Some(self.shared.files.epochs(&self.host).seen),
             host: "committer".into(),
             random: scene.random.bits(),
         };
-        let open = Open::over(wish, parts, scene.now, &mut first);
+        let mut open = Open::over(wish, parts, scene.now, &mut first);
+        if self.turn && self.watch.0 == key {
+            open.go_on(self.watch.1.clone());
+        }
         self.engine = Engine::Open(Box::new(open));
         self.moving = Some((commit, keys));
         Step::Run { key, places, first }
@@ -395,6 +401,9 @@ impl Client for Committer {
                     return Step::Think(1);
                 };
                 self.whole = opened.is_whole(&self.now);
+                if opened.found == Found::Locked {
+                    self.watch = (self.key().0, opened.grips.watch());
+                }
                 if !self.turn {
                     return self.brought(scene);
                 }

@@ -92,7 +92,7 @@ impl Worker {
             rules,
             turn: turn.then_some(Turn { wait, lease: LEASE }),
             fresh,
-            epoch: self.shared.files.epochs(&self.host).seen,
+            epoch: Some(self.shared.files.epochs(&self.host).seen),
             host: format!("host{}", scene.who).into(),
             random: scene.random.bits(),
         };

@@ -305,3 +305,26 @@ fn a_write_is_not_acknowledged_where_nobody_could_be_told_who_missed_it() {
     }
     assert_eq!(close.outcome(), Some(Closed::Failed));
 }
+
+/// With two copies a server has only word in the new list and the value in the old one.
+#[test]
+fn a_server_with_two_names_is_given_the_value_under_both_where_one_list_says_so() {
+    let mut grips = grips(2000);
+    let mut twin = grips.nodes[2].clone();
+    twin.name = "old c".into();
+    for (id, view) in (1..).zip(&mut grips.nodes) {
+        view.record = Some((Record::new(1, id).trusted(), 3));
+    }
+    twin.record = grips.nodes[2].record.clone();
+    grips.nodes.push(twin);
+    (grips.copies, grips.lists) = (2, vec![vec![0, 1, 2], vec![0, 3, 1]]);
+    let mut out = Vec::new();
+    let write = Ending::Write(Arc::from(*b"new"));
+    let _ = Close::new(grips, write, 100, 1000, 1, &mut out);
+    let word = |send: &Send| match &send.commands[..] {
+        [Command::Write { stamp, .. }, ..] => stamp.witness,
+        other => panic!("{other:?}"),
+    };
+    let words: Vec<bool> = out.iter().map(word).collect();
+    assert_eq!(words, [false; 4]);
+}

@@ -36,21 +36,26 @@ fn answer(open: &mut Open, [renewed, now]: [u64; 2], token: Token, out: &mut Vec
 }
 
 fn begun(out: &mut Vec<Send>) -> Open {
+    let turn = Turn {
+        wait: 2 * LEASE,
+        lease: LEASE,
+    };
+    begun_at(0, turn, out)
+}
+
+fn begun_at(now: u64, turn: Turn, out: &mut Vec<Send>) -> Open {
     let wish = Wish {
         nodes: vec!["a".into(), "b".into()],
         asked: 2,
         copies: 3,
         rules: Rules::ALL,
-        turn: Some(Turn {
-            wait: 2 * LEASE,
-            lease: LEASE,
-        }),
+        turn: Some(turn),
         fresh: false,
-        epoch: 0,
+        epoch: None,
         host: "web".into(),
         random: 5,
     };
-    Open::new(wish, 0, out)
+    Open::new(wish, now, out)
 }
 
 /// The marks that the holder of the turn on those items has.
@@ -100,6 +105,35 @@ fn the_turn_of_who_got_it_during_a_lease_from_somebody_who_changed_nothing_is_le
     assert!(!takes_over_from(LEASE - 1000, LEASE, None));
 }
 
+/// Does who waited for a short while, in vain, take the turn over when he comes again at `now`? The
+/// item was given a new life at `renewed`.
+fn takes_over_when_he_comes_again(renewed: u64, now: u64) -> bool {
+    let mut out = Vec::new();
+    let mut open = begun_at(0, Turn::to_bring(LEASE), &mut out);
+    answer(&mut open, [0, 0], Token::Taken, &mut out);
+    while let Some(at) = open.wait() {
+        open.wake(at, &mut out);
+        answer(&mut open, [0, at], Token::Taken, &mut out);
+        assert_eq!(unlocks(&out).len(), 0);
+    }
+    let opened = open.outcome().unwrap();
+    assert_eq!(opened.found, Found::Locked);
+    let mut again = begun_at(now, Turn::to_bring(LEASE), &mut out);
+    again.go_on(opened.grips.watch());
+    answer(&mut again, [renewed, now], Token::Taken, &mut out);
+    unlocks(&out).len() == 2
+}
+
+#[test]
+fn a_turn_is_taken_over_from_who_had_it_for_a_lease_in_several_reads() {
+    assert!(takes_over_when_he_comes_again(0, LEASE));
+    assert!(!takes_over_when_he_comes_again(0, LEASE - 1));
+    assert!(
+        !takes_over_when_he_comes_again(3000, LEASE),
+        "whose life was renewed"
+    );
+}
+
 #[test]
 fn an_item_that_was_held_and_not_changed_lives_on_as_long_as_it_would_have() {
     let mut out = Vec::new();
@@ -141,8 +175,8 @@ fn a_neighbour_that_works_keeps_its_turn_beyond_what_others_believe() {
 }
 
 /// What a read does to records over an old list (b, c, d) and a new one (a, b, c), when the
-/// records say this of epochs and d still says that b missed a write.
-fn told(announced: u32, committed: u32) -> (Option<Found>, usize) {
+/// list has this epoch, the records say this of epochs and d still says that b missed a write.
+fn told(own: u32, announced: u32, committed: u32) -> (Option<Found>, usize) {
     let mut out = Vec::new();
     let wish = Wish {
         nodes: ["a", "b", "c", "d"].map(Box::from).to_vec(),
@@ -151,7 +185,7 @@ fn told(announced: u32, committed: u32) -> (Option<Found>, usize) {
         rules: Rules::ALL,
         turn: None,
         fresh: false,
-        epoch: 4,
+        epoch: Some(own),
         host: "web".into(),
         random: 5,
     };
@@ -183,13 +217,15 @@ fn told(announced: u32, committed: u32) -> (Option<Found>, usize) {
 
 #[test]
 fn what_a_node_says_that_left_the_pool_counts_until_the_step_is_committed() {
-    assert_eq!(told(4, 3).1, 1);
-    assert_eq!(told(4, 4), (Some(Found::Nothing), 0));
+    assert_eq!(told(4, 4, 3).1, 1);
+    assert_eq!(told(4, 4, 4), (Some(Found::Nothing), 0));
 }
 
 #[test]
 fn who_reads_with_a_list_that_is_no_longer_the_newest_changes_nothing() {
-    assert_eq!(told(5, 3), (Some(Found::Doubt), 0));
+    assert_eq!(told(4, 5, 3), (Some(Found::Doubt), 0));
+    // A file without a number has 0.
+    assert_eq!(told(0, 1, 0), (Some(Found::Doubt), 0));
 }
 
 /// Who has the turn over a new list (a, b, new) and an old one (a, b, old), when b is away and
@@ -206,7 +242,7 @@ fn has_turn(servers: u64, mended: bool) -> bool {
             lease: LEASE,
         }),
         fresh: false,
-        epoch: 4,
+        epoch: Some(4),
         host: "web".into(),
         random: 5,
     };

@@ -3,7 +3,7 @@
 //! Nothing on a server tells one holder from the next when none of them changes the item. So who
 //! lets go of an item that he held for long renews its life, and who waits sees that.
 
-use super::super::{Command, Item, Send, Token, Version};
+use super::super::{Command, Item, Send, Stamp, Token, Version};
 use super::View;
 
 /// A life that is longer than it should be by so many milliseconds was renewed: an item's seconds
@@ -38,7 +38,55 @@ impl Taken {
     }
 }
 
+/// Others' turns on the items of one key as a read saw them, for the next read of who waits for
+/// them through many.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Vec<Watched>);
+
+/// Somebody's token on one node's item.
+#[derive(Clone, Debug)]
+struct Watched {
+    node: Box<str>,
+    cas: u64,
+    stamp: Option<Stamp>,
+    taken: Taken,
+}
+
+impl Watch {
+    pub(in super::super) fn of(views: &[View]) -> Watch {
+        let watched = views.iter().filter_map(|view| {
+            let item = view.item.as_ref()?;
+            Some(Watched {
+                node: view.name.clone(),
+                cas: item.cas,
+                stamp: item.stamp,
+                taken: view.taken?,
+            })
+        });
+        Watch(watched.collect())
+    }
+}
+
 impl View {
+    /// Was this very item taken when it was watched, and has nobody given it a new life since? Then
+    /// it has been so since then.
+    pub(in super::super) fn recall(&mut self, now: u64, watch: &Watch) {
+        let (Some(item), Some(taken)) = (&self.item, &mut self.taken) else {
+            return;
+        };
+        let same = |watched: &&Watched| {
+            (&watched.node, watched.cas, watched.stamp) == (&self.name, item.cas, item.stamp)
+        };
+        let before = (watch.0.iter().find(same)).map(|watched| watched.taken);
+        let before = before.filter(|before| !taken.anew && !before.renewed(now, item));
+        if let Some(before) = before {
+            *taken = Taken {
+                anew: false,
+                ..before
+            };
+        }
+    }
+
     /// Lets go of the token, if it is ours.
     ///
     /// An item that was unlocked and not written since gives its token to whoever reads it,
