@@ -27,13 +27,16 @@ A request that works with a session that moves is waited for where it must be; o
     which_pools!(),
     "
   --lease SECONDS     so long a request may have a session and not write it, 300 unless said otherwise, 30 at
-                      least; then its turn is taken, and should it still run, its changes are refused
+                      least; then its turn is taken, and should it still run, its changes are refused. Write more where
+                      memcache.lock_timeout is longer
 
 Exit code 0 when the epoch is committed, 1 when not."
 );
 
 /// How often the progress is said.
 const NEWS: Duration = Duration::from_secs(1);
+/// The same while nothing is done but waiting.
+const WAITING: Duration = Duration::from_secs(10);
 /// Tries while records change, a node is silent, or single keys cannot be brought over.
 const TRIES: u32 = 6;
 /// The pause before the second one; it doubles. All together outlast a node that is left alone
@@ -62,14 +65,15 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
     let mut host = Host::new(kept);
     let epoch = kept.topology.policy.epoch;
     let named = !kept.topology.previous.is_empty();
-    let mut said = Instant::now();
+    let mut said = (Instant::now(), 0);
     let mut progress = |Progress { done, of, held }| {
-        if said.elapsed() >= NEWS {
-            said = Instant::now();
+        let pause = if done == said.1 { WAITING } else { NEWS };
+        if said.0.elapsed() >= pause {
+            said = (Instant::now(), done);
             let waits = match held {
                 0 => String::new(),
                 held => format!(
-                    "; requests work with {held}: waited for, at most {} s",
+                    "; requests work with {held}: waited for, for {} s or a little more",
                     lease.as_secs()
                 ),
             };
@@ -92,7 +96,7 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
         last = host.pool.commit(&who, call, &mut progress);
         let passes = match last {
             // They were waited for long enough.
-            Committed::Failed { keys, held, .. } => keys > held,
+            Committed::Failed { keys, .. } => keys > 0,
             Committed::Again | Committed::Stopped { .. } => true,
             _ => false,
         };
@@ -139,8 +143,8 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
                 ),
             }
         }
-        Committed::Failed { keys, held, of } if keys == held => format!(
-            "{keys} of {of} keys had one request after the other that worked with them, for more than {} s. Run it again",
+        Committed::Failed { keys: 0, held, of } => format!(
+            "one request after the other worked with {held} of {of} keys, for more than {} s. Run it again",
             lease.as_secs()
         ),
         Committed::Failed { keys, of, .. } => format!(

@@ -5,9 +5,11 @@ use super::Pool;
 use super::copies::{Task, clock};
 use crate::call::{Call, Verb};
 use crate::error::{Error, Kind};
+use crate::fanout;
 use crate::replica::{
     Close, Commit, Committing, Ending, Found, LEASE_SLACK, Open, PREFERRED, Turn, Watch, Wish,
 };
+use crate::shared;
 use std::time::Duration;
 
 /// What came of a commit.
@@ -27,11 +29,11 @@ pub enum Committed {
         /// Its index.
         place: usize,
     },
-    /// Keys that could not be brought to all of their new nodes; the step goes on.
+    /// Keys are not on all of their new nodes; the step goes on.
     Failed {
-        /// So many.
+        /// So many could not be brought there.
         keys: usize,
-        /// So many of them since somebody worked with each of them all the while.
+        /// With so many others somebody worked, all the while where all the rest was brought.
         held: usize,
         /// Of so many.
         of: usize,
@@ -43,7 +45,7 @@ pub enum Committed {
 /// How far the keys of a step are brought over.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// So many were looked at.
+    /// So many are whole.
     pub done: usize,
     /// Of so many.
     pub of: usize,
@@ -62,10 +64,13 @@ pub struct Committer<'a> {
     pub host: &'a str,
     /// Any number that nobody else has.
     pub random: u64,
-    /// Who worked with a key for so long, and did not write it, loses his turn: longer than any
-    /// request has one (`lease::MOST`).
+    /// Who worked with a key for so long, and did not write it, loses his turn. Hosts leave it to him
+    /// for as long as `lease::term` says, which is [`crate::lease::MOST`] at most unless a lock_timeout is longer.
     pub lease: Duration,
 }
+
+/// Between two looks at the keys that are waited for.
+const ROUND: Duration = Duration::from_millis(300);
 
 /// What came of one key.
 enum Brought {
@@ -157,13 +162,9 @@ impl Pool {
             .filter(|key| !self.lists(key).parts.is_empty())
             .collect();
         let of = moving.len();
-        let (failed, held) = self.bring_all(moving, who, call, progress);
-        if failed + held > 0 {
-            return Committed::Failed {
-                keys: failed + held,
-                held,
-                of,
-            };
+        let (keys, held) = self.bring_all(moving, who, call, progress);
+        if keys + held > 0 {
+            return Committed::Failed { keys, held, of };
         }
         call.reset(Verb::Get);
         let mut out = Vec::new();
@@ -176,9 +177,8 @@ impl Pool {
         end
     }
 
-    /// Brings these keys to all nodes of their new lists; those with which somebody works again and
-    /// again, until he is done or has had his turn for too long. How many were not brought, and
-    /// how many not since somebody works with them.
+    /// Brings these keys to all nodes of their new lists. How many were not brought; and how many not
+    /// since somebody works with them: these are waited for where all others are brought.
     fn bring_all(
         &mut self,
         keys: Vec<Vec<u8>>,
@@ -187,41 +187,60 @@ impl Pool {
         progress: &mut dyn FnMut(Progress),
     ) -> (usize, usize) {
         let of = keys.len();
-        let mut left: Vec<(Vec<u8>, Watch)> = (keys.into_iter())
-            .map(|key| (key, Watch::default()))
-            .collect();
         let (mut done, mut failed) = (0, 0);
+        let mut held = Vec::new();
+        for key in keys {
+            match self.bring_once(&key, who, Watch::default(), call) {
+                Brought::Held(watch) => held.push((key, watch)),
+                Brought::Whole => done += 1,
+                Brought::Failed => failed += 1,
+            }
+            progress(Progress {
+                done,
+                of,
+                held: held.len(),
+            });
+        }
+        // The first of them was looked at long ago, so their turns count from the next round.
         let mut until = None;
-        while !left.is_empty() {
-            // From here on whoever had his turn in the first round has had it for too long.
-            let last = until.is_some_and(|until| clock() >= until);
-            let mut held = Vec::new();
-            for (key, watch) in std::mem::take(&mut left) {
-                call.reset(Verb::Get);
-                // With a turn only where it takes one: who works with the session is not disturbed.
-                let brought = match self.bring(&key, who, None, call) {
-                    Brought::Whole => Brought::Whole,
-                    _ => self.bring(&key, who, Some(watch), call),
-                };
-                match brought {
+        while failed == 0 && !held.is_empty() {
+            fanout::pause(ROUND);
+            let last = until.is_some_and(|until| shared::now() > until);
+            for (key, watch) in std::mem::take(&mut held) {
+                match self.bring_once(&key, who, watch, call) {
                     Brought::Held(watch) => held.push((key, watch)),
                     Brought::Whole => done += 1,
-                    Brought::Failed => (done, failed) = (done + 1, failed + 1),
+                    Brought::Failed => failed += 1,
                 }
-                let held = until.map_or(held.len(), |_| of - done);
-                progress(Progress { done, of, held });
             }
-            left = held;
+            let held = held.len();
+            progress(Progress { done, of, held });
             if last {
                 break;
             }
-            until.get_or_insert_with(|| clock() + lease(who));
+            until.get_or_insert_with(|| shared::now().saturating_add(lease(who)));
         }
-        (failed, left.len())
+        (failed, held.len())
     }
 
-    /// Brings one key to all nodes of its new list; with a turn where there is what was seen of
-    /// others' turns on it before.
+    /// Brings one key, with a turn only where it takes one: who works with the session is not
+    /// disturbed.
+    fn bring_once(
+        &mut self,
+        key: &[u8],
+        who: &Committer<'_>,
+        watch: Watch,
+        call: &mut Call,
+    ) -> Brought {
+        call.reset(Verb::Get);
+        match self.bring(key, who, None, call) {
+            Brought::Whole => Brought::Whole,
+            _ => self.bring(key, who, Some(watch), call),
+        }
+    }
+
+    /// Brings one key to all nodes of its new list; with a `turn` where it says what was seen of
+    /// others' turns on it so far.
     ///
     /// Without a turn it leaves alone what only its writer may take away: word of a write that
     /// failed, or in place of the value.

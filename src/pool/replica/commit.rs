@@ -11,7 +11,7 @@
 //! and a read over both lists brings it to the new one. Only then is the old list let go.
 
 use super::view::{self, View};
-use super::{Command, Epochs, Lost, Machine, Record, Reply, Send};
+use super::{Command, Epochs, Lost, Machine, Record, Reply, Send, Trust};
 use crate::chance::mix;
 
 /// How often a record is changed again that somebody else changed meanwhile.
@@ -45,6 +45,8 @@ pub struct Commit {
     epochs: Epochs,
     random: u64,
     finishing: bool,
+    /// Whom to believe when the keys began to move: places, and their memory lives.
+    relied: Vec<(usize, u16)>,
     tries: u32,
     result: Option<Committing>,
 }
@@ -65,6 +67,7 @@ impl Commit {
             epochs,
             random,
             finishing: false,
+            relied: Vec::new(),
             tries: 0,
             result: None,
         }
@@ -100,6 +103,11 @@ impl Commit {
         let seen = view::epochs(&self.views);
         if seen.seen > self.epochs.seen {
             self.result = Some(Committing::Behind);
+            return;
+        }
+        if self.finishing && !self.are_as_before() {
+            // What was brought to it, or relied on there, is gone: all keys once more.
+            self.result = Some(Committing::Again);
             return;
         }
         self.tries += 1;
@@ -142,12 +150,30 @@ impl Commit {
             view.ask(place, vec![command], out);
         }
         if out.is_empty() {
+            self.relied = self.trusted().collect();
             self.result = Some(if self.finishing {
                 Committing::Done
             } else {
                 Committing::Move
             });
         }
+    }
+
+    fn trusted(&self) -> impl Iterator<Item = (usize, u16)> {
+        let views = self.views.iter().enumerate();
+        views.filter_map(|(place, view)| {
+            let (record, _) = view.record.as_ref().filter(|_| view.is_known())?;
+            (record.trust == Trust::Trusted).then_some((place, record.inc))
+        })
+    }
+
+    /// Has everybody who was believed when the keys began to move the memory that he had?
+    fn are_as_before(&self) -> bool {
+        let mut relied = self
+            .relied
+            .iter()
+            .filter(|(place, _)| Some(*place) != self.spare);
+        relied.all(|(place, inc)| self.views.get(*place).and_then(View::inc) == Some(*inc))
     }
 }
 
@@ -167,5 +193,69 @@ impl Machine for Commit {
 
     fn is_done(&self) -> bool {
         self.result.is_some()
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+mod tests {
+    use super::*;
+
+    const STEP: Epochs = Epochs {
+        seen: 1,
+        committed: 1,
+        nodes: 7,
+    };
+
+    /// Two nodes' records, changed as they are told.
+    fn answer(commit: &mut Commit, records: &mut [Option<Record>], out: &mut Vec<Send>) {
+        while !out.is_empty() {
+            let Send { place, commands } = out.remove(0);
+            let replies = commands.into_iter().map(|command| match command {
+                Command::ReadRecord => match records[place].clone() {
+                    Some(record) => Reply::Record { record, cas: 1 },
+                    None => Reply::NoRecord,
+                },
+                Command::AddRecord(record) | Command::SetRecord { record, .. } => {
+                    records[place] = Some(record);
+                    Reply::Done { cas: 0 }
+                }
+                other => panic!("{other:?}"),
+            });
+            let replies = replies.collect();
+            commit.heard(1, place, Ok(replies), out);
+        }
+    }
+
+    /// How a step of two nodes ends when this becomes of the first one's record while keys move.
+    fn ends(meanwhile: impl FnOnce(&Record) -> Option<Record>) -> (Option<Committing>, u32) {
+        let mut records = [3, 4].map(|inc| Some(Record::new(inc, inc.into()).trusted()));
+        let mut out = Vec::new();
+        let names = ["a", "b"].map(Box::from);
+        let mut commit = Commit::new(&names, None, STEP, 5, &mut out);
+        answer(&mut commit, &mut records, &mut out);
+        assert_eq!(commit.result(), Some(Committing::Move));
+        records[0] = records[0].as_ref().and_then(meanwhile);
+        commit.finish(&mut out);
+        answer(&mut commit, &mut records, &mut out);
+        let other = records[1].as_ref().map_or(0, |record| record.committed);
+        (commit.result(), other)
+    }
+
+    #[test]
+    fn a_step_does_not_end_when_a_node_lost_its_memory_while_keys_moved() {
+        assert_eq!(
+            ends(|record| Some(record.clone())),
+            (Some(Committing::Done), 1)
+        );
+        assert_eq!(ends(|_| None), (Some(Committing::Again), 0));
+        assert_eq!(
+            ends(|record| Some(record.reborn())),
+            (Some(Committing::Again), 0)
+        );
     }
 }

@@ -44,9 +44,9 @@ impl Grips {
         self.held_since
     }
 
-    /// Whose turns were seen here, for the next read: see [`super::Open::go_on`].
+    /// Others' turns that were seen here, for the next read: see [`super::Open::go_on`].
     pub fn watch(&self) -> Watch {
-        Watch::of(&self.nodes)
+        Watch::of(&self.nodes, self.read_at)
     }
 
     /// What the records that were seen say of the pool's node lists; `None` when none was seen.

@@ -59,10 +59,10 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// For who brings a key to its new nodes: whoever works with it is waited for, shortly each time
-    /// and again and again, and loses his turn when he has had it for `lease`, milliseconds.
+    /// For who brings a key to its new nodes: he asks again and again ([`Open::go_on`]), and whoever
+    /// has had the turn for `lease`, milliseconds, loses it.
     pub const fn to_bring(lease: u64) -> Turn {
-        Turn { wait: 1000, lease }
+        Turn { wait: 0, lease }
     }
 }
 
@@ -199,8 +199,8 @@ impl Open {
         open
     }
 
-    /// Goes on with the waiting of a read that did not get its turn: who had it then, and has it
-    /// still, has had it since. To be said before the first answer.
+    /// Goes on with the waiting of a read that did not get its turn; before the first answer. Of who
+    /// had it then, and seems to have it still, it is taken a lease after he was seen first.
     pub fn go_on(&mut self, watch: Watch) {
         self.watch = watch;
     }
@@ -316,8 +316,7 @@ impl Open {
         }
     }
 
-    /// Is the step over? What the nodes that went have, and say of others, nobody keeps up to date any
-    /// more.
+    /// Lets go of the old list once the step is over: nobody keeps the nodes that went up to date.
     fn leave_old_list(&mut self, out: &mut Vec<Send>) {
         let own = self.wish.epoch.unwrap_or(0);
         if self.lists.len() == 1 || view::epochs(&self.views).committed < own {

@@ -235,6 +235,8 @@ impl Resync {
                 let command = if view.stale {
                     Command::ReadRecord
                 } else {
+                    // No two nodes have one name, or they would pass for one server.
+                    let id = mix(id, place as u64);
                     let inc = u16::try_from(id >> 8 & 0xfff).unwrap_or(0);
                     Command::AddRecord(Record::new(inc, id).with(epochs))
                 };

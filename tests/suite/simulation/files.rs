@@ -39,9 +39,6 @@ impl Step {
     ];
 }
 
-/// The epoch of the old list and of the new one.
-const EPOCHS: [u32; 2] = [0, 1];
-
 /// A node list: its members, and where a key is on it.
 struct List {
     members: Vec<usize>,
@@ -52,7 +49,7 @@ struct List {
 
 impl List {
     /// `weights` are of the members, in order.
-    fn new(members: &[usize], weights: &[u32], names: &[Box<str>], number: usize) -> List {
+    fn new(members: &[usize], weights: &[u32], names: &[Box<str>], epoch: u32) -> List {
         let nodes: Vec<RingNode<'_>> = members
             .iter()
             .zip(weights)
@@ -71,9 +68,9 @@ impl List {
                 None,
             )),
             epochs: Epochs {
-                seen: EPOCHS[number],
-                committed: EPOCHS[number],
-                nodes: 11 + number as u32,
+                seen: epoch,
+                committed: epoch,
+                nodes: 11 + epoch,
             },
         }
     }
@@ -180,9 +177,14 @@ impl Files {
             Step::Renames => vec![0, 1, 2, 2],
             _ => vec![0, 1, 2, 3],
         };
+        // A file that never named an epoch has 0.
+        let epoch = match step {
+            Step::Adds | Step::Renames => 0,
+            _ => 3,
+        };
         Files {
-            before: List::new(before, &[1; 4], &names, 0),
-            now: Some(List::new(now, &weights, &names, 1)),
+            before: List::new(before, &[1; 4], &names, epoch),
+            now: Some(List::new(now, &weights, &names, epoch + 1)),
             names,
             servers,
         }

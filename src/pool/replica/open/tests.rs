@@ -5,6 +5,9 @@ use super::*;
 
 const LEASE: u64 = 30_000;
 
+/// Of the item on the first node.
+const CAS: u64 = 40;
+
 const STAMP: Stamp = Stamp {
     version: Version(9),
     inc: 3,
@@ -15,7 +18,18 @@ const STAMP: Stamp = Stamp {
 
 /// Both nodes of a pool answer: trusted, with an item whose token is as said, and which was given
 /// its life of 100 seconds at `renewed`.
-fn answer(open: &mut Open, [renewed, now]: [u64; 2], token: Token, out: &mut Vec<Send>) {
+fn answer(open: &mut Open, times: [u64; 2], token: Token, out: &mut Vec<Send>) {
+    answer_of(open, times, token, CAS, out);
+}
+
+/// The same of items with this cas value and the next.
+fn answer_of(
+    open: &mut Open,
+    [renewed, now]: [u64; 2],
+    token: Token,
+    cas: u64,
+    out: &mut Vec<Send>,
+) {
     for send in std::mem::take(out) {
         let replies = send.commands.iter().map(|command| match command {
             Command::ReadRecord => Reply::Record {
@@ -23,7 +37,7 @@ fn answer(open: &mut Open, [renewed, now]: [u64; 2], token: Token, out: &mut Vec
                 cas: 1,
             },
             Command::Read { .. } => Reply::Item(Item {
-                cas: 40 + send.place as u64,
+                cas: cas + send.place as u64,
                 stamp: Some(STAMP),
                 data: Some(Arc::from(*b"data")),
                 left: 100 - ((now - renewed) / 1000) as u32,
@@ -105,33 +119,43 @@ fn the_turn_of_who_got_it_during_a_lease_from_somebody_who_changed_nothing_is_le
     assert!(!takes_over_from(LEASE - 1000, LEASE, None));
 }
 
-/// Does who waited for a short while, in vain, take the turn over when he comes again at `now`? The
-/// item was given a new life at `renewed`.
-fn takes_over_when_he_comes_again(renewed: u64, now: u64) -> bool {
-    let mut out = Vec::new();
-    let mut open = begun_at(0, Turn::to_bring(LEASE), &mut out);
-    answer(&mut open, [0, 0], Token::Taken, &mut out);
-    while let Some(at) = open.wait() {
-        open.wake(at, &mut out);
-        answer(&mut open, [0, at], Token::Taken, &mut out);
-        assert_eq!(unlocks(&out).len(), 0);
+/// Does who looks again and again take the turn over at the last of these looks? Each is when it is,
+/// and when the item was given a new life.
+fn takes_over_after(looks: impl IntoIterator<Item = [u64; 2]>, first_cas: u64) -> bool {
+    let (mut watch, mut cas) = (Watch::default(), first_cas);
+    let mut took = false;
+    for [now, renewed] in looks {
+        assert!(!took, "before {now}");
+        let mut out = Vec::new();
+        let mut open = begun_at(now, Turn::to_bring(LEASE), &mut out);
+        open.go_on(std::mem::take(&mut watch));
+        answer_of(&mut open, [renewed, now], Token::Taken, cas, &mut out);
+        cas = CAS;
+        took = unlocks(&out).len() == 2;
+        if !took {
+            let opened = open.outcome().unwrap();
+            assert_eq!(opened.found, Found::Locked);
+            watch = opened.grips.watch();
+        }
     }
-    let opened = open.outcome().unwrap();
-    assert_eq!(opened.found, Found::Locked);
-    let mut again = begun_at(now, Turn::to_bring(LEASE), &mut out);
-    again.go_on(opened.grips.watch());
-    answer(&mut again, [renewed, now], Token::Taken, &mut out);
-    unlocks(&out).len() == 2
+    took
 }
 
 #[test]
-fn a_turn_is_taken_over_from_who_had_it_for_a_lease_in_several_reads() {
-    assert!(takes_over_when_he_comes_again(0, LEASE));
-    assert!(!takes_over_when_he_comes_again(0, LEASE - 1));
-    assert!(
-        !takes_over_when_he_comes_again(3000, LEASE),
-        "whose life was renewed"
-    );
+fn a_turn_is_taken_over_from_who_had_it_for_a_lease_in_many_looks() {
+    let every = |pause: usize| (0..=LEASE).step_by(pause);
+    let looks = |pause| every(pause).map(|now| [now, 0]);
+    assert!(takes_over_after(looks(1000), CAS));
+    assert!(takes_over_after(looks(3000), CAS));
+    let early = looks(1000).filter(|[now, _]| *now < LEASE);
+    assert!(!takes_over_after(early.chain([[LEASE - 1, 0]]), CAS));
+    assert!(!takes_over_after(looks(1000), CAS - 1), "another item");
+    let renewed = every(1000).map(|now| [now, if now < 5000 { 0 } else { 3000 }]);
+    assert!(!takes_over_after(renewed, CAS));
+    assert!(!takes_over_after(looks(5000), CAS), "looked away too long");
+    let set_back = [[0, 0], [2000, 0], [1000, 0]];
+    let after = every(1000).skip(2).map(|now| [now, 0]);
+    assert!(!takes_over_after(set_back.into_iter().chain(after), CAS));
 }
 
 #[test]

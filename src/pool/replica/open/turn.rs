@@ -73,10 +73,6 @@ impl Open {
             }
             return out.len() == before;
         }
-        if now >= self.begun.saturating_add(turn.wait) {
-            self.end(now, Found::Locked, None, out);
-            return false;
-        }
         for (place, view) in self.views.iter_mut().enumerate() {
             if let_go.contains(&place) {
                 view.release(place, 0, out);
@@ -88,6 +84,10 @@ impl Open {
         // Here every node was looked at a moment ago. A poll's pause earlier somebody else may have
         // had the turn, of whom it would be taken now.
         if self.take_over_late(now, turn, out) {
+            return false;
+        }
+        if now >= self.begun.saturating_add(turn.wait) {
+            self.end(now, Found::Locked, None, out);
             return false;
         }
         self.wake_at = Some(now + self.pause);

@@ -38,10 +38,14 @@ impl Taken {
     }
 }
 
-/// Others' turns on the items of one key as a read saw them, for the next read of who waits for
-/// them through many.
+/// Others' turns on the items of one key as a read saw them at its end, for the next read of who
+/// waits for them through many.
 #[derive(Clone, Debug, Default)]
-pub struct Watch(Vec<Watched>);
+pub struct Watch {
+    /// When that was, our clock.
+    at: u64,
+    items: Vec<Watched>,
+}
 
 /// Somebody's token on one node's item.
 #[derive(Clone, Debug)]
@@ -53,7 +57,7 @@ struct Watched {
 }
 
 impl Watch {
-    pub(in super::super) fn of(views: &[View]) -> Watch {
+    pub(in super::super) fn of(views: &[View], at: u64) -> Watch {
         let watched = views.iter().filter_map(|view| {
             let item = view.item.as_ref()?;
             Some(Watched {
@@ -63,22 +67,33 @@ impl Watch {
                 taken: view.taken?,
             })
         });
-        Watch(watched.collect())
+        Watch {
+            at,
+            items: watched.collect(),
+        }
     }
 }
 
 impl View {
-    /// Was this very item taken when it was watched, and has nobody given it a new life since? Then
-    /// it has been so since then.
+    /// At the first look: was this very item taken when it was watched a moment ago, and has nobody
+    /// given it a new life since it was seen so first? Then its turn counts from there.
     pub(in super::super) fn recall(&mut self, now: u64, watch: &Watch) {
         let (Some(item), Some(taken)) = (&self.item, &mut self.taken) else {
             return;
         };
+        if taken.anew || taken.since != now {
+            return;
+        }
+        // What was not looked at for longer may have been free and taken by somebody else, which the
+        // item does not show. And the clock may have been set back.
+        if !(watch.at..=watch.at.saturating_add(LEASE_SLACK)).contains(&now) {
+            return;
+        }
         let same = |watched: &&Watched| {
             (&watched.node, watched.cas, watched.stamp) == (&self.name, item.cas, item.stamp)
         };
-        let before = (watch.0.iter().find(same)).map(|watched| watched.taken);
-        let before = before.filter(|before| !taken.anew && !before.renewed(now, item));
+        let before = (watch.items.iter().find(same)).map(|watched| watched.taken);
+        let before = before.filter(|before| item.left <= before.left && !before.renewed(now, item));
         if let Some(before) = before {
             *taken = Taken {
                 anew: false,
