@@ -21,7 +21,7 @@ says in the records of all nodes that the epoch is committed. Run it once, on an
 on all hosts. A host that still has the old one opens no session from then on until it gets the new one; none is lost.
 Every node must answer; one that goes away may be silent where there were three or more.
 
-A request that works with a session that moves is waited for where it must be; one that was killed never ends.
+Requests that work with a session that moves are waited for; one that was killed never ends.
 
 ",
     which_pools!(),
@@ -73,8 +73,8 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
             let waits = match held {
                 0 => String::new(),
                 held => format!(
-                    "; requests work with {held}: waited for, for {} s or a little more",
-                    lease.as_secs()
+                    "; requests work with {held}: waited for, at most {} s",
+                    2 * lease.as_secs()
                 ),
             };
             tell(&format!("{}: {done} of {of} keys{waits}", kept.label));
@@ -127,7 +127,7 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
             return true;
         }
         Committed::Again => {
-            "records changed all the while. Is a node away? memring status says more".to_owned()
+            "records changed all the while. Is a node away, or was it for a moment? memring status says more".to_owned()
         }
         Committed::Stopped { place } => {
             let who = host.pool.ring_name(*place);
@@ -144,8 +144,8 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
             }
         }
         Committed::Failed { keys: 0, held, of } => format!(
-            "one request after the other worked with {held} of {of} keys, for more than {} s. Run it again",
-            lease.as_secs()
+            "requests worked with {held} of {of} keys, one after the other, for {} s. Run it again",
+            2 * lease.as_secs()
         ),
         Committed::Failed { keys, of, .. } => format!(
             "{keys} of {of} keys could not be brought to all of their new nodes. memring status says which node is not trusted; run it again then"

@@ -276,6 +276,9 @@ pub struct Rules {
     pub moment: bool,
     /// Where a node fails that was to have the value, one that has word of it gets it.
     pub fill: bool,
+    /// Word goes over a value last, when the others have taken theirs; and where they did not, the
+    /// value does.
+    pub word_last: bool,
     /// Word of a write that may have been acknowledged stands against an older value, and against
     /// none.
     pub word: bool,
@@ -304,6 +307,7 @@ impl Rules {
         takeover: true,
         moment: true,
         fill: true,
+        word_last: true,
         word: true,
         double_list: true,
         process: true,

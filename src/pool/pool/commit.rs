@@ -33,7 +33,7 @@ pub enum Committed {
     Failed {
         /// So many could not be brought there.
         keys: usize,
-        /// With so many others somebody worked, all the while where all the rest was brought.
+        /// With so many others somebody worked: for two leases, where all the rest was brought.
         held: usize,
         /// Of so many.
         of: usize,
@@ -190,7 +190,7 @@ impl Pool {
         let (mut done, mut failed) = (0, 0);
         let mut held = Vec::new();
         for key in keys {
-            match self.bring_once(&key, who, Watch::default(), call) {
+            match self.bring_once(&key, who, call) {
                 Brought::Held(watch) => held.push((key, watch)),
                 Brought::Whole => done += 1,
                 Brought::Failed => failed += 1,
@@ -201,41 +201,34 @@ impl Pool {
                 held: held.len(),
             });
         }
-        // The first of them was looked at long ago, so their turns count from the next round.
-        let mut until = None;
-        while failed == 0 && !held.is_empty() {
+        let until = shared::now().saturating_add(2 * lease(who));
+        let mut last = false;
+        while failed == 0 && !held.is_empty() && !last {
             fanout::pause(ROUND);
-            let last = until.is_some_and(|until| shared::now() > until);
+            last = shared::now() > until;
             for (key, watch) in std::mem::take(&mut held) {
-                match self.bring_once(&key, who, watch, call) {
+                call.reset(Verb::Get);
+                // Nothing but the turn is looked at, so that many keys are not looked away from.
+                match self.bring(&key, who, Some(watch.clone()), call) {
                     Brought::Held(watch) => held.push((key, watch)),
                     Brought::Whole => done += 1,
-                    Brought::Failed => failed += 1,
+                    Brought::Failed if last => failed += 1,
+                    // A node was slow, perhaps. It is not waited for anew because of that.
+                    Brought::Failed => held.push((key, watch)),
                 }
             }
             let held = held.len();
             progress(Progress { done, of, held });
-            if last {
-                break;
-            }
-            until.get_or_insert_with(|| shared::now().saturating_add(lease(who)));
         }
         (failed, held.len())
     }
 
-    /// Brings one key, with a turn only where it takes one: who works with the session is not
-    /// disturbed.
-    fn bring_once(
-        &mut self,
-        key: &[u8],
-        who: &Committer<'_>,
-        watch: Watch,
-        call: &mut Call,
-    ) -> Brought {
+    /// Brings one key, with a turn only where somebody works with it or it takes one.
+    fn bring_once(&mut self, key: &[u8], who: &Committer<'_>, call: &mut Call) -> Brought {
         call.reset(Verb::Get);
         match self.bring(key, who, None, call) {
             Brought::Whole => Brought::Whole,
-            _ => self.bring(key, who, Some(watch), call),
+            _ => self.bring(key, who, Some(Watch::default()), call),
         }
     }
 
@@ -280,7 +273,9 @@ impl Pool {
             return Brought::Held(opened.grips.watch());
         }
         let now = lists.parts.first().map_or(&[][..], Vec::as_slice);
-        let whole = opened.is_whole(now);
+        // He may have the turn by the old list, and write by that when the step is over: what he
+        // then leaves behind is word of a write that few have.
+        let whole = opened.is_whole(now) && (with_turn || !opened.grips.is_taken());
         if with_turn {
             let mut out = Vec::new();
             let mut close = Close::new(opened.grips, Ending::Release, 1, clock(), 0, &mut out);

@@ -171,6 +171,7 @@ impl Close {
             let step = match (&self.ending, known) {
                 (_, false) => Step::Missed,
                 (Ending::Release, true) => Step::Out,
+                (_, true) if self.takes_a_value_away(place) => Step::Later,
                 (_, true) => Step::Writing,
             };
             self.nodes.push(State {
@@ -277,6 +278,15 @@ impl Close {
         if let Some(node) = self.nodes.get_mut(place) {
             node.step = Step::Writing;
         }
+    }
+
+    /// Would word of the write go over a value, which may be all that is left where the nodes fail
+    /// that are to have the new one? So it is where the list is another than who wrote last had.
+    fn takes_a_value_away(&self, place: usize) -> bool {
+        let writes = matches!(self.ending, Ending::Write(_)) && self.grips.rules.word_last;
+        let stamp = self.view(place).and_then(View::stamp);
+        let value = stamp.is_some_and(|stamp| !stamp.witness && !stamp.tombstone);
+        writes && value && !self.gets_value(place)
     }
 
     fn gets_value(&self, place: usize) -> bool {

@@ -45,8 +45,8 @@ pub struct Commit {
     epochs: Epochs,
     random: u64,
     finishing: bool,
-    /// Whom to believe when the keys began to move: places, and their memory lives.
-    relied: Vec<(usize, u16)>,
+    /// The nodes as the keys began to move: places, their memory lives, and who was trusted.
+    before: Vec<(usize, u16, bool)>,
     tries: u32,
     result: Option<Committing>,
 }
@@ -67,7 +67,7 @@ impl Commit {
             epochs,
             random,
             finishing: false,
-            relied: Vec::new(),
+            before: Vec::new(),
             tries: 0,
             result: None,
         }
@@ -106,7 +106,7 @@ impl Commit {
             return;
         }
         if self.finishing && !self.are_as_before() {
-            // What was brought to it, or relied on there, is gone: all keys once more.
+            // What was brought to one of them may be gone: all keys once more.
             self.result = Some(Committing::Again);
             return;
         }
@@ -150,7 +150,7 @@ impl Commit {
             view.ask(place, vec![command], out);
         }
         if out.is_empty() {
-            self.relied = self.trusted().collect();
+            self.before = self.lives().collect();
             self.result = Some(if self.finishing {
                 Committing::Done
             } else {
@@ -159,21 +159,23 @@ impl Commit {
         }
     }
 
-    fn trusted(&self) -> impl Iterator<Item = (usize, u16)> {
+    fn lives(&self) -> impl Iterator<Item = (usize, u16, bool)> {
         let views = self.views.iter().enumerate();
         views.filter_map(|(place, view)| {
             let (record, _) = view.record.as_ref().filter(|_| view.is_known())?;
-            (record.trust == Trust::Trusted).then_some((place, record.inc))
+            Some((place, record.inc, record.trust == Trust::Trusted))
         })
     }
 
-    /// Has everybody who was believed when the keys began to move the memory that he had?
+    /// Has every node the memory, and the trust, that it had when the keys began to move?
     fn are_as_before(&self) -> bool {
-        let mut relied = self
-            .relied
-            .iter()
-            .filter(|(place, _)| Some(*place) != self.spare);
-        relied.all(|(place, inc)| self.views.get(*place).and_then(View::inc) == Some(*inc))
+        let now: Vec<_> = self.lives().collect();
+        let stays = |(place, inc, trusted): &(usize, u16, bool)| {
+            let same =
+                |now: &(usize, u16, bool)| (now.0, now.1) == (*place, *inc) && now.2 >= *trusted;
+            Some(*place) == self.spare || now.iter().any(same)
+        };
+        self.before.iter().all(stays)
     }
 }
 

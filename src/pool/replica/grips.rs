@@ -44,6 +44,11 @@ impl Grips {
         self.held_since
     }
 
+    /// Was somebody else's turn seen here?
+    pub fn is_taken(&self) -> bool {
+        self.nodes.iter().any(|view| view.taken.is_some())
+    }
+
     /// Others' turns that were seen here, for the next read: see [`super::Open::go_on`].
     pub fn watch(&self) -> Watch {
         Watch::of(&self.nodes, self.read_at)

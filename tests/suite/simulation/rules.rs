@@ -243,6 +243,39 @@ fn without_the_value_in_place_of_word_a_session_is_gone_with_the_one_node_that_h
     );
 }
 
+/// A host with the new list gave the value to all but the last of it. By the old one the last but
+/// one gets word: of the two that are to have the next value one was mended meanwhile and is full, and
+/// one leaves and dies.
+#[test]
+fn without_the_values_before_word_that_takes_one_away_a_session_is_gone() {
+    let with = |file, acts: &[(u64, Act)]| Role {
+        file,
+        ..role(0, acts)
+    };
+    let pool = script(
+        vec![
+            (2050, Fault::Crash { node: 2 }, 100),
+            (4000, Fault::Full { node: 2 }, 300),
+            (4000, Fault::Crash { node: 3 }, 500),
+        ],
+        vec![
+            with(500, &[(1000, Act::Open(0)), (1100, Act::Write)]),
+            with(u64::MAX, &[(2000, Act::Open(0)), (4100, Act::Write)]),
+            with(500, &[(9000, Act::Look(0))]),
+        ],
+    );
+    needs(
+        "word_last",
+        |rules| rules.word_last = false,
+        &[Violation::Lost],
+        &Pool {
+            copies: 2,
+            step: Some(Step::Removes),
+            ..pool
+        },
+    );
+}
+
 /// Both nodes that have the value are away; the third has word of it.
 #[test]
 fn without_word_of_a_write_who_has_none_of_its_value_says_that_there_is_nothing() {

@@ -400,7 +400,8 @@ impl Client for Committer {
                 let Some(opened) = open.outcome() else {
                     return Step::Think(1);
                 };
-                self.whole = opened.is_whole(&self.now);
+                let free = self.turn || !opened.grips.is_taken();
+                self.whole = opened.is_whole(&self.now) && free;
                 if opened.found == Found::Locked {
                     self.watch = (self.key().0, opened.grips.watch());
                 }

@@ -1,5 +1,5 @@
-//! Nodes that come last in an ending: those that lost their memory since they were read, and
-//! those that were away then and are back.
+//! Nodes that come last in an ending: those that lost their memory since they were read, those that
+//! were away then and are back, and those that have a value and are to have only word.
 
 use super::super::view::{self, Contact, View};
 use super::super::{Ending, Send};
@@ -29,8 +29,8 @@ impl Close {
         }
     }
 
-    /// Writes to nodes that lost their memory since they were read, now that nobody wrote
-    /// otherwise on those that kept it.
+    /// Writes to nodes that lost their memory since they were read, or have a value in the place of
+    /// word, now that nobody wrote otherwise on the others.
     pub(super) fn write_late(&mut self, out: &mut Vec<Send>) {
         let later = self.places(Step::Later);
         let both = [&self.places(Step::Stored)[..], &later[..]].concat();

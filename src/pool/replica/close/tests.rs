@@ -183,6 +183,9 @@ fn overtaken(
     let write = Ending::Write(Arc::from(*b"new"));
     let mut grips = grips(1001);
     grips.copies = copies;
+    if let Some(stamp) = grips.nodes[2].item.as_mut().and_then(|i| i.stamp.as_mut()) {
+        stamp.witness = copies == 2;
+    }
     let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
     let (mut first, mut words) = ([true; 2], [false; 2]);
     let mut kept = [Record::new(1, 9).trusted(), Record::new(1, 9).trusted()];
@@ -327,4 +330,39 @@ fn a_server_with_two_names_is_given_the_value_under_both_where_one_list_says_so(
     };
     let words: Vec<bool> = out.iter().map(word).collect();
     assert_eq!(words, [false; 4]);
+}
+
+/// The third of three nodes has the value though it is to have only word, as another list said: is
+/// that left alone until one of the first two has the next value? What it gets then, if anything.
+fn over_a_value(refuses: [bool; 2]) -> Option<bool> {
+    let mut grips = grips(0);
+    grips.copies = 2;
+    let mut out = Vec::new();
+    let write = Ending::Write(Arc::from(*b"new"));
+    let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
+    assert!(out.iter().all(|send| send.place < 2));
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        if let (2, Some(Command::Write { stamp, .. })) = (place, commands.first()) {
+            return Some(stamp.witness);
+        }
+        let replies = commands.iter().map(|command| match command {
+            Command::Write { .. } if refuses[place] => Reply::Refused,
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(1, 9).trusted(),
+                cas: 3,
+            },
+            _ => Reply::Done { cas: 6 },
+        });
+        let replies = replies.collect();
+        close.heard(1000, place, Ok(replies), &mut out);
+    }
+    None
+}
+
+#[test]
+fn a_value_gives_way_to_word_only_where_others_took_the_next_value() {
+    assert_eq!(over_a_value([false, false]), Some(true));
+    assert_eq!(over_a_value([true, false]), Some(false), "the value");
+    assert_eq!(over_a_value([true, true]), None);
 }

@@ -30,6 +30,12 @@ impl Open {
                 .is_some_and(|view| view.token || view.is_endless())
                 || (open.lists.len() > 1 && view::is_held_beside(&open.views, place))
         });
+        for place in &held {
+            // What is held by another name of the server is nobody else's.
+            if let Some(view) = self.views.get_mut(*place) {
+                view.taken = None;
+            }
+        }
         // A majority of the preferred nodes, and of two both. A node that lost its memory lost
         // our token, too, and gives it to the next who asks: its word does not count.
         let rules = self.wish.rules;
@@ -73,6 +79,14 @@ impl Open {
             }
             return out.len() == before;
         }
+        if now >= self.begun.saturating_add(turn.wait) {
+            // Who asks but once has waited in reads before. Who waited here may have been stopped
+            // meanwhile, and not have seen that the turn changed hands.
+            if turn.wait > 0 || !self.take_over_late(now, turn, out) {
+                self.end(now, Found::Locked, None, out);
+            }
+            return false;
+        }
         for (place, view) in self.views.iter_mut().enumerate() {
             if let_go.contains(&place) {
                 view.release(place, 0, out);
@@ -84,10 +98,6 @@ impl Open {
         // Here every node was looked at a moment ago. A poll's pause earlier somebody else may have
         // had the turn, of whom it would be taken now.
         if self.take_over_late(now, turn, out) {
-            return false;
-        }
-        if now >= self.begun.saturating_add(turn.wait) {
-            self.end(now, Found::Locked, None, out);
             return false;
         }
         self.wake_at = Some(now + self.pause);

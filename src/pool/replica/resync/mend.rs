@@ -144,7 +144,10 @@ impl Mend {
         };
         let source = self.views.get(place).and_then(|view| view.item.clone());
         let list = [(0..self.views.len()).collect()];
-        let value = view::gets_value(&self.views, &list, self.copies, self.rules, self.target);
+        let knows = (self.views.get(self.target))
+            .is_some_and(|view| view.has(newest.version, false, self.rules));
+        let value = view::gets_value(&self.views, &list, self.copies, self.rules, self.target)
+            || self.rules.fill && !knows && self.values(newest) < self.copies;
         let Some(view) = self.views.get_mut(self.target) else {
             return;
         };
@@ -167,6 +170,17 @@ impl Mend {
         let data = source.data.unwrap_or_else(|| Arc::from([]));
         let write = view.store(stamp, source.left.max(1), &data);
         view.ask(self.target, vec![write], out);
+    }
+
+    /// How many others that are believed have this value, and not only word of it?
+    fn values(&self, newest: Stamp) -> usize {
+        let others = (0..self.views.len()).filter(|place| *place != self.target);
+        let has = |place: &usize| {
+            let view = self.views.get(*place);
+            view::is_trusted(&self.views, *place, self.rules)
+                && view.is_some_and(|view| view.has(newest.version, true, self.rules))
+        };
+        others.filter(has).count()
     }
 
     /// Has the target, in its present life, a later write than was `found` elsewhere, while somebody

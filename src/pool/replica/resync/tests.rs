@@ -69,6 +69,53 @@ fn a_target_that_dropped_what_others_may_have_brought_is_believed_by_no_runner()
     }
 }
 
+/// Two of three nodes are to have the value, and the second has it, or only word of it: does the
+/// third, which is mended, get only word?
+fn gets_word(second_has_word: bool) -> Option<bool> {
+    let mut out = Vec::new();
+    let nodes = ["a", "b", "c"].map(Box::from);
+    let mut mend = Mend::new(&nodes, 2, 2, Rules::ALL, &mut out);
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        if let Some(Command::Write { stamp, .. }) = commands.first() {
+            return Some(stamp.witness);
+        }
+        let replies = commands.iter().map(|command| match command {
+            Command::ReadRecord if place == 2 => Reply::Record {
+                record: Record::new(4, 8),
+                cas: 2,
+            },
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(3, 7).trusted(),
+                cas: 1,
+            },
+            _ if place == 2 => Reply::Miss,
+            _ => Reply::Item(Item {
+                cas: 40,
+                stamp: Some(Stamp {
+                    version: Version(1 << 30),
+                    inc: 3,
+                    tombstone: false,
+                    mended: false,
+                    witness: place == 1 && second_has_word,
+                }),
+                data: Some(Arc::from(*b"data")),
+                left: 100,
+                token: Token::Free,
+            }),
+        });
+        let replies = replies.collect();
+        mend.heard(0, place, Ok(replies), &mut out);
+    }
+    None
+}
+
+#[test]
+fn a_node_that_should_have_word_gets_the_value_where_another_has_only_word_of_it() {
+    assert_eq!(gets_word(false), Some(true));
+    assert_eq!(gets_word(true), Some(false));
+}
+
 const NAMES: [&str; 2] = ["a:1", "b:1"];
 
 /// A pass over node 0, which has this record, while node 1 has that one; what was said to the end
