@@ -21,7 +21,7 @@ says in the records of all nodes that the epoch is committed. Run it once, on an
 on all hosts. A host that still has the old one opens no session from then on until it gets the new one; none is lost.
 Every node must answer; one that goes away may be silent where there were three or more.
 
-Requests that work with a session that moves are waited for; one that was killed never ends.
+Requests that work with a session that moves are waited for; of one that was killed the turn is taken in the end.
 
 ",
     which_pools!(),
@@ -80,7 +80,7 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
             tell(&format!("{}: {done} of {of} keys{waits}", kept.label));
         }
     };
-    let mut last = Committed::Again;
+    let (mut last, begun) = (Committed::Again, Instant::now());
     for attempt in 0..TRIES {
         if attempt > 0 {
             std::thread::sleep(PAUSE * 2_u32.pow(attempt - 1));
@@ -99,7 +99,7 @@ fn commit(kept: &Kept, lease: Duration) -> bool {
             Committed::Failed { keys, .. } => keys > 0,
             Committed::Again | Committed::Stopped { .. } => true,
             _ => false,
-        };
+        } && begun.elapsed() < 2 * lease;
         if !passes {
             break;
         }

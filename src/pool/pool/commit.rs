@@ -72,6 +72,9 @@ pub struct Committer<'a> {
 /// Between two looks at the keys that are waited for.
 const ROUND: Duration = Duration::from_millis(300);
 
+/// So many looks in a row may fail at a key that somebody worked with.
+const FAILS: u32 = 10;
+
 /// What came of one key.
 enum Brought {
     /// All its new nodes have it.
@@ -191,7 +194,7 @@ impl Pool {
         let mut held = Vec::new();
         for key in keys {
             match self.bring_once(&key, who, call) {
-                Brought::Held(watch) => held.push((key, watch)),
+                Brought::Held(watch) => held.push((key, watch, 0)),
                 Brought::Whole => done += 1,
                 Brought::Failed => failed += 1,
             }
@@ -206,15 +209,15 @@ impl Pool {
         while failed == 0 && !held.is_empty() && !last {
             fanout::pause(ROUND);
             last = shared::now() > until;
-            for (key, watch) in std::mem::take(&mut held) {
+            for (key, watch, fails) in std::mem::take(&mut held) {
                 call.reset(Verb::Get);
                 // Nothing but the turn is looked at, so that many keys are not looked away from.
                 match self.bring(&key, who, Some(watch.clone()), call) {
-                    Brought::Held(watch) => held.push((key, watch)),
+                    Brought::Held(watch) => held.push((key, watch, 0)),
                     Brought::Whole => done += 1,
-                    Brought::Failed if last => failed += 1,
-                    // A node was slow, perhaps. It is not waited for anew because of that.
-                    Brought::Failed => held.push((key, watch)),
+                    Brought::Failed if last || fails == FAILS => failed += 1,
+                    // A node was slow, perhaps: what was seen before is not given up for that.
+                    Brought::Failed => held.push((key, watch, fails + 1)),
                 }
             }
             let held = held.len();

@@ -282,7 +282,7 @@ impl Close {
 
     /// Would word of the write go over a value, which may be all that is left where the nodes fail
     /// that are to have the new one? So it is where the list is another than who wrote last had.
-    fn takes_a_value_away(&self, place: usize) -> bool {
+    pub(super) fn takes_a_value_away(&self, place: usize) -> bool {
         let writes = matches!(self.ending, Ending::Write(_)) && self.grips.rules.word_last;
         let stamp = self.view(place).and_then(View::stamp);
         let value = stamp.is_some_and(|stamp| !stamp.witness && !stamp.tombstone);

@@ -11,10 +11,11 @@
 
 mod mistrust;
 mod moment;
+mod repair;
 mod turn;
 
 use super::view::{self, Contact, Newest, View, Watch};
-use super::{Command, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Stamp, Trust, Version};
+use super::{Command, Grips, Lost, Machine, PREFERRED, Reply, Rules, Send, Version};
 use std::sync::Arc;
 use turn::POLL_FIRST;
 
@@ -408,65 +409,6 @@ impl Open {
                 let remove = Command::Remove { cas: item.cas };
                 view.ask(place, vec![remove, take], out);
             }
-        }
-    }
-
-    /// Stores the newest value on every node that answers and has another, or has it from
-    /// an earlier life.
-    fn repair(&mut self, newest: Stamp, data: &Arc<[u8]>, from: usize, out: &mut Vec<Send>) {
-        let rules = self.wish.rules;
-        let left = self
-            .views
-            .get(from)
-            .and_then(|view| view.item.as_ref())
-            .map_or(1, |item| item.left.max(1));
-        for place in 0..self.views.len() {
-            let trust = self.views.get(place).and_then(|view| {
-                let record = view.record.as_ref();
-                record.map(|(record, _)| record.trust)
-            });
-            // Who waits for kept keys goes on in its life: what it has may be newer than all
-            // that is believed here, and nobody would mend it again.
-            let waits = trust == Some(Trust::Trusted)
-                && (self.views.get(place))
-                    .is_some_and(|view| view::is_listed(&self.views, &view.name, rules));
-            let (lists, copies) = (&self.lists, self.wish.copies);
-            let value = view::gets_value(&self.views, lists, copies, rules, place);
-            // Word of a later write, which was not acknowledged: its writer may still be at it.
-            let later = |stamp: Stamp| stamp.witness && stamp.version > newest.version;
-            let turn = self.wish.turn.is_some();
-            let Some(view) = self.views.get_mut(place).filter(|view| {
-                view.is_known() && !waits && (turn || !view.stamp().is_some_and(later))
-            }) else {
-                continue;
-            };
-            let Some(inc) = view.inc().filter(|_| !view.full) else {
-                continue;
-            };
-            // Who has no turn leaves word of it as it is: the write would free the token of who has.
-            if view.has(newest.version, value && turn, rules) {
-                continue;
-            }
-            if let Some(later) = view.stamp().filter(|stamp| later(*stamp)) {
-                self.forgotten = self.forgotten.max(later.version);
-            }
-            let witness = !value && !newest.tombstone;
-            let stamp = Stamp {
-                inc,
-                // Who is trusted has not forgotten whose turn it is.
-                mended: trust == Some(Trust::Joining),
-                witness,
-                ..newest
-            };
-            let mut commands = vec![view.store(stamp, left, data)];
-            if turn {
-                commands.push(Command::Read {
-                    value: false,
-                    token: true,
-                });
-            }
-            self.repairs += 1;
-            view.ask(place, commands, out);
         }
     }
 

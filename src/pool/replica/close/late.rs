@@ -35,7 +35,10 @@ impl Close {
         let later = self.places(Step::Later);
         let both = [&self.places(Step::Stored)[..], &later[..]].concat();
         let enough = view::is_enough(&self.grips.lists, &both);
-        for place in later {
+        // A value gives way to word only when nobody is left who may refuse the next one.
+        let (words, others): (Vec<usize>, Vec<usize>) =
+            (later.into_iter()).partition(|place| self.takes_a_value_away(*place));
+        for place in if others.is_empty() { words } else { others } {
             self.set(place, Step::Missed);
             if let Some(node) = self.nodes.get_mut(place).filter(|_| enough) {
                 node.free = true;

@@ -366,3 +366,60 @@ fn a_value_gives_way_to_word_only_where_others_took_the_next_value() {
     assert_eq!(over_a_value([true, false]), Some(false), "the value");
     assert_eq!(over_a_value([true, true]), None);
 }
+
+/// The same where the second node was without our turn and changed, so that it comes last, too, and
+/// `refuses` then: which nodes are written to in which order, and is it only word?
+fn behind_a_late_node(refuses: bool) -> Vec<(usize, bool)> {
+    let mut grips = grips(0);
+    let item = grips.nodes[1].item.clone();
+    (grips.copies, grips.nodes[1].token) = (2, false);
+    let mut out = Vec::new();
+    let write = Ending::Write(Arc::from(*b"new"));
+    let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
+    let mut order = Vec::new();
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        let replies = commands.iter().map(|command| match command {
+            Command::Write { stamp, .. } => {
+                order.push((place, stamp.witness));
+                let seconds = order.iter().filter(|(other, _)| *other == place).count();
+                match (place, seconds) {
+                    (1, 1) => Reply::Exists,
+                    (1, _) if refuses => Reply::Refused,
+                    _ => Reply::Done { cas: 6 },
+                }
+            }
+            Command::Read { .. } => item.clone().map_or(Reply::Miss, |item| {
+                Reply::Item(Item {
+                    cas: 7,
+                    token: Token::Free,
+                    ..item
+                })
+            }),
+            Command::ReadRecord => Reply::Record {
+                record: Record::new(1, 9).trusted(),
+                cas: 3,
+            },
+            _ => Reply::Done { cas: 6 },
+        });
+        let replies = replies.collect();
+        close.heard(1000, place, Ok(replies), &mut out);
+        if order.last().is_some_and(|(place, _)| *place == 2) {
+            break;
+        }
+    }
+    order
+}
+
+#[test]
+fn a_value_gives_way_to_word_after_whoever_else_comes_last() {
+    let first = [(0, false), (1, false), (1, false)];
+    assert_eq!(
+        behind_a_late_node(false),
+        [&first[..], &[(2, true)]].concat()
+    );
+    assert_eq!(
+        behind_a_late_node(true),
+        [&first[..], &[(2, false)]].concat()
+    );
+}

@@ -1,6 +1,6 @@
 //! Whose turn is taken over when, said to a read by hand.
 
-use super::super::{Close, Ending, Item, Record, Token};
+use super::super::{Close, Ending, Item, Record, Stamp, Token};
 use super::*;
 
 const LEASE: u64 = 30_000;
