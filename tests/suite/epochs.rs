@@ -253,12 +253,7 @@ fn step(hosts: [&Host; 2], counts: &Counts, after: &str, meanwhile: impl FnOnce(
 
 #[test]
 fn nodes_are_added_removed_and_replaced_under_load_and_no_session_goes_backwards() {
-    let (a, b, c, d) = (
-        Memcached::start(),
-        Memcached::start(),
-        Memcached::start(),
-        Memcached::start(),
-    );
+    let [mut a, mut b, c, d] = [(); 4].map(|()| Memcached::start());
     let three = names(&[&a, &b, &c]);
     let first = file(&three, "");
     let (one, two) = (Host::start(&first), Host::start(&first));
@@ -275,7 +270,6 @@ fn nodes_are_added_removed_and_replaced_under_load_and_no_session_goes_backwards
     // A node that goes may be gone before the step ends.
     let left = names(&[&b, &c, &d]);
     let removed = file(&left, &format!("epoch = 2\nprevious_nodes = {four:?}"));
-    let mut a = a;
     step(hosts, &counts, &removed, || a.kill());
 
     // Another one in its place, drained away first.
@@ -292,7 +286,6 @@ fn nodes_are_added_removed_and_replaced_under_load_and_no_session_goes_backwards
         code == 0 && out.contains(&format!("{b_name}: safe to stop")),
         "{out}"
     );
-    let mut b = b;
     b.kill();
     let asked = counts.lock().unwrap().keys().cloned().collect::<Vec<_>>();
     for session in asked {

@@ -285,8 +285,7 @@ impl Close {
     pub(super) fn takes_a_value_away(&self, place: usize) -> bool {
         let writes = matches!(self.ending, Ending::Write(_)) && self.grips.rules.word_last;
         let stamp = self.view(place).and_then(View::stamp);
-        let value = stamp.is_some_and(|stamp| !stamp.witness && !stamp.tombstone);
-        writes && value && !self.gets_value(place)
+        writes && stamp.is_some_and(Stamp::has_value) && !self.gets_value(place)
     }
 
     fn gets_value(&self, place: usize) -> bool {

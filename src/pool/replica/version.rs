@@ -113,6 +113,13 @@ pub struct Stamp {
     pub witness: bool,
 }
 
+impl Stamp {
+    /// Is there a value with it, neither mere word nor a remembered delete?
+    pub fn has_value(self) -> bool {
+        !self.witness && !self.tombstone
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,8 @@
 //! extension calls it: a request opens a session with its turn or without, thinks, ends it, and
 //! then does what follows the answer. What was asked and what came of it goes to `history`.
 //!
-//! Not in here: who mends (`mending`), what is promised (`hosts`).
+//! Not in here: who mends (`mending`), what is promised (`hosts`). One request is told in order, from
+//! its opening to what follows the answer, in one file: that is why it is longer than others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -11,6 +11,14 @@ use super::*;
 
 const BASE: Version = Version(7 << 20);
 
+/// What those nodes' record is told as.
+fn trusted() -> Reply {
+    Reply::Record {
+        record: Record::new(1, 9).trusted(),
+        cas: 3,
+    }
+}
+
 /// What was read on three nodes that have it, all in their first life, with the turn on each.
 fn grips(sure_until: u64) -> Grips {
     let stamp = Stamp {
@@ -65,10 +73,7 @@ fn on_full_nodes(sure_until: u64, refusals: usize) -> (Vec<Command>, Option<Clos
                 Reply::Refused
             }
             Command::Write { .. } | Command::DoubtRecord { .. } => Reply::Done { cas: 6 },
-            Command::ReadRecord => Reply::Record {
-                record: Record::new(1, 9).trusted(),
-                cas: 3,
-            },
+            Command::ReadRecord => trusted(),
             other => panic!("{other:?}"),
         });
         let replies = replies.collect();
@@ -106,10 +111,7 @@ fn back(now: u64, maybe: bool, ending: Ending) -> (bool, bool, usize) {
                 gets |= place == 2 && matches!(command, Command::Touch { life } if *life > 100);
                 Reply::Item(item.clone().unwrap_or_else(|| panic!("once")))
             }
-            Command::ReadRecord => Reply::Record {
-                record: Record::new(1, 9).trusted(),
-                cas: 3,
-            },
+            Command::ReadRecord => trusted(),
             other => panic!("{other:?}"),
         });
         let replies = replies.collect();
@@ -297,10 +299,7 @@ fn a_write_is_not_acknowledged_where_nobody_could_be_told_who_missed_it() {
                 left: 100,
                 token: Token::Free,
             }),
-            Command::ReadRecord => Reply::Record {
-                record: Record::new(1, 9).trusted(),
-                cas: 3,
-            },
+            Command::ReadRecord => trusted(),
             other => panic!("{other:?}"),
         });
         let replies = replies.collect();
@@ -348,10 +347,7 @@ fn over_a_value(refuses: [bool; 2]) -> Option<bool> {
         }
         let replies = commands.iter().map(|command| match command {
             Command::Write { .. } if refuses[place] => Reply::Refused,
-            Command::ReadRecord => Reply::Record {
-                record: Record::new(1, 9).trusted(),
-                cas: 3,
-            },
+            Command::ReadRecord => trusted(),
             _ => Reply::Done { cas: 6 },
         });
         let replies = replies.collect();
@@ -396,10 +392,7 @@ fn behind_a_late_node(refuses: bool) -> Vec<(usize, bool)> {
                     ..item
                 })
             }),
-            Command::ReadRecord => Reply::Record {
-                record: Record::new(1, 9).trusted(),
-                cas: 3,
-            },
+            Command::ReadRecord => trusted(),
             _ => Reply::Done { cas: 6 },
         });
         let replies = replies.collect();

@@ -65,9 +65,8 @@ impl Open {
                 continue;
             }
             let witness = !value && !newest.tombstone;
-            let has_value = |stamp: Stamp| !stamp.witness && !stamp.tombstone;
-            let takes_it_away = rules.word_last && witness && view.stamp().is_some_and(has_value);
-            if takes_it_away != last {
+            let over_value = witness && view.stamp().is_some_and(Stamp::has_value);
+            if (rules.word_last && over_value) != last {
                 continue;
             }
             if let Some(later) = view.stamp().filter(|stamp| later(*stamp)) {

@@ -4,19 +4,26 @@ use super::super::{Item, Kept, Moment, Stamp, Token, Version};
 use super::*;
 use std::sync::Arc;
 
+/// The record of the target, which is joining, or of another node, which is believed.
+fn record_of(target: bool) -> Reply {
+    match target {
+        true => Reply::Record {
+            record: Record::new(4, 8),
+            cas: 2,
+        },
+        false => Reply::Record {
+            record: Record::new(3, 7).trusted(),
+            cas: 1,
+        },
+    }
+}
+
 /// Node 0 has a value and is believed; node 1, the target, has nothing and refuses stores.
 fn answer(mend: &mut Mend, refuses: bool, said: &mut Vec<Command>, out: &mut Vec<Send>) {
     for send in std::mem::take(out) {
         let target = send.place == 1;
         let reply = |command: &Command| match command {
-            Command::ReadRecord if target => Reply::Record {
-                record: Record::new(4, 8),
-                cas: 2,
-            },
-            Command::ReadRecord => Reply::Record {
-                record: Record::new(3, 7).trusted(),
-                cas: 1,
-            },
+            Command::ReadRecord => record_of(target),
             Command::Read { .. } if target => Reply::Miss,
             Command::Read { .. } => Reply::Item(Item {
                 cas: 40,
@@ -81,14 +88,7 @@ fn gets_word(second_has_word: bool) -> Option<bool> {
             return Some(stamp.witness);
         }
         let replies = commands.iter().map(|command| match command {
-            Command::ReadRecord if place == 2 => Reply::Record {
-                record: Record::new(4, 8),
-                cas: 2,
-            },
-            Command::ReadRecord => Reply::Record {
-                record: Record::new(3, 7).trusted(),
-                cas: 1,
-            },
+            Command::ReadRecord => record_of(place == 2),
             _ if place == 2 => Reply::Miss,
             _ => Reply::Item(Item {
                 cas: 40,
