@@ -11,6 +11,7 @@ mod demo;
 mod fastcgi;
 mod install;
 mod matrix;
+mod orphans;
 mod package;
 mod php;
 mod phpt;

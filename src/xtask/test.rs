@@ -2,6 +2,7 @@
 
 use crate::bootstrap::{self, For};
 use crate::matrix;
+use crate::orphans;
 use crate::php::Php;
 use crate::phpt_run::{self, Plan, Way};
 use crate::run::{self, cargo};
@@ -114,7 +115,13 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<(), Stop> {
     let wish = parse(parser)?;
     let begin = Instant::now();
     let mut counts = Counts::default();
+    orphans::adopt();
     let outcome = steps(&wish, &mut counts);
+    for line in orphans::end_all() {
+        run::say(&format!("   failed  a test left a server behind: {line}"));
+        remember_failure(&format!("left behind: {line}"));
+        counts.failed += 1;
+    }
     if let Err(stop) = outcome {
         // Whatever kept us from running the rest is a failure in the sum, too.
         counts.failed += 1;

@@ -129,10 +129,12 @@ fn a_socket_whose_queue_of_connections_is_full_is_tried_until_there_is_room() {
     // The moment in which nobody is let in.
     std::thread::sleep(Duration::from_millis(300));
     drop(first);
+    // The thread never ends, and so must not own the server.
+    let port = server.port();
     std::thread::spawn(move || {
         let listener = UnixListener::from(socket);
         for client in listener.incoming().map_while(Result::ok) {
-            let server = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+            let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
             let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut from, &mut to));
             let (mut from, mut to) = (server, client);
