@@ -274,6 +274,9 @@ pub struct Rules {
     /// What lies on one node alone, newer than what others have, is given a moment before it is
     /// read.
     pub moment: bool,
+    /// Where cas values are a server's own count, an ending that may come after its turn was taken
+    /// over looks first, whether what it read is still there and in the same life of its node.
+    pub confirm: bool,
     /// Where a node fails that was to have the value, one that has word of it gets it.
     pub fill: bool,
     /// Word goes over a value last, when the others have taken theirs; and where they did not, the
@@ -306,6 +309,7 @@ impl Rules {
         elders: true,
         takeover: true,
         moment: true,
+        confirm: true,
         fill: true,
         word_last: true,
         word: true,

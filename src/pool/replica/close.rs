@@ -16,6 +16,7 @@
 //! A node without room drops what it has, whosever that is. While the turn is surely ours it is
 //! asked again at once; later it gets nothing more from here, and is doubted.
 
+mod confirm;
 mod fill;
 mod follow;
 mod late;
@@ -70,6 +71,8 @@ struct State {
     free: bool,
     /// The life it was read in.
     life: Option<u16>,
+    /// Its item's cas value as it was read.
+    cas: Option<u64>,
     /// It took word of the write, and gets the value in another's place.
     filled: bool,
     /// It had what was written.
@@ -80,6 +83,8 @@ struct State {
 enum Step {
     /// Not part of it.
     Out,
+    /// A look whether what was read is still there, before it is written over.
+    Confirming,
     /// The write is on its way.
     Writing,
     /// A look at what is there instead.
@@ -172,18 +177,18 @@ impl Close {
                 (_, false) => Step::Missed,
                 (Ending::Release, true) => Step::Out,
                 (_, true) if self.takes_a_value_away(place) => Step::Later,
+                (_, true) if self.looks_first(now, place) => Step::Confirming,
                 (_, true) => Step::Writing,
             };
+            let view = self.view(place);
             self.nodes.push(State {
                 step,
                 tries: 0,
                 record_tries: 0,
                 said: false,
-                held: self
-                    .view(place)
-                    .filter(|view| view.token)
-                    .and_then(View::inc),
-                life: self.view(place).and_then(View::inc),
+                held: view.filter(|view| view.token).and_then(View::inc),
+                life: view.and_then(View::inc),
+                cas: view.and_then(|view| Some(view.item.as_ref()?.cas)),
                 free: false,
                 filled: false,
                 took: None,
@@ -195,11 +200,11 @@ impl Close {
             if !asked && let Some(node) = self.nodes.get_mut(place) {
                 node.step = Step::Out;
             }
-            if step == Step::Writing {
-                self.write(place, out);
-            }
-            if step == Step::Missed {
-                self.look_for(now, place, out);
+            match step {
+                Step::Writing => self.write(place, out),
+                Step::Confirming => self.recheck(place, out),
+                Step::Missed => self.look_for(now, place, out),
+                _ => {}
             }
         }
         if self.ending == Ending::Release {
@@ -310,6 +315,7 @@ impl Close {
             Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
             Step::Writing if refused => self.restore(place, out),
             Step::Restoring | Step::Withdrawing => self.set(place, Step::Missed),
+            Step::Confirming => self.confirm(place, out),
             Step::Writing if view.stale => self.look(place, out),
             Step::Writing | Step::Looking => self.judge(place, out),
             Step::Filling if view.token && view.has(self.version, false, self.grips.rules) => {
@@ -359,11 +365,13 @@ impl Close {
         let (inc, life) = (view.inc(), view.life());
         let removed = self.ending == Ending::Destroy && !rules.tombstone && view.item.is_none();
         let state = self.nodes.get(place).copied();
-        // Without `E` a turn that was taken over shows in the cas value alone. Where the turn
-        // was ours nobody else had a reason to change it.
+        // Without `E` a turn that was taken over shows in the cas value alone. Where it was ours who
+        // else had a reason to change it? Who reads brings back what a refusal took away.
+        let counts_up = view.counts_up() && !view.dropped;
         let taken_over = |stamp: Stamp| {
             state.is_some_and(|state| state.step == Step::Looking && state.held == Some(stamp.inc))
                 && stamp.version == self.grips.base
+                && counts_up
                 && rules.fence
         };
         let current = |stamp: Stamp| !rules.incarnation || view.inc() == Some(stamp.inc);
@@ -463,16 +471,16 @@ impl Close {
         if out.len() > before {
             return;
         }
-        let followed = stored.iter().any(|place| {
-            self.view(*place)
-                .and_then(View::stamp)
-                .is_some_and(|stamp| stamp.version > self.version)
-        });
+        let followed = stored.iter().any(|place| self.is_followed(place));
+        let all_followed = stored.iter().all(|place| self.is_followed(place));
         let (rules, views) = (self.grips.rules, &self.grips.nodes);
         let mut missed = self.places(Step::Missed);
         if !followed {
             // The rest of a write that lost: its node is not believed before it was mended.
             missed.extend(newer);
+        }
+        if self.ending == Ending::Touch && all_followed {
+            missed.clear(); // Nothing was changed that they could have missed.
         }
         // Who is said to have missed something does not count, whatever it has now.
         let (counted, listed): (Vec<usize>, Vec<usize>) =

@@ -11,6 +11,7 @@ use super::{
     Version,
 };
 use crate::chance::mix;
+use crate::wire::copied::VERSION_LEAST;
 use std::sync::Arc;
 pub(super) use token::Taken;
 pub use token::{LEASE_SLACK, Watch};
@@ -22,6 +23,8 @@ pub(super) struct View {
     pub(super) name: Box<str>,
     /// How far it was asked.
     pub(super) contact: Contact,
+    /// When it failed to answer last: our clock.
+    pub(super) lost_at: u64,
     /// Its record and the record's cas value.
     pub(super) record: Option<(Record, u64)>,
     /// Its item as last seen; `None` when it has none.
@@ -77,6 +80,7 @@ impl View {
         View {
             name,
             contact: Contact::Unasked,
+            lost_at: 0,
             record: None,
             item: None,
             token: false,
@@ -179,7 +183,7 @@ impl View {
                 self.contact = Contact::Down {
                     maybe: lost.maybe_done && changes,
                 };
-                self.token = false;
+                (self.token, self.lost_at) = (false, now);
                 return;
             }
         };
@@ -253,6 +257,12 @@ impl View {
             // Whatever else it was, another look will tell.
             _ => self.stale = true,
         }
+    }
+
+    /// Is the item's cas value one of the server's own count, and no version?
+    pub(super) fn counts_up(&self) -> bool {
+        let item = self.item.as_ref();
+        item.is_some_and(|item| item.cas < VERSION_LEAST)
     }
 
     /// What tells this node's item, as it is now, from every other: never 0.

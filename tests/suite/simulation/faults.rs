@@ -1,9 +1,9 @@
 //! What goes wrong, when, and for how long: one seed, one plan.
 //!
 //! A plan is drawn fault by fault while the run goes on. "One at a time" leaves a pause between
-//! the end of one and the begin of the next, and waits until the pool is calm where the pool
-//! can tell; "in a row" leaves none between so many (F14 of the fault matrix: two). A script is a schedule of
-//! its own, for one trap each.
+//! the end of one and the begin of the next (a node that was slow has got the last that it was sent
+//! then), and waits until the pool is calm where the pool can tell; "in a row" leaves none between
+//! so many (F14 of the fault matrix: two). A script is a schedule of its own, for one trap each.
 
 use super::random::Random;
 

@@ -222,6 +222,40 @@ fn without_a_third_read_a_visitor_is_refused_though_two_nodes_could_tell() {
     );
 }
 
+/// A turn is taken over and the session written. One of its nodes was empty meanwhile and has counted
+/// up again, to what who lost the turn read there: he comes back, and then the other one dies.
+#[test]
+fn without_a_look_first_a_late_write_goes_over_a_cas_value_that_a_server_has_counted_up_to_again() {
+    let rounds = |begin: u64, count: u64, key| {
+        let each = move |round| {
+            let time = begin + 40 * round;
+            [(time, Act::Open(key)), (time + 20, Act::Write)]
+        };
+        (0..count).flat_map(each).collect::<Vec<_>>()
+    };
+    let late = 2000 + LEASE;
+    // One write fewer than before: what mended the node and who took the turn counted, too.
+    let pool = script(
+        vec![
+            (1600, Fault::Crash { node: 0 }, 100),
+            (late + 1040, Fault::Crash { node: 1 }, 100),
+        ],
+        vec![
+            role(0, &rounds(300, 12, 0)),
+            role(0, &[(1500, Act::Open(0)), (late + 1000, Act::Write)]),
+            role(0, &rounds(1550, 11, 0)),
+            role(0, &[(late + 3000, Act::Look(0))]),
+        ],
+    );
+    needs_on(
+        false,
+        "confirm",
+        |rules| rules.confirm = false,
+        &[Violation::Lost],
+        &Pool { copies: 2, ..pool },
+    );
+}
+
 /// Of two copies one does not get there, and the node of the other dies before it does.
 #[test]
 fn without_the_value_in_place_of_word_a_session_is_gone_with_the_one_node_that_had_it() {

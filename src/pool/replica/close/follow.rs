@@ -1,5 +1,6 @@
 //! Who wrote over a write that had won, while that still says who missed it.
 
+use super::super::view::View;
 use super::{Close, Step};
 
 /// A node that took a write.
@@ -12,6 +13,12 @@ pub(super) struct Took {
 }
 
 impl Close {
+    /// Has this node a later write than ours by now?
+    pub(super) fn is_followed(&self, place: &usize) -> bool {
+        let stamp = self.view(*place).and_then(View::stamp);
+        stamp.is_some_and(|stamp| stamp.version > self.version)
+    }
+
     /// Who got the turn meanwhile goes over a write where he read it: he is no conflict.
     ///
     /// Who goes over word of it need not have read it, so one who went over its value must be there, too.

@@ -5,8 +5,8 @@ use super::super::view::{self, Contact, View};
 use super::super::{Ending, Send};
 use super::{Close, Step};
 
-/// From so long after its read an ending looks for nodes that were away then, milliseconds: no
-/// node that was left alone is asked again sooner (`pool::health`).
+/// From so long after it failed to answer an ending looks for a node again, milliseconds: none that
+/// was left alone is asked sooner (`pool::health`).
 const LATE: u64 = 1000;
 
 impl Close {
@@ -14,7 +14,8 @@ impl Close {
     /// was not asked to take, a node that is whole loses its trust; beside another that fails in
     /// that moment, too many would have lost it at once.
     pub(super) fn look_for(&mut self, now: u64, place: usize, out: &mut Vec<Send>) {
-        let is_late = now >= self.grips.read_at.saturating_add(LATE);
+        let lost_at = self.view(place).map_or(now, |view| view.lost_at);
+        let is_late = now >= lost_at.saturating_add(LATE);
         // What was sent to it may have been carried out after all: that one is listed.
         let away = self
             .view(place)

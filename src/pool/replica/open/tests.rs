@@ -158,6 +158,40 @@ fn a_turn_is_taken_over_from_who_had_it_for_a_lease_in_many_looks() {
     assert!(!takes_over_after(set_back.into_iter().chain(after), CAS));
 }
 
+/// One of two nodes answers so many milliseconds after the other, a lease after both were seen to be
+/// taken; the other one gave its token to somebody else meanwhile. What is then sent where.
+fn behind_a_slow_node(slow: u64) -> Vec<(usize, bool)> {
+    let mut out = Vec::new();
+    let mut open = begun(&mut out);
+    answer(&mut open, [0, 0], Token::Taken, &mut out);
+    open.wake(LEASE, &mut out);
+    for (at, send) in std::mem::take(&mut out).into_iter().enumerate() {
+        out.push(send);
+        answer(
+            &mut open,
+            [0, LEASE + slow * at as u64],
+            Token::Taken,
+            &mut out,
+        );
+    }
+    let takes = |send: &Send| {
+        send.commands
+            .iter()
+            .any(|command| matches!(command, Command::Unlock { .. }))
+    };
+    out.iter().map(|send| (send.place, takes(send))).collect()
+}
+
+#[test]
+fn a_turn_is_taken_over_only_where_it_was_seen_a_moment_ago() {
+    assert_eq!(behind_a_slow_node(20), [(0, true), (1, true)]);
+    assert_eq!(
+        behind_a_slow_node(21),
+        [(1, true)],
+        "the first is looked at again behind it"
+    );
+}
+
 #[test]
 fn an_item_that_was_held_and_not_changed_lives_on_as_long_as_it_would_have() {
     let mut out = Vec::new();

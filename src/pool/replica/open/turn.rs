@@ -12,6 +12,10 @@ const SOON: u64 = 500;
 /// … and then up to this.
 const POLL_MOST: u64 = 50;
 
+/// A turn is taken from somebody who was seen to have it so many milliseconds ago at most: another
+/// may have it by now, where a node was slow to answer.
+const FRESH: u64 = 20;
+
 /// No lease is shorter, milliseconds (`pool::lease`).
 const LEASE_LEAST: u64 = 30_000;
 
@@ -75,7 +79,7 @@ impl Open {
                 };
                 let others = live.iter().filter(|place| !held.contains(place));
                 let others: Vec<usize> = others.filter(|place| !came(place)).copied().collect();
-                self.fence(&others, out);
+                self.fence(now, &others, out);
             }
             return out.len() == before;
         }
@@ -130,10 +134,23 @@ impl Open {
 
     /// The turn was taken over on some nodes and is ours. Who had it before may not have heard of
     /// it from those that were late to say that it was taken: on them his write would go through.
-    fn fence(&mut self, others: &[usize], out: &mut Vec<Send>) {
-        for place in others {
-            let view = self.views.get_mut(*place);
-            let Some(view) = view.filter(|view| view.taken.is_some()) else {
+    ///
+    /// Where that was seen too long ago for all of them they are looked at again: then it is false.
+    fn fence(&mut self, now: u64, others: &[usize], out: &mut Vec<Send>) -> bool {
+        let seen = |place: usize| Some(self.views.get(place)?.taken?.seen);
+        let taken: Vec<(usize, u64)> = (others.iter())
+            .filter_map(|place| Some((*place, seen(*place)?)))
+            .collect();
+        let is_fresh = |(_, seen): &(usize, u64)| now <= seen.saturating_add(FRESH);
+        let (fresh, old): (Vec<_>, Vec<_>) = taken.into_iter().partition(is_fresh);
+        if fresh.is_empty() {
+            for (place, _) in &old {
+                self.look(*place, false, out);
+            }
+            return old.is_empty();
+        }
+        for (place, _) in fresh {
+            let Some(view) = self.views.get_mut(place) else {
                 continue;
             };
             if let Some(take_over) = take_over(view) {
@@ -141,9 +158,10 @@ impl Open {
                     value: false,
                     token: true,
                 };
-                view.ask(*place, vec![take_over, read], out);
+                view.ask(place, vec![take_over, read], out);
             }
         }
+        true
     }
 
     /// Until when nobody can have taken a turn over that is ours, our clock: half a lease, and of
@@ -175,7 +193,7 @@ impl Open {
     fn take_over_late(&mut self, now: u64, turn: Turn, out: &mut Vec<Send>) -> bool {
         let before = out.len();
         // Once between two pauses: what a node does not give stays taken.
-        if self.neighbour().is_some() || std::mem::replace(&mut self.tried, true) {
+        if self.neighbour().is_some() || self.tried {
             return false;
         }
         let late = self.places(|open, place| {
@@ -184,9 +202,10 @@ impl Open {
                 view.is_known() && !view.token && view.taken.is_some_and(over)
             })
         });
-        self.fence(&late, out);
+        self.tried = self.fence(now, &late, out);
         let any = out.len() > before;
-        self.took_over = self.took_over.or(any.then_some(now));
+        let took = any && self.tried;
+        self.took_over = self.took_over.or(took.then_some(now));
         any
     }
 

@@ -47,9 +47,11 @@ impl Hall {
         let lasts = fault.lasts(&mut self.random);
         self.faults += 1;
         self.begun += 1;
-        let rests = match self.begun.is_multiple_of(row.max(1)) {
-            true => pause,
-            false => 0,
+        let rests = match (self.begun.is_multiple_of(row.max(1)), &fault) {
+            // What a slow node was sent last arrives so much later: then it is over.
+            (true, Fault::Slow { by, .. }) => pause + by * 1000,
+            (true, _) => pause,
+            (false, _) => 0,
         };
         let before = match fault {
             Fault::Old { age, .. } => age,

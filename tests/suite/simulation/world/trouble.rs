@@ -176,7 +176,11 @@ impl World {
             Fault::Kill { .. } | Fault::Reboot { .. } | Fault::Clock { .. } => {}
         }
         if let Plan::Draw { .. } = self.setup.plan {
-            let pause = self.pause();
+            let pause = match (self.pause(), fault) {
+                // What a slow node was sent last arrives so much later: then it is over.
+                (pause @ 1.., Fault::Slow { by, .. }) => pause + by,
+                (pause, _) => pause,
+            };
             self.after(pause, Event::Next(self.time + pause));
         }
     }
