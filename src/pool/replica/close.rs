@@ -24,7 +24,7 @@ mod undo;
 
 use self::follow::Took;
 use super::keep::Notes;
-use super::view::{self, Contact, View};
+use super::view::{self, Contact, Life, View};
 use super::{
     Closed, Command, Ending, Epochs, Grips, Keep, Kept, Lost, Machine, Reply, Send, Stamp,
     TOMBSTONE_EXTRA, Version,
@@ -66,11 +66,11 @@ struct State {
     /// Its record was written anew in this ending.
     said: bool,
     /// The turn on this node was ours when the ending began, in this life of it.
-    held: Option<u16>,
+    held: Option<Life>,
     /// The others took the write: it may go to a node that came last.
     free: bool,
     /// The life it was read in.
-    life: Option<u16>,
+    life: Option<Life>,
     /// Its item's cas value as it was read.
     cas: Option<u64>,
     /// It took word of the write, and gets the value in another's place.
@@ -186,8 +186,8 @@ impl Close {
                 tries: 0,
                 record_tries: 0,
                 said: false,
-                held: view.filter(|view| view.token).and_then(View::inc),
-                life: view.and_then(View::inc),
+                held: view.filter(|view| view.token).and_then(View::life),
+                life: view.and_then(View::life),
                 cas: view.and_then(|view| Some(view.item.as_ref()?.cas)),
                 free: false,
                 filled: false,
@@ -309,7 +309,7 @@ impl Close {
             return self.set(place, Step::Missed);
         }
         match state.step {
-            Step::Writing if refused && !(sure && state.held == view.inc()) => {
+            Step::Writing if refused && !(sure && state.held == view.life()) => {
                 self.set(place, Step::Missed);
             }
             Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
@@ -362,14 +362,15 @@ impl Close {
     fn judge(&mut self, place: usize, out: &mut Vec<Send>) {
         let rules = self.grips.rules;
         let Some(view) = self.view(place) else { return };
-        let (inc, life) = (view.inc(), view.life());
+        let life = view.life();
         let removed = self.ending == Ending::Destroy && !rules.tombstone && view.item.is_none();
         let state = self.nodes.get(place).copied();
         // Without `E` a turn that was taken over shows in the cas value alone. Where it was ours who
         // else had a reason to change it? Who reads brings back what a refusal took away.
         let counts_up = view.counts_up() && !view.dropped;
         let taken_over = |stamp: Stamp| {
-            state.is_some_and(|state| state.step == Step::Looking && state.held == Some(stamp.inc))
+            state.is_some_and(|state| state.step == Step::Looking && state.held == life)
+                && life.is_some_and(|(inc, _)| inc == stamp.inc)
                 && stamp.version == self.grips.base
                 && counts_up
                 && rules.fence
@@ -426,8 +427,8 @@ impl Close {
         // Also where the turn was not ours: with what makes a second write go through there, one
         // goes through whose turn was taken over on the others.
         let later = |state: State| {
-            let moved = state.step == Step::Looking && state.held != inc;
-            !(state.free || state.filled) && (state.life != inc || moved)
+            let moved = state.step == Step::Looking && state.held != life;
+            !(state.free || state.filled) && (state.life != life || moved)
         };
         if rules.late && state.is_some_and(later) {
             return self.set(place, Step::Later);
@@ -449,7 +450,7 @@ impl Close {
         // A node that lost its memory since it was read took anything: it decides no race.
         let same = |place: &usize| {
             let life = self.nodes.get(*place).and_then(|node| node.life);
-            self.view(*place).and_then(View::inc) == life
+            self.view(*place).and_then(View::life) == life
         };
         let steady: Vec<usize> = stored.iter().copied().filter(same).collect();
         let won = view::is_enough(&lists, &steady);

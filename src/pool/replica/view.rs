@@ -16,6 +16,10 @@ use std::sync::Arc;
 pub(super) use token::Taken;
 pub use token::{LEASE_SLACK, Watch};
 
+/// Which of its memory's lives a node is in, and the name of that: another one once it was doubted,
+/// since it had dropped something, and with that perhaps a token.
+pub(super) type Life = (u16, u64);
+
 /// One node, as far as known.
 #[derive(Clone, Debug)]
 pub(super) struct View {
@@ -310,7 +314,7 @@ impl View {
     }
 
     /// The same with the record's own name, which is another after the node was doubted.
-    pub(super) fn life(&self) -> Option<(u16, u64)> {
+    pub(super) fn life(&self) -> Option<Life> {
         self.record
             .as_ref()
             .map(|(record, _)| (record.inc, record.id))

@@ -5,6 +5,7 @@
 //! was long over would go over what was acknowledged since. With `E` a cas value is a version, and
 //! none comes twice.
 
+use super::super::Send;
 use super::super::view::View;
 use super::{Close, Step};
 
@@ -26,11 +27,11 @@ impl Close {
 
     /// Goes on after that look: what is as it was read, in the same life of its node, is written
     /// over. Of anything else is said what a write that was fenced off would have found.
-    pub(super) fn confirm(&mut self, place: usize, out: &mut Vec<super::Send>) {
+    pub(super) fn confirm(&mut self, place: usize, out: &mut Vec<Send>) {
         let as_read = self.nodes.get(place).is_some_and(|state| {
             let view = self.view(place);
             let cas = view.and_then(|view| Some(view.item.as_ref()?.cas));
-            (state.cas, state.life) == (cas, view.and_then(View::inc))
+            (state.cas, state.life) == (cas, view.and_then(View::life))
         });
         if as_read {
             return self.write(place, out);

@@ -1,13 +1,13 @@
 //! Who wrote over a write that had won, while that still says who missed it.
 
-use super::super::view::View;
+use super::super::view::{Life, View};
 use super::{Close, Step};
 
 /// A node that took a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Took {
     /// Its memory's life then, and the name of that, which is another after it was doubted.
-    pub(super) life: (u16, u64),
+    pub(super) life: Life,
     /// It took only word of it.
     pub(super) word: bool,
 }

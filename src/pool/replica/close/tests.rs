@@ -592,3 +592,49 @@ fn a_touch_behind_a_later_write_says_of_nobody_that_he_missed_it() {
     assert_eq!(late_touch(true), (Some(Closed::Done { copies: 2 }), false));
     assert_eq!(late_touch(false), (None, true));
 }
+
+/// A write with a turn that is sure, where the first node has what was read under another cas value
+/// meanwhile, says `id` as the name of its life, and takes the next write; the third is away. How it ends.
+fn brought_again(id: u64) -> Option<Closed> {
+    let mut out = Vec::new();
+    let mut grips = grips(2000);
+    grips.nodes[2].contact = Contact::Down { maybe: true };
+    let brought = grips.nodes[0].item.clone().map(|item| Item {
+        cas: 8,
+        token: Token::Free,
+        ..item
+    });
+    let write = Ending::Write(Arc::from(*b"new"));
+    let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
+    let mut records = [id, 9].map(|id| Record::new(1, id).trusted());
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        let replies = commands.iter().map(|command| match command {
+            Command::Write { over, .. } if place == 0 && *over != Over::Cas(8) => Reply::Exists,
+            Command::Write { .. } => Reply::Done { cas: 9 },
+            Command::SetRecord { record, .. } => {
+                records[place] = record.clone();
+                Reply::Done { cas: 0 }
+            }
+            Command::Read { .. } => brought.clone().map_or(Reply::Miss, Reply::Item),
+            Command::ReadRecord => Reply::Record {
+                record: records[place].clone(),
+                cas: 3,
+            },
+            other => panic!("{other:?}"),
+        });
+        let replies = replies.collect();
+        close.heard(1000, place, Ok(replies), &mut out);
+    }
+    close.outcome()
+}
+
+#[test]
+fn a_node_that_was_doubted_and_mended_meanwhile_gave_the_turn_to_nobody() {
+    assert_eq!(brought_again(7), Some(Closed::Done { copies: 2 }));
+    assert_eq!(
+        brought_again(9),
+        Some(Closed::Conflict),
+        "it was taken over"
+    );
+}
