@@ -271,6 +271,8 @@ pub struct Rules {
     pub elders: bool,
     /// A turn that is taken over is taken over on every node that answers.
     pub takeover: bool,
+    /// Whose turn it is is asked once more before it is taken from him, where the answer is old.
+    pub fresh: bool,
     /// What lies on one node alone, newer than what others have, is given a moment before it is
     /// read.
     pub moment: bool,
@@ -308,6 +310,7 @@ impl Rules {
         late: true,
         elders: true,
         takeover: true,
+        fresh: true,
         moment: true,
         confirm: true,
         fill: true,

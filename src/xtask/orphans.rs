@@ -29,18 +29,25 @@ pub(crate) fn adopt() {
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
-/// The servers that are left, as command lines; each is ended.
+/// The servers that are left, as command lines; each is ended, and so are the workers of those, which
+/// are ours only then.
 pub(crate) fn end_all() -> Vec<String> {
-    let begin = Instant::now();
-    let mut left = children();
-    while !left.is_empty() && begin.elapsed() < GRACE {
+    let mut ended = Vec::new();
+    let mut begin = Instant::now();
+    loop {
+        let left = children();
+        if left.is_empty() {
+            return ended;
+        }
+        if begin.elapsed() >= GRACE {
+            for (pid, line) in left {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                ended.push(line);
+            }
+            begin = Instant::now();
+        }
         std::thread::sleep(Duration::from_millis(50));
-        left = children();
     }
-    for (pid, _) in &left {
-        let _ = rustix::process::kill_process(*pid, Signal::KILL);
-    }
-    left.into_iter().map(|(_, line)| line).collect()
 }
 
 /// Servers whose parent we are.

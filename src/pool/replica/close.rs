@@ -20,13 +20,14 @@ mod confirm;
 mod fill;
 mod follow;
 mod late;
+mod say;
 mod undo;
 
 use self::follow::Took;
 use super::keep::Notes;
 use super::view::{self, Contact, Life, View};
 use super::{
-    Closed, Command, Ending, Epochs, Grips, Keep, Kept, Lost, Machine, Reply, Send, Stamp,
+    Closed, Command, Ending, Epochs, Grips, Keep, Lost, Machine, Reply, Send, Stamp,
     TOMBSTONE_EXTRA, Version,
 };
 use std::sync::Arc;
@@ -71,8 +72,10 @@ struct State {
     free: bool,
     /// The life it was read in.
     life: Option<Life>,
-    /// Its item's cas value as it was read.
-    cas: Option<u64>,
+    /// Its item as it was read.
+    item: Option<(u64, Option<Stamp>)>,
+    /// It was told to store something.
+    stores: bool,
     /// It took word of the write, and gets the value in another's place.
     filled: bool,
     /// It had what was written.
@@ -175,9 +178,10 @@ impl Close {
             let known = self.view(place).is_some_and(View::is_known);
             let step = match (&self.ending, known) {
                 (_, false) => Step::Missed,
-                (Ending::Release, true) => Step::Out,
+                (Ending::Release, true) if !self.holds(place) => Step::Out,
                 (_, true) if self.takes_a_value_away(place) => Step::Later,
                 (_, true) if self.looks_first(now, place) => Step::Confirming,
+                (Ending::Release, true) => Step::Out,
                 (_, true) => Step::Writing,
             };
             let view = self.view(place);
@@ -188,7 +192,8 @@ impl Close {
                 said: false,
                 held: view.filter(|view| view.token).and_then(View::life),
                 life: view.and_then(View::life),
-                cas: view.and_then(|view| Some(view.item.as_ref()?.cas)),
+                item: view.and_then(View::item_read),
+                stores: false,
                 free: false,
                 filled: false,
                 took: None,
@@ -209,7 +214,9 @@ impl Close {
         }
         if self.ending == Ending::Release {
             self.release(now.saturating_sub(self.grips.read_at), out);
-            self.end(Closed::Done { copies: 0 }, out);
+            if self.places(Step::Confirming).is_empty() {
+                self.end(Closed::Done { copies: 0 }, out);
+            }
         } else if out.is_empty() {
             self.end(Closed::Failed, out);
         }
@@ -217,7 +224,9 @@ impl Close {
 
     fn release(&mut self, elapsed: u64, out: &mut Vec<Send>) {
         for (place, view) in self.grips.nodes.iter_mut().enumerate() {
-            view.release(place, elapsed, out);
+            if !view.is_busy() {
+                view.release(place, elapsed, out);
+            }
         }
     }
 
@@ -279,9 +288,11 @@ impl Close {
                 view.store(stamp, life, &data)
             }
         };
+        let stores = matches!(command, Command::Write { .. });
         view.ask(place, vec![command, Command::ReadRecord], out);
         if let Some(node) = self.nodes.get_mut(place) {
             node.step = Step::Writing;
+            node.stores |= stores;
         }
     }
 
@@ -315,6 +326,7 @@ impl Close {
             Step::Writing if refused && self.ending == Ending::Destroy => self.remove(place, out),
             Step::Writing if refused => self.restore(place, out),
             Step::Restoring | Step::Withdrawing => self.set(place, Step::Missed),
+            Step::Confirming if view.stale => self.set(place, Step::Missed),
             Step::Confirming => self.confirm(place, out),
             Step::Writing if view.stale => self.look(place, out),
             Step::Writing | Step::Looking => self.judge(place, out),
@@ -342,7 +354,7 @@ impl Close {
         }
     }
 
-    /// Looks what became of a node that has our write.
+    /// Looks at record and item of a node.
     fn recheck(&mut self, place: usize, out: &mut Vec<Send>) {
         if let Some(view) = self.grips.nodes.get_mut(place) {
             let read = Command::Read {
@@ -442,6 +454,9 @@ impl Close {
 
     /// All nodes have answered: is it enough?
     fn settle(&mut self, out: &mut Vec<Send>) {
+        if self.ending == Ending::Release {
+            return self.end(Closed::Done { copies: 0 }, out);
+        }
         self.let_follow();
         let newer = self.places(Step::Conflict);
         let silent = self.places(Step::Silent);
@@ -481,7 +496,8 @@ impl Close {
             missed.extend(newer);
         }
         if self.ending == Ending::Touch && all_followed {
-            missed.clear(); // Nothing was changed that they could have missed.
+            // Where nothing was to be stored nothing was missed.
+            missed.retain(|place| self.nodes.get(*place).is_some_and(|node| node.stores));
         }
         // Who is said to have missed something does not count, whatever it has now.
         let (counted, listed): (Vec<usize>, Vec<usize>) =
@@ -525,42 +541,6 @@ impl Close {
         (0..self.nodes.len())
             .filter(|place| self.nodes.get(*place).is_some_and(|n| n.step == step))
             .collect()
-    }
-
-    /// Has node number `place` say that these missed a write, if it does not yet.
-    fn list(&mut self, place: usize, absent: &[(Box<str>, Kept)], out: &mut Vec<Send>) {
-        let since = self.since;
-        let host = self.grips.host.clone();
-        let anew = absent.iter().any(|(_, kept)| *kept == Kept::Anew)
-            && self.nodes.get(place).is_some_and(|node| !node.said);
-        let tries = self.nodes.get_mut(place).map_or(0, |node| {
-            node.record_tries += 1;
-            node.record_tries
-        });
-        let Some(view) = self.grips.nodes.get_mut(place) else {
-            return;
-        };
-        let Some((record, cas)) = &view.record else {
-            return self.set(place, Step::Missed);
-        };
-        let mut changed = record.clone();
-        for (node, kept) in absent {
-            changed.say(node, &host, since, *kept);
-        }
-        if changed == *record && !anew {
-            return;
-        }
-        if tries > RECORD_RETRIES {
-            return self.set(place, Step::Missed);
-        }
-        let command = Command::SetRecord {
-            cas: *cas,
-            record: changed,
-        };
-        view.ask(place, vec![command], out);
-        if let Some(node) = self.nodes.get_mut(place) {
-            node.said = true;
-        }
     }
 }
 

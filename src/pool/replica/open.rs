@@ -130,6 +130,8 @@ pub struct Open {
     took_over: Option<u64>,
     /// That was tried since the last pause.
     tried: bool,
+    /// Before that it was looked once more whose they are.
+    looked_again: bool,
     /// Since when a token is held, our clock.
     held_since: Option<u64>,
     /// What is given a moment: its place and cas value, and since when, our clock.
@@ -184,6 +186,7 @@ impl Open {
             suspected: 0,
             took_over: None,
             tried: false,
+            looked_again: false,
             held_since: None,
             alone: None,
             forgotten: Version::default(),
@@ -197,6 +200,7 @@ impl Open {
         for place in 0..open.views.len().min(first) {
             open.look(place, place == 0, out);
         }
+        open.asked(now, out);
         open
     }
 
@@ -209,6 +213,16 @@ impl Open {
     /// The outcome, once [`Machine::is_done`].
     pub fn outcome(self) -> Option<Opened> {
         self.opened
+    }
+
+    /// Notes when these are asked whose turn it is.
+    fn asked(&mut self, now: u64, sends: &[Send]) {
+        let token = |command: &Command| matches!(command, Command::Read { token: true, .. });
+        for send in sends.iter().filter(|send| send.commands.iter().any(token)) {
+            if let Some(view) = self.views.get_mut(send.place) {
+                view.asked_at = now;
+            }
+        }
     }
 
     /// Asks for record and item.
@@ -470,6 +484,7 @@ impl Machine for Open {
         if self.opened.is_some() {
             return;
         }
+        let before = out.len();
         if let Some(view) = self.views.get_mut(place) {
             view.heard(now, replies);
             view.recall(now, &self.watch);
@@ -483,6 +498,7 @@ impl Machine for Open {
         if self.wake_at.is_none() {
             self.plan(now, out);
         }
+        self.asked(now, out.get(before..).unwrap_or_default());
     }
 
     fn wait(&self) -> Option<u64> {
@@ -512,11 +528,12 @@ impl Machine for Open {
             self.wake_at = Some(now + POLL_FIRST);
             return;
         }
+        let before = out.len();
         self.wake_at = None;
         // Waiting has its own end; it is not what makes a read go round in circles.
         self.rounds = 0;
         self.asked_again = false;
-        self.tried = false;
+        (self.tried, self.looked_again) = (false, false);
         match self.wish.turn {
             Some(_) => self.poll(now, out),
             None => self.look_all(out),
@@ -524,6 +541,7 @@ impl Machine for Open {
         if out.is_empty() {
             self.plan(now, out);
         }
+        self.asked(now, out.get(before..).unwrap_or_default());
     }
 
     fn is_done(&self) -> bool {

@@ -29,6 +29,8 @@ pub(super) struct View {
     pub(super) contact: Contact,
     /// When it failed to answer last: our clock.
     pub(super) lost_at: u64,
+    /// When it was asked last for its item and the token of that: our clock.
+    pub(super) asked_at: u64,
     /// Its record and the record's cas value.
     pub(super) record: Option<(Record, u64)>,
     /// Its item as last seen; `None` when it has none.
@@ -85,6 +87,7 @@ impl View {
             name,
             contact: Contact::Unasked,
             lost_at: 0,
+            asked_at: 0,
             record: None,
             item: None,
             token: false,
@@ -199,7 +202,9 @@ impl View {
 
     fn learn(&mut self, now: u64, command: Command, reply: Reply) {
         match (command, reply) {
-            (_, Reply::StrangeRecord) => self.contact = Contact::Down { maybe: false },
+            (_, Reply::StrangeRecord) => {
+                (self.contact, self.lost_at) = (Contact::Down { maybe: false }, now);
+            }
             (Command::ReadRecord, Reply::Record { record, cas }) => {
                 // Somebody else changed it right behind us.
                 self.stale |= (self.changed.take()).is_some_and(|changed| changed != record);
@@ -261,6 +266,12 @@ impl View {
             // Whatever else it was, another look will tell.
             _ => self.stale = true,
         }
+    }
+
+    /// What tells the item from every other of its key in this life of the node: its cas value and stamp.
+    pub(super) fn item_read(&self) -> Option<(u64, Option<Stamp>)> {
+        let item = self.item.as_ref()?;
+        Some((item.cas, item.stamp))
     }
 
     /// Is the item's cas value one of the server's own count, and no version?

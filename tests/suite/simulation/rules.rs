@@ -432,11 +432,16 @@ fn without_the_last_turn_for_reborn_nodes_the_loser_of_a_race_is_read_there() {
             role(0, &looks.collect::<Vec<_>>()),
         ],
     );
+    // Who looks before a late write sees that the node came back, as long as it is back by then.
+    let rules = Rules {
+        confirm: false,
+        ..pool.rules
+    };
     needs(
         "late",
         |rules| rules.late = false,
         &[Violation::Older],
-        &pool,
+        &Pool { rules, ..pool },
     );
 }
 
@@ -501,10 +506,12 @@ fn without_a_moment_for_what_lies_on_one_node_the_old_owner_is_read_there() {
     );
 }
 
-/// Nobody waits for what lies on one node alone: the other rules have to do.
+/// Nobody waits for what lies on one node alone, nor looks before a late write: the other rules have
+/// to do.
 fn at_once(pool: Pool) -> Pool {
     let rules = Rules {
         moment: false,
+        confirm: false,
         ..pool.rules
     };
     Pool { rules, ..pool }

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use memring_pool::replica::Rules;
+
 use super::clients::{Act, LEASE, Pool, Role, play};
 use super::faults::{Fault, Way};
 use super::rules::{role, script, two_die, unheard};
@@ -336,4 +338,53 @@ fn who_opens_before_the_third_node_has_the_value_behind_its_word_keeps_his_turn(
     ];
     let pool = script(vec![(2080, unheard(1, &[0]), 300)], cast);
     ends_well(&Pool { copies: 2, ..pool }, 3..4);
+}
+
+/// Somebody waits through a slow node until a turn may be taken over. Meanwhile that is over, and who
+/// reaches the other two only has the next. (Without versions its end shows in the cas value.)
+#[test]
+fn without_a_second_question_a_turn_is_taken_from_who_got_it_just_now() {
+    let waits = 1100 + LEASE;
+    let slow = Fault::Slow { node: 2, by: 60 };
+    let apart = Fault::Partition {
+        node: 2,
+        clients: vec![2],
+        ways: vec![Way::There, Way::Back],
+    };
+    let pool = script(
+        vec![(4000, apart, waits), (waits - 100, slow, 400)],
+        vec![
+            role(
+                0,
+                &[
+                    (500, Act::Open(0)),
+                    (600, Act::Write),
+                    (1000, Act::Open(0)),
+                    (waits - 20, Act::Touch),
+                ],
+            ),
+            role(0, &[(1100, Act::Open(0)), (waits + 400, Act::Touch)]),
+            role(0, &[(5000, Act::Open(0)), (waits + 200, Act::Write)]),
+        ],
+    );
+    let acked = |fresh| {
+        let rules = Rules {
+            fresh,
+            ..pool.rules
+        };
+        let pool = Pool {
+            rules,
+            ..pool.clone()
+        };
+        let tally = sweep(40, |seed, trace| play(&pool, seed, trace));
+        println!("fresh {fresh}: {tally}");
+        assert!(tally.single || tally.bad == 0, "{tally}");
+        (tally.counts.acked, tally.single)
+    };
+    // Nothing is lost, and that somebody is told is no violation behind so long a turn.
+    let ((with, single), (without, _)) = (acked(true), acked(false));
+    assert!(
+        single || with > without + 5,
+        "{with} and {without} writes of 80"
+    );
 }

@@ -5,8 +5,8 @@ use super::super::view::{self, Contact, View};
 use super::super::{Ending, Send};
 use super::{Close, Step};
 
-/// From so long after it failed to answer an ending looks for a node again, milliseconds: none that
-/// was left alone is asked sooner (`pool::health`).
+/// From so long after it failed to answer an ending looks for a node again, milliseconds: sooner than
+/// that hardly one is back.
 const LATE: u64 = 1000;
 
 impl Close {

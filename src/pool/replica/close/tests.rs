@@ -10,6 +10,8 @@ use super::super::{Item, Over, Record, Rules, Token};
 use super::*;
 use crate::wire::copied::VERSION_LEAST;
 
+mod late;
+
 const BASE: Version = Version(7 << 20);
 
 /// What those nodes' record is told as.
@@ -57,6 +59,16 @@ fn grips(sure_until: u64) -> Grips {
         sure_until,
         data: Arc::from(*b"old"),
     }
+}
+
+/// The same on servers with `E`, where nobody looks first.
+fn with_versions(mut grips: Grips) -> Grips {
+    for view in &mut grips.nodes {
+        view.item
+            .iter_mut()
+            .for_each(|item| item.cas = VERSION_LEAST);
+    }
+    grips
 }
 
 /// Writes at `now` on nodes that refuse as many stores as this and then take them; each node's
@@ -341,7 +353,7 @@ fn a_server_with_two_names_is_given_the_value_under_both_where_one_list_says_so(
 /// The third of three nodes has the value though it is to have only word, as another list said: is
 /// that left alone until one of the first two has the next value? What it gets then, if anything.
 fn over_a_value(refuses: [bool; 2]) -> Option<bool> {
-    let mut grips = grips(0);
+    let mut grips = with_versions(grips(0));
     grips.copies = 2;
     let mut out = Vec::new();
     let write = Ending::Write(Arc::from(*b"new"));
@@ -373,7 +385,7 @@ fn a_value_gives_way_to_word_only_where_others_took_the_next_value() {
 /// The same where the second node was without our turn and changed, so that it comes last, too, and
 /// `refuses` then: which nodes are written to in which order, and is it only word?
 fn behind_a_late_node(refuses: bool) -> Vec<(usize, bool)> {
-    let mut grips = grips(0);
+    let mut grips = with_versions(grips(0));
     // Versions, so that nobody looks first.
     for view in &mut grips.nodes {
         view.item
@@ -427,214 +439,5 @@ fn a_value_gives_way_to_word_after_whoever_else_comes_last() {
     assert_eq!(
         behind_a_late_node(true),
         [&first[..], &[(2, false)]].concat()
-    );
-}
-
-/// The commands to the first node of a write at `now` on a turn that was sure until 2000, where its
-/// item has this cas value; it answers looks with an item of `version` in the life `inc` that has
-/// the same, and takes all writes.
-fn counted_up_to(now: u64, cas: u64, (version, inc): (Version, u16)) -> Vec<Command> {
-    let (mut out, mut said) = (Vec::new(), Vec::new());
-    let mut grips = grips(2000);
-    let Some(item) = &mut grips.nodes[0].item else {
-        panic!("it has one")
-    };
-    item.cas = cas;
-    let mut shown = item.clone();
-    (shown.token, shown.stamp) = (
-        Token::Taken,
-        shown.stamp.map(|stamp| Stamp {
-            version,
-            inc,
-            ..stamp
-        }),
-    );
-    let others = grips.nodes[1].item.clone();
-    let write = Ending::Write(Arc::from(*b"new"));
-    let mut close = Close::new(grips, write, 100, now, 1, &mut out);
-    while !out.is_empty() {
-        let Send { place, commands } = out.remove(0);
-        let replies = commands.iter().map(|command| match (command, place) {
-            (Command::Write { .. } | Command::Unlock { .. }, _) => Reply::Done { cas: 6 },
-            (Command::SetRecord { .. }, _) => Reply::Done { cas: 0 },
-            (Command::Read { .. }, 0) => Reply::Item(shown.clone()),
-            (Command::Read { .. }, _) => Reply::Item(others.clone().unwrap_or_else(|| panic!())),
-            (Command::ReadRecord, 0) => Reply::Record {
-                record: Record::new(inc, 9).trusted(),
-                cas: 3,
-            },
-            (Command::ReadRecord, _) => trusted(),
-            (other, _) => panic!("{other:?}"),
-        });
-        let replies = replies.collect();
-        said.extend(commands.into_iter().filter(|_| place == 0));
-        close.heard(now, place, Ok(replies), &mut out);
-    }
-    assert_ne!(close.outcome(), None);
-    said.retain(|command| !matches!(command, Command::ReadRecord | Command::SetRecord { .. }));
-    said
-}
-
-#[test]
-fn who_comes_late_does_not_write_over_what_a_server_has_counted_up_to_again() {
-    let write = |command: &Command| matches!(command, Command::Write { over: Over::Cas(cas), .. } if *cas == 5);
-    let look = |command: &Command| matches!(command, Command::Read { .. });
-    let newer = BASE.tick().tick();
-    let in_time = counted_up_to(1999, 5, (BASE, 1));
-    assert!(write(&in_time[0]), "{in_time:?}");
-    let as_it_was = counted_up_to(2000, 5, (BASE, 1));
-    assert!(look(&as_it_was[0]) && write(&as_it_was[1]), "{as_it_was:?}");
-    let of_another_life = counted_up_to(2000, 5, (newer, 2));
-    assert!(
-        look(&of_another_life[0]) && !of_another_life.iter().any(write),
-        "{of_another_life:?}"
-    );
-    let version = counted_up_to(2000, VERSION_LEAST, (BASE, 1));
-    assert!(!look(&version[0]), "no server counts that far: {version:?}");
-}
-
-/// A write with a turn that is sure, where the first node refuses it and a reader brings back what
-/// was read before it is asked again, and the second one has the same under another cas value; with
-/// cas values that are versions, or the server's own count.
-fn beside_a_reader(first_cas: u64) -> Option<Closed> {
-    let mut out = Vec::new();
-    let mut grips = grips(2000);
-    for view in &mut grips.nodes {
-        view.item.iter_mut().for_each(|item| item.cas = first_cas);
-    }
-    let brought = grips.nodes[0].item.clone().map(|item| Item {
-        cas: first_cas + 1,
-        token: Token::Free,
-        ..item
-    });
-    let write = Ending::Write(Arc::from(*b"new"));
-    let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
-    let mut refused = 0;
-    while !out.is_empty() {
-        let Send { place, commands } = out.remove(0);
-        let replies = commands.iter().map(|command| match command {
-            Command::Write { over, .. } if place == 0 => match over {
-                Over::Cas(cas) if *cas == first_cas && refused == 0 => {
-                    refused = 1;
-                    Reply::Refused
-                }
-                Over::Cas(cas) if *cas == first_cas + 1 => Reply::Done { cas: 9 },
-                Over::Nothing => Reply::NotStored,
-                other => panic!("{other:?}"),
-            },
-            Command::Write { .. } if place == 1 && first_cas < VERSION_LEAST => {
-                Reply::Done { cas: 9 }
-            }
-            Command::Write {
-                over: Over::Cas(cas),
-                ..
-            } if place == 1 && *cas == first_cas => Reply::Exists,
-            Command::Write { .. } => Reply::Done { cas: 9 },
-            Command::Read { .. } => brought.clone().map_or(Reply::Miss, Reply::Item),
-            Command::ReadRecord => trusted(),
-            other => panic!("{other:?}"),
-        });
-        let replies = replies.collect();
-        close.heard(1000, place, Ok(replies), &mut out);
-    }
-    close.outcome()
-}
-
-#[test]
-fn who_brings_back_what_was_read_takes_no_turn() {
-    let all = Some(Closed::Done { copies: 3 });
-    assert_eq!(beside_a_reader(5), all, "behind a refusal");
-    assert_eq!(beside_a_reader(VERSION_LEAST), all, "with the same version");
-}
-
-/// A touch at the end of a turn that is long over: the nodes that answer have a later write, or what
-/// was read; the third is away. How it ends, and whether that one is said to have missed it.
-fn late_touch(later: bool) -> (Option<Closed>, bool) {
-    let mut out = Vec::new();
-    let mut grips = grips(2000);
-    grips.nodes[2].contact = Contact::Down { maybe: true };
-    let shown = grips.nodes[0].item.clone().map(|item| Item {
-        cas: 8,
-        stamp: item.stamp.map(|stamp| Stamp {
-            version: if later { BASE.tick() } else { BASE },
-            ..stamp
-        }),
-        token: Token::Free,
-        ..item
-    });
-    let mut close = Close::new(grips, Ending::Touch, 100, 90_000, 1, &mut out);
-    let mut lists = false;
-    while !out.is_empty() {
-        let Send { place, commands } = out.remove(0);
-        let replies = commands.iter().map(|command| match command {
-            Command::Unlock { .. } => Reply::Exists,
-            Command::SetRecord { .. } => {
-                lists = true;
-                Reply::Done { cas: 0 }
-            }
-            Command::Touch { .. } | Command::Read { .. } => {
-                shown.clone().map_or(Reply::Miss, Reply::Item)
-            }
-            Command::ReadRecord => trusted(),
-            other => panic!("{other:?}"),
-        });
-        let replies = replies.collect();
-        close.heard(90_000, place, Ok(replies), &mut out);
-        if lists {
-            return (None, true);
-        }
-    }
-    (close.outcome(), lists)
-}
-
-#[test]
-fn a_touch_behind_a_later_write_says_of_nobody_that_he_missed_it() {
-    assert_eq!(late_touch(true), (Some(Closed::Done { copies: 2 }), false));
-    assert_eq!(late_touch(false), (None, true));
-}
-
-/// A write with a turn that is sure, where the first node has what was read under another cas value
-/// meanwhile, says `id` as the name of its life, and takes the next write; the third is away. How it ends.
-fn brought_again(id: u64) -> Option<Closed> {
-    let mut out = Vec::new();
-    let mut grips = grips(2000);
-    grips.nodes[2].contact = Contact::Down { maybe: true };
-    let brought = grips.nodes[0].item.clone().map(|item| Item {
-        cas: 8,
-        token: Token::Free,
-        ..item
-    });
-    let write = Ending::Write(Arc::from(*b"new"));
-    let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
-    let mut records = [id, 9].map(|id| Record::new(1, id).trusted());
-    while !out.is_empty() {
-        let Send { place, commands } = out.remove(0);
-        let replies = commands.iter().map(|command| match command {
-            Command::Write { over, .. } if place == 0 && *over != Over::Cas(8) => Reply::Exists,
-            Command::Write { .. } => Reply::Done { cas: 9 },
-            Command::SetRecord { record, .. } => {
-                records[place] = record.clone();
-                Reply::Done { cas: 0 }
-            }
-            Command::Read { .. } => brought.clone().map_or(Reply::Miss, Reply::Item),
-            Command::ReadRecord => Reply::Record {
-                record: records[place].clone(),
-                cas: 3,
-            },
-            other => panic!("{other:?}"),
-        });
-        let replies = replies.collect();
-        close.heard(1000, place, Ok(replies), &mut out);
-    }
-    close.outcome()
-}
-
-#[test]
-fn a_node_that_was_doubted_and_mended_meanwhile_gave_the_turn_to_nobody() {
-    assert_eq!(brought_again(7), Some(Closed::Done { copies: 2 }));
-    assert_eq!(
-        brought_again(9),
-        Some(Closed::Conflict),
-        "it was taken over"
     );
 }

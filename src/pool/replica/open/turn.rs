@@ -12,8 +12,8 @@ const SOON: u64 = 500;
 /// … and then up to this.
 const POLL_MOST: u64 = 50;
 
-/// A turn is taken from somebody who was seen to have it so many milliseconds ago at most: another
-/// may have it by now, where a node was slow to answer.
+/// Whose turn it is was asked so many milliseconds ago at most when it is taken from him, or it is asked
+/// once more: behind a node that is slow to answer another may have it by now.
 const FRESH: u64 = 20;
 
 /// No lease is shorter, milliseconds (`pool::lease`).
@@ -135,21 +135,26 @@ impl Open {
     /// The turn was taken over on some nodes and is ours. Who had it before may not have heard of
     /// it from those that were late to say that it was taken: on them his write would go through.
     ///
-    /// Where that was seen too long ago for all of them they are looked at again: then it is false.
+    /// Where one was asked too long ago all are looked at once more, and nobody's turn is taken before
+    /// that: then it is false.
     fn fence(&mut self, now: u64, others: &[usize], out: &mut Vec<Send>) -> bool {
-        let seen = |place: usize| Some(self.views.get(place)?.taken?.seen);
-        let taken: Vec<(usize, u64)> = (others.iter())
-            .filter_map(|place| Some((*place, seen(*place)?)))
-            .collect();
-        let is_fresh = |(_, seen): &(usize, u64)| now <= seen.saturating_add(FRESH);
-        let (fresh, old): (Vec<_>, Vec<_>) = taken.into_iter().partition(is_fresh);
-        if fresh.is_empty() {
-            for (place, _) in &old {
-                self.look(*place, false, out);
+        let rules = self.wish.rules;
+        let taken = |place: &usize| (self.views.get(*place)).filter(|view| view.taken.is_some());
+        let is_old = |view: &View| now > view.asked_at.saturating_add(FRESH);
+        let old = others.iter().filter_map(taken).any(is_old);
+        let others = others
+            .iter()
+            .copied()
+            .filter(|place| taken(place).is_some());
+        let others: Vec<usize> = others.collect();
+        if old && rules.fresh && !std::mem::replace(&mut self.looked_again, true) {
+            for place in others {
+                self.look(place, false, out);
             }
-            return old.is_empty();
+            return false;
         }
-        for (place, _) in fresh {
+        self.looked_again = false;
+        for place in others {
             let Some(view) = self.views.get_mut(place) else {
                 continue;
             };

@@ -26,8 +26,6 @@ pub(in super::super) struct Taken {
     left: u32,
     /// Before, it was seen to be free, ours, or somebody else's still.
     pub(in super::super) anew: bool,
-    /// When it was seen last: our clock.
-    pub(in super::super) seen: u64,
 }
 
 impl Taken {
@@ -99,7 +97,6 @@ impl View {
         if let Some(before) = before {
             *taken = Taken {
                 anew: false,
-                seen: now,
                 ..before
             };
         }
@@ -147,19 +144,14 @@ impl View {
             Token::Taken => {
                 self.token = false;
                 let anew = same.is_none_or(|known| item.left > known.left);
-                let same = self
+                let since = self
                     .taken
                     .filter(|begun| !anew && !begun.renewed(now, &item));
-                let begins = Taken {
+                self.taken = since.or(Some(Taken {
                     since: now,
                     left: item.left,
                     anew: known.is_some(),
-                    seen: now,
-                };
-                self.taken = Some(Taken {
-                    seen: now,
-                    ..same.unwrap_or(begins)
-                });
+                }));
             }
             Token::Free => {
                 self.token &= same.is_some();
