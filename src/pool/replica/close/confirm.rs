@@ -2,8 +2,8 @@
 //!
 //! Such a count begins anew with the server. A node that lost its memory counts up again to the
 //! value that an ending knows, and that may be on this very key: then the write of one whose turn
-//! was long over would go over what was acknowledged since, or end another's turn. With `E` the cas value of all but a
-//! placeholder is a version, and none comes twice.
+//! was long over would go over what was acknowledged since, or end another's turn. With `E` the cas
+//! value of all but a placeholder is a version, and none comes twice.
 
 use super::super::view::View;
 use super::super::{Ending, Send};
