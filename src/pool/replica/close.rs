@@ -86,7 +86,7 @@ struct State {
 enum Step {
     /// Not part of it.
     Out,
-    /// A look whether what was read is still there, before it is written over.
+    /// A look whether what was read is still there, before it is written over or let go of.
     Confirming,
     /// The write is on its way.
     Writing,
@@ -377,8 +377,8 @@ impl Close {
         let life = view.life();
         let removed = self.ending == Ending::Destroy && !rules.tombstone && view.item.is_none();
         let state = self.nodes.get(place).copied();
-        // Without `E` a turn that was taken over shows in the cas value alone. Where it was ours who
-        // else had a reason to change it? Who reads brings back what a refusal took away.
+        // Without `E` a turn that was taken over shows in the cas value alone. Where the turn was ours
+        // nobody else changed it, but for a reader who brought back what a refusal took away.
         let counts_up = view.counts_up() && !view.dropped;
         let taken_over = |stamp: Stamp| {
             state.is_some_and(|state| state.step == Step::Looking && state.held == life)

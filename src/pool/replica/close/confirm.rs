@@ -14,7 +14,7 @@ use super::{Close, Step};
 const LATE: u64 = 1000;
 
 impl Close {
-    /// Is this node to be looked at before it is written to?
+    /// Is this node to be looked at before it is written to, or let go of?
     pub(super) fn looks_first(&self, now: u64, place: usize) -> bool {
         let sure_until = match self.grips.held_since {
             Some(_) => self.grips.sure_until,
@@ -40,8 +40,10 @@ impl Close {
         });
         if self.ending == Ending::Release {
             self.set(place, Step::Out);
-            let view = self.grips.nodes.get_mut(place).filter(|_| as_read);
-            return view.map_or((), |view| view.release(place, u64::MAX, out));
+            if let Some(view) = self.grips.nodes.get_mut(place).filter(|_| as_read) {
+                view.release(place, u64::MAX, out);
+            }
+            return;
         }
         if as_read {
             return self.write(place, out);

@@ -142,11 +142,8 @@ impl Open {
         let taken = |place: &usize| (self.views.get(*place)).filter(|view| view.taken.is_some());
         let is_old = |view: &View| now > view.asked_at.saturating_add(FRESH);
         let old = others.iter().filter_map(taken).any(is_old);
-        let others = others
-            .iter()
-            .copied()
-            .filter(|place| taken(place).is_some());
-        let others: Vec<usize> = others.collect();
+        let others = others.iter().filter(|place| taken(place).is_some());
+        let others: Vec<usize> = others.copied().collect();
         if old && rules.fresh && !std::mem::replace(&mut self.looked_again, true) {
             for place in others {
                 self.look(place, false, out);
