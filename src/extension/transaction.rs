@@ -93,7 +93,7 @@ pub(crate) fn exec(frame: &Frame<'_>) -> Result<Fresh, Thrown> {
 
 /// Puts the desk's call behind those that wait; what its method returns.
 pub(crate) fn collect(link: &Link, desk: &mut Desk) -> Result<Fresh, Thrown> {
-    match link.with(|state| state.pool.collect(&desk.call)) {
+    match link.with(|state| state.pool.collect(&mut desk.call)) {
         Some(Err(error)) => refuse(error),
         done => Ok(Fresh::bool(done.is_some())),
     }

@@ -425,6 +425,7 @@ impl Wish {
             return cluster::check(nodes, policy);
         }
         sentinel::check(nodes, policy.mode)?;
+        redis::check(&self.topology)?;
         self.topology.check_embedded()?;
         if policy.session_life.is_some() && policy.mode != Mode::Fenced {
             return refuse(

@@ -70,6 +70,8 @@ pub struct Pool {
     window: Option<Box<window::Window>>,
     /// Who has which slot, of a Redis Cluster.
     cluster: Option<Box<cluster::Hold>>,
+    /// Does a write to some node wait for its replicas?
+    waits: bool,
     /// The highest epoch of this pool that this thread knows to be committed.
     committed: Rc<Cell<u32>>,
     counts: Counts,
@@ -166,6 +168,7 @@ impl Pool {
     }
 
     fn join(&mut self, spec: NodeSpec, node: NodeRef) -> usize {
+        self.waits |= spec.redis.as_ref().is_some_and(|redis| redis.wait > 0);
         let twin = self
             .members
             .iter()

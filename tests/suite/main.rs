@@ -61,6 +61,7 @@ mod redis_copies;
 mod redis_sessions;
 mod redundancy;
 mod reload;
+mod replicas;
 mod secrets;
 mod sentinel;
 mod serializers;

@@ -17,7 +17,7 @@ mod rules;
 use super::address::{Schemes, clean, masked, shown};
 use super::{
     ALL, Entrance, HashFunction, Mode, NodeSpec, Placement, Policy, Protocol, Topology, Wish,
-    options, placement, save_path, sentinel, step,
+    options, placement, redis, save_path, sentinel, step,
 };
 use crate::codec::{Format, Layout, Serializer};
 use crate::error::{Error, Kind};
@@ -320,6 +320,7 @@ impl RawPool {
         wish.topology.policy.max_stale = self.read_max_stale(at, &wish.topology.policy)?;
         // Now that all else of the pool is known, too.
         wish.topology.check_embedded()?;
+        redis::check(&wish.topology)?;
         Ok(wish)
     }
 

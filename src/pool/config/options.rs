@@ -14,7 +14,7 @@ use crate::error::{Error, Kind};
 use std::time::Duration;
 
 /// What may stand there, for messages.
-pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, session_life, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user; and of a cluster wait";
+pub(super) const KNOWN: &str = "persistent, udp_port, weight, timeout, retry_interval, id, mode, copies, placement, session_life, drain, prefix, compression, protocol, user, password; with TLS ca, cert, key, server_name, verify; of an embedded node size; and of a Redis node auth, database (or db), client, read_timeout, resp, sentinel_auth, sentinel_user, wait";
 
 /// What stands behind a node and holds for the whole list.
 #[derive(Clone, Debug, Default)]
@@ -181,11 +181,11 @@ pub(super) fn apply(
             },
             name if tls::is_option(name) => tls::apply(name, value, node)?,
             "wait" => match &mut node.redis {
-                Some(redis) if redis.cluster => redis.wait = wait(&value)?,
-                _ => {
+                Some(redis) => redis.wait = wait(&value)?,
+                None => {
                     return Err(refuse(
-                        "option \"wait\" is for a Redis Cluster",
-                        "Write redis-cluster:// before its hosts, or take wait out",
+                        "option \"wait\" is for the replicas of a Redis",
+                        "Write redis://, redis-sentinel:// or redis-cluster:// before the host, or take wait out",
                     ));
                 }
             },

@@ -1,6 +1,7 @@
 //! What only a Redis or Valkey node has: who we are there, and which database is meant.
 
-use super::Secret;
+use super::{Mode, NodeSpec, Secret, Topology};
+use crate::error::{Error, Kind};
 
 /// How a Redis or Valkey node is entered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -21,8 +22,30 @@ pub struct Redis {
     pub sentinel_password: Option<Secret>,
     /// It is one of a cluster.
     pub cluster: bool,
-    /// Of a cluster: how many replicas have to have a write before it is acknowledged.
+    /// How many replicas of its own have to have a write before it is acknowledged.
     pub wait: u32,
+}
+
+/// Checks that the pool may ask for what replicas have.
+///
+/// # Errors
+/// `Kind::Config`: it keeps copies itself, which are written at the same time and wait for nobody else.
+pub(super) fn check(topology: &Topology) -> Result<(), Error> {
+    let Topology { nodes, policy, .. } = topology;
+    let plain = policy.mode == Mode::Single && policy.rules.is_empty() && policy.backup == 0;
+    let waits = |node: &&NodeSpec| node.redis.as_ref().is_some_and(|redis| redis.wait > 0);
+    match nodes.iter().find(waits) {
+        Some(node) if !plain => Err(Error::new(
+            Kind::Config,
+            format!(
+                "wait= asks for the replicas of {}, and this pool keeps copies itself",
+                node.name()
+            ),
+        )
+        .hint("Take wait out, or write mode = \"single\" (mode=single in a list) without prefixes and backup",
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -34,7 +57,6 @@ pub struct Redis {
 mod tests {
     use super::super::{Schemes, Wish, file, save_path};
     use super::*;
-    use crate::error::Error;
     use std::os::unix::fs::PermissionsExt;
 
     fn parse(list: &str) -> Result<Wish, Error> {

@@ -13,7 +13,7 @@
 use super::Pool;
 use crate::call::Call;
 use crate::error::Error;
-use crate::fanout;
+use crate::fanout::{self, Lane};
 use crate::transport;
 use crate::wire::redis::Shape;
 use crate::wire::redis::cluster::{self, Redirect};
@@ -41,11 +41,22 @@ struct Errand {
     expect: Expect,
 }
 
+/// What a write is refused with of which fewer replicas than wanted have heard.
+pub(super) fn too_few(had: u64, wanted: u32, milliseconds: u64) -> String {
+    carried_out_but(&format!(
+        "{had} of {wanted} replicas had it within {milliseconds} ms"
+    ))
+}
+
+fn carried_out_but(why: &str) -> String {
+    format!("NOREPLICAS carried out by the master, but {why}")
+}
+
 impl Pool {
     /// Runs the lanes from `first` on; what nodes of a cluster sent elsewhere is asked there.
     #[inline]
     pub(super) fn carry(&mut self, call: &mut Call, first: usize) {
-        if self.cluster.is_some() {
+        if self.waits || self.cluster.is_some() {
             self.carry_on(call, first);
             return;
         }
@@ -56,41 +67,52 @@ impl Pool {
     #[inline(never)]
     fn carry_on(&mut self, call: &mut Call, first: usize) {
         self.run_lanes(call, first);
-        self.redirect(call, first);
+        if self.cluster.is_some() {
+            self.redirect(call, first);
+        }
     }
 
     /// Runs the lanes from `first` on, each with the question whether replicas have what it
     /// stored, where that is wanted.
     fn run_lanes(&mut self, call: &mut Call, first: usize) {
-        let wanted = self.replicas_wanted();
         let lanes = call.lanes.get_mut(first..call.used).unwrap_or_default();
-        if wanted == 0 {
+        if !self.waits {
             fanout::run(lanes, &call.arena);
             return;
         }
-        for lane in lanes.iter_mut().filter(|lane| lane.lasting) {
+        let wanted = |lane: &Lane| match lane.lasting {
+            true => self.replicas_wanted(lane.member),
+            false => 0,
+        };
+        for lane in lanes.iter_mut() {
+            let wanted = wanted(lane);
+            if wanted == 0 {
+                continue;
+            }
             let limit = self.wait_limit(lane.member);
             lane.take_tail(&call.arena);
             lane.ask_redis(|out| cluster::wait(out, wanted, limit));
         }
         fanout::run(lanes, &call.arena);
-        for lane in lanes.iter_mut().filter(|lane| lane.lasting) {
+        for lane in lanes.iter_mut() {
+            let wanted = wanted(lane);
+            if wanted == 0 {
+                continue;
+            }
             let limit = self.wait_limit(lane.member);
-            let word = match lane.take_last() {
+            let line = match lane.take_last() {
                 Some(Reply::Number(had)) if had >= u64::from(wanted) => continue,
-                Some(Reply::Number(had)) => {
-                    format!("{had} of {wanted} replicas had it within {limit} ms")
-                }
+                Some(Reply::Number(had)) => too_few(had, wanted, limit),
                 Some(
                     Reply::ServerError(line) | Reply::ClientError(line) | Reply::Unknown(line),
-                ) => String::from_utf8_lossy(line.of(lane.received())).into_owned(),
+                ) => carried_out_but(&String::from_utf8_lossy(line.of(lane.received()))),
                 // Cut off: what came before it is as good as not answered, and the lane has its error.
                 _ => {
                     lane.answer_with(&[]);
                     continue;
                 }
             };
-            let line = format!("-NOREPLICAS carried out by the master, but {word}\r\n");
+            let line = format!("-{line}\r\n");
             let mut raw = lane.raw_answers();
             raw.truncate(lane.asks.len());
             for (reply, raw) in lane.answers.iter().zip(&mut raw) {
@@ -102,20 +124,15 @@ impl Pool {
         }
     }
 
-    /// How many replicas have to have what was stored before it is acknowledged.
-    fn replicas_wanted(&self) -> u32 {
-        let redis = self.members.first().and_then(|m| m.spec.redis.as_ref());
+    /// How many replicas of a node have to have what was stored before it is acknowledged.
+    pub(super) fn replicas_wanted(&self, member: usize) -> u32 {
+        let redis = self.spec(member).and_then(|spec| spec.redis.as_ref());
         redis.map_or(0, |redis| redis.wait)
-    }
-
-    /// Must a write of this pool wait for replicas?
-    pub(super) fn waits(&self) -> bool {
-        self.is_cluster() && self.replicas_wanted() > 0
     }
 
     /// How long a node waits for its replicas, milliseconds: its answer has to be here within
     /// the limit of the exchange.
-    fn wait_limit(&self, member: usize) -> u64 {
+    pub(super) fn wait_limit(&self, member: usize) -> u64 {
         let limit = self
             .spec(member)
             .map_or(Duration::ZERO, |spec| spec.op_timeout);

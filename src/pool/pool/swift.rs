@@ -37,7 +37,7 @@ impl Pool {
             Verb::Increment | Verb::Decrement if call.details(0).initial.is_some() => false,
             // It answers with a value and a word, not with a list of values.
             Verb::GetAndTouch => false,
-            _ if self.waits() => false,
+            _ if self.waits => false,
             _ => keys == 1 && (alone || call.limits.copies <= 1 || self.is_cluster()),
         };
         if !fits || call.used > 0 || self.policy.protocol != Protocol::Ascii {

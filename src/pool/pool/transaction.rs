@@ -16,7 +16,12 @@
 //!
 //! A get between watch() and multi() is answered by the node that watches, or by nobody: what another node has of a
 //! key is another value, and no change of it is seen. Where that node did not answer, exec() does nothing.
+//!
+//! In a Redis Cluster all keys are in one slot. A slot that moves takes its keys from the node that watches them, which counts
+//! as a change, and what is queued there for others is refused, so that exec() does nothing: who was sent elsewhere before
+//! anything was watched asks there once, and all others begin anew.
 
+use super::redirect::too_few;
 use super::{Pool, event};
 use crate::call::{Call, Entry, Outcome, Step, Verb};
 use crate::config::{Engine, Mode};
@@ -25,7 +30,7 @@ use crate::fanout::{self, Lane};
 use crate::node::{Node, NodeRef};
 use crate::request::{Words, refused};
 use crate::transport;
-use crate::wire::redis::{self, Shape, answer};
+use crate::wire::redis::{self, Shape, answer, cluster};
 use crate::wire::{Expect, Reply};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -75,11 +80,19 @@ impl Pool {
         transaction.place = Some(place);
         let pinned = transaction.watches;
         transaction.watches = true;
-        let lane = self.converse(call, |lane| {
-            (lane.pinned, lane.repeatable) = (pinned, !pinned);
-            lane.ask_redis(|out| redis::watch(out, keys.iter().map(Vec::as_slice)));
-        });
-        let done = lane.is_some_and(|lane| call.answers(lane).0 == [Reply::Done]);
+        let ask = |pool: &mut Pool, call: &mut Call| {
+            let lane = pool.converse(call, |lane| {
+                (lane.pinned, lane.repeatable) = (pinned, !pinned);
+                lane.ask_redis(|out| redis::watch(out, keys.iter().map(Vec::as_slice)));
+            });
+            lane.is_some_and(|lane| call.answers(lane).0 == [Reply::Done])
+        };
+        let (first, told) = (call.used, call.events.len());
+        let mut done = ask(self, call);
+        if !done && self.was_sent_elsewhere(call, first) && !pinned && self.go_after(call) {
+            call.events.truncate(told);
+            done = ask(self, call);
+        }
         if !done {
             self.transaction = None;
         }
@@ -140,7 +153,7 @@ impl Pool {
     ///
     /// # Errors
     /// `Kind::Config`: it reads, or its keys are not on the transaction's node.
-    pub fn collect(&mut self, call: &Call) -> Result<(), Error> {
+    pub fn collect(&mut self, call: &mut Call) -> Result<(), Error> {
         let Some(verb) = call.verb else {
             return Ok(());
         };
@@ -190,6 +203,31 @@ impl Pool {
             self.transaction = None;
             return Ok(Ended::Done);
         }
+        let (first, told) = (call.used, call.events.len());
+        let mut ended = self.carry_out(call, &queue, &shapes, pinned);
+        let elsewhere = ended == Ended::Failed && self.was_sent_elsewhere(call, first);
+        if elsewhere && !pinned && self.go_after(call) {
+            call.events.truncate(told);
+            ended = self.carry_out(call, &queue, &shapes, pinned);
+        }
+        match (ended, &mut self.transaction) {
+            // Nothing is watched any more, and the connection is as good as new.
+            (Ended::Done | Ended::Changed, Some(kept)) => {
+                (kept.place, kept.watches, kept.unread) = (None, false, None);
+            }
+            (_, kept) => *kept = None,
+        }
+        Ok(ended)
+    }
+
+    /// Says what waits to its node, in two trips; what became of it.
+    fn carry_out(
+        &mut self,
+        call: &mut Call,
+        queue: &Lane,
+        shapes: &[Shape],
+        pinned: bool,
+    ) -> Ended {
         // Behind a MULTI that was refused, as by an access list, they would be carried out one by one.
         let begun = self.converse(call, |lane| {
             (lane.pinned, lane.repeatable, lane.stores) = (pinned, !pinned, queue.stores);
@@ -208,18 +246,73 @@ impl Pool {
         });
         let mut said = call.lanes.get(first..call.used).unwrap_or_default().iter();
         let ended = match lane {
-            Some(lane) => self.outcomes(call, lane, &shapes),
+            Some(lane) => self.outcomes(call, lane, shapes),
             None if said.any(Lane::was_sent) => Ended::Unknown,
             None => Ended::Failed,
         };
-        match (ended, &mut self.transaction) {
-            // Nothing is watched any more, and the connection is as good as new.
-            (Ended::Done | Ended::Changed, Some(kept)) => {
-                (kept.place, kept.watches, kept.unread) = (None, false, None);
-            }
-            (_, kept) => *kept = None,
+        match ended {
+            Ended::Done if !self.lasts(call) => Ended::Unknown,
+            ended => ended,
         }
-        Ok(ended)
+    }
+
+    /// Do as many replicas have what was carried out as the pool asks for? If not, the call has an event.
+    fn lasts(&mut self, call: &mut Call) -> bool {
+        let place = self.transaction.as_ref().and_then(|t| t.place.as_ref());
+        let member = place.map_or(0, |(member, _)| *member);
+        let wanted = self.replicas_wanted(member);
+        if wanted == 0 {
+            return true;
+        }
+        let limit = self.wait_limit(member);
+        let lane = self.converse(call, |lane| {
+            lane.pinned = true;
+            lane.ask_redis(|out| cluster::wait(out, wanted, limit));
+        });
+        let Some(lane) = lane else { return false };
+        let had = match call.answers(lane).0 {
+            [Reply::Number(had)] => *had,
+            // The server's own words stand in an event.
+            _ => return false,
+        };
+        if had < u64::from(wanted)
+            && let Some(node) = self.members.get(member)
+        {
+            let line = too_few(had, wanted, limit);
+            let error = refused(line.as_bytes());
+            call.events.push(event(member, node, error));
+            return false;
+        }
+        true
+    }
+
+    /// Did a node of a cluster say, in the lanes from `first` on, that the keys are elsewhere?
+    fn was_sent_elsewhere(&self, call: &Call, first: usize) -> bool {
+        let lanes = call.lanes.get(first..call.used).unwrap_or_default();
+        let moved = |lane: &Lane| {
+            let refusals = lane.answers.iter().filter_map(|reply| reply.refusal());
+            let mut lines = refusals.map(|line| line.of(lane.received()));
+            lines.any(|line| line.starts_with(b"MOVED ") || line.starts_with(b"ASK "))
+        };
+        let moved = self.is_cluster() && lanes.iter().any(moved);
+        if moved {
+            self.doubt();
+        }
+        moved
+    }
+
+    /// Asks who has the slot of the transaction now; true when it is another node than before.
+    fn go_after(&mut self, call: &mut Call) -> bool {
+        self.renew(call);
+        let place = self.transaction.as_ref().and_then(|t| t.place.clone());
+        let Some((before, key)) = place else {
+            return false;
+        };
+        let node = self.ring().owner(&key);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.place = Some((node, key));
+        }
+        node != before
     }
 
     /// Was a key read that its node did not answer for? Then the call has an event that says so.
@@ -255,13 +348,6 @@ impl Pool {
 
     /// Has this pool transactions at all?
     fn has_transactions(&self) -> Result<(), Error> {
-        if self.is_cluster() {
-            return Err(Error::new(
-                Kind::Config,
-                "transactions in a Redis Cluster are not supported by this version",
-            )
-            .hint("Use cas(), or name nodes that stand alone: redis://HOST"));
-        }
         let policy = &self.policy;
         if policy.mode != Mode::Single || !policy.rules.is_empty() || policy.backup > 0 {
             return Err(Error::new(
@@ -274,9 +360,10 @@ impl Pool {
     }
 
     /// The node of the transaction with the call's keys in it, and its first key.
-    fn place_of(&mut self, call: &Call) -> Result<(usize, Vec<u8>), Error> {
+    fn place_of(&mut self, call: &mut Call) -> Result<(usize, Vec<u8>), Error> {
         self.has_transactions()?;
-        if call.limits.copies > 1 {
+        self.renew(call);
+        if call.limits.copies > 1 && !self.is_cluster() {
             return Err(Error::new(
                 Kind::Config,
                 "a transaction is one node's, and memcache.redundancy keeps copies",
@@ -300,6 +387,21 @@ impl Pool {
             let node = self.ring().owner(key);
             match &place {
                 None => place = Some((node, key.to_vec())),
+                Some((_, first)) if self.slot(first) != self.slot(key) => {
+                    return Err(Error::new(
+                        Kind::Config,
+                        format!(
+                            "in a cluster a transaction is one slot's: key \"{}\" is in slot {}, and \"{}\" in {}",
+                            String::from_utf8_lossy(first),
+                            self.slot(first).unwrap_or_default(),
+                            String::from_utf8_lossy(key),
+                            self.slot(key).unwrap_or_default(),
+                        ),
+                    )
+                    .hint("Write the same {…} into both keys"));
+                }
+                // Where the slot has moved since, its node says so.
+                Some(_) if self.is_cluster() => {}
                 Some((other, first)) if *other != node => {
                     return Err(Error::new(
                         Kind::Config,

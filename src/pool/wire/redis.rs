@@ -531,7 +531,7 @@ fn array(out: &mut Vec<u8>, words: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-#[inline]
+#[inline(always)] // a get has a hundred
 fn length(out: &mut Vec<u8>, bytes: usize) {
     let ten = b'0' + (bytes / 10 % 10) as u8;
     let one = b'0' + (bytes % 10) as u8;
@@ -539,12 +539,15 @@ fn length(out: &mut Vec<u8>, bytes: usize) {
     match bytes {
         0..10 => out.extend_from_slice(&[b'$', one, b'\r', b'\n']),
         10..100 => out.extend_from_slice(&[b'$', ten, one, b'\r', b'\n']),
-        _ => {
-            out.push(b'$');
-            out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        _ => long_length(out, bytes),
     }
+}
+
+#[inline(never)]
+fn long_length(out: &mut Vec<u8>, bytes: usize) {
+    out.push(b'$');
+    out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 #[inline]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Sets in a slice, and slices in a round.
 const SETS: u32 = 100;
-const SLICES: u32 = 30;
+const SLICES: u32 = 100;
 
 /// A set on copies as a multiple of one set, and what it may be.
 pub(crate) struct Apart {
@@ -75,24 +75,33 @@ pub(super) fn measure(
                 let both = shape(row.name, &ports, "");
                 let mut time = |groups: &_| bare.run(groups, false, SETS);
                 row.bare
-                    .push(best_of(|| Ok((time(&alone)?, time(&both)?)))?);
+                    .push(medians(|| Ok((time(&alone)?, time(&both)?)))?);
             }
         }
     }
     Ok(rows.into())
 }
 
-/// The best slice of the row, as a multiple of the best slice of plain sets between them.
+/// The median slice of the row, as a multiple of the median slice of plain sets between them.
 fn ratio(worker: &mut Worker, row: &str) -> Result<f64, Stop> {
-    best_of(|| Ok((worker.time("set", SETS)?, worker.time(row, SETS)?)))
+    medians(|| Ok((worker.time("set", SETS)?, worker.time(row, SETS)?)))
 }
 
-/// The best of the second times as a multiple of the best of the first.
-fn best_of(mut slice: impl FnMut() -> Result<(Duration, Duration), Stop>) -> Result<f64, Stop> {
-    let (mut one, mut two) = (Duration::MAX, Duration::MAX);
+/// The median of the second times as a multiple of the median of the first.
+///
+/// Not the best of each, as where client and nodes share a CPU: here both sides sleep and are woken, and the best slice
+/// is the one in which a CPU happened not to fall asleep. Of those there are a few in a hundred, for one row or the other.
+fn medians(mut slice: impl FnMut() -> Result<(Duration, Duration), Stop>) -> Result<f64, Stop> {
+    let (mut one, mut two) = (Vec::new(), Vec::new());
     for _ in 0..SLICES {
         let (first, second) = slice()?;
-        (one, two) = (one.min(first), two.min(second));
+        one.push(first);
+        two.push(second);
     }
-    Ok(two.as_secs_f64() / one.as_secs_f64())
+    let median = |times: &mut Vec<Duration>| {
+        times.sort_unstable();
+        let middle = times.get(times.len() / 2).copied();
+        middle.unwrap_or_default().as_secs_f64()
+    };
+    Ok(median(&mut two) / median(&mut one))
 }

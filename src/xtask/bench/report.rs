@@ -194,7 +194,8 @@ impl Report {
 
         if !self.apart.is_empty() {
             text.push_str(
-                "\n## Copies with the nodes on another CPU, as a multiple of one set there\n\n",
+                "\n## Copies with the nodes on another CPU, as a multiple of one set there\n\n\
+                 Medians of slices of 100 sets, in turns; both nodes share that CPU.\n\n",
             );
             let rows = self.apart.iter().map(Apart::cells).collect();
             text.push_str(&table(&["row", "bare", "memring", "verdict"], rows));
