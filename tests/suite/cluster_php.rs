@@ -53,10 +53,6 @@ fn a_cluster_is_a_whole_pool_and_php_says_so_with_the_text_to_write() {
         ),
         ("$m->addServer('redis-cluster://a,b/3');", "one database"),
         (
-            "$n = new Memring\\Memcache; $n->addServer('redis-cluster://a,b/'); $n->multi();",
-            "transactions in a Redis Cluster",
-        ),
-        (
             "$m->addServer('redis-cluster://a,b/?mode=sync');",
             "keeps copies itself",
         ),

@@ -16,6 +16,7 @@ mod cluster;
 mod cluster_moves;
 mod cluster_php;
 mod cluster_tables;
+mod cluster_transactions;
 mod companion;
 mod contract;
 mod copies;

@@ -30,7 +30,8 @@ use crate::fanout::{self, Lane};
 use crate::node::{Node, NodeRef};
 use crate::request::{Words, refused};
 use crate::transport;
-use crate::wire::redis::{self, Shape, answer, cluster};
+use crate::wire::redis::cluster::{self, Redirect};
+use crate::wire::redis::{self, Shape, answer};
 use crate::wire::{Expect, Reply};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -89,9 +90,13 @@ impl Pool {
         };
         let (first, told) = (call.used, call.events.len());
         let mut done = ask(self, call);
-        if !done && self.was_sent_elsewhere(call, first) && !pinned && self.go_after(call) {
+        if !done && self.was_sent_elsewhere(call, first) {
             call.events.truncate(told);
-            done = ask(self, call);
+            if !pinned && self.go_after(call) {
+                done = ask(self, call);
+            } else {
+                self.tell_elsewhere(call);
+            }
         }
         if !done {
             self.transaction = None;
@@ -205,10 +210,13 @@ impl Pool {
         }
         let (first, told) = (call.used, call.events.len());
         let mut ended = self.carry_out(call, &queue, &shapes, pinned);
-        let elsewhere = ended == Ended::Failed && self.was_sent_elsewhere(call, first);
-        if elsewhere && !pinned && self.go_after(call) {
+        if ended == Ended::Failed && self.was_sent_elsewhere(call, first) {
             call.events.truncate(told);
-            ended = self.carry_out(call, &queue, &shapes, pinned);
+            if !pinned && self.go_after(call) {
+                ended = self.carry_out(call, &queue, &shapes, pinned);
+            } else {
+                self.tell_elsewhere(call);
+            }
         }
         match (ended, &mut self.transaction) {
             // Nothing is watched any more, and the connection is as good as new.
@@ -286,19 +294,26 @@ impl Pool {
         true
     }
 
-    /// Did a node of a cluster say, in the lanes from `first` on, that the keys are elsewhere?
+    /// Did a node of a cluster say, in the lanes from `first` on, that the keys are elsewhere? Notes where.
     fn was_sent_elsewhere(&self, call: &Call, first: usize) -> bool {
+        let mut sent = false;
         let lanes = call.lanes.get(first..call.used).unwrap_or_default();
-        let moved = |lane: &Lane| {
+        for lane in lanes
+            .iter()
+            .filter(|lane| self.is_cluster() && lane.refused)
+        {
             let refusals = lane.answers.iter().filter_map(|reply| reply.refusal());
-            let mut lines = refusals.map(|line| line.of(lane.received()));
-            lines.any(|line| line.starts_with(b"MOVED ") || line.starts_with(b"ASK "))
-        };
-        let moved = self.is_cluster() && lanes.iter().any(moved);
-        if moved {
-            self.doubt();
+            for line in refusals.map(|line| line.of(lane.received())) {
+                let Some(found) = cluster::redirect(line) else {
+                    continue;
+                };
+                sent = true;
+                if let Redirect::Moved { slot, host, port } = found {
+                    self.slot_moved(slot, &self.host_or(host, lane.member), port);
+                }
+            }
         }
-        moved
+        sent
     }
 
     /// Asks who has the slot of the transaction now; true when it is another node than before.
@@ -313,6 +328,22 @@ impl Pool {
             transaction.place = Some((node, key));
         }
         node != before
+    }
+
+    /// Says that a slot moves, in the place of the node's own words.
+    fn tell_elsewhere(&self, call: &mut Call) {
+        let open = self.transaction.as_ref();
+        let place = open.and_then(|open| open.place.as_ref());
+        if let Some((node, key)) = place
+            && let Some(member) = self.members.get(*node)
+        {
+            let slot = self.slot(key).unwrap_or_default();
+            let cause = format!(
+                "nothing was done: slot {slot} moves to another node of the cluster, with the keys of the transaction. Begin again"
+            );
+            let error = Error::new(Kind::Server, cause);
+            call.events.push(event(*node, member, error));
+        }
     }
 
     /// Was a key read that its node did not answer for? Then the call has an event that says so.
