@@ -36,7 +36,7 @@ class MemcachePool
      * @param int $udp_port accepted and shown, never used
      * @return bool
      */
-    public function connect($host, $tcp_port = 11211, $udp_port = 0, $persistent = true, $weight = 1, $timeout = 1.0, $retry_interval = 15) {}
+    public function connect(#[\SensitiveParameter] $host, $tcp_port = 11211, $udp_port = 0, $persistent = true, $weight = 1, $timeout = 1.0, $retry_interval = 15) {}
 
     /**
      * Adds a node; a connection is made when a key needs it.
@@ -47,14 +47,14 @@ class MemcachePool
      * @param int $retry_interval seconds a failed node is left alone; 0 tries at once, -1 never again
      * @param bool $status false keeps the node in the ring but marked as failed
      */
-    public function addServer($host, $tcp_port = 11211, $udp_port = 0, $persistent = true, $weight = 1, $timeout = 1.0, $retry_interval = 15, $status = true): bool {}
+    public function addServer(#[\SensitiveParameter] $host, $tcp_port = 11211, $udp_port = 0, $persistent = true, $weight = 1, $timeout = 1.0, $retry_interval = 15, $status = true): bool {}
 
     /**
      * Changes a node's limits and marks it up or failed.
      *
      * @param callable|null $failure_callback null takes the present one away; left out, it stays
      */
-    public function setServerParams(string $host, int $tcp_port = 11211, float $timeout = 1.0, int $retry_interval = 15, bool $status = true, $failure_callback = null): bool {}
+    public function setServerParams(#[\SensitiveParameter] string $host, int $tcp_port = 11211, float $timeout = 1.0, int $retry_interval = 15, bool $status = true, $failure_callback = null): bool {}
 
     /**
      * Names the function that is called for each failure of a node, in place of a notice.
@@ -64,7 +64,7 @@ class MemcachePool
     public function setFailureCallback(?callable $failure_callback): bool {}
 
     /** 1 when the node is up, 0 when it is marked as failed, false when the pool has no such node. */
-    public function getServerStatus(string $host, int $tcp_port = 11211): int|bool {}
+    public function getServerStatus(#[\SensitiveParameter] string $host, int $tcp_port = 11211): int|bool {}
 
     /** "host:port" of the node that `$key` lives on. */
     public function findServer(string $key): string|bool {}
@@ -185,7 +185,7 @@ class MemcachePool
      *
      * @return bool false when one of the two is empty or has a blank
      */
-    public function setSaslAuthData(string $username, string $password): bool {}
+    public function setSaslAuthData(string $username, #[\SensitiveParameter] string $password): bool {}
 }
 
 /** MemcachePool with the parameters of the older class. */
@@ -200,7 +200,7 @@ class Memcache extends MemcachePool
      * @param float $timeout seconds
      * @return bool
      */
-    public function connect($host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
+    public function connect(#[\SensitiveParameter] $host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
 
     /**
      * Adds a node and connects to it at once; the connection is kept for later requests.
@@ -208,7 +208,7 @@ class Memcache extends MemcachePool
      * Only three arguments are taken.
      * @return bool
      */
-    public function pconnect($host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
+    public function pconnect(#[\SensitiveParameter] $host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
 
     /**
      * Adds a node; a connection is made when a key needs it.
@@ -216,7 +216,7 @@ class Memcache extends MemcachePool
      * A ninth argument is taken too: the timeout in milliseconds.
      * @param callable|null $failure_callback see setFailureCallback()
      */
-    public function addServer($host, $tcp_port = 11211, $persistent = true, $weight = 1, $timeout = 1.0, $retry_interval = 15, $status = true, $failure_callback = null): bool {}
+    public function addServer(#[\SensitiveParameter] $host, $tcp_port = 11211, $persistent = true, $weight = 1, $timeout = 1.0, $retry_interval = 15, $status = true, $failure_callback = null): bool {}
 }
 
 /**
@@ -224,14 +224,14 @@ class Memcache extends MemcachePool
  *
  * @return Memcache|false
  */
-function memcache_connect($host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
+function memcache_connect(#[\SensitiveParameter] $host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
 
 /**
  * The same, the connection kept for later requests.
  *
  * @return Memcache|false
  */
-function memcache_pconnect($host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
+function memcache_pconnect(#[\SensitiveParameter] $host, $port = 11211, $timeout = 1.0, $unused4 = null, $unused5 = null, $unused6 = null, $unused7 = null, $unugsed8 = null) {}
 
 /**
  * Memcache::addServer() of a Memcache object.
@@ -240,16 +240,16 @@ function memcache_pconnect($host, $port = 11211, $timeout = 1.0, $unused4 = null
  * host, port, persistent, weight, timeout, retry interval, status, failure callback, timeout in ms.
  * @param Memcache $memcache
  */
-function memcache_add_server(MemcachePool $memcache, $host, $port = 11211, $tcp_port = true, $persistent = 1, $weight = 1.0, $timeout = 15, $retry_interval = true, $status = null, $failure_callback = null): bool {}
+function memcache_add_server(MemcachePool $memcache, #[\SensitiveParameter] $host, $port = 11211, $tcp_port = true, $persistent = 1, $weight = 1.0, $timeout = 15, $retry_interval = true, $status = null, $failure_callback = null): bool {}
 
 /** MemcachePool::setServerParams() of `$memcache`. */
-function memcache_set_server_params(MemcachePool $memcache, string $host, int $tcp_port = 11211, float $timeout = 1.0, int $retry_interval = 15, bool $status = true, $failure_callback = null): bool {}
+function memcache_set_server_params(MemcachePool $memcache, #[\SensitiveParameter] string $host, int $tcp_port = 11211, float $timeout = 1.0, int $retry_interval = 15, bool $status = true, $failure_callback = null): bool {}
 
 /** MemcachePool::setFailureCallback() of `$memcache`. */
 function memcache_set_failure_callback(MemcachePool $memcache, ?callable $failure_callback): bool {}
 
 /** MemcachePool::getServerStatus() of `$memcache`. */
-function memcache_get_server_status(MemcachePool $memcache, string $host, int $tcp_port = 11211): int|bool {}
+function memcache_get_server_status(MemcachePool $memcache, #[\SensitiveParameter] string $host, int $tcp_port = 11211): int|bool {}
 
 /** MemcachePool::getVersion() of `$memcache`. */
 function memcache_get_version(MemcachePool $memcache): string|bool {}
@@ -303,4 +303,4 @@ function memcache_close(MemcachePool $memcache): bool {}
 function memcache_flush(MemcachePool $memcache, int $delay = 0): bool {}
 
 /** MemcachePool::setSaslAuthData() of `$memcache`. */
-function memcache_set_sasl_auth_data(MemcachePool $memcache, string $username, string $password): bool {}
+function memcache_set_sasl_auth_data(MemcachePool $memcache, string $username, #[\SensitiveParameter] string $password): bool {}

@@ -5,6 +5,7 @@
  * that the Rust side never repeats a number of Zend's. */
 #include "php.h"
 #include "php_ini.h"
+#include "zend_attributes.h"
 #include "zend_exceptions.h"
 #include "zend_smart_str.h"
 #include "ext/session/php_session.h"
@@ -33,6 +34,7 @@ static const uint32_t MEMRING_DYNAMIC = ZEND_ACC_ALLOW_DYNAMIC_PROPERTIES;
 #else
 static const uint32_t MEMRING_DYNAMIC = 0;
 #endif
+static const uint32_t MEMRING_ATTRIBUTE_PERSISTENT = ZEND_ATTRIBUTE_PERSISTENT;
 static const uint32_t MEMRING_TYPE_STRING = IS_STRING_EX;
 static const uint32_t MEMRING_TYPE_ARRAY = IS_ARRAY_EX;
 static const uint32_t MEMRING_TYPE_RESOURCE = IS_RESOURCE_EX;

@@ -366,15 +366,24 @@ impl Reader {
     }
 }
 
+/// pecl-memcache's numbers for a value that is too large for the server, and for one it has no memory for.
+const TOO_LARGE: i32 = 3;
+const NO_MEMORY: i32 = 0x82;
+
+/// Was a value refused since it is too large, or the server full?
+pub(crate) fn is_for_want_of_room(error: &Error) -> bool {
+    [TOO_LARGE, NO_MEMORY].contains(&error.number())
+}
+
 /// A refusal with the number pecl-memcache shows for it (memcache_pool.h MMC_RESPONSE_*).
 pub(crate) fn refused(line: &[u8]) -> Error {
     let text = String::from_utf8_lossy(line);
     let (kind, number) = match &*text {
-        t if t.starts_with("SERVER_ERROR object too large") => (Kind::Server, 3),
-        t if t.starts_with("SERVER_ERROR out of memory") => (Kind::Server, 0x82),
+        t if t.starts_with("SERVER_ERROR object too large") => (Kind::Server, TOO_LARGE),
+        t if t.starts_with("SERVER_ERROR out of memory") => (Kind::Server, NO_MEMORY),
         t if t.starts_with("SERVER_ERROR") => (Kind::Server, 0),
         t if t.starts_with("CLIENT_ERROR") => (Kind::Client, 6),
-        t if t.starts_with("OOM ") => (Kind::Server, 0x82),
+        t if t.starts_with("OOM ") => (Kind::Server, NO_MEMORY),
         t if wire::remedy(t).is_some() => (Kind::Server, 0),
         _ => (Kind::Client, 0),
     };

@@ -383,11 +383,21 @@ fn a_password_is_shown_nowhere() {
     let script = r#"$m = new Memcache; $m->addServer('pool:p'); for ($i = 0; $i < 50; $i++) $m->set("k$i", 1); var_dump($m->get('k1'));
         foreach (explode(' ', getenv('WRONG')) as $wrong) { $w = new Memcache; $w->addServer($wrong); var_dump($w->set('k', 1)); $w->get('k'); }
         print_r($m); var_dump($m, Memring\status(), Memring\route('p', 'get', 'k')); phpinfo(); print_r($m->getExtendedStats());
+        // As frameworks do, and the arguments of all calls on the way are in the trace.
+        set_error_handler(fn($level, $text) => throw new ErrorException($text));
+        $thrown = 0;
         foreach (['redis://:geheim@a b', 'memcached://:geheim@a', 'memcached://u:geheim@a b', 'memcached://u:ge heim@a', 'a?password=geheim'] as $bad)
-            try { $m->addServer($bad); } catch (Throwable $e) { echo $e; }"#;
+            foreach ([[$m, 'addServer'], [new MemcachePool, 'addServer'], [$m, 'connect'], 'memcache_connect', 'memcache_pconnect'] as $call)
+                try { $call($bad); } catch (Throwable $e) { $thrown++; echo $e; print_r($e->getTrace()); debug_print_backtrace(); }
+        try { memcache_add_server($m, 'redis://:geheim@a b'); } catch (Throwable $e) { $thrown++; echo $e; print_r($e->getTrace()); }
+        try { $m->setSaslAuthData('app', "geheim\n"); } catch (Throwable $e) { $thrown++; echo $e; print_r($e->getTrace()); }
+        try { memcache_set_sasl_auth_data($m, 'app', "geheim\n"); } catch (Throwable $e) { $thrown++; echo $e; print_r($e->getTrace()); }
+        echo "thrown: $thrown";"#;
     let output = Php::new()
         .ini("memring.config_file", file.display())
         .ini("memring.trace", log.display())
+        .ini("zend.exception_ignore_args", 0)
+        .ini("zend.exception_string_param_max_len", 100)
         .ini("log_errors", 1)
         .ini("error_log", errors.display())
         .env(
@@ -401,6 +411,9 @@ fn a_password_is_shown_nowhere() {
         .run(script);
     let text = output.text();
     assert!(text.contains("int(1)"), "{text}");
+    // Each of five hosts in five ways, and three calls more.
+    assert!(text.contains("thrown: 28"), "{text}");
+    assert!(text.contains("SensitiveParameterValue"), "{text}");
     let shown = text.lines().filter(|line| line.contains("geheim"));
     // PHP itself shows the environment.
     let ours: Vec<&str> = shown

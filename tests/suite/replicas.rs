@@ -17,7 +17,7 @@ fn pair() -> (Redis, Redis) {
 
 /// Values, a transaction and a session over a node, the server's own objections before the result.
 const WORK: &str = r#"
-set_error_handler(function ($level, $text) { echo strpos($text, '0 of 1 replicas had it within') ? '!' : (strpos($text, 'Failed to write session data') ? '?' : $text); return true; });
+set_error_handler(function ($level, $text) { echo strpos($text, 'Keep less') ? 'WRONG' : (strpos($text, '0 of 1 replicas had it within') ? '!' : (strpos($text, 'Failed to write session data') ? '?' : $text)); return true; });
 $m = new Memring\Memcache; $m->addServer(getenv('NODE'));
 echo json_encode([$m->set('k', 1), $m->increment('k'), $m->delete('k'), $m->get('k')]);
 $m->multi(); $m->set('a', 1); $m->increment('a'); echo json_encode($m->exec());

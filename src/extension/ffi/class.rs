@@ -8,8 +8,8 @@ use super::object::Class;
 use super::sys;
 use crate::signature::{Entry, Param, Signature};
 use ext_php_rs::ffi::{
-    ZEND_ACC_PUBLIC, zend_class_entry, zend_function_entry, zend_internal_arg_info,
-    zend_string_init_interned, zend_type,
+    HashTable, ZEND_ACC_PUBLIC, zend_class_entry, zend_function_entry, zend_hash_str_find_ptr_lc,
+    zend_internal_arg_info, zend_internal_function, zend_string_init_interned, zend_type,
 };
 use std::ffi::{CStr, c_void};
 use std::sync::{Mutex, PoisonError};
@@ -73,10 +73,45 @@ pub(super) fn register(
                 ZEND_ACC_PUBLIC as i32,
             );
         }
+        conceal(&raw mut (*registered).function_table, methods);
         class.remember(registered);
     }
     true
 }
+
+/// Keeps what may hold a password out of backtraces: a node may be written with one, redis://:PASSWORD@HOST. PHP 8.2 and
+/// later heed the attribute SensitiveParameter, earlier ones do not know it.
+///
+/// # Safety
+/// Called from MINIT, with a table in which Zend has registered all of `entries`.
+pub(super) unsafe fn conceal(table: *mut HashTable, entries: &[Entry]) {
+    const NAME: &CStr = c"SensitiveParameter";
+    for entry in entries {
+        let params = (0..).zip(entry.signature.params);
+        for (offset, _) in params.filter(|(_, param)| SECRET.contains(&param.name)) {
+            let name = entry.name;
+            // SAFETY: the table is Zend's own and holds functions; zend_add_attribute keeps a reference of its own to the
+            // interned name, and makes the list of attributes where there is none. Parameters count from 1 there.
+            unsafe {
+                let found = zend_hash_str_find_ptr_lc(table, name.as_ptr(), name.to_bytes().len());
+                let function = found.cast::<zend_internal_function>();
+                if let (false, Some(intern)) = (function.is_null(), zend_string_init_interned) {
+                    sys::zend_add_attribute(
+                        &raw mut (*function).attributes,
+                        intern(NAME.as_ptr(), NAME.to_bytes().len(), true),
+                        0,
+                        sys::MEMRING_ATTRIBUTE_PERSISTENT,
+                        offset + 1,
+                        0,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Parameters of this name may hold a password.
+const SECRET: [&CStr; 2] = [c"host", c"password"];
 
 /// A function table, ended by an all-zero entry; made once per owner.
 fn table(

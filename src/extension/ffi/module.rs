@@ -23,8 +23,9 @@ use crate::registry;
 use crate::signature;
 use ext_php_rs::ffi::{
     CONST_CS, CONST_PERSISTENT, MODULE_TEMPORARY, USING_ZTS, ZEND_DEBUG, ZEND_MODULE_API_NO,
-    ext_php_rs_executor_globals, ext_php_rs_php_build_id, zend_function_entry, zend_hash_str_find,
-    zend_module_entry, zend_register_long_constant, zend_result,
+    ext_php_rs_compiler_globals, ext_php_rs_executor_globals, ext_php_rs_php_build_id,
+    zend_function_entry, zend_hash_str_find, zend_module_entry, zend_register_long_constant,
+    zend_result,
 };
 use std::ffi::{CStr, c_int};
 use std::panic::catch_unwind;
@@ -224,6 +225,11 @@ unsafe extern "C" fn start_memcache(_kind: c_int, number: c_int) -> zend_result 
                     number,
                 );
             }
+        }
+        // SAFETY: inside MINIT, and the functions of a module are registered before its MINIT.
+        unsafe {
+            let functions = (*ext_php_rs_compiler_globals()).function_table;
+            class::conceal(functions, &signature::FUNCTIONS);
         }
         let done = class::register(Class::Pool, Class::Pool.name(), &signature::POOL, None)
             && class::register(

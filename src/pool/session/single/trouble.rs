@@ -2,6 +2,7 @@
 
 use super::{Error, Flags, Keys, Kind, Sessions};
 use crate::codec::{TOO_LONG, unpacked};
+use crate::request;
 
 impl Sessions {
     pub(super) fn last_error(&self) -> Option<Error> {
@@ -20,9 +21,11 @@ impl Sessions {
         .at(error.node().unwrap_or("memcached"));
         if error.kind().is_node_fault() {
             told.hint("Is the server running there, and reachable?")
-        } else {
-            // A refusal: nearly always a value beyond the server's item size.
+        } else if request::is_for_want_of_room(&error) {
             told.hint("Keep less in the session, or give the server more room (memcached: -I for one item, -m for all)")
+        } else {
+            // What a Redis refuses for has its remedy behind the server's words.
+            told
         }
     }
 
