@@ -140,11 +140,9 @@ impl Looked {
     /// say it.
     fn is_over(&self) -> Option<bool> {
         let epoch = self.kept.topology.policy.epoch;
-        match (&self.wrong, self.survey.epochs()) {
-            (Some(_), _) => None,
-            (None, Some(seen)) => Some(seen.committed >= epoch),
-            // There was none before the first one.
-            (None, None) => (epoch == 0).then_some(true),
+        match &self.wrong {
+            Some(_) => None,
+            None => self.survey.is_over(epoch),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::{ini, registry, session, whole};
 use memring_pool::call::Verb;
 use memring_pool::codec::Compression;
 use memring_pool::config::{
-    ALONE, DEFAULT_RETRY, DEFAULT_TIMEOUT, Engine, Login, Mode, NodeSpec, TIMEOUT_MAX, Topology,
-    WEIGHT_MAX, cluster,
+    ALONE, DEFAULT_RETRY, DEFAULT_TIMEOUT, Engine, Login, Mode, NodeSpec, TIMEOUT_MAX, Target,
+    Topology, WEIGHT_MAX, cluster,
 };
 use memring_pool::error::Error;
 use memring_pool::pool::Pool;
@@ -420,9 +420,10 @@ fn add(object: Object<'_>, wish: &Wish<'_>) -> Result<Option<(Link, usize)>, Thr
         return whole::refuse_beside();
     }
     let copied = link.with(|state| state.pool.policy().mode != Mode::Single);
-    if spec.redis.is_some() && copied == Some(true) {
+    let waits = spec.redis.as_ref().is_some_and(|redis| redis.wait > 0);
+    if copied == Some(true) && (waits || matches!(spec.target, Target::Master(_))) {
         errors::warning(
-            "A pool with copies takes no Redis node here: write it into nodes of that pool in the file of memring.config_file",
+            "A pool with copies takes no Redis that has replicas: write redis://HOST of one that stands alone, without wait=",
         );
         return Ok(None);
     }

@@ -91,6 +91,7 @@ fn named(name: &[u8]) -> Result<Fact, Error> {
             pool.add(spec, nodes);
         }
         pool.came_from(&wish.topology.previous, nodes);
+        pool.drains(&wish.topology.drained);
     });
     let told = if copied {
         let name = &pool.policy().name;
@@ -172,6 +173,7 @@ fn look(wish: Wish) -> Pool {
             pool.add_to_look(spec, directory);
         }
         pool.came_from(&wish.topology.previous, directory);
+        pool.drains(&wish.topology.drained);
     });
     pool
 }

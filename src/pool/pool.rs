@@ -70,6 +70,8 @@ pub struct Pool {
     window: Option<Box<window::Window>>,
     /// Who has which slot, of a Redis Cluster.
     cluster: Option<Box<cluster::Hold>>,
+    /// Nodes that the file has with `drain`, as they are shown.
+    drained: Vec<String>,
     /// Does a write to some node wait for its replicas?
     waits: bool,
     /// The highest epoch of this pool that this thread knows to be committed.

@@ -5,7 +5,7 @@ use crate::cache_copies::{copied_on, owned};
 use crate::companion::{Tend, is_safe, run};
 use crate::copies::{Host, value};
 use crate::sessions::php;
-use harness::{Php, PhpFpm, Redis, Server, TempDir, wait_until};
+use harness::{Memcached, Php, PhpFpm, Redis, Server, TempDir, wait_until};
 use memring_pool::call::Outcome;
 use memring_pool::config::Mode;
 use memring_pool::replica::{Closed, Found, Founded, Resynced};
@@ -345,4 +345,39 @@ fn a_node_that_still_loads_its_data_is_passed_over_and_that_is_said() {
     let mut client = nodes[1].redis().client();
     let there: Vec<u8> = client.get(&keys[0]).unwrap();
     assert!(there.ends_with(b"new"));
+}
+
+#[test]
+fn addserver_takes_a_redis_into_a_pool_with_copies_and_none_that_has_replicas() {
+    let (memcached, redis) = (Memcached::start(), Redis::start());
+    let directory = TempDir::new("joins");
+    let file = directory.file(
+        "memring.toml",
+        format!(
+            "[pool.cache]\nnodes = [\"tcp://{0}\", \"redis://{1}\"]\nmode = \"sync\"\n",
+            memcached.address(),
+            redis.address()
+        ),
+    );
+    let third = Redis::start();
+    let code = format!(
+        "$m = new Memcache; $m->addServer('pool:cache'); var_dump($m->addServer('redis://{0}?wait=1'), $m->addServer('redis-sentinel://a/m'),
+         $m->addServer('redis://{0}')); for ($i = 0; $i < 60; $i++) $m->set(\"k$i\", $i); for ($i = 0; $i < 60; $i++) $sum += $m->get(\"k$i\"); echo $sum;",
+        third.address()
+    );
+    let text = Php::new()
+        .ini("memring.config_file", file.display())
+        .run(&format!("$sum = 0; {code}"))
+        .text();
+    assert_eq!(
+        text.matches("takes no Redis that has replicas").count(),
+        2,
+        "{text}"
+    );
+    assert!(
+        text.ends_with("bool(false)\nbool(false)\nbool(true)\n1770"),
+        "{text}"
+    );
+    let kept: usize = redis::cmd("DBSIZE").query(&mut third.client()).unwrap();
+    assert!(kept > 10, "{kept}");
 }

@@ -78,6 +78,10 @@ fn status_names_pools_and_nodes_and_shows_records_when_a_pool_is_named() {
         assert_eq!(node["state"], "up");
         assert_eq!(node["connections"], 1, "the session used it");
         assert_eq!(node["trust"], Value::Null);
+        assert_eq!(
+            (&node["suspect"], &node["missed_keys"]),
+            (&false.into(), &Value::Null)
+        );
     }
 
     let asked = "echo json_encode(memring_status('sessions'), JSON_THROW_ON_ERROR);";
@@ -91,6 +95,7 @@ fn status_names_pools_and_nodes_and_shows_records_when_a_pool_is_named() {
         );
         assert!(node["life"].as_u64().unwrap() > 0);
         assert_eq!(node["absent_by"], Value::Array(Vec::new()));
+        assert_eq!(node["missed_keys"], 0);
     }
 
     nodes[1].kill();
@@ -114,6 +119,36 @@ fn status_names_pools_and_nodes_and_shows_records_when_a_pool_is_named() {
         "echo json_encode(Memring\\status(), JSON_THROW_ON_ERROR);",
     );
     assert_eq!(all["pools"][1]["nodes"][1]["state"], "ejected");
+}
+
+#[test]
+fn a_node_that_fell_silent_is_suspect_and_what_it_missed_is_counted_for_it() {
+    let nodes = [Memcached::start(), Memcached::start()];
+    let directory = TempDir::new("suspect");
+    let list = nodes
+        .each_ref()
+        .map(|node| format!("tcp://{}", node.address()));
+    let file = directory.file(
+        "memring.toml",
+        format!("[pool.cache]\nnodes = {list:?}\nmode = \"sync\"\n"),
+    );
+    let php = Php::new().ini("memring.config_file", file.display());
+    nodes[1].freeze();
+    let told = json(
+        &php,
+        "$m = new Memcache; $m->addServer('pool:cache'); for ($i = 0; $i < 20; $i++) @$m->set(\"k$i\", 1); \
+         echo json_encode(Memring\\status()['pools'][0]['nodes'], JSON_THROW_ON_ERROR);",
+    );
+    nodes[1].resume();
+    assert_eq!(
+        (&told[0]["suspect"], &told[0]["missed_keys"]),
+        (&false.into(), &0.into())
+    );
+    assert_eq!(
+        (&told[1]["suspect"], &told[1]["missed_keys"]),
+        (&true.into(), &20.into()),
+        "{told}"
+    );
 }
 
 #[test]

@@ -111,6 +111,11 @@ fn status_calls_nothing_safe_by_the_records_of_another_node_list() {
         let told: Value = serde_json::from_str(&told.ok()).expect("JSON");
         let told = &told["pools"][0];
         assert_eq!(told["safe_to_touch_next"], false);
+        let address = nodes[2].address();
+        assert_eq!(
+            told["drain"],
+            serde_json::json!([{"node": address, "drained": null}])
+        );
         assert!(
             told["trouble"]
                 .as_str()
@@ -122,6 +127,9 @@ fn status_calls_nothing_safe_by_the_records_of_another_node_list() {
     let (code, text, json) = status();
     assert_eq!((code, &json["trouble"]), (0, &Value::Null), "{text}");
     assert!(text.contains(&format!("{drained}safe to stop")), "{text}");
+    let php = Php::new().ini("memring.config_file", &config);
+    let told = php.run("echo json_encode(Memring\\status('sessions')['pools'][0]['drain'][0]['drained'], JSON_THROW_ON_ERROR);");
+    assert_eq!(told.ok(), "true");
     // Nobody answers, so nobody knows.
     nodes.iter_mut().for_each(Memcached::kill);
     let (code, text, json) = status();

@@ -24,6 +24,41 @@ pub fn is_written(text: &str) -> bool {
     scheme(text).is_some()
 }
 
+/// Prefix of the keys where phpredis' handler rediscluster writes none (redis_session.c, PS_OPEN_FUNC(rediscluster)).
+const THEIR_PREFIX: &str = "PHPREDIS_CLUSTER_SESSION:";
+
+/// The cluster that phpredis' handler rediscluster takes as `seed[]=HOST:PORT&seed[]=HOST:PORT&timeout=2&…`, as place and
+/// options that are written here: its prefix where it has none, and without what has no meaning, since nothing is read
+/// from replicas. `None` for anything else.
+pub(super) fn of_phpredis(text: &str) -> Option<(String, String)> {
+    if !options::decode(text.split('=').next()?).starts_with("seed[") {
+        return None;
+    }
+    let (mut seeds, mut rest, mut tls, mut prefixed) = (Vec::new(), Vec::new(), false, false);
+    for word in text.split('&').filter(|word| !word.is_empty()) {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        match options::decode(name).as_str() {
+            name if name.starts_with("seed[") => {
+                let host = options::decode(value);
+                let (scheme, host) = host.split_once("://").unwrap_or(("tcp", &host));
+                tls |= scheme == "tls" || scheme == "ssl";
+                seeds.push(host.to_owned());
+            }
+            "failover" => {}
+            name => {
+                prefixed |= name == "prefix";
+                rest.push(word);
+            }
+        }
+    }
+    let prefix = format!("prefix={THEIR_PREFIX}");
+    if !prefixed {
+        rest.push(&prefix);
+    }
+    let (scheme, _) = SCHEMES[usize::from(tls)];
+    Some((format!("{scheme}{}/", seeds.join(",")), rest.join("&")))
+}
+
 /// The schemes of a cluster that is written there, and of one of its nodes.
 fn scheme(text: &str) -> Option<(&'static str, &'static str)> {
     SCHEMES.into_iter().find(|(scheme, _)| {
@@ -235,6 +270,52 @@ mod tests {
     }
 
     #[test]
+    fn what_phpredis_takes_for_a_cluster_is_one_with_its_prefix() {
+        let of = |list: &str| {
+            let topology = parse(list).unwrap().topology;
+            let names: Vec<String> = topology.nodes.iter().map(NodeSpec::name).collect();
+            assert!(
+                topology
+                    .nodes
+                    .iter()
+                    .all(|node| node.redis.clone().unwrap().cluster)
+            );
+            (names, topology)
+        };
+        let (names, topology) = of(
+            "seed[]=a:7000&seed[]=b:7001&timeout=2&read_timeout=3&failover=error&persistent=1&auth[]=u&auth[]=p%2Bw",
+        );
+        assert_eq!(names, ["a:7000", "b:7001"]);
+        assert_eq!(topology.policy.keys.prefix, THEIR_PREFIX.as_bytes());
+        let node = &topology.nodes[1];
+        assert_eq!(
+            (node.connect_timeout.as_secs(), node.op_timeout.as_secs()),
+            (2, 3)
+        );
+        let redis = node.redis.clone().unwrap();
+        assert_eq!(
+            (redis.user.unwrap(), redis.password.unwrap().open()),
+            ("u".to_owned(), "p+w")
+        );
+        assert!(node.persistent && node.tls.is_none());
+        let (names, topology) =
+            of("seed%5B0%5D=tls%3A%2F%2Fa%3A7000&prefix=mine:&stream[cafile]=/ca.pem");
+        assert_eq!(names, ["a:7000"]);
+        assert_eq!(topology.policy.keys.prefix, b"mine:");
+        let tls = topology.nodes[0].tls.clone().unwrap();
+        assert_eq!(tls.ca.unwrap().to_str(), Some("/ca.pem"));
+        for (list, words) in [
+            ("seed[]=a:7000&seed[]=", "no host"),
+            ("seed[]=a:7000,seed[]=b:7000", "beside"),
+            ("seed[]=a:7000&nonsense=1", "\"nonsense\" is unknown"),
+            ("seed[]=a:7000&mode=fenced", "keeps copies itself"),
+        ] {
+            let error = parse(list).unwrap_err().to_string();
+            assert!(error.contains(words), "{list}: {error}");
+        }
+    }
+
+    #[test]
     fn a_cluster_in_tls_has_its_own_scheme_and_each_of_its_nodes_the_options() {
         let wish = parse("REDISS-cluster://u:p@a:7000,b/?ca=/ca.pem&verify=ca").unwrap();
         assert_eq!(wish.topology.nodes.len(), 2);
@@ -291,7 +372,6 @@ mod tests {
             ("redis-cluster://", "no host"),
             ("redis-cluster://a,,b", "no host"),
             ("redis-cluster://a/?wait=x", "wait"),
-            ("redis://a?wait=1", "redis-cluster://"),
             ("tcp://a?wait=1", "redis-cluster://"),
         ] {
             let error = parse(list).unwrap_err().to_string();

@@ -190,10 +190,16 @@ pub(super) fn apply(
                 }
             },
             "placement" => all.placement = Some(Placement::read(&value)?),
-            "read_timeout" | "stream" => {
+            "read_timeout" => {
                 return Err(refuse(
-                    format!("option \"{name}\" is not supported by this version"),
-                    format!("Take it out; known here are {KNOWN}"),
+                    "option \"read_timeout\" is for Redis nodes",
+                    "Write redis:// before the host if it is one; of a memcached timeout= is the limit",
+                ));
+            }
+            "stream" => {
+                return Err(refuse(
+                    "option \"stream\" is no single one",
+                    "Write ca=, cert=, key=, server_name= or verify=, or phpredis' stream[cafile]= and so on",
                 ));
             }
             _ if behind.is_some() => return Err(cut_secret(behind)),

@@ -140,6 +140,10 @@ pub(super) fn one(
         );
     }
     let (place, query) = item.split_once('?').unwrap_or((item, ""));
+    if let Some((place, query)) = cluster::of_phpredis(item) {
+        let all = cluster::add(&place, &query, allowed, wish, persistent)?;
+        return for_all(all, wish);
+    }
     if cluster::is_written(place) {
         let all = cluster::add(place, query, allowed, wish, persistent)?;
         return for_all(all, wish);

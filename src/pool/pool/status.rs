@@ -6,6 +6,7 @@ use crate::call::Call;
 use crate::config::{Mode, NodeSpec, Target};
 use crate::embedded;
 use crate::fact::Fact;
+use crate::handoff;
 use crate::node::{Directory, Door, Node};
 use crate::replica::{Standing, State, Survey};
 use crate::shared::{self, Progress};
@@ -18,7 +19,7 @@ type Seen<'a> = (&'a Survey, &'a [u8], &'a [Option<u64>]);
 
 impl Pool {
     /// Name, mode and nodes as this process knows them, nobody asked:
-    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, trouble, nodes}`.
+    /// `{pool, mode, copies, placement, epoch, two_node_lists, safe_to_touch_next, trouble, nodes, drain}`.
     /// Each node of a cluster that was asked for them has `slots`, too.
     pub fn status(&self) -> Fact {
         self.told(None)
@@ -52,7 +53,17 @@ impl Pool {
             pairs.push(("pass", pass.into()));
             let waits = seen.and_then(|(_, _, waits)| waits.get(index).copied().flatten());
             pairs.push(("waits", waits.into()));
+            let key = seen.map(|(_, key, _)| key);
+            pairs.push(("missed_keys", self.missed_keys(index, key).into()));
             Fact::Map(pairs)
+        });
+        let over = survey.filter(|_| wrong.is_none());
+        let over = over.and_then(|survey| survey.is_over(policy.epoch));
+        let drained = self.drained.iter().map(|node| {
+            Fact::Map(vec![
+                ("node", node.as_str().into()),
+                ("drained", over.into()),
+            ])
         });
         Fact::Map(vec![
             ("pool", name.into()),
@@ -64,7 +75,26 @@ impl Pool {
             ("safe_to_touch_next", safe.into()),
             ("trouble", wrong.map(|error| error.to_string()).into()),
             ("nodes", nodes.collect()),
+            ("drain", drained.collect()),
         ])
+    }
+
+    /// Takes the nodes that are drained, to be told with the others. Nothing else here asks them.
+    pub fn drains(&mut self, nodes: &[NodeSpec]) {
+        let names = nodes.iter().map(|node| open_name(&node.ring_name()));
+        self.drained = names.collect();
+    }
+
+    /// Keys that this host keeps for a node with copies, which missed them; of sessions only where their record's key is known.
+    fn missed_keys(&self, index: usize, record_key: Option<&[u8]>) -> Option<usize> {
+        match self.policy.mode {
+            Mode::Single => None,
+            Mode::Async | Mode::Sync => self.debts().get(index).copied(),
+            Mode::Fenced => {
+                let member = self.members.get(index)?;
+                record_key.map(|key| handoff::left(key, &member.spec.ring_name()))
+            }
+        }
     }
 
     /// Copies of each session in a copied mode; in mode single the settings say how many.
@@ -151,6 +181,7 @@ fn facts_of(spec: &NodeSpec, node: &Node) -> Vec<Pair> {
         ("state", state(since).into()),
         ("since", since.into()),
         ("cause", cause.into()),
+        ("suspect", node.health.is_suspect().into()),
         ("connections", u32::from(node.is_connected()).into()),
     ];
     pairs.extend(embedded_facts(&spec.target));

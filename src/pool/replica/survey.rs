@@ -114,6 +114,15 @@ impl Survey {
             .reduce(Epochs::joined)
     }
 
+    /// Do the records say that the node list of `epoch` is the only one? `None` where they do not say it.
+    pub fn is_over(&self, epoch: u32) -> Option<bool> {
+        match self.epochs() {
+            Some(seen) => Some(seen.committed >= epoch),
+            // There was none before the first one.
+            None => (epoch == 0).then_some(true),
+        }
+    }
+
     /// What follows for node `place`.
     pub fn state(&self, place: usize) -> State {
         match self.standing(place) {
