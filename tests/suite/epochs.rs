@@ -401,7 +401,10 @@ fn a_changed_node_list_without_a_step_is_refused_and_the_old_one_serves_on() {
     let mut count = 1;
     for (text, word) in [
         (file(&of(&[0, 1, 3]), "epoch = 3"), "epoch = 4"),
-        (file(&of(&[0, 1, 2]), "epoch = 2"), "goes back from 3 to 2"),
+        (
+            file(&of(&[0, 1, 2]), "epoch = 2"),
+            "line 4: [pool.sessions]: epoch goes back from 3 to 2",
+        ),
         (file(&of(&[0, 1, 3]), "epoch = 4"), "previous_nodes = ["),
         (
             file(

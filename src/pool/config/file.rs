@@ -33,6 +33,8 @@ use toml::Spanned;
 pub struct File {
     name: String,
     pools: BTreeMap<String, Wish>,
+    /// Where each pool says its epoch, or where it begins.
+    steps: BTreeMap<String, String>,
 }
 
 /// Largest file that is read, bytes: a pool file has a few hundred.
@@ -105,7 +107,7 @@ impl File {
                 .at(&place)
                 .hint(SHAPE)
         })?;
-        let mut pools = BTreeMap::new();
+        let (mut pools, mut steps) = (BTreeMap::new(), BTreeMap::new());
         for (pool, raw) in &raw.pool {
             let mut wish = raw
                 .get_ref()
@@ -115,6 +117,8 @@ impl File {
                     None => error.at(&format!("{}: [pool.{}]", at(raw.span().start), clean(pool))),
                 })?;
             wish.topology.policy.name.clone_from(pool);
+            let step = raw.get_ref().epoch.as_ref().map(Spanned::span);
+            steps.insert(pool.clone(), at(step.unwrap_or(raw.span()).start));
             pools.insert(pool.clone(), wish);
         }
         let own = pools.clone();
@@ -134,7 +138,15 @@ impl File {
                 .get(name)
                 .and_then(|raw| raw.get_ref().backup.as_ref());
             if let Some(backup) = backup {
+                let other = raw.pool.get(backup.get_ref());
+                let mutual = other
+                    .and_then(|other| other.get_ref().backup.as_ref())
+                    .is_some_and(|back| back.get_ref() == name);
                 rules::back_up(wish, backup.get_ref(), &own)
+                    .and_then(|()| match own.get(backup.get_ref()) {
+                        Some(other) if mutual => rules::keep_apart(wish, other),
+                        _ => Ok(()),
+                    })
                     .and_then(|()| {
                         let Topology { nodes, policy, .. } = &wish.topology;
                         placement::check(nodes, policy)
@@ -150,6 +162,7 @@ impl File {
         Ok(File {
             name: name.to_owned(),
             pools,
+            steps,
         })
     }
 
@@ -203,8 +216,9 @@ impl File {
     pub(super) fn follows(&self, before: &File) -> Result<(), Error> {
         for (name, wish) in &self.pools {
             if let Some(before) = before.pools.get(name) {
+                let place = self.steps.get(name).unwrap_or(&self.name);
                 step::follows(&wish.topology, &before.topology)
-                    .map_err(|error| error.at(&format!("{}: [pool.{}]", self.name, clean(name))))?;
+                    .map_err(|error| error.at(&format!("{place}: [pool.{}]", clean(name))))?;
             }
         }
         Ok(())

@@ -224,6 +224,29 @@ pub(super) fn back_up(
     Ok(())
 }
 
+/// Checks that two pools that back each other up do not store under the same names: a copy of the one's key would
+/// be the other's value.
+///
+/// # Errors
+/// `Kind::Config`: both have the same `key_prefix`, or none.
+pub(super) fn keep_apart(wish: &Wish, other: &Wish) -> Result<(), Error> {
+    let (one, two) = (&wish.topology.policy, &other.topology.policy);
+    if one.keys.prefix != two.keys.prefix {
+        return Ok(());
+    }
+    Err(refuse(
+        format!(
+            "pools \"{}\" and \"{}\" back each other up, and what one stores under a key the other would find",
+            clean(&one.name),
+            clean(&two.name)
+        ),
+        &format!(
+            "Write key_prefix = \"{}.\" into one of them",
+            clean(&one.name)
+        ),
+    ))
+}
+
 fn refuse(cause: String, hint: &str) -> Error {
     Error::new(Kind::Config, cause).hint(hint.to_owned())
 }
