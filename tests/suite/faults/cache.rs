@@ -4,8 +4,9 @@
 //! Promised is less than for sessions: an acknowledged `set()` is on two live nodes, so one node may go; what a node
 //! shows that was away is not older than what was acknowledged for longer than [`BOUND`] after its return. What a
 //! cache loses beyond that is a miss, and never another key's value. Not promised, so only counted: what is old on a node
-//! that is back with a dump of what it had (F5), what is missing after full nodes refused or evicted it (F12), and what
-//! hosts serve that see different nodes, each what it wrote (F13).
+//! that is back with a dump of what it had (F5), what is missing after full nodes refused or evicted it (F12), what
+//! hosts serve that see different nodes, each what it wrote (F13), and what is old on a node that an earlier list had
+//! a value on (F18).
 
 use super::clocks;
 use super::scripts::{
@@ -13,10 +14,13 @@ use super::scripts::{
     killed, nonsense, php_killed, resumes_with_old_data, silent, slow, split_views, too_late,
     two_in_a_row,
 };
-use super::stage::{Plan, Scene, Servers};
+use super::stage::{Plan, Scene, Servers, cache_file};
+use super::state::{Disk, State, shared_file};
+use super::steps::{LISTS, Named, named, names};
 use super::visits::Tally;
-use super::{Filled, stores_refused};
-use std::time::Duration;
+use super::{Filled, seconds, stores_refused};
+use harness::wait_until;
+use std::time::{Duration, Instant};
 
 /// A probe's interval and one round trip: for so long a node that is back may show what it had.
 const BOUND: Duration = Duration::from_millis(1100);
@@ -316,4 +320,207 @@ fn f21_connections_cut_while_idle_cost_no_acknowledged_value() {
     play("cache F21 idle connections cut", true, idle_cut)
         .iter()
         .for_each(nothing_is_lost);
+}
+
+/// Every kind of change, each from three nodes of one weight to another list.
+const CHANGES: [(&str, &[Named]); 5] = [
+    (
+        "cache F18 one is added",
+        &[
+            named(0, "node0", 1),
+            named(1, "node1", 1),
+            named(2, "node2", 1),
+            named(3, "node3", 1),
+        ],
+    ),
+    (
+        "cache F18 one is reweighted",
+        &[
+            named(0, "node0", 1),
+            named(1, "node1", 3),
+            named(2, "node2", 1),
+        ],
+    ),
+    (
+        "cache F18 one is renamed",
+        &[
+            named(0, "node0", 1),
+            named(1, "node1", 1),
+            named(2, "renamed", 1),
+        ],
+    ),
+    ("cache F18 one is removed", WITHOUT_THE_FIRST),
+    (
+        "cache F18 one is replaced",
+        &[
+            named(3, "node3", 1),
+            named(1, "node1", 1),
+            named(2, "node2", 1),
+        ],
+    ),
+];
+
+/// The list that all begin with, without its first node.
+const WITHOUT_THE_FIRST: &[Named] = &[named(1, "node1", 1), named(2, "node2", 1)];
+
+/// Two hosts, and nodes that are in no list yet.
+fn listed(name: &'static str, servers: Servers) -> Plan {
+    Plan {
+        hosts: 2,
+        spare: 2,
+        ..plan(name, servers)
+    }
+}
+
+/// The file with this list of nodes.
+fn file_of(scene: &Scene<'_>, list: &[Named]) -> String {
+    let mut names = names(scene, list);
+    names.iter_mut().for_each(|name| name.push_str("&timeout=0.5"));
+    cache_file(&names)
+}
+
+/// While nobody works, every process of every host gets this list.
+fn change(scene: &Scene<'_>, list: &[Named], meanwhile: impl Fn(&Scene<'_>)) {
+    // They look at their file once a second, and whoever works next looks first.
+    const LOOK: Duration = Duration::from_millis(1100);
+    let file = file_of(scene, list);
+    let idle = scene.sessions.at_rest();
+    meanwhile(scene);
+    scene.hosts.iter().for_each(|host| host.give(&file));
+    let begin = Instant::now();
+    assert!(wait_until(2 * LOOK, || begin.elapsed() >= LOOK));
+    drop(idle);
+    scene.lap();
+    scene.lap();
+    for Named { place, .. } in list {
+        let node = &scene.nodes[*place];
+        let mut keys = (0..scene.sessions.count()).map(|key| format!("fault{key:06}"));
+        assert!(keys.any(|key| node.stored(&key).is_some()), "the list is not used");
+    }
+}
+
+/// Nothing lost, older, alive again or of another key, at no time.
+#[track_caller]
+fn nothing_is_wrong(tally: &Tally) {
+    let evidence = tally.evidence.join("\n   ");
+    assert_eq!(tally.wrong(), 0, "{tally}\n{evidence}");
+    assert!(tally.acknowledged > 0, "{tally}");
+}
+
+/// Each value keeps one of its two nodes, so the other one has it from there. What hosts promise that have different
+/// lists at the same time is less.
+#[test]
+fn f18_a_node_list_that_changes_while_nobody_works_costs_no_value_and_shows_nothing_old() {
+    for servers in Servers::all() {
+        for (name, list) in CHANGES {
+            let tally = listed(name, servers).play(|scene| change(scene, list, |_| {}));
+            nothing_is_wrong(&tally);
+        }
+    }
+}
+
+/// One host after the other, as an administrator does it, and one change after the other. Each host has what it wrote where
+/// its own list says, so what is old, missing or deleted by the other's list is not promised, and counted.
+#[test]
+fn f18_node_lists_that_change_under_load_show_no_other_keys_values() {
+    for servers in Servers::each_kind() {
+        let tally = listed("cache F18 nodes change", servers).play(|scene| {
+            for (_, list) in &LISTS[1..] {
+                let file = file_of(scene, list);
+                for host in scene.hosts {
+                    host.give(&file);
+                    scene.lap();
+                }
+                scene.laps_for(seconds(1.1));
+                scene.trusted();
+            }
+            // They are used no more.
+            scene.nodes[0].kill();
+            scene.nodes[3].kill();
+            scene.lap();
+        });
+        nothing_is_foreign(&tally);
+        assert_eq!(tally.noticed(), 0, "{tally}\n{:#?}", tally.said);
+        println!(
+            "   lost {}, older {}, revived {}: not promised",
+            tally.lost, tally.older, tally.revived
+        );
+    }
+}
+
+/// It has what it had, and nobody can tell that from what it was given: so it is to be emptied first.
+#[test]
+fn f18_a_node_that_is_emptied_before_it_is_listed_again_costs_no_value_and_shows_nothing_old() {
+    for servers in Servers::each_kind() {
+        let tally = listed("cache F18 listed again, empty", servers).play(|scene| {
+            change(scene, WITHOUT_THE_FIRST, |_| {});
+            change(scene, LISTS[0].1, |scene| scene.nodes[0].flush());
+        });
+        nothing_is_wrong(&tally);
+    }
+}
+
+#[test]
+fn f18_a_node_that_is_listed_again_with_what_it_had_shows_no_other_keys_values() {
+    for servers in Servers::all() {
+        let tally = listed("cache F18 listed again", servers).play(|scene| {
+            change(scene, WITHOUT_THE_FIRST, |_| {});
+            change(scene, LISTS[0].1, |_| {});
+        });
+        nothing_is_foreign(&tally);
+        println!(
+            "   older {}, revived {}: not promised",
+            tally.older, tally.revived
+        );
+        assert_eq!(tally.lost, 0, "{tally}\n{}", tally.evidence.join("\n   "));
+    }
+}
+
+/// One master's workers still know together what a node missed, and which one is away.
+fn without_a_file(scene: &mut Scene<'_>) {
+    assert_eq!(shared_file(&scene.hosts[0]), "", "the fault is none");
+    resumes_with_old_data(scene);
+}
+
+fn stateless(name: &'static str, servers: Servers, state: State) -> Plan {
+    Plan {
+        state,
+        ..plan(name, servers)
+    }
+}
+
+#[test]
+fn f22_without_a_state_directory_no_acknowledged_value_is_lost() {
+    for servers in Servers::all() {
+        let plan = stateless("cache F22 no state directory", servers, State::File);
+        nothing_is_lost(&plan.play(without_a_file));
+    }
+}
+
+#[test]
+fn f22_without_permission_to_write_the_state_no_acknowledged_value_is_lost() {
+    for servers in Servers::all() {
+        let plan = stateless("cache F22 no permission", servers, State::Forbidden);
+        nothing_is_lost(&plan.play(without_a_file));
+    }
+}
+
+#[test]
+fn f22_with_a_full_disk_for_the_state_no_acknowledged_value_is_lost() {
+    if !Disk::possible() {
+        harness::skip("a small disk cannot be mounted (that takes root)");
+        return;
+    }
+    for servers in Servers::all() {
+        let full = stateless("cache F22 disk full", servers, State::Disk(64));
+        nothing_is_lost(&full.play(without_a_file));
+        let fills = stateless("cache F22 disk fills up", servers, State::Disk(64 << 10));
+        let tally = fills.play(|scene| {
+            assert_ne!(shared_file(&scene.hosts[0]), "");
+            scene.hosts[0].state.fill();
+            resumes_with_old_data(scene);
+        });
+        nothing_is_lost(&tally);
+        assert_eq!(tally.broken, 0, "{tally}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Where the visits take place: nodes, a proxy before each where a fault needs one, and web hosts, each a php-fpm
 //! with `memring tend` beside it and a state directory of its own.
 
-use super::state::{Place, State};
+use super::state::{Place, State, shared_file};
 use super::visits::{Sessions, Tally};
 use crate::companion;
 use harness::process::Process;
@@ -332,7 +332,7 @@ impl Web {
         }
         let (save_path, pool) = if plan.file || plan.cache {
             let file = match plan.cache {
-                true => format!("[pool.cache]\nnodes = {names:?}\nmode = \"sync\"\n"),
+                true => cache_file(&names),
                 false => pool_file(&names, ""),
             };
             let path = directory.file("memring.toml", file);
@@ -385,19 +385,24 @@ impl Web {
                 .stderr(log);
             Process::start(&mut tend).expect("start memring tend")
         });
-        let shared = match plan.cache {
-            true => vec!["--state-dir".to_string(), state.path.display().to_string()],
-            false => Vec::new(),
-        };
-        Web {
+        let mut web = Web {
             fpm,
             proxies,
             pool,
             tend,
             state,
-            shared,
+            shared: Vec::new(),
             directory,
+        };
+        if plan.cache {
+            // What workers share in no file nobody else can see, and what a full disk has of one says nothing.
+            let seen = match shared_file(&web).is_empty() {
+                true => web.directory.path(),
+                false => &web.state.path,
+            };
+            web.shared = vec!["--state-dir".to_string(), seen.display().to_string()];
         }
+        web
     }
 
     /// One page's answer.
@@ -492,6 +497,11 @@ pub(super) fn node_name(scheme: &str, port: u16, id: &str, weight: u32) -> Strin
 /// A file with one pool of copied sessions on these nodes; `more` is added to its table.
 pub(super) fn pool_file(nodes: &[String], more: &str) -> String {
     format!("[pool.sessions]\nnodes = {nodes:?}\nmode = \"fenced\"\n{more}\n")
+}
+
+/// The same with one pool of copied values.
+pub(super) fn cache_file(nodes: &[String]) -> String {
+    format!("[pool.cache]\nnodes = {nodes:?}\nmode = \"sync\"\n")
 }
 
 /// The file where the user of this state directory can read it: what was built may lie below a home directory.

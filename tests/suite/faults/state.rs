@@ -65,7 +65,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Writes until the disk is full.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         assert!(self.disk.is_some());
         let mut file = std::fs::File::create(self.path.join("filler")).expect("make a file");
         let written = wait_until(Duration::from_secs(10), || {
@@ -76,7 +76,7 @@ impl Place {
 }
 
 /// A memory disk; dropping it takes it away.
-struct Disk(PathBuf);
+pub(super) struct Disk(PathBuf);
 
 impl Disk {
     /// `None` where this user may not mount.
@@ -90,7 +90,7 @@ impl Disk {
     }
 
     /// Whether this user may mount one.
-    fn possible() -> bool {
+    pub(super) fn possible() -> bool {
         let directory = TempDir::new("mount");
         Disk::mount(directory.path(), 64).is_some()
     }
@@ -104,7 +104,7 @@ impl Drop for Disk {
 }
 
 /// The file that the workers of this host share, as `Memring\status()` has it; empty where there is none.
-fn shared_file(web: &Web) -> String {
+pub(super) fn shared_file(web: &Web) -> String {
     let page = "echo Memring\\status()['host']['file'] ?? '';";
     let text = web.show("state.php", page);
     text.trim().to_string()

@@ -5,18 +5,18 @@ use super::stage::{Plan, Scene, Servers, node_name, pool_file};
 use super::{nobody_notices, seconds};
 
 /// The node at `place` under this name.
-struct Named {
-    place: usize,
+pub(super) struct Named {
+    pub(super) place: usize,
     id: &'static str,
     weight: u32,
 }
 
-const fn named(place: usize, id: &'static str, weight: u32) -> Named {
+pub(super) const fn named(place: usize, id: &'static str, weight: u32) -> Named {
     Named { place, id, weight }
 }
 
 /// Every kind of step, each from the list before it.
-const LISTS: [(&str, &[Named]); 6] = [
+pub(super) const LISTS: [(&str, &[Named]); 6] = [
     (
         "as it begins",
         &[
@@ -70,7 +70,7 @@ const LISTS: [(&str, &[Named]); 6] = [
     ),
 ];
 
-fn names(scene: &Scene<'_>, list: &[Named]) -> Vec<String> {
+pub(super) fn names(scene: &Scene<'_>, list: &[Named]) -> Vec<String> {
     list.iter()
         .map(|node| {
             let server = &scene.nodes[node.place];
