@@ -2,12 +2,12 @@
 
 use crate::copies::{Host, Place, pools};
 use crate::session::trips;
-use crate::sessions::php;
+use crate::sessions::{ENDINGS, php};
 use harness::proxy::From;
 use harness::{Php, PhpFpm, Proxy, Server, TempDir};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn memring(nodes: &[Server]) -> Php {
     let options = "?retry_interval=0&timeout=0.5";
@@ -55,6 +55,36 @@ fn a_session_lives_its_whole_life_on_copies() {
         assert_eq!(run(&read_moved), "none");
         for node in &nodes {
             assert_eq!(node.stored(&format!("{moved}.lock")), None);
+        }
+    }
+}
+
+/// On a host of its own, where nobody sees that the process before is gone: else its turn could simply be taken.
+#[test]
+fn a_turn_is_given_back_however_the_request_ends_and_what_it_changed_is_there_on_another_host() {
+    for nodes in pools() {
+        let states = [TempDir::new("one"), TempDir::new("other")];
+        let [one, other] = states
+            .each_ref()
+            .map(|state| memring(&nodes).ini("memring.state_dir", state.path().display()));
+        one.run("session_id('s'); session_start(); $_SESSION['n'] = 0;")
+            .ok();
+        let mut stored = 0;
+        for (name, ending) in ENDINGS {
+            one.run(&format!(
+                "session_id('s'); session_start(); $_SESSION['n']++; {ending}"
+            ));
+            stored += u64::from(!ending.contains("session_abort"));
+            let begin = Instant::now();
+            let text = other
+                .run("ob_start(); session_id('s'); echo json_encode(session_start()), ' ', $_SESSION['n']; session_abort();")
+                .ok();
+            assert_eq!(text, format!("true {stored}"), "after {name}");
+            assert!(
+                begin.elapsed() < Duration::from_secs(3),
+                "after {name} the next request waited {:?}",
+                begin.elapsed()
+            );
         }
     }
 }

@@ -24,31 +24,33 @@ pub(crate) fn path(server: &Memcached) -> String {
 /// Opens the session `s`, counts in it and closes it.
 const COUNT: &str = "session_id('s'); var_dump(session_start()); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; echo $_SESSION['n'];";
 
+/// How a page ends that has a session open: what it is called, and its last words.
+pub(crate) const ENDINGS: [(&str, &str); 10] = [
+    ("write", "session_write_close();"),
+    ("abort", "session_abort();"),
+    ("reset, then abort", "session_reset(); session_abort();"),
+    ("exit", "exit;"),
+    ("a fatal error", "no_such_function();"),
+    ("an exception", "throw new Exception('x');"),
+    (
+        "a memory limit",
+        "ini_set('memory_limit', '4M'); $x = str_repeat('x', 50000000);",
+    ),
+    ("a time limit", "set_time_limit(1); while (true);"),
+    (
+        "exit in a shutdown function",
+        "register_shutdown_function(function () { exit; });",
+    ),
+    ("nothing", ""),
+];
+
 #[test]
 fn a_lock_is_released_however_the_request_ends() {
     let server = Memcached::start();
     let php = php(&path(&server)).limit(Duration::from_secs(40));
     php.run("session_id('s'); session_start(); $_SESSION['n'] = 1;")
         .ok();
-    let endings = [
-        ("write", "session_write_close();"),
-        ("abort", "session_abort();"),
-        ("reset, then abort", "session_reset(); session_abort();"),
-        ("exit", "exit;"),
-        ("a fatal error", "no_such_function();"),
-        ("an exception", "throw new Exception('x');"),
-        (
-            "a memory limit",
-            "ini_set('memory_limit', '4M'); $x = str_repeat('x', 50000000);",
-        ),
-        ("a time limit", "set_time_limit(1); while (true);"),
-        (
-            "exit in a shutdown function",
-            "register_shutdown_function(function () { exit; });",
-        ),
-        ("nothing", ""),
-    ];
-    for (name, ending) in endings {
+    for (name, ending) in ENDINGS {
         php.run(&format!("session_id('s'); session_start(); {ending}"));
         let start = Instant::now();
         let text = php
