@@ -33,6 +33,7 @@ mod golden;
 mod golden_api;
 mod golden_cluster;
 mod golden_session;
+mod golden_status;
 mod golden_wire;
 mod handoff;
 mod harness_itself;
