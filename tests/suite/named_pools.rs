@@ -201,6 +201,68 @@ fn a_state_dir_that_cannot_be_used_is_told_once_and_costs_nothing_else() {
     assert!(log.contains("memring.state_dir"), "{log}");
 }
 
+/// Of an owner that this process is not: by its number, and by what the system says where the file cannot even be opened.
+#[test]
+fn a_shared_file_of_another_owner_is_named_once_left_as_it_is_and_costs_no_value_and_no_session() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        harness::skip("a file is given to another user (that takes root)");
+        return;
+    }
+    let nodes: Vec<Memcached> = (0..2).map(|_| Memcached::start()).collect();
+    let urls: Vec<String> = nodes.iter().map(Memcached::address).collect();
+    let directory = TempDir::new("owned");
+    let log = directory.path().join("php.log");
+    let php = || {
+        Php::new()
+            .ini("memring.state_dir", directory.path().display())
+            .ini("session.save_handler", "memring")
+            .ini("session.save_path", urls.join(","))
+            .ini("session.use_cookies", 0)
+            .ini("session.cache_limiter", "")
+            .ini("log_errors", 1)
+            .ini("error_log", log.display())
+    };
+    let visit = |n: u32| {
+        format!(
+            "$m = new Memcache; $m->addServer('127.0.0.1', {}); session_id('s'); session_start();
+             echo json_encode([$m->get('k'), $_SESSION['n'] ?? false]);
+             $m->set('k', {n}); $_SESSION['n'] = {n}; session_write_close();
+             echo ' ', Memring\\status()['host']['shared'], ' ', json_encode(Memring\\status()['host']['file']);",
+            nodes[0].port()
+        )
+    };
+    let file = |php: Php| {
+        let text = php.run("echo Memring\\status()['host']['file'];").ok();
+        std::path::PathBuf::from(text)
+    };
+    let path = file(php());
+    assert!(path.starts_with(directory.path()), "{}", path.display());
+    assert!(php().run(&visit(1)).ok().starts_with("[false,false] user "));
+    std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    for n in 2..4 {
+        let text = php().run(&visit(n)).ok();
+        assert_eq!(text, format!("[{0},{0}] master null", n - 1));
+    }
+    assert!(std::fs::read(&path).unwrap() == before, "it was written to");
+    let said = std::fs::read_to_string(&log).unwrap();
+    for wanted in [
+        "owned by user 65534, not 0",
+        "share node health only with their own master",
+        "Remove it, or set memring.state_dir",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in {said}");
+    }
+    assert_eq!(
+        said.matches("owned by user").count(),
+        2,
+        "once in each process: {said}"
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert!(php().run(&visit(4)).ok().starts_with("[3,3] user "));
+}
+
 #[test]
 fn an_idle_connection_past_its_limit_is_replaced() {
     let server = Memcached::start();

@@ -96,6 +96,29 @@ fn what_is_not_ours_alone_is_refused_and_named() {
 }
 
 #[test]
+fn what_is_another_users_is_refused_and_both_are_named() {
+    // Only root may give a file away.
+    if !geteuid().is_root() {
+        return;
+    }
+    let dir = Dir::new("given");
+    let before = file(&dir.0).unwrap().life.load(Relaxed);
+    std::os::unix::fs::chown(dir.file(), Some(65534), None).unwrap();
+    let error = file(&dir.0).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::State);
+    let text = error.to_string();
+    for wanted in [
+        "owned by user 65534, not 0",
+        "Remove it",
+        "memring.state_dir",
+    ] {
+        assert!(text.contains(wanted), "{wanted} is not in {text}");
+    }
+    std::os::unix::fs::chown(dir.file(), Some(0), None).unwrap();
+    assert_eq!(file(&dir.0).unwrap().life.load(Relaxed), before);
+}
+
+#[test]
 fn a_missed_key_is_kept_once_and_let_go_unless_it_was_missed_again() {
     let dir = Dir::new("missed");
     let (one, two) = (file(&dir.0).unwrap(), file(&dir.0).unwrap());
