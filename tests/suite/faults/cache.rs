@@ -375,7 +375,9 @@ fn listed(name: &'static str, servers: Servers) -> Plan {
 /// The file with this list of nodes.
 fn file_of(scene: &Scene<'_>, list: &[Named]) -> String {
     let mut names = names(scene, list);
-    names.iter_mut().for_each(|name| name.push_str("&timeout=0.5"));
+    names
+        .iter_mut()
+        .for_each(|name| name.push_str("&timeout=0.5"));
     cache_file(&names)
 }
 
@@ -395,7 +397,10 @@ fn change(scene: &Scene<'_>, list: &[Named], meanwhile: impl Fn(&Scene<'_>)) {
     for Named { place, .. } in list {
         let node = &scene.nodes[*place];
         let mut keys = (0..scene.sessions.count()).map(|key| format!("fault{key:06}"));
-        assert!(keys.any(|key| node.stored(&key).is_some()), "the list is not used");
+        assert!(
+            keys.any(|key| node.stored(&key).is_some()),
+            "the list is not used"
+        );
     }
 }
 
