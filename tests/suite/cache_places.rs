@@ -2,7 +2,7 @@
 
 use crate::cache_copies::{ports, synced, text};
 use crate::pool::Bench;
-use harness::{Fault, Memcached, Proxy};
+use harness::{Fault, Memcached, Php, Proxy, TempDir};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::config::{Mode, Placement, Policy};
 use memring_pool::wire::Store;
@@ -162,5 +162,67 @@ fn what_the_owner_remembers_as_deleted_no_copy_brings_back_where_rules_name_node
         let copy = 2 - owner;
         nodes[copy].raw(format!("set {key} 0 0 3\r\nold\r\n"), "\r\n");
         assert_eq!(bench.get(&key), None, "{key}");
+    }
+}
+
+/// PHP with pools `a` and `b` of two nodes each, which back each other up; `more` stands in the table of each.
+fn backed_up(directory: &TempDir, nodes: &[Memcached], more: [&str; 2]) -> Php {
+    let urls: Vec<String> = (nodes.iter())
+        .map(|node| format!("memcached://{}", node.address()))
+        .collect();
+    let pool = |name: &str, urls: &[String], backup: &str, more: &str| {
+        format!("[pool.{name}]\nnodes = {urls:?}\nmode = \"sync\"\nbackup = \"{backup}\"\n{more}\n")
+    };
+    let file = pool("a", &urls[..2], "b", more[0]) + &pool("b", &urls[2..], "a", more[1]);
+    let file = directory.file("memring.toml", file);
+    Php::new().ini("memring.config_file", file.display())
+}
+
+/// Sets ten keys of the same names in both pools, `b` last, and says what each then has.
+const BOTH: &str = "
+    [$a, $b] = array_map(function ($name) { $m = new Memcache; $m->addServer(\"pool:$name\"); return $m; }, ['a', 'b']);
+    $all = range(0, 9);
+    $values = fn($m) => implode(',', array_unique(array_map(fn($n) => json_encode($m->get(\"k$n\")), $all)));
+    foreach ([[$a, 'of a'], [$b, 'of b']] as [$m, $value])
+        foreach ($all as $n) $m->set(\"k$n\", $value) || die('not stored');
+    echo $values($a), ' ', $values($b);
+";
+
+/// The copy of the one lies where the value of the other does, under the same name.
+#[test]
+fn pools_that_back_each_other_up_share_their_keys_where_neither_has_a_prefix() {
+    let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("both");
+    let php = backed_up(&directory, &nodes, ["", ""]);
+    let said = php.run(&format!(
+        "{BOTH} foreach ($all as $n) $a->delete(\"k$n\"); echo ' ', $values($b);"
+    ));
+    assert_eq!(said.ok(), r#""of b" "of b" false"#);
+}
+
+#[test]
+fn pools_that_back_each_other_up_keep_their_own_values_of_one_name_where_each_has_a_prefix() {
+    let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("prefixes");
+    let prefixes = ["key_prefix = \"a:\"", "key_prefix = \"b:\""];
+    let php = backed_up(&directory, &nodes, prefixes);
+    let said = php.run(&format!(
+        "{BOTH} foreach ($all as $n) $a->delete(\"k$n\"); echo ' ', $values($a), ' ', $values($b);"
+    ));
+    assert_eq!(said.ok(), r#""of a" "of b" false "of b""#);
+}
+
+/// A copy that stayed on the backup's nodes would come back, and a node cannot empty one pool alone.
+#[test]
+fn a_flush_of_a_pool_empties_its_backup_too_prefix_or_not() {
+    for prefixes in [["", ""], ["key_prefix = \"a:\"", "key_prefix = \"b:\""]] {
+        let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+        let directory = TempDir::new("flushed");
+        let php = backed_up(&directory, &nodes, prefixes);
+        let said = php.run(&format!(
+            "ob_start(); {BOTH} ob_end_clean(); echo json_encode($a->flush()), ' ', $values($a), ' ', $values($b);"
+        ));
+        assert_eq!(said.ok(), "true false false");
+        assert!(nodes.iter().all(|node| node.stored("k0").is_none()));
     }
 }
