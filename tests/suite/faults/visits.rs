@@ -32,6 +32,8 @@ struct Known {
     gone: Gone,
     /// The last number given out.
     number: u64,
+    /// Once it was not as it should be, and was taken for what it was found to be.
+    adopted: bool,
     /// The lap it was last visited in.
     lap: u64,
     /// What happened to it, for a failure's report.
@@ -370,6 +372,8 @@ impl Known {
             Some(number) if self.acked == Some(number) || self.perhaps.contains(&number) => None,
             Some(_) if self.gone == Gone::Yes => Some(Wrong::Revived),
             Some(number) if number < self.number => Some(Wrong::Older),
+            // Acknowledged, and then a visit found something else.
+            Some(number) if number == self.number && self.adopted => Some(Wrong::Older),
             Some(_) => Some(Wrong::Foreign),
         }
     }
@@ -398,6 +402,7 @@ impl Known {
             None => self.leave(),
         }
         self.gone = Gone::No;
+        self.adopted = true;
     }
 
     /// It may have been done.
