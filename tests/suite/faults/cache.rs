@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// A probe's interval and one round trip: for so long a node that is back may show what it had.
 const BOUND: Duration = Duration::from_millis(1100);
 
-fn plan(name: &'static str, servers: Servers) -> Plan {
+pub(super) fn plan(name: &'static str, servers: Servers) -> Plan {
     Plan {
         cache: true,
         ..Plan::new(name, servers)
@@ -41,7 +41,7 @@ fn nothing_is_lost(tally: &Tally) {
 
 /// Nothing older than acknowledged is served, nothing deleted, nothing of another key, but for the bound.
 #[track_caller]
-fn nothing_is_stale(tally: &Tally) {
+pub(super) fn nothing_is_stale(tally: &Tally) {
     let evidence = tally.evidence.join("\n   ");
     assert!(tally.acknowledged > 0, "{tally}");
     assert_eq!(tally.foreign, 0, "{tally}\n{evidence}");

@@ -14,6 +14,7 @@
 mod cache;
 mod crowd;
 mod exempt;
+mod mixed;
 mod rivals;
 mod scripts;
 pub(crate) mod snapshot;
@@ -323,43 +324,47 @@ fn stores_refused(node: &Server) -> u64 {
     }
 }
 
+/// One node is full, then all are, then there is room again.
+fn memory_full(scene: &mut Scene<'_>) {
+    let refused = |scene: &Scene<'_>| -> u64 { scene.nodes.iter().map(stores_refused).sum() };
+    let mut filled = vec![Filled::fill(&scene.nodes[0])];
+    scene.lap();
+    filled.extend(scene.nodes[1..].iter().map(Filled::fill));
+    let before = refused(scene);
+    scene.lap();
+    assert!(refused(scene) > before, "the nodes were never full");
+    for (node, filled) in scene.nodes.iter().zip(filled) {
+        filled.empty(node);
+    }
+    scene.lap();
+    let log = scene.hosts[0].tend_log();
+    let bare = log.matches("has no record").count();
+    assert_eq!(
+        bare,
+        scene.nodes.len(),
+        "only when the pool was new:\n{log}"
+    );
+}
+
 /// With -M, as a session node should be run. Without it the server throws sessions away, which no copy mends.
 /// A full node keeps its record; how soon it is trusted again is not asked here.
+fn that_refuses(name: &'static str, servers: Servers) -> Plan {
+    Plan {
+        // Room for all sessions, until it is filled.
+        extra: match stage::sessions() {
+            ..1000 => &["-M", "-m", "4"],
+            _ => &["-M", "-m", "32"],
+        },
+        // A Redis stores what does not grow.
+        grows: matches!(servers, Servers::Redis | Servers::Both),
+        ..Plan::new(name, servers)
+    }
+}
+
 #[test]
 fn f12_full_nodes_refuse_and_lose_nothing() {
     for servers in Servers::all() {
-        let plan = Plan {
-            // Room for all sessions, until it is filled.
-            extra: match stage::sessions() {
-                ..1000 => &["-M", "-m", "4"],
-                _ => &["-M", "-m", "32"],
-            },
-            // A Redis stores what does not grow.
-            grows: matches!(servers, Servers::Redis | Servers::Both),
-            ..Plan::new("F12 memory full", servers)
-        };
-        let tally = plan.play(|scene| {
-            let refused =
-                |scene: &Scene<'_>| -> u64 { scene.nodes.iter().map(stores_refused).sum() };
-            let mut filled = vec![Filled::fill(&scene.nodes[0])];
-            scene.lap();
-            filled.extend(scene.nodes[1..].iter().map(Filled::fill));
-            let before = refused(scene);
-            scene.lap();
-            assert!(refused(scene) > before, "the nodes were never full");
-            for (node, filled) in scene.nodes.iter().zip(filled) {
-                filled.empty(node);
-            }
-            scene.lap();
-            let log = scene.hosts[0].tend_log();
-            let bare = log.matches("has no record").count();
-            assert_eq!(
-                bare,
-                scene.nodes.len(),
-                "only when the pool was new:\n{log}"
-            );
-        });
-        nothing_is_lost(&tally);
+        nothing_is_lost(&that_refuses("F12 memory full", servers).play(memory_full));
     }
 }
 
