@@ -5,6 +5,7 @@
 //! then), and waits until the pool is calm where the pool can tell; "in a row" leaves none between
 //! so many (F14 of the fault matrix: two). A script is a schedule of its own, for one trap each.
 
+use super::node::Key;
 use super::random::Random;
 
 /// Which direction of a connection is cut.
@@ -45,6 +46,13 @@ pub(super) enum Fault {
     Evict {
         /// Which.
         node: usize,
+    },
+    /// Somebody who knows nothing of versions stores a value there.
+    Foreign {
+        /// Where.
+        node: usize,
+        /// Under which session's name.
+        key: Key,
     },
     /// The node refuses most of what needs memory.
     Full {
@@ -204,6 +212,7 @@ impl Fault {
             Fault::Full { .. } | Fault::Partition { .. } => random.between(50, 4000),
             Fault::Flush { .. } | Fault::Evict { .. } | Fault::Cut { .. } => 0,
             Fault::Kill { .. } | Fault::Reboot { .. } | Fault::Clock { .. } => 0,
+            Fault::Foreign { .. } => 0,
         }
     }
 }

@@ -294,6 +294,64 @@ fn a_node_that_is_well_again_is_asked_in_spite_of_its_mark_where_the_others_do_n
     );
 }
 
+/// Two nodes come back empty while the one that has all does not answer: nothing on them says that the pool was there before.
+#[test]
+fn a_pool_is_not_taken_for_new_while_one_of_its_nodes_does_not_answer() {
+    let faults = vec![
+        (2000, Fault::Hang { node: 2 }, 6000),
+        (2100, Fault::Crash { node: 0 }, 100),
+        (2100, Fault::Crash { node: 1 }, 100),
+    ];
+    let mut acts = vec![(1000, Do::Open(0)), (1010, Do::Write)];
+    acts.extend((0..16).map(|look| (2300 + look * 350, Do::Look(0))));
+    acts.extend([
+        (9500, Do::Look(0)),
+        (10_000, Do::Open(0)),
+        (10_010, Do::Touch),
+    ]);
+    for tends in [true, false] {
+        let mut service = script(3, faults.clone(), vec![role(0, &acts)]);
+        service.hosts[0].tends = tends;
+        let tally = sweep(SEEDS, |seed, trace| serve(&service, seed, trace));
+        println!("tends {tends}: {tally}");
+        assert!(tally.single || tally.bad == 0, "{tally}");
+        // Of each run's looks those that nobody could answer.
+        assert!(
+            tally.single || tally.counts.refused >= 10 * tally.seeds,
+            "{tally}"
+        );
+    }
+}
+
+/// The first of all requests, on three hosts, at the same time.
+#[test]
+fn of_many_who_found_a_pool_at_once_nobody_is_taken_for_the_only_one() {
+    let cast = (0..6).map(|worker| {
+        let key = worker / 2;
+        let begin = 1 + u64::from(worker);
+        role(
+            worker as usize % 3,
+            &[
+                (begin, Do::Open(key)),
+                (begin + 40, Do::Write),
+                (1500, Do::Look(key)),
+            ],
+        )
+    });
+    let faults = vec![(0, Fault::Slow { node: 0, by: 60 }, 500)];
+    let service = Service {
+        prompt: true,
+        wait: 5000,
+        ..script(3, faults, cast.collect())
+    };
+    let tally = sweep(SEEDS, |seed, trace| serve(&service, seed, trace));
+    println!("{tally}");
+    // Where an unknown id is replaced (strict mode) nothing is written.
+    let acked = tally.counts.acked;
+    let all = acked == tally.counts.changes && acked > 3 * tally.seeds;
+    assert!(tally.single || tally.bad == 0 && all, "{tally}");
+}
+
 #[test]
 fn a_turn_lasts_beyond_its_lease_on_its_own_host_while_its_holder_uses_memring() {
     let mut holder = vec![(500, Do::Open(0)), (510, Do::Write), (1000, Do::Open(0))];

@@ -258,6 +258,19 @@ impl Node {
         Reply::Done { cas }
     }
 
+    /// A plain set of somebody else's, without a version.
+    pub(super) fn store_plain(&mut self, time: u64, key: Key) {
+        let slot = Slot {
+            cas: self.fresh_cas(),
+            stamp: None,
+            data: Arc::from(*b"foreign"),
+            expires_at: end(time, 3600),
+            token_taken: false,
+            stale: false,
+        };
+        self.memory.items.insert(key, slot);
+    }
+
     fn put_record(&mut self, record: &Record) -> Reply {
         let cas = self.fresh_cas();
         self.memory.record = Some((record.clone(), cas));

@@ -281,6 +281,90 @@ fn who_loses_on_full_nodes_leaves_none_that_says_there_is_nothing() {
     ends_well(&script(faults, cast), 1..2);
 }
 
+/// On one node or on two; those that have it still die right after the others are mended.
+#[test]
+fn a_value_without_a_version_wins_over_no_copy_and_its_nodes_get_theirs_again() {
+    for (nodes, die) in [(&[0][..], [1, 2]), (&[0, 1], [2, 0])] {
+        let foreign = nodes.iter().map(|node| {
+            (
+                1500,
+                Fault::Foreign {
+                    node: *node,
+                    key: 0,
+                },
+                0,
+            )
+        });
+        let mut faults: Vec<_> = foreign.collect();
+        faults.extend(two_die(5000, die));
+        let cast = vec![
+            writes(0, &[(0, 1000, 1010)]),
+            looks((1510..1800).step_by(20).chain([5250, 5400])),
+        ];
+        ends_well(&script(faults, cast), 1..2);
+    }
+}
+
+/// He opened it before, or opens it only now, and somebody who sees them all waits for the turn he left there.
+#[test]
+fn who_alone_does_not_reach_two_nodes_writes_nothing_and_nobody_else_notices() {
+    let deaf = |node| {
+        let apart = Fault::Partition {
+            node,
+            clients: vec![0],
+            ways: vec![Way::There, Way::Back],
+        };
+        (1500, apart, 3000 + LEASE)
+    };
+    for nodes in [[0, 1], [1, 2], [0, 2]] {
+        let cast = vec![
+            writes(
+                0,
+                &[
+                    (0, 500, 510),
+                    (0, 1000, 1600),
+                    (0, 1700, 1710),
+                    (6, 1800, 1810),
+                ],
+            ),
+            writes(
+                0,
+                &[(0, 1900, 2000 + LEASE), (0, 2100 + LEASE, 2110 + LEASE)],
+            ),
+            looks((1520..2400).step_by(40).chain([2500 + LEASE, 5000 + LEASE])),
+        ];
+        ends_well(&script(nodes.map(deaf).to_vec(), cast), 3..4);
+    }
+}
+
+/// Nobody destroyed it: what he changed is stored anew.
+#[test]
+fn whose_session_ends_while_he_has_the_turn_stores_what_he_changed() {
+    let cast = vec![
+        writes(0, &[(0, 900, 910), (0, 2500, 3200)]),
+        looks((3250..3900).step_by(50)),
+    ];
+    let pool = Pool {
+        life: 3,
+        ..script(vec![], cast)
+    };
+    ends_well(&pool, 2..3);
+}
+
+#[test]
+fn whose_session_ends_while_he_has_the_turn_overwrites_nobody_who_began_it_anew() {
+    let cast = vec![
+        writes(0, &[(0, 900, 910), (0, 2500, 3400)]),
+        writes(0, &[(0, 3050, 3200)]),
+        looks((3250..3900).step_by(50)),
+    ];
+    let pool = Pool {
+        life: 3,
+        ..script(vec![], cast)
+    };
+    ends_well(&pool, 2..3);
+}
+
 #[test]
 fn many_who_open_at_once_all_get_their_turn() {
     let cast = (0..6).map(|_| writes(0, &[(0, 1000, 1001), (0, 1001, 1002)]));

@@ -80,6 +80,7 @@ impl Hall {
                 self.values.wiped(*node);
             }
             Fault::Evict { node } => self.places[*node].server.evict(4, &mut self.random),
+            Fault::Foreign { .. } => panic!("no fault of wires"),
             Fault::Full { node } => self.places[*node].server.full = true,
             Fault::Slow { node, by } => self.places[*node].slow = by * 1000,
             Fault::Partition {

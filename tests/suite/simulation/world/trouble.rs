@@ -73,6 +73,7 @@ impl World {
             }
             Fault::Flush { node } => self.places[*node].node.restart(Memory::default()),
             Fault::Evict { node } => self.places[*node].node.evict(4, &mut self.random),
+            Fault::Foreign { node, key } => self.places[*node].node.store_plain(self.time, *key),
             Fault::Full { node } => self.places[*node].node.full = true,
             Fault::Slow { node, by } => self.places[*node].slow = *by,
             Fault::Partition {
@@ -174,6 +175,7 @@ impl World {
             }
             Fault::Flush { .. } | Fault::Evict { .. } | Fault::Cut { .. } => {}
             Fault::Kill { .. } | Fault::Reboot { .. } | Fault::Clock { .. } => {}
+            Fault::Foreign { .. } => {}
         }
         if let Plan::Draw { .. } = self.setup.plan {
             let pause = match (self.pause(), fault) {
