@@ -1,7 +1,7 @@
 //! Servers that lie: one that answers what a script says, and a port that swallows connection attempts.
 //!
 //! The script is a closure: it is asked once per request (a command line and, for storage commands, its data
-//! block) and returns the acts to carry out. So a test states its whole attack in one place.
+//! block; or the words of one of Redis) and returns the acts to carry out. So a test states its whole attack in one place.
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket_with};
 use rustix::net::{SocketAddrV4, SocketFlags};
@@ -47,9 +47,9 @@ pub struct Request {
     pub connection: usize,
     /// Requests are numbered from 0 over all connections.
     pub number: usize,
-    /// The command line without its CR LF.
+    /// The command line without its CR LF; of a Redis the words up to the first that is no plain word.
     pub line: String,
-    /// The data block of a storage command, without its CR LF.
+    /// The data block of a storage command, without its CR LF; of a Redis the last word.
     pub data: Vec<u8>,
 }
 
@@ -227,7 +227,7 @@ fn serve(shared: &Shared, connection: usize, stream: TcpStream) {
     }
 }
 
-/// Reads one request of the classic protocol; `None` at the end of the connection.
+/// Reads one request of the classic protocol or of RESP; `None` at the end of the connection.
 fn request(input: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
     let mut line = Vec::new();
     if input.read_until(b'\n', &mut line).ok()? == 0 {
@@ -236,6 +236,9 @@ fn request(input: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
     let line = String::from_utf8_lossy(&line)
         .trim_end_matches(['\r', '\n'])
         .to_string();
+    if let Some(count) = line.strip_prefix('*') {
+        return words(input, count.parse().ok()?);
+    }
     let words: Vec<&str> = line.split(' ').collect();
     let length = match words.first().copied() {
         Some("set" | "add" | "replace" | "append" | "prepend" | "cas") => {
@@ -252,6 +255,26 @@ fn request(input: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
         data.truncate(length);
     }
     Some((line, data))
+}
+
+/// The rest of a request of so many words.
+fn words(input: &mut impl BufRead, count: usize) -> Option<(String, Vec<u8>)> {
+    let mut words = Vec::new();
+    for _ in 0..count {
+        let mut head = String::new();
+        input.read_line(&mut head).ok()?;
+        let length: usize = head.strip_prefix('$')?.trim_end().parse().ok()?;
+        let mut word = vec![0; length + 2];
+        input.read_exact(&mut word).ok()?;
+        word.truncate(length);
+        words.push(word);
+    }
+    let plain = |word: &&Vec<u8>| word.iter().all(u8::is_ascii_graphic);
+    let line: Vec<_> = (words.iter().take_while(plain))
+        .map(|word| String::from_utf8_lossy(word))
+        .collect();
+    let line = line.join(" ");
+    Some((line, words.pop().unwrap_or_default()))
 }
 
 /// A listening port whose queue is full: connection attempts get no answer at all.

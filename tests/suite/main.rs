@@ -60,6 +60,7 @@ mod php_memcached;
 mod pool;
 mod redis;
 mod redis_copies;
+mod redis_lies;
 mod redis_sessions;
 mod redundancy;
 mod reload;
