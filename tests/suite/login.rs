@@ -182,52 +182,69 @@ fn sasl_data_hold_for_all_nodes_of_the_object_and_are_shown_nowhere() {
     secrets::not_in_the_log("wrong", &log, &output);
 }
 
-#[test]
-fn a_changed_password_of_the_pool_file_is_used_at_once_and_cuts_no_other_node() {
-    let (mut a, b) = (
-        Memcached::with_logins(&["app:old", "app:new"], &[]),
-        Memcached::with_logins(&[LOGIN], &[]),
-    );
-    let directory = TempDir::new("rotation");
-    let pools = |password: &str| {
-        let (a, b) = (a.address(), b.address());
-        let nodes = format!("\"memcached://app:{password}@{a}\", \"memcached://{LOGIN}@{b}\"");
-        directory.file("memring.toml", format!("[pool.cache]\nnodes = [{nodes}]\n"));
-    };
-    pools("old");
-    let php = Php::new().ini(
-        "memring.config_file",
-        directory.path().join("memring.toml").display(),
-    );
-    let fpm = PhpFpm::with(&php, 2, "");
-    fpm.page(
-        "page.php",
-        "$m = new Memcache; $m->addServer('pool:cache');
-        for ($i = 0; $i < 40; $i++) if (!$m->set(\"k$i\", $i) || $m->get(\"k$i\") !== $i) die(\"lost k$i\");
-        usleep(2000); echo getmypid();",
-    );
-    let visit = |times: usize| {
+/// Two workers that use nodes `a` and `b` of a pool file, and visits to them.
+struct Workers {
+    directory: TempDir,
+    fpm: PhpFpm,
+}
+
+impl Workers {
+    fn of(file: &str) -> Workers {
+        let directory = TempDir::new("rotation");
+        let path = directory.file("memring.toml", file);
+        let php = Php::new().ini("memring.config_file", path.display());
+        let fpm = PhpFpm::with(&php, 2, "");
+        fpm.page(
+            "page.php",
+            "$m = new Memcache; $m->addServer('pool:cache');
+            for ($i = 0; $i < 40; $i++) if (!$m->set(\"k$i\", $i) || $m->get(\"k$i\") !== $i) die(\"lost k$i\");
+            usleep(2000); echo getmypid();",
+        );
+        Workers { directory, fpm }
+    }
+
+    fn give(&self, file: &str) {
+        self.directory.file("memring.toml", file);
+    }
+
+    /// So many visits at the same time; each must find what it stored.
+    fn visit(&self, times: usize) {
         std::thread::scope(|scope| {
             let visits: Vec<_> = (0..times)
-                .map(|_| scope.spawn(|| fpm.get("page.php", "", "").body))
+                .map(|_| scope.spawn(|| self.fpm.get("page.php", "", "").body))
                 .collect();
             for visit in visits {
                 let body = String::from_utf8_lossy(&visit.join().unwrap()).into_owned();
                 assert!(body.trim().parse::<u32>().is_ok(), "{body}");
             }
         });
+    }
+}
+
+#[test]
+fn a_changed_password_of_the_pool_file_is_used_at_once_and_cuts_no_other_node() {
+    let (mut a, b) = (
+        Memcached::with_logins(&["app:old", "app:new"], &[]),
+        Memcached::with_logins(&[LOGIN], &[]),
+    );
+    let at = (a.address(), b.address());
+    let pools = |password: &str| {
+        let nodes = format!(
+            "\"memcached://app:{password}@{}\", \"memcached://{LOGIN}@{}\"",
+            at.0, at.1
+        );
+        format!("[pool.cache]\nnodes = [{nodes}]\n")
     };
-    visit(8);
+    let workers = Workers::of(&pools("old"));
+    workers.visit(8);
     let (before_a, before_b) = (a.stat("total_connections"), b.stat("total_connections"));
     let open = a.stat("curr_connections");
-    pools("new");
+    workers.give(&pools("new"));
     // Each worker enters once more, and leaves what it had. Looking at `open` was a connection, too.
     let entered = wait_until(Duration::from_secs(10), || {
-        visit(4);
-        {
-            let asked = b.stat("total_connections") - before_b;
-            a.stat("total_connections") - before_a >= asked + 3
-        }
+        workers.visit(4);
+        let asked = b.stat("total_connections") - before_b;
+        a.stat("total_connections") - before_a >= asked + 3
     });
     assert!(entered, "the new password was not used");
     let left = || a.stat("curr_connections") <= open;
@@ -235,5 +252,63 @@ fn a_changed_password_of_the_pool_file_is_used_at_once_and_cuts_no_other_node() 
     assert!(left, "connections made with the old password stay open");
     // The old one is not let in any more, and nobody notices.
     a.change_logins(&["app:new"]);
-    visit(8);
+    workers.visit(8);
+}
+
+/// A Redis leaves who is in where he is when his password goes, so the old one is used for nothing new.
+#[test]
+fn a_changed_password_of_a_redis_in_the_pool_file_is_used_at_once_and_cuts_no_other_node() {
+    let allowed = ["~*", "+@all"];
+    let user =
+        |passwords: &[&'static str]| [&["--user", "app", "on"], passwords, &allowed].concat();
+    let (a, b) = (
+        Redis::with(&user(&[">old", ">new"])),
+        Redis::with(&user(&[">geheim"])),
+    );
+    let pools = |password: &str| {
+        let (a, b) = (a.address(), b.address());
+        let nodes = format!("\"redis://app:{password}@{a}\", \"redis://{LOGIN}@{b}\"");
+        format!("[pool.cache]\nnodes = [{nodes}]\n")
+    };
+    let workers = Workers::of(&pools("old"));
+    workers.visit(8);
+    // One connection for all looks.
+    let (mut eye, mut other) = (a.client(), b.client());
+    let count = |eye: &mut redis::Connection, name: &str| -> u64 {
+        let text: String = redis::cmd("INFO").query(eye).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap()
+            .trim_start_matches(':')
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    let made = "total_connections_received";
+    let before = [count(&mut eye, made), count(&mut other, made)];
+    let open = count(&mut eye, "connected_clients");
+    workers.give(&pools("new"));
+    let entered = wait_until(Duration::from_secs(10), || {
+        workers.visit(4);
+        count(&mut eye, made) >= before[0] + 2
+    });
+    assert!(entered, "the new password was not used");
+    assert_eq!(
+        count(&mut other, made),
+        before[1],
+        "the other node was left"
+    );
+    let left = wait_until(Duration::from_secs(5), || {
+        count(&mut eye, "connected_clients") <= open
+    });
+    assert!(left, "connections made with the old password stay open");
+    for words in [
+        &["ACL", "SETUSER", "app", "<old"][..],
+        &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
+    ] {
+        let command = redis::cmd(words[0]).arg(&words[1..]).exec(&mut eye);
+        command.unwrap();
+    }
+    // What was used a moment ago (5 ms) is not asked whether it is still open.
+    std::thread::sleep(Duration::from_millis(30));
+    workers.visit(8);
 }
