@@ -83,6 +83,7 @@ mod stubs;
 mod syscalls;
 mod tend;
 mod tls;
+mod tls_hello;
 mod transactions;
 mod turns;
 mod unreachable;
