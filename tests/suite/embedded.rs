@@ -30,7 +30,7 @@ impl Directory {
         Directory(path)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
