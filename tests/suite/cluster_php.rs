@@ -225,21 +225,26 @@ fn sessions_of_phpredis_in_a_cluster_go_on_here_and_back_there() {
     let theirs = theirs.ini("session.save_handler", "rediscluster");
     // Its own save_path, as it is.
     let ours = with_sessions(Php::new(), &seeds.join("&"));
-    let visit = "for ($i = 0; $i < 200; $i++) { session_id(\"visitor$i\"); session_start(); echo $_SESSION['n'] ?? 0, ' '; $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; session_write_close(); }";
-    for (host, php) in [&theirs, &ours, &theirs, &ours].into_iter().enumerate() {
-        let seen = php.run(visit).ok();
-        assert_eq!(
-            seen.trim(),
-            vec![host.to_string(); 200].join(" "),
-            "host {host}"
-        );
+    let visit = "for ($i = (int) getenv('HALF'); $i < 1000; $i += 2) { session_id(\"visitor$i\"); session_start(); echo $_SESSION['n'] ?? 0, ' '; $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1; session_write_close(); }";
+    // Their handler takes no turns in a cluster: at each step both hosts visit at the same time, each the half that
+    // the other had before.
+    for step in 0..4 {
+        std::thread::scope(|scope| {
+            for (host, php) in [&theirs, &ours].into_iter().enumerate() {
+                let php = php.clone().env("HALF", (step + host) % 2);
+                scope.spawn(move || {
+                    let seen = php.run(visit).ok();
+                    assert_eq!(seen, vec![step.to_string(); 500].join(" "), "host {host}");
+                });
+            }
+        });
     }
     let count = |place: usize| -> u64 {
         redis::cmd("DBSIZE")
             .query(&mut cluster.client(place))
             .unwrap()
     };
-    assert_eq!((0..3).map(count).sum::<u64>(), 200, "a lock was left");
+    assert_eq!((0..3).map(count).sum::<u64>(), 1000, "a lock was left");
 }
 
 /// What one worker tells: by session what was acknowledged last, how often it was refused or found something older
