@@ -198,22 +198,8 @@ impl Memcached {
     }
 
     /// Freezes it: connections stay open, nothing is answered.
-    ///
-    /// Returns when its last thread stands still: one that was running may answer once more.
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.process.pid()));
-        let stands = |task: &Path| {
-            std::fs::read_to_string(task.join("stat"))
-                .is_ok_and(|text| text.rsplit(") ").next().is_some_and(|s| s.starts_with('T')))
-        };
-        assert!(
-            wait_until(Duration::from_secs(5), || {
-                std::fs::read_dir(&tasks)
-                    .is_ok_and(|found| found.flatten().all(|task| stands(&task.path())))
-            }),
-            "memcached did not stop within 5 s"
-        );
+        self.process.freeze();
     }
 
     /// Lets a frozen one go on with the data it had.

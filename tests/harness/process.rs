@@ -5,6 +5,7 @@
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use rustix::process::{kill_process, kill_process_group, waitid};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
@@ -42,6 +43,24 @@ impl Process {
         if self.status.is_none() {
             let _ = kill_process(self.id(), signal);
         }
+    }
+
+    /// Stops it (SIGSTOP), and returns when its last thread stands still: one that was running may answer once more.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        let stands = |task: &Path| {
+            std::fs::read_to_string(task.join("stat"))
+                .is_ok_and(|text| text.rsplit(") ").next().is_some_and(|s| s.starts_with('T')))
+        };
+        assert!(
+            wait_until(Duration::from_secs(5), || {
+                std::fs::read_dir(&tasks)
+                    .is_ok_and(|found| found.flatten().all(|task| stands(&task.path())))
+            }),
+            "process {} did not stop within 5 s",
+            self.pid()
+        );
     }
 
     /// Whether it has ended.

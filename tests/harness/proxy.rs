@@ -38,9 +38,9 @@ pub enum Fault {
     Garbage,
     /// These bytes before every piece of a reply: an answer nobody asked for.
     Before(&'static [u8]),
-    /// Values announced this much longer (or shorter) than they are.
+    /// Values announced this much longer (or shorter) than they are, a Redis' texts, too.
     Length(i64),
-    /// Replies that name another key: one byte of each echoed key is changed.
+    /// Replies that name another key: one byte of each echoed key is changed. A Redis echoes none.
     OtherKey,
     /// The connection's reply before, whole, in place of each piece: an answer to somebody else's question.
     Previous,
@@ -388,25 +388,31 @@ fn forward_replies(
     let _ = client.shutdown(Shutdown::Both);
 }
 
-/// The same bytes with another length in each `VA` and `VALUE` line.
+/// The same bytes with another length in each `VA`, `VALUE` and `$` line.
 fn announced(piece: &[u8], more: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(piece.len() + 8);
     for line in piece.split_inclusive(|byte| *byte == b'\n') {
         let text = String::from_utf8_lossy(line);
-        let mut words: Vec<&str> = text.trim_end().split(' ').collect();
-        let place = match words.first() {
-            Some(&"VA") => 1,
-            Some(&"VALUE") => 3,
-            _ => usize::MAX,
+        let text = text.trim_end();
+        let mut words: Vec<&str> = match text.strip_prefix('$') {
+            Some(length) => vec!["$", length],
+            None => text.split(' ').collect(),
+        };
+        let (place, between) = match words.first() {
+            Some(&"$") => (1, ""),
+            Some(&"VA") => (1, " "),
+            Some(&"VALUE") => (3, " "),
+            _ => (usize::MAX, ""),
         };
         match words.get(place).and_then(|word| word.parse::<i64>().ok()) {
-            Some(length) => {
+            // Nothing at all (`$-1`) has no length.
+            Some(length) if length >= 0 => {
                 let other = (length + more).max(0).to_string();
                 words[place] = &other;
-                out.extend_from_slice(words.join(" ").as_bytes());
+                out.extend_from_slice(words.join(between).as_bytes());
                 out.extend_from_slice(b"\r\n");
             }
-            None => out.extend_from_slice(line),
+            _ => out.extend_from_slice(line),
         }
     }
     out

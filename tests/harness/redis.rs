@@ -123,7 +123,7 @@ impl Redis {
 
     /// Freezes it: connections stay open, nothing is answered.
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
     }
 
     /// Lets a frozen one go on.

@@ -8,8 +8,9 @@
 //! MEMRING_FAULT_SESSIONS=10000 cargo test --release -p memring-tests --test suite -- faults:: --test-threads=1 --nocapture
 //! ```
 //!
-//! With MEMRING_MEMCACHED_NEW every fault is played on those servers, too, and a few on Redis. MEMRING_FAULT_SERVERS
-//! picks: own or newer, redis, or both for pools of one memcached and two Redis. What the promise leaves out is written beside the fault.
+//! On three nodes every fault is played on memcached and on Redis, on two nodes and with two copies on memcached; with
+//! MEMRING_MEMCACHED_NEW on those servers, too. MEMRING_FAULT_SERVERS picks: own or newer, redis, or both for pools of
+//! one memcached and two Redis. What the promise leaves out is written beside the fault.
 
 mod cache;
 mod crowd;
@@ -65,7 +66,7 @@ fn f1_a_node_is_killed_and_nobody_notices() {
 
 #[test]
 fn f2_a_node_hangs_and_nobody_notices() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         nobody_notices(&Plan::new("F2 hangs", servers).play(hangs));
     }
 }
@@ -165,7 +166,7 @@ fn f5_with_two_copies_and_a_pause_loses_nothing() {
 
 #[test]
 fn f6_a_slow_node_loses_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::proxied("F6 slow", servers);
         nothing_is_lost(&plan.play(|scene| disturbed(scene, &slow())));
     }
@@ -173,7 +174,7 @@ fn f6_a_slow_node_loses_nothing() {
 
 #[test]
 fn f7_a_node_behind_a_black_hole_loses_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::proxied("F7 black hole", servers);
         nothing_is_lost(&plan.play(|scene| disturbed(scene, &silent())));
     }
@@ -181,7 +182,7 @@ fn f7_a_node_behind_a_black_hole_loses_nothing() {
 
 #[test]
 fn f8_replies_cut_in_the_middle_lose_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::proxied("F8 cut in the middle", servers);
         nothing_is_lost(&plan.play(|scene| disturbed(scene, &cut())));
     }
@@ -189,7 +190,7 @@ fn f8_replies_cut_in_the_middle_lose_nothing() {
 
 #[test]
 fn f9_replies_nobody_can_believe_lose_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::proxied("F9 nonsense", servers);
         nothing_is_lost(&plan.play(|scene| disturbed(scene, &nonsense())));
     }
@@ -197,7 +198,7 @@ fn f9_replies_nobody_can_believe_lose_nothing() {
 
 #[test]
 fn f10_a_reply_after_its_time_is_nobody_elses_reply() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::proxied("F10 too late", servers);
         nothing_is_lost(&plan.play(|scene| disturbed(scene, &too_late())));
     }
@@ -205,7 +206,7 @@ fn f10_a_reply_after_its_time_is_nobody_elses_reply() {
 
 #[test]
 fn f11_a_node_that_comes_and_goes_loses_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let tally = Plan::proxied("F11 flapping", servers).play(flapping);
         nothing_is_lost(&tally);
     }
@@ -363,7 +364,7 @@ fn that_refuses(name: &'static str, servers: Servers) -> Plan {
 
 #[test]
 fn f12_full_nodes_refuse_and_lose_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         nothing_is_lost(&that_refuses("F12 memory full", servers).play(memory_full));
     }
 }
@@ -371,7 +372,7 @@ fn f12_full_nodes_refuse_and_lose_nothing() {
 /// Each of two web hosts is cut off from another node. On two nodes this is not promised.
 #[test]
 fn f13_hosts_that_see_different_nodes_lose_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan {
             hosts: 2,
             ..Plan::proxied("F13 split views", servers)
@@ -384,7 +385,7 @@ fn f13_hosts_that_see_different_nodes_lose_nothing() {
 /// With three copies, which is the default on three nodes. On two nodes this is not promised.
 #[test]
 fn f14_a_second_node_dies_right_after_the_first_came_back_empty_and_nothing_is_lost() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan::new("F14 two in a row", servers);
         nothing_is_lost(&plan.play(two_in_a_row));
     }
@@ -393,7 +394,7 @@ fn f14_a_second_node_dies_right_after_the_first_came_back_empty_and_nothing_is_l
 /// Nothing can be served meanwhile; what matters is that nobody is given a new session in place of his own.
 #[test]
 fn f15_no_node_is_reached_and_every_session_is_there_again_afterwards() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let tally = Plan::proxied("F15 all away", servers).play(all_away);
         nothing_is_lost(&tally);
         assert!(tally.refused > 0, "{tally}");
@@ -403,7 +404,7 @@ fn f15_no_node_is_reached_and_every_session_is_there_again_afterwards() {
 /// Whose turn died with its process waits until the turn is over (30 s); nothing else is seen of it.
 #[test]
 fn f16_php_killed_in_the_middle_of_its_writes_loses_nothing() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let tally = Plan::new("F16 PHP killed", servers).play(php_killed);
         nothing_is_lost(&tally);
         assert!(tally.broken > 0, "{tally}");
@@ -444,7 +445,7 @@ fn libfaketime() -> Option<String> {
 #[test]
 fn f17_hosts_whose_clocks_are_minutes_apart_lose_nothing() {
     let Some(clocks) = clocks() else { return };
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = Plan {
             hosts: 2,
             environment: clocks.clone(),
@@ -496,7 +497,7 @@ fn f20_one_node_flushed_loses_nothing() {
 
 #[test]
 fn f21_connections_cut_while_idle_are_replaced_and_nobody_notices() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let tally = Plan::proxied("F21 idle connections cut", servers).play(idle_cut);
         nobody_notices(&tally);
     }

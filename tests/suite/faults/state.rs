@@ -124,7 +124,7 @@ fn plan(name: &'static str, servers: Servers, state: State) -> Plan {
 
 #[test]
 fn f22_without_a_state_directory_nothing_is_lost() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = plan("F22 no state directory", servers, State::File);
         nothing_is_lost(&plan.play(nothing_is_shared));
     }
@@ -132,7 +132,7 @@ fn f22_without_a_state_directory_nothing_is_lost() {
 
 #[test]
 fn f22_without_permission_to_write_the_state_nothing_is_lost() {
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let plan = plan("F22 no permission", servers, State::Forbidden);
         nothing_is_lost(&plan.play(nothing_is_shared));
     }
@@ -144,7 +144,7 @@ fn f22_with_a_full_disk_for_the_state_nothing_is_lost() {
         harness::skip("a small disk cannot be mounted (that takes root)");
         return;
     }
-    for servers in Servers::all() {
+    for servers in Servers::each_kind() {
         let full = plan("F22 disk full", servers, State::Disk(64));
         nothing_is_lost(&full.play(nothing_is_shared));
         // What is shared had its room from the beginning: a disk that fills up later takes nothing away.
