@@ -33,6 +33,12 @@ pub(crate) fn ports(nodes: &[Memcached]) -> Vec<u16> {
 /// The same over servers of any kind.
 pub(crate) fn copied_on(name: &str, mode: Mode, nodes: &[Server]) -> Bench {
     let mut bench = copied(name, mode, &[]);
+    join(&mut bench, nodes);
+    bench
+}
+
+/// Adds servers of any kind to a pool.
+pub(crate) fn join<'node>(bench: &mut Bench, nodes: impl IntoIterator<Item = &'node Server>) {
     for node in nodes {
         let url = format!("{}://{}", node.scheme(), node.address());
         let mut spec = NodeSpec::from_add_server(&url, None, 11211, &Schemes::default()).unwrap();
@@ -42,7 +48,6 @@ pub(crate) fn copied_on(name: &str, mode: Mode, nodes: &[Server]) -> Bench {
         spec.written.timeout = true;
         bench.pool.add(spec, &mut bench.directory);
     }
-    bench
 }
 
 fn synced_on(name: &str, nodes: &[Server]) -> Bench {

@@ -1,72 +1,85 @@
 //! Where the copies of a cache are: backups, rules for prefixes, and how many nodes may be left alone.
 
-use crate::cache_copies::{ports, synced, text};
+use crate::cache_copies::{join, kinds, synced, text};
 use crate::pool::Bench;
-use harness::{Fault, Memcached, Php, Proxy, TempDir};
+use harness::{Fault, Memcached, Php, Proxy, Redis, Server, TempDir};
 use memring_pool::call::{Outcome, Verb};
 use memring_pool::config::{Mode, Placement, Policy};
 use memring_pool::wire::Store;
 
 /// A pool whose last `backup` nodes are its backup's.
-fn with_policy(policy: Policy, ports: &[u16]) -> Bench {
+fn with_policy<'node>(policy: Policy, nodes: impl IntoIterator<Item = &'node Server>) -> Bench {
     let policy = Policy {
         placement: Placement::Rendezvous,
         name: "rules".to_owned(),
         ..policy
     };
-    Bench::of(policy, ports)
+    let mut bench = Bench::of(policy, &[]);
+    join(&mut bench, nodes);
+    bench
 }
 
 #[test]
 fn a_backup_has_one_copy_of_each_value_and_serves_it_when_the_pool_is_gone() {
-    let mut nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
-    let policy = Policy {
-        mode: Mode::Sync,
-        backup: 2,
-        ..Policy::default()
-    };
-    let mut bench = with_policy(policy, &ports(&nodes));
-    let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
-    for key in &keys {
-        assert_eq!(bench.store(Store::Set, key, b"v", 0), Outcome::Done);
-        let on = |from: usize, to: usize| {
-            nodes[from..to]
-                .iter()
-                .filter(|node| node.stored(key).is_some())
-                .count()
+    for mut nodes in kinds() {
+        // Of a mixed pool both parts have a Redis.
+        nodes.push(match nodes[1].is_redis() {
+            true => Server::Redis(Redis::start()),
+            false => Server::Memcached(Memcached::start()),
+        });
+        let policy = Policy {
+            mode: Mode::Sync,
+            backup: 2,
+            ..Policy::default()
         };
-        assert_eq!((on(0, 2), on(2, 4)), (1, 1), "{key}");
-    }
-    nodes[0].kill();
-    nodes[1].kill();
-    for key in &keys {
-        assert_eq!(bench.get(key), text("v"), "{key}");
+        let mut bench = with_policy(policy, &nodes);
+        let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+        for key in &keys {
+            assert_eq!(bench.store(Store::Set, key, b"v", 0), Outcome::Done);
+            let on = |from: usize, to: usize| {
+                nodes[from..to]
+                    .iter()
+                    .filter(|node| node.stored(key).is_some())
+                    .count()
+            };
+            assert_eq!((on(0, 2), on(2, 4)), (1, 1), "{key}");
+        }
+        nodes[0].kill();
+        nodes[1].kill();
+        for key in &keys {
+            assert_eq!(bench.get(key), text("v"), "{key}");
+        }
     }
 }
 
 #[test]
 fn a_node_of_both_pools_never_has_both_copies() {
-    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
-    let policy = Policy {
-        mode: Mode::Sync,
-        backup: 2,
-        ..Policy::default()
-    };
-    let all = ports(&nodes);
-    // Pool: nodes 0 and 1; backup: nodes 1 and 2.
-    let mut bench = with_policy(policy, &[all[0], all[1], all[1], all[2]]);
-    for n in 0..40 {
-        let key = format!("k{n}");
-        assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
-        let holders = nodes.iter().filter(|node| node.stored(&key).is_some());
-        assert_eq!(holders.count(), 2, "{key}");
+    for nodes in kinds() {
+        let policy = Policy {
+            mode: Mode::Sync,
+            backup: 2,
+            ..Policy::default()
+        };
+        // Pool: nodes 0 and 1; backup: nodes 1 and 2.
+        let mut bench = with_policy(policy, [&nodes[0], &nodes[1], &nodes[1], &nodes[2]]);
+        for n in 0..40 {
+            let key = format!("k{n}");
+            assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
+            let holders = nodes.iter().filter(|node| node.stored(&key).is_some());
+            assert_eq!(holders.count(), 2, "{key}");
+        }
     }
 }
 
 #[test]
 fn the_longest_prefix_decides_mode_copies_and_nodes() {
+    for nodes in kinds() {
+        prefixes_decide(&nodes);
+    }
+}
+
+fn prefixes_decide(nodes: &[Server]) {
     use memring_pool::config::{ALL, Rule};
-    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
     let rule = |prefix: &str, mode, copies, on: &[usize]| Rule {
         prefix: prefix.into(),
         mode,
@@ -81,7 +94,7 @@ fn the_longest_prefix_decides_mode_copies_and_nodes() {
         ],
         ..Policy::default()
     };
-    let mut bench = with_policy(policy, &ports(&nodes));
+    let mut bench = with_policy(policy, nodes);
     for n in 0..20 {
         for (prefix, copies) in [("plain", 1), ("cfg:", 3), ("two:", 2), ("c", 2)] {
             let key = format!("{prefix}{n}");
@@ -140,8 +153,13 @@ fn as_many_failed_nodes_are_left_alone_as_the_pool_says() {
 /// A node that missed the delete may show the value again; its owner remembers.
 #[test]
 fn what_the_owner_remembers_as_deleted_no_copy_brings_back_where_rules_name_nodes() {
+    for nodes in kinds() {
+        nothing_is_brought_back(&nodes);
+    }
+}
+
+fn nothing_is_brought_back(nodes: &[Server]) {
     use memring_pool::config::Rule;
-    let nodes: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
     let rule = Rule {
         prefix: b"two:".to_vec(),
         mode: Some(Mode::Sync),
@@ -152,7 +170,7 @@ fn what_the_owner_remembers_as_deleted_no_copy_brings_back_where_rules_name_node
         rules: vec![rule],
         ..Policy::default()
     };
-    let mut bench = with_policy(policy, &ports(&nodes));
+    let mut bench = with_policy(policy, nodes);
     for n in 0..8 {
         let key = format!("two:{n}");
         assert_eq!(bench.store(Store::Set, &key, b"v", 0), Outcome::Done);
@@ -160,7 +178,7 @@ fn what_the_owner_remembers_as_deleted_no_copy_brings_back_where_rules_name_node
         assert_eq!(gone, [Outcome::Done]);
         let owner = bench.pool.preferred(key.as_bytes(), 1)[0];
         let copy = 2 - owner;
-        nodes[copy].raw(format!("set {key} 0 0 3\r\nold\r\n"), "\r\n");
+        nodes[copy].put(&key, "old");
         assert_eq!(bench.get(&key), None, "{key}");
     }
 }
@@ -188,16 +206,16 @@ const BOTH: &str = "
     echo $values($a), ' ', $values($b);
 ";
 
-/// The copy of the one lies where the value of the other does, under the same name.
+/// The copy of the one would lie where the value of the other does, under the same name.
 #[test]
-fn pools_that_back_each_other_up_share_their_keys_where_neither_has_a_prefix() {
+fn pools_that_back_each_other_up_are_refused_where_both_store_under_the_same_names() {
     let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
     let directory = TempDir::new("both");
     let php = backed_up(&directory, &nodes, ["", ""]);
-    let said = php.run(&format!(
-        "{BOTH} foreach ($all as $n) $a->delete(\"k$n\"); echo ' ', $values($b);"
-    ));
-    assert_eq!(said.ok(), r#""of b" "of b" false"#);
+    let said = php.run("$m = new Memcache; var_dump($m->addServer('pool:a'));").text();
+    let words = "back each other up, and what one stores under a key the other would find";
+    assert!(said.contains("line 4") && said.contains(words), "{said}");
+    assert!(said.contains("Write key_prefix = ") && said.ends_with("bool(false)"), "{said}");
 }
 
 #[test]
@@ -214,15 +232,13 @@ fn pools_that_back_each_other_up_keep_their_own_values_of_one_name_where_each_ha
 
 /// A copy that stayed on the backup's nodes would come back, and a node cannot empty one pool alone.
 #[test]
-fn a_flush_of_a_pool_empties_its_backup_too_prefix_or_not() {
-    for prefixes in [["", ""], ["key_prefix = \"a:\"", "key_prefix = \"b:\""]] {
-        let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
-        let directory = TempDir::new("flushed");
-        let php = backed_up(&directory, &nodes, prefixes);
-        let said = php.run(&format!(
-            "ob_start(); {BOTH} ob_end_clean(); echo json_encode($a->flush()), ' ', $values($a), ' ', $values($b);"
-        ));
-        assert_eq!(said.ok(), "true false false");
-        assert!(nodes.iter().all(|node| node.stored("k0").is_none()));
-    }
+fn a_flush_of_a_pool_empties_its_backup_too() {
+    let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("flushed");
+    let php = backed_up(&directory, &nodes, ["key_prefix = \"a:\"", ""]);
+    let said = php.run(&format!(
+        "ob_start(); {BOTH} ob_end_clean(); echo json_encode($a->flush()), ' ', $values($a), ' ', $values($b);"
+    ));
+    assert_eq!(said.ok(), "true false false");
+    assert!(nodes.iter().all(|node| node.stored("k0").is_none()));
 }
