@@ -2,17 +2,25 @@
 //! to which something may still be on its way gets a full pass.
 
 use crate::companion::{Tend, is_safe, run};
-use crate::faults::snapshot::Snapshot;
+use crate::faults::snapshot::Copy;
 use crate::health::Stage;
 use harness::proxy::From;
-use harness::{Fault, Proxy, wait_until};
+use harness::{Fault, Memcached, Proxy, Redis, Server, wait_until};
+use memring_pool::wire::redis::list_keys;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(40);
 
+/// Three nodes of each kind.
+fn kinds() -> [Vec<Server>; 2] {
+    let memcached = |_| Server::Memcached(Memcached::start());
+    let redis = |_| Server::Redis(Redis::start());
+    [(0..3).map(memcached).collect(), (0..3).map(redis).collect()]
+}
+
 /// The daemon that shares what it knows with the stage's workers, when all nodes are trusted.
-fn tend(stage: &Stage) -> Tend {
+fn tend(stage: &Stage<Server>) -> Tend {
     let state = stage.state.path().display().to_string();
     let list = stage.list();
     let tend = Tend::beside(&state, &["--list", &list]);
@@ -20,22 +28,28 @@ fn tend(stage: &Stage) -> Tend {
     tend
 }
 
-/// The keys that were stored on the node behind `proxy`, but for records and turns.
-fn stored(proxy: &Proxy) -> BTreeSet<String> {
+/// Which of `ids` the node behind `proxy` was told of.
+fn told(proxy: &Proxy, ids: &[&'static str]) -> BTreeSet<&'static str> {
     let said = proxy.requests_in_time();
     let said = String::from_utf8_lossy(&said);
-    said.lines()
-        .filter_map(|line| line.strip_prefix("ms ")?.split(' ').next())
-        .filter(|key| !key.starts_with('~'))
-        .map(str::to_owned)
-        .collect()
+    let words: BTreeSet<&str> = said.split_ascii_whitespace().collect();
+    let ids = ids.iter().copied();
+    ids.filter(|id| words.contains(id)).collect()
 }
 
-fn listed_keys(stage: &Stage) -> bool {
+fn listed_keys(stage: &Stage<Server>) -> bool {
+    let mut page = Vec::new();
+    list_keys(&mut page, b"0", false);
+    // A Redis is asked by a script's name (`*5 $7 EVALSHA $40 NAME`).
+    let page = String::from_utf8(page).unwrap();
+    let script = page.split("\r\n").nth(4).unwrap();
     stage.proxies.iter().any(|proxy| {
         let events = proxy.events();
         let mut asked = events.iter().filter(|event| event.from == From::Client);
-        asked.any(|event| String::from_utf8_lossy(&event.bytes).contains("metadump hash"))
+        asked.any(|event| {
+            let said = String::from_utf8_lossy(&event.bytes);
+            said.contains("metadump hash") || said.contains(script)
+        })
     })
 }
 
@@ -55,7 +69,12 @@ const PAGES: [(&str, &str); 2] = [
 
 #[test]
 fn a_node_that_was_out_of_reach_gets_exactly_what_it_missed_and_nothing_old_comes_back() {
-    let stage = Stage::of(3, 2);
+    for nodes in kinds() {
+        gets_what_it_missed(Stage::on(nodes, 2));
+    }
+}
+
+fn gets_what_it_missed(stage: Stage<Server>) {
     for (name, script) in PAGES {
         stage.fpm.page(name, script);
     }
@@ -86,8 +105,8 @@ fn a_node_that_was_out_of_reach_gets_exactly_what_it_missed_and_nothing_old_come
     tend.says(&format!("{away} got the 3 keys it missed"));
     assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());
     assert!(!listed_keys(&stage), "a full pass was made");
-    let wanted = ["s1", "s2", "s3"].map(str::to_owned);
-    assert_eq!(stored(&stage.proxies[0]), BTreeSet::from(wanted));
+    let wanted = BTreeSet::from(["s1", "s2", "s3"]);
+    assert_eq!(told(&stage.proxies[0], &ids), wanted);
     // It counts again: beside it each of the others may be away.
     stage.nodes[1].freeze();
     tend.says(&format!(
@@ -103,7 +122,12 @@ fn a_node_that_was_out_of_reach_gets_exactly_what_it_missed_and_nothing_old_come
 
 #[test]
 fn a_node_to_which_a_write_may_still_be_on_its_way_gets_a_full_pass_in_a_new_life() {
-    let stage = Stage::of(3, 2);
+    for nodes in kinds() {
+        gets_a_full_pass(Stage::on(nodes, 2));
+    }
+}
+
+fn gets_a_full_pass(stage: Stage<Server>) {
     for (name, script) in PAGES {
         stage.fpm.page(name, script);
     }
@@ -130,10 +154,15 @@ fn a_node_to_which_a_write_may_still_be_on_its_way_gets_a_full_pass_in_a_new_lif
 /// Its record came back, too, and says that it missed nothing; no write went without it.
 #[test]
 fn a_node_that_is_back_with_what_it_had_before_is_mended_though_nobody_missed_it() {
-    let mut stage = Stage::of(3, 2);
+    for nodes in kinds() {
+        is_mended(Stage::on(nodes, 2));
+    }
+}
+
+fn is_mended(mut stage: Stage<Server>) {
     assert_eq!(stage.visit("s1"), "[true,1]");
     let tend = tend(&stage);
-    let snapshot = Snapshot::of(&stage.nodes[0]);
+    let snapshot = Copy::of(&stage.nodes[0]);
     for count in 2..5 {
         assert_eq!(stage.visit("s1"), format!("[true,{count}]"));
     }
@@ -148,7 +177,11 @@ fn a_node_that_is_back_with_what_it_had_before_is_mended_though_nobody_missed_it
         stage.nodes[0].restart();
         snapshot.restore(&stage.nodes[0]);
         stage.proxies[0].fault(Fault::None);
-        let other = format!("{who} is another process than it was");
+        // A Redis says itself which process it is, and its record of another one counts for nothing.
+        let other = match stage.nodes[0].is_redis() {
+            true => format!("{who} is joining"),
+            false => format!("{who} is another process than it was"),
+        };
         let told = wait_until(SOON, || tend.said(&other) == back + 1);
         assert!(told, "{}", tend.log());
         assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());

@@ -5,7 +5,7 @@
 use crate::companion::{Tend, is_safe};
 use crate::sessions::php;
 use harness::proxy::From;
-use harness::{Memcached, PhpFpm, Proxy, TempDir, wait_until};
+use harness::{Memcached, PhpFpm, Proxy, Server, TempDir, wait_until};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ const PAGE: &str = "ini_set('session.use_cookies', 0); session_id($_GET['id']); 
 const TIMEOUT: &str = "?timeout=2";
 
 /// Some nodes behind proxies, a php-fpm that keeps its sessions there, and what it shares.
-pub(crate) struct Stage {
-    pub(crate) nodes: Vec<Memcached>,
+pub(crate) struct Stage<Node = Memcached> {
+    pub(crate) nodes: Vec<Node>,
     pub(crate) proxies: Vec<Proxy>,
     list: Vec<String>,
     pub(crate) fpm: PhpFpm,
@@ -35,13 +35,24 @@ impl Stage {
         let ways = nodes.iter().map(way).collect();
         Stage::over(nodes, ways, workers)
     }
+}
 
+impl Stage<Server> {
+    /// The same over these nodes, of whatever kind.
+    pub(crate) fn on(nodes: Vec<Server>, workers: usize) -> Stage<Server> {
+        let way = |node: &Server| (node.port(), format!("{}://", node.scheme()), String::new());
+        let ways = nodes.iter().map(way).collect();
+        Stage::over(nodes, ways, workers)
+    }
+}
+
+impl<Node: Sync> Stage<Node> {
     /// The same over nodes that are entered so: port, what stands before the host, and options.
     pub(crate) fn over(
-        nodes: Vec<Memcached>,
+        nodes: Vec<Node>,
         ways: Vec<(u16, String, String)>,
         workers: usize,
-    ) -> Stage {
+    ) -> Stage<Node> {
         let proxies: Vec<Proxy> = ways.iter().map(|way| Proxy::start(way.0)).collect();
         let list: Vec<String> = proxies
             .iter()

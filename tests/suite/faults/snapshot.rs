@@ -20,7 +20,7 @@ struct Item {
 pub(crate) struct Snapshot(Vec<Item>);
 
 /// The same of a node of either kind.
-pub(super) enum Copy {
+pub(crate) enum Copy {
     /// Of a memcached.
     Items(Snapshot),
     /// A Redis keeps it in a file, and comes back with it by itself.
@@ -29,7 +29,7 @@ pub(super) enum Copy {
 
 impl Copy {
     /// Takes it.
-    pub(super) fn of(node: &Server) -> Copy {
+    pub(crate) fn of(node: &Server) -> Copy {
         match node {
             Server::Memcached(node) => Copy::Items(Snapshot::of(node)),
             Server::Redis(node) => Copy::File(save(node)),
@@ -37,7 +37,7 @@ impl Copy {
     }
 
     /// How many items it holds.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Copy::Items(snapshot) => snapshot.len(),
             Copy::File(items) => *items,
@@ -45,7 +45,7 @@ impl Copy {
     }
 
     /// Puts every item back.
-    pub(super) fn restore(&self, node: &Server) {
+    pub(crate) fn restore(&self, node: &Server) {
         match self {
             Copy::Items(snapshot) => snapshot.restore(node.memcached()),
             // It was killed and had no time to write another one.
