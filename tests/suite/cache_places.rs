@@ -212,10 +212,15 @@ fn pools_that_back_each_other_up_are_refused_where_both_store_under_the_same_nam
     let nodes: Vec<Memcached> = (0..4).map(|_| Memcached::start()).collect();
     let directory = TempDir::new("both");
     let php = backed_up(&directory, &nodes, ["", ""]);
-    let said = php.run("$m = new Memcache; var_dump($m->addServer('pool:a'));").text();
+    let said = php
+        .run("$m = new Memcache; var_dump($m->addServer('pool:a'));")
+        .text();
     let words = "back each other up, and what one stores under a key the other would find";
     assert!(said.contains("line 4") && said.contains(words), "{said}");
-    assert!(said.contains("Write key_prefix = ") && said.ends_with("bool(false)"), "{said}");
+    assert!(
+        said.contains("Write key_prefix = ") && said.ends_with("bool(false)"),
+        "{said}"
+    );
 }
 
 #[test]
