@@ -137,3 +137,30 @@ fn the_question_is_asked_once_in_the_life_of_a_process() {
     }
     assert_eq!(asked() - before, 2, "ours, and the look before");
 }
+
+#[test]
+fn a_database_of_this_host_that_has_thrown_items_away_says_so_with_its_size() {
+    let (log, database) = (TempDir::new("thrown"), TempDir::new("full"));
+    let path = format!("embedded://{}?size=1M", database.path().display());
+    let fpm = host(&Php::new(), &log, &path);
+    let filled = |fpm: &PhpFpm| {
+        fpm.page("fill.php", "$m = new Memcache; $m->addServer(explode('?', ini_get('session.save_path'))[0] . '?size=1M'); for ($i = 0; $i < 200; $i++) $m->set(\"k$i\", random_bytes(9000), 0, 60);
+            echo $m->getStats()['evictions'];");
+        fpm.get("fill.php", "", "").text().parse::<u64>().unwrap()
+    };
+    assert_eq!(visit(&fpm, "early"), "1");
+    assert!(lines(&log).is_empty(), "{:?}", lines(&log));
+    assert!(filled(&fpm) > 0);
+    drop(fpm);
+    // Each process looks once.
+    let fpm = host(&Php::new(), &log, &path);
+    assert_eq!(visit(&fpm, "late"), "1");
+    let lines = lines(&log);
+    let [line] = &lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert!(
+        line.contains("was full and has thrown") && line.contains("more than 1 MB"),
+        "{line}"
+    );
+}

@@ -2,7 +2,8 @@
 
 use super::{Pool, event};
 use crate::call::{Call, Verb};
-use crate::config::{Engine, Login, Mode};
+use crate::config::{Engine, Login, Mode, Target};
+use crate::embedded;
 use crate::error::{Error, Kind};
 use crate::fanout;
 use crate::node::Directory;
@@ -57,7 +58,7 @@ impl Pool {
     }
 
     /// A line for each Redis node that throws keys away when it is full, which is nothing for a
-    /// pool of sessions. It asks them; one that does not say is passed over.
+    /// pool of sessions, and for an embedded one that has done so. It asks them; one that does not say is passed over.
     pub(crate) fn evicting(&mut self, call: &mut Call) -> Vec<String> {
         let asked: Vec<usize> = (0..self.len())
             .filter(|index| self.engine(*index) == Engine::Redis && self.is_up(*index))
@@ -77,7 +78,25 @@ impl Pool {
                 self.name(index)
             ))
         };
-        answered.into_iter().filter_map(line).collect()
+        let mut lines: Vec<String> = answered.into_iter().filter_map(line).collect();
+        let places = self
+            .members
+            .iter()
+            .filter_map(|member| match &member.spec.target {
+                Target::Embedded(place) => Some(place),
+                _ => None,
+            });
+        for place in places {
+            let thrown = embedded::kept(&place.directory).map_or(0, |kept| kept.evictions);
+            if thrown > 0 {
+                lines.push(format!(
+                    "node {} was full and has thrown {thrown} items away, those first that end first: visitors whose session was among them are logged out. Write size= behind it, more than {} MB, and keep a cache in another directory",
+                    place.directory.display(),
+                    place.size >> 20
+                ));
+            }
+        }
+        lines
     }
 
     /// Empties all nodes, in `delay` seconds; true when all did it. A node left alone for
