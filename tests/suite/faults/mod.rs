@@ -26,9 +26,9 @@ mod visits;
 
 use harness::{Memcached, Redis, Server};
 use scripts::{
-    all_away, back_empty, back_with_an_old_snapshot, clocks_apart, cut, disturbed, flapping, hangs,
-    idle_cut, killed, nonsense, php_killed, resumes_with_old_data, silent, slow, split_views,
-    too_late, two_in_a_row,
+    all_away, alone_with_an_old_snapshot, back_empty, back_with_an_old_snapshot, clocks_apart, cut,
+    disturbed, flapping, hangs, idle_cut, killed, nonsense, php_killed, resumes_with_old_data,
+    silent, slow, split_views, too_late, two_in_a_row,
 };
 use stage::{Plan, Scene, Servers};
 use std::time::Duration;
@@ -91,6 +91,18 @@ fn f5_a_node_comes_back_with_an_old_snapshot_and_it_is_not_believed() {
     for servers in Servers::each_kind() {
         let plan = Plan::proxied("F5 back with an old snapshot", servers);
         nothing_is_lost(&plan.play(back_with_an_old_snapshot));
+    }
+}
+
+/// With three copies: all that is left of them is on the node that came back.
+#[test]
+fn f5_a_node_back_with_an_old_snapshot_has_all_before_it_is_trusted_though_nobody_visits() {
+    for servers in Servers::each_kind() {
+        let plan = Plan::proxied("F5 alone with an old snapshot", servers);
+        let tally = plan.play(alone_with_an_old_snapshot);
+        nothing_is_lost(&tally);
+        // What it was not given it would not be believed in, and nobody else has it.
+        assert_eq!(tally.refused, 0, "{tally}\n{:#?}", tally.said);
     }
 }
 

@@ -69,6 +69,30 @@ pub(super) fn slow() -> [(u64, Fault); 3] {
 }
 
 pub(super) fn back_with_an_old_snapshot(scene: &mut Scene<'_>) {
+    let snapshot = die_after_a_snapshot(scene);
+    come_back_with(&snapshot, scene);
+    scene.lap();
+    scene.trusted();
+    scene.nodes[1].kill();
+    scene.lap();
+}
+
+/// Nobody visits from its return until the others, which have all, are gone: whoever visited would mend what he read.
+pub(super) fn alone_with_an_old_snapshot(scene: &mut Scene<'_>) {
+    let snapshot = die_after_a_snapshot(scene);
+    let sessions = scene.sessions;
+    let idle = sessions.at_rest();
+    come_back_with(&snapshot, scene);
+    scene.trusted();
+    scene.nodes[1].kill();
+    scene.nodes[1].restart();
+    scene.nodes[2].kill();
+    drop(idle);
+    scene.lap();
+}
+
+/// The first node dies; what it had a lap before that.
+fn die_after_a_snapshot(scene: &mut Scene<'_>) -> Copy {
     let snapshot = Copy::of(&scene.nodes[0]);
     assert!(snapshot.len() > 1);
     scene.lap();
@@ -77,14 +101,14 @@ pub(super) fn back_with_an_old_snapshot(scene: &mut Scene<'_>) {
         .proxies(0)
         .for_each(|proxy| proxy.fault(Fault::Refuse));
     scene.lap();
-    // Nobody sees it before all of the old data are in it.
+    snapshot
+}
+
+/// Nobody sees it before all of the old data are in it.
+fn come_back_with(snapshot: &Copy, scene: &mut Scene<'_>) {
     scene.nodes[0].restart();
     snapshot.restore(&scene.nodes[0]);
     scene.proxies(0).for_each(|proxy| proxy.fault(Fault::None));
-    scene.lap();
-    scene.trusted();
-    scene.nodes[1].kill();
-    scene.lap();
 }
 
 /// One node's replies are disturbed in each of these ways, one after the other.
