@@ -340,6 +340,10 @@ fn stopped(host: &Host, place: usize) -> String {
         Some(event) if event.error.cause().contains("BUSY") => {
             format!("{who} is listing its keys for somebody else. It is tried again")
         }
+        Some(event) if event.error.cause().contains("out of memory") => format!(
+            "{who} is full ({}). Give it more room (memcached: -m, Redis: maxmemory), or no other node can be mended until some of its items end",
+            event.error.cause().trim_end()
+        ),
         Some(event) if is_redis => format!(
             "{who} does not list its keys ({}). Its user has to be allowed SCAN and scripts (ACL LIST of that server), or no other node can be mended",
             event.error.cause().trim_end()

@@ -76,6 +76,8 @@ pub struct Lane {
     pub apart: bool,
     /// It is to be acknowledged only when replicas have it, where the pool says so.
     pub lasting: bool,
+    /// Its last question is how many replicas have what was stored.
+    pub waited: bool,
     /// The keys of a get in the order they are asked for: of a classic one as spans of `out`,
     /// of one to Redis, which echoes no key, as spans of the call's arena. Else empty.
     pub keys: Vec<Span>,
@@ -139,7 +141,7 @@ impl Lane {
         self.answers.clear();
         self.repeatable = false;
         self.pinned = false;
-        (self.stores, self.lasting) = (false, false);
+        (self.stores, self.lasting, self.waited) = (false, false, false);
         self.refused = false;
         self.filled = 0;
         self.parsed = 0;

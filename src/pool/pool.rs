@@ -72,6 +72,8 @@ pub struct Pool {
     cluster: Option<Box<cluster::Hold>>,
     /// Nodes that the file has with `drain`, as they are shown.
     drained: Vec<String>,
+    /// Something was said to another node of the cluster than the one it was meant for, since this was set to false.
+    sent_on: bool,
     /// Does a write to some node wait for its replicas?
     waits: bool,
     /// The highest epoch of this pool that this thread knows to be committed.

@@ -370,9 +370,10 @@ impl Reader {
 const TOO_LARGE: i32 = 3;
 const NO_MEMORY: i32 = 0x82;
 
-/// Was a value refused since it is too large, or the server full?
+/// Was a value refused since it is too large, or the server full, and nothing said of what to do?
 pub(crate) fn is_for_want_of_room(error: &Error) -> bool {
-    [TOO_LARGE, NO_MEMORY].contains(&error.number())
+    // Redis' own word for it comes with its remedy.
+    [TOO_LARGE, NO_MEMORY].contains(&error.number()) && !error.cause().starts_with("OOM ")
 }
 
 /// A refusal with the number pecl-memcache shows for it (memcache_pool.h MMC_RESPONSE_*).

@@ -215,7 +215,8 @@ fn pools_that_back_each_other_up_are_refused_where_both_store_under_the_same_nam
     let said = php
         .run("$m = new Memcache; var_dump($m->addServer('pool:a'));")
         .text();
-    let words = "back each other up, and what one stores under a key the other would find";
+    let words =
+        "have copies on the same nodes, and what one stores under a key the other would find";
     assert!(said.contains("line 4") && said.contains(words), "{said}");
     assert!(
         said.contains("Write key_prefix = ") && said.ends_with("bool(false)"),

@@ -155,6 +155,38 @@ fn a_slot_that_moved_before_is_found_and_one_that_moves_meanwhile_leaves_all_as_
 }
 
 #[test]
+fn what_was_read_from_another_node_than_watches_is_no_ground_to_write_on() {
+    let cluster = Cluster::start();
+    let key = cluster.key_at(0, "read");
+    let (slot, [text, number]) = (cluster.slot(&key), both(&key));
+    let mut bench = started(&key, &cluster);
+    let write_one = |bench: &mut Bench, value: &str| {
+        bench.pool.multi().unwrap();
+        fill(bench, Verb::Store(Store::Set), &text, value);
+        bench.pool.collect(&mut bench.call).unwrap();
+        bench.call.reset(Verb::Touch);
+        bench.pool.exec(&mut bench.call).unwrap()
+    };
+    // All that is written is where it is watched, and that alone Redis would carry out.
+    cluster.begin_move(slot, 0, 1);
+    cluster.migrate(&number, 0, 1);
+    assert!(watch(&mut bench, &text));
+    assert!(matches!(
+        bench.run(Verb::Get, &[&number], |_, _| {})[..],
+        [Outcome::Hit { .. }]
+    ));
+    assert_eq!(write_one(&mut bench, "unseen"), Ended::Failed);
+    let message = &bench.call.events()[0].message;
+    assert!(message.contains("Begin again with watch()"), "{message}");
+    let found: String = cluster.client(0).get(&text).unwrap();
+    assert!(found.ends_with("old"), "{found:?}");
+    assert!(watch(&mut bench, &text));
+    assert!(bench.get(&text).is_some());
+    assert_eq!(write_one(&mut bench, "seen"), Ended::Done);
+    assert_eq!(cluster.client(0).get::<_, String>(&text).unwrap(), "seen");
+}
+
+#[test]
 fn a_transaction_that_no_replica_has_is_told_of_as_one_of_which_nobody_knows() {
     let cluster = Cluster::with_replicas();
     let key = cluster.key_at(0, "waits");

@@ -79,7 +79,7 @@ pub(super) fn register(
     true
 }
 
-/// Keeps what may hold a password out of backtraces: a node may be written with one, redis://:PASSWORD@HOST. PHP 8.2 and
+/// Keeps what may hold a password out of backtraces: a node or a list may be written with one, redis://:PASSWORD@HOST. PHP 8.2 and
 /// later heed the attribute SensitiveParameter, earlier ones do not know it.
 ///
 /// # Safety
@@ -111,7 +111,7 @@ pub(super) unsafe fn conceal(table: *mut HashTable, entries: &[Entry]) {
 }
 
 /// Parameters of this name may hold a password.
-const SECRET: [&CStr; 2] = [c"host", c"password"];
+const SECRET: [&CStr; 3] = [c"host", c"password", c"pool"];
 
 /// A function table, ended by an all-zero entry; made once per owner.
 fn table(

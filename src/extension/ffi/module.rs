@@ -171,6 +171,11 @@ fn start_memring(number: c_int) -> zend_result {
     memring_pool::shared::prepare();
     super::ini::register(ini::MEMRING, number);
     crate::registry::read_ahead();
+    // SAFETY: inside MINIT, and the functions of a module are registered before its MINIT.
+    unsafe {
+        let functions = (*ext_php_rs_compiler_globals()).function_table;
+        class::conceal(functions, &signature::OWN_FUNCTIONS);
+    }
     if let Some(other) = loaded(c"memcache") {
         PROVIDER.store(1, Ordering::Release);
         errors::startup_notice(&format!(

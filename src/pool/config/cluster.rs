@@ -5,8 +5,9 @@
 //! spreads keys and keeps copies on its own, so that nothing else can stand beside it, and what
 //! says how to do that in other pools has no meaning.
 
+use super::address::{self, shown};
 use super::options::{self, ForAll};
-use super::{Mode, NodeSpec, Placement, Policy, Schemes, Wish, address, save_path};
+use super::{Mode, NodeSpec, Placement, Policy, Schemes, Wish, save_path};
 use crate::error::{Error, Kind};
 
 /// What stands before its hosts, and before one of them if it stood alone.
@@ -31,9 +32,7 @@ const THEIR_PREFIX: &str = "PHPREDIS_CLUSTER_SESSION:";
 /// options that are written here: its prefix where it has none, and without what has no meaning, since nothing is read
 /// from replicas. `None` for anything else.
 pub(super) fn of_phpredis(text: &str) -> Option<(String, String)> {
-    if !options::decode(text.split('=').next()?).starts_with("seed[") {
-        return None;
-    }
+    seeds(text)?;
     let (mut seeds, mut rest, mut tls, mut prefixed) = (Vec::new(), Vec::new(), false, false);
     for word in text.split('&').filter(|word| !word.is_empty()) {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -57,6 +56,21 @@ pub(super) fn of_phpredis(text: &str) -> Option<(String, String)> {
     }
     let (scheme, _) = SCHEMES[usize::from(tls)];
     Some((format!("{scheme}{}/", seeds.join(",")), rest.join("&")))
+}
+
+/// The hosts that phpredis' handler rediscluster would read in such a text, which may have its words in any order; `None`
+/// for anything else.
+fn seeds(text: &str) -> Option<Vec<String>> {
+    let words = text.split('&').filter_map(|word| word.split_once('='));
+    let seeds = words.filter(|(name, _)| options::decode(name).trim_start().starts_with("seed["));
+    let seeds: Vec<String> = seeds.map(|(_, host)| options::decode(host)).collect();
+    (!seeds.is_empty()).then_some(seeds)
+}
+
+/// Such a text as far as it may be shown: its hosts alone, since passwords stand between them as any other word.
+pub(super) fn shown_seeds(text: &str) -> Option<String> {
+    let hosts: Vec<String> = seeds(text)?.iter().map(|host| shown(host)).collect();
+    Some(format!("seed[]={}&…", hosts.join("&seed[]=")))
 }
 
 /// The schemes of a cluster that is written there, and of one of its nodes.
@@ -306,13 +320,40 @@ mod tests {
         assert_eq!(tls.ca.unwrap().to_str(), Some("/ca.pem"));
         for (list, words) in [
             ("seed[]=a:7000&seed[]=", "no host"),
-            ("seed[]=a:7000,seed[]=b:7000", "beside"),
             ("seed[]=a:7000&nonsense=1", "\"nonsense\" is unknown"),
+            ("seed[]=a:7000&timeout=x", "timeout"),
+            ("timeout=2&seed[]=a:7000&weight=2", "weight and id"),
             ("seed[]=a:7000&mode=fenced", "keeps copies itself"),
+            ("seed[]=a b", "a b"),
         ] {
-            let error = parse(list).unwrap_err().to_string();
-            assert!(error.contains(words), "{list}: {error}");
+            for auth in [
+                "auth=SECRET",
+                "auth[]=u&auth[]=p,SECRET",
+                "auth=p%26SECRET@x",
+                "auth=a,b@SECRET",
+                "auth=a SECRET",
+            ] {
+                for list in [format!("{list}&{auth}"), format!("{auth}&{list}")] {
+                    let error = parse(&list).unwrap_err().to_string();
+                    // Behind a password an unknown word may be its rest.
+                    let said = error.contains(words) || error.contains("an option after auth");
+                    assert!(said, "{list}: {error}");
+                    assert!(!error.contains("SECRET"), "{list}: {error}");
+                }
+            }
         }
+        let only = Schemes::parse("redis").unwrap();
+        let list = "auth=SECRET&seed[]=tls://a:7000";
+        let error = save_path::parse(list, &only, &|_| unreachable!())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("Add rediss to") && !error.contains("SECRET"),
+            "{error}"
+        );
+        let (names, topology) = of("timeout=2&auth=p,w&seed[]=a:7000");
+        let redis = topology.nodes[0].redis.clone().unwrap();
+        assert_eq!((names.len(), redis.password.unwrap().open()), (1, "p,w"));
     }
 
     #[test]

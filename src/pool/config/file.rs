@@ -138,15 +138,20 @@ impl File {
                 .get(name)
                 .and_then(|raw| raw.get_ref().backup.as_ref());
             if let Some(backup) = backup {
-                let other = raw.pool.get(backup.get_ref());
-                let mutual = other
-                    .and_then(|other| other.get_ref().backup.as_ref())
-                    .is_some_and(|back| back.get_ref() == name);
-                rules::back_up(wish, backup.get_ref(), &own)
-                    .and_then(|()| match own.get(backup.get_ref()) {
-                        Some(other) if mutual => rules::keep_apart(wish, other),
-                        _ => Ok(()),
-                    })
+                let spare = backup.get_ref();
+                let backup_of = |raw: &Spanned<RawPool>| {
+                    let backup = raw.get_ref().backup.as_ref();
+                    backup.map(|backup| backup.get_ref().clone())
+                };
+                // A backup that has one itself is no mere spare.
+                let shares = |other: &String, raw: &Spanned<RawPool>| match backup_of(raw) {
+                    Some(theirs) => other != name && (theirs == *spare || other == spare),
+                    None => false,
+                };
+                let others = raw.pool.iter().filter(|(other, raw)| shares(other, raw));
+                let others = others.filter_map(|(other, _)| own.get(other));
+                rules::back_up(wish, spare, &own)
+                    .and_then(|()| rules::keep_apart(wish, others))
                     .and_then(|()| {
                         let Topology { nodes, policy, .. } = &wish.topology;
                         placement::check(nodes, policy)

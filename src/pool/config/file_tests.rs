@@ -409,19 +409,6 @@ fn a_backup_stands_behind_the_pools_own_nodes_and_two_may_back_each_other_up() {
     let text = "[pool.a]\nnodes = [\"a:1\"]\nmode = \"sync\"\nbackup = \"b\"\n\
                 prefix.\"x\" = { mode = \"single\" }\nprefix.\"xy:\" = { copies = \"all\" }\n\
                 [pool.b]\nnodes = [\"b:1\", \"c:1\"]\nmode = \"sync\"\nbackup = \"a\"\nkey_prefix = \"b.\"\n";
-    let said = refused(
-        &text
-            .replace("key_prefix = \"b.\"\n", "")
-            .replace("prefix.\"xy:\" = { copies = \"all\" }\n", ""),
-    );
-    assert!(
-        said.contains("line 4") && said.contains("pools \"a\" and \"b\" back each other up"),
-        "{said}"
-    );
-    assert!(
-        said.ends_with("Write key_prefix = \"a.\" into one of them"),
-        "{said}"
-    );
     let file = File::parse(
         "f",
         &text.replace("prefix.\"xy:\" = { copies = \"all\" }\n", ""),

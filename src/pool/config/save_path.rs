@@ -31,7 +31,12 @@ pub fn parse(
     allowed: &Schemes,
     pools: &dyn Fn(&str) -> Result<Wish, Error>,
 ) -> Result<Wish, Error> {
-    let items = items(list);
+    // Its words may hold blanks and commas.
+    let theirs = cluster::shown_seeds(list);
+    let items = match &theirs {
+        Some(_) => vec![list.trim()],
+        None => items(list),
+    };
     match items[..] {
         [] => {
             return Err(
@@ -51,7 +56,7 @@ pub fn parse(
         let place = |error: Error| {
             error.at(&format!(
                 "session.save_path, server {number} (\"{}\")",
-                shown(item)
+                theirs.clone().unwrap_or_else(|| shown(item))
             ))
         };
         let before = wish.notices.len();

@@ -58,7 +58,9 @@ impl Lane {
     #[cold]
     fn may_repeat(&self) -> bool {
         let done = |reply: &Reply| matches!(reply, Reply::Done | Reply::Number(_));
-        self.repeatable || !self.answers.iter().any(done)
+        // How many replicas have it is no word of whether there was anything to have.
+        let own = self.answers.len() - usize::from(self.waited && !self.answers.is_empty());
+        self.repeatable || !self.answers.iter().take(own).any(done)
     }
 
     /// The lines it was refused with.

@@ -92,6 +92,7 @@ impl Pool {
             let limit = self.wait_limit(lane.member);
             lane.take_tail(&call.arena);
             lane.ask_redis(|out| cluster::wait(out, wanted, limit));
+            lane.waited = true;
         }
         fanout::run(lanes, &call.arena);
         for lane in lanes.iter_mut() {
@@ -158,6 +159,7 @@ impl Pool {
             if errands.is_empty() {
                 return;
             }
+            self.sent_on = true;
             let again = errands.iter().any(|errand| errand.again);
             let mut agreed = true;
             hops += u32::from(!again);

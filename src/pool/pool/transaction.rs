@@ -18,8 +18,8 @@
 //! key is another value, and no change of it is seen. Where that node did not answer, exec() does nothing.
 //!
 //! In a Redis Cluster all keys are in one slot. A slot that moves takes its keys from the node that watches them, which counts
-//! as a change, and what is queued there for others is refused, so that exec() does nothing: who was sent elsewhere before
-//! anything was watched asks there once, and all others begin anew.
+//! as a change, what is queued there for keys that are gone is refused, and what was read elsewhere meanwhile counts as not
+//! read, so that exec() does nothing: who was sent elsewhere before anything was watched asks there once, and all others begin anew.
 
 use super::redirect::too_few;
 use super::{Pool, event};
@@ -92,9 +92,11 @@ impl Pool {
         let mut done = ask(self, call);
         if !done && self.was_sent_elsewhere(call, first) {
             call.events.truncate(told);
-            if !pinned && self.go_after(call) {
-                done = ask(self, call);
-            } else {
+            let second = call.used;
+            let goes = !pinned && self.go_after(call);
+            done = goes && ask(self, call);
+            if !goes || (!done && self.was_sent_elsewhere(call, second)) {
+                call.events.truncate(told);
                 self.tell_elsewhere(call);
             }
         }
@@ -107,16 +109,22 @@ impl Pool {
     /// Runs a call outside of multi(): what is read of the node that watches is read of no other.
     pub(super) fn run_watched(&mut self, call: &mut Call, verb: Verb, now: Instant) {
         let open = self.transaction.as_ref().filter(|open| open.watches);
-        let place = open.and_then(|open| open.place.as_ref());
-        let node = place.map(|(node, _)| *node);
+        let place = open.and_then(|open| open.place.clone());
         let mut watched = Vec::new();
-        if let (Some(node), true) = (node, verb.wants_values()) {
+        if let (Some((node, first)), true) = (place, verb.wants_values()) {
+            let slot = self.slot(&first);
             for entry in 0..call.len() {
-                if self.ring().owner(call.wire_key(entry)) == node {
+                let key = call.wire_key(entry);
+                let is_there = match slot {
+                    Some(_) => self.slot(key) == slot,
+                    None => self.ring().owner(key) == node,
+                };
+                if is_there {
                     watched.push(entry);
                 }
             }
         }
+        self.sent_on = false;
         let failover = call.limits.failover;
         call.limits.failover &= watched.is_empty();
         match self.has_window() {
@@ -124,9 +132,11 @@ impl Pool {
             false => self.run_plain(call, verb, now),
         }
         call.limits.failover = failover;
+        // What the node of a cluster sent on was answered by one that watches nothing.
+        let elsewhere = self.sent_on;
         let unread = watched.into_iter().find(|entry| {
             let outcome = call.outcome(*entry);
-            !matches!(outcome, Outcome::Hit { .. } | Outcome::NotFound)
+            elsewhere || !matches!(outcome, Outcome::Hit { .. } | Outcome::NotFound)
         });
         if let (Some(entry), Some(open)) = (unread, &mut self.transaction) {
             open.unread = Some(String::from_utf8_lossy(call.wire_key(entry)).into());
@@ -212,9 +222,13 @@ impl Pool {
         let mut ended = self.carry_out(call, &queue, &shapes, pinned);
         if ended == Ended::Failed && self.was_sent_elsewhere(call, first) {
             call.events.truncate(told);
-            if !pinned && self.go_after(call) {
+            let second = call.used;
+            let goes = !pinned && self.go_after(call);
+            if goes {
                 ended = self.carry_out(call, &queue, &shapes, pinned);
-            } else {
+            }
+            if !goes || (ended == Ended::Failed && self.was_sent_elsewhere(call, second)) {
+                call.events.truncate(told);
                 self.tell_elsewhere(call);
             }
         }
@@ -259,7 +273,7 @@ impl Pool {
             None => Ended::Failed,
         };
         match ended {
-            Ended::Done if !self.lasts(call) => Ended::Unknown,
+            Ended::Done if has_changed(call) && !self.lasts(call) => Ended::Unknown,
             ended => ended,
         }
     }
@@ -316,9 +330,13 @@ impl Pool {
         sent
     }
 
-    /// Asks who has the slot of the transaction now; true when it is another node than before.
+    /// Goes to who has the slot of the transaction now; true when it is another node than before. What the node itself
+    /// said of it counts: who is asked for the whole table may not have heard of it yet.
     fn go_after(&mut self, call: &mut Call) -> bool {
-        self.renew(call);
+        self.adopt();
+        if !self.has_table() {
+            self.renew(call);
+        }
         let place = self.transaction.as_ref().and_then(|t| t.place.clone());
         let Some((before, key)) = place else {
             return false;
@@ -542,6 +560,12 @@ impl Pool {
         call.entries = entries;
         Ended::Done
     }
+}
+
+/// Did any of its commands change something, as far as their outcomes tell?
+fn has_changed(call: &Call) -> bool {
+    let mut outcomes = (0..call.len()).map(|entry| call.outcome(entry));
+    outcomes.any(|outcome| matches!(outcome, Outcome::Done | Outcome::Number(_)))
 }
 
 fn shape_of(expect: &Expect) -> Option<Shape> {

@@ -19,6 +19,7 @@
 use std::sync::atomic::{
     AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence,
 };
+use std::time::Duration;
 
 /// Keys a host can keep.
 const PLACES: usize = 65_536;
@@ -33,6 +34,8 @@ const REST: u64 = u64::MAX;
 const REACH: usize = 64;
 /// Tries for the lock; each but the first yields the processor.
 const TRIES: u32 = 400;
+/// So often who has mended a key comes back for the lock, each time a millisecond later.
+const PATIENCE: u64 = 20;
 /// A lock held for longer was left behind by a process that died, milliseconds.
 const LOCK_LIFE: u64 = 2000;
 
@@ -249,18 +252,25 @@ impl Missed {
         })
     }
 
-    /// Lets a key go that was mended, unless it was missed again since it was taken.
+    /// Lets a key go that was mended, unless it was missed again since it was taken. While another process goes
+    /// through all places it waits, some 20 ms at most: what stayed would be mended again, and nothing called safe until then.
     pub fn mended(&self, whose: u64, miss: &Miss, now: u64) {
         let Some(parts) = parts(&miss.key) else {
             return;
         };
-        self.locked(now, || {
-            let start = start_of(whose, &miss.key);
-            let found = self.find(whose, start, miss.key.len(), &parts);
-            if let Some(place) = found.filter(|p| p.about.load(Relaxed) >> 8 == miss.stamp) {
-                self.let_go(place);
+        for waited in 0..PATIENCE {
+            let done = self.locked(now + waited, || {
+                let start = start_of(whose, &miss.key);
+                let found = self.find(whose, start, miss.key.len(), &parts);
+                if let Some(place) = found.filter(|p| p.about.load(Relaxed) >> 8 == miss.stamp) {
+                    self.let_go(place);
+                }
+            });
+            if done.is_some() {
+                return;
             }
-        });
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets all keys of `whose` go: it got a full pass.

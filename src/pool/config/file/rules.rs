@@ -221,28 +221,32 @@ pub(super) fn back_up(
     wish.topology.policy.backup = nodes.len();
     wish.topology.nodes.extend(nodes.iter().cloned());
     wish.topology.check_embedded()?;
-    Ok(())
+    super::redis::check(&wish.topology)
 }
 
-/// Checks that two pools that back each other up do not store under the same names: a copy of the one's key would
-/// be the other's value.
+/// Checks that no pool whose copies or values lie on the same nodes stores under the same names: a copy of the one's
+/// key would be the other's value.
 ///
 /// # Errors
-/// `Kind::Config`: both have the same `key_prefix`, or none.
-pub(super) fn keep_apart(wish: &Wish, other: &Wish) -> Result<(), Error> {
-    let (one, two) = (&wish.topology.policy, &other.topology.policy);
-    if one.keys.prefix != two.keys.prefix {
+/// `Kind::Config`: one of them has the same `key_prefix`, or none as this one.
+pub(super) fn keep_apart<'a>(
+    wish: &Wish,
+    mut others: impl Iterator<Item = &'a Wish>,
+) -> Result<(), Error> {
+    let own = &wish.topology.policy;
+    let same = |other: &&Wish| other.topology.policy.keys.prefix == own.keys.prefix;
+    let Some(other) = others.find(same) else {
         return Ok(());
-    }
+    };
     Err(refuse(
         format!(
-            "pools \"{}\" and \"{}\" back each other up, and what one stores under a key the other would find",
-            clean(&one.name),
-            clean(&two.name)
+            "pools \"{}\" and \"{}\" have copies on the same nodes, and what one stores under a key the other would find",
+            clean(&own.name),
+            clean(&other.topology.policy.name)
         ),
         &format!(
             "Write key_prefix = \"{}.\" into one of them",
-            clean(&one.name)
+            clean(&own.name)
         ),
     ))
 }
@@ -255,6 +259,57 @@ fn refuse(cause: String, hint: &str) -> Error {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::super::File;
+
+    #[test]
+    fn pools_with_copies_on_the_same_nodes_need_names_of_their_own() {
+        let pool = |name: &str, backup: &str, prefix: &str| {
+            let prefix = match prefix {
+                "" => String::new(),
+                prefix => format!("key_prefix = \"{prefix}\"\n"),
+            };
+            format!(
+                "[pool.{name}]\nnodes = [\"{name}:1\", \"{name}:2\"]\nmode = \"sync\"\nbackup = \"{backup}\"\n{prefix}"
+            )
+        };
+        let spare = "[pool.s]\nnodes = [\"s:1\"]\n".to_owned();
+        for (text, line, other) in [
+            (pool("a", "b", "") + &pool("b", "a", ""), 4, "b"),
+            (pool("a", "b", "x") + &pool("b", "a", "x"), 4, "b"),
+            (pool("a", "s", "") + &pool("b", "s", "") + &spare, 4, "b"),
+            (
+                pool("a", "b", "") + &pool("b", "c", "") + &pool("c", "a", "x"),
+                4,
+                "b",
+            ),
+        ] {
+            let said = File::parse("f", &text).unwrap_err().to_string();
+            let words = format!(
+                "f, line {line}: pools \"a\" and \"{other}\" have copies on the same nodes"
+            );
+            assert!(said.contains(&words), "{said}");
+            assert!(
+                said.ends_with("Write key_prefix = \"a.\" into one of them"),
+                "{said}"
+            );
+        }
+        for text in [
+            pool("a", "b", "") + &pool("b", "a", "x"),
+            pool("a", "s", "") + &pool("b", "s", "b.") + &spare,
+            pool("a", "s", "") + &spare,
+        ] {
+            File::parse("f", &text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_backups_nodes_are_checked_as_the_pools_own() {
+        let text = "[pool.a]\nnodes = [\"a:1\", \"a:2\"]\nmode = \"sync\"\nbackup = \"s\"\n[pool.s]\nnodes = [\"redis://s?wait=1\"]\n";
+        let said = File::parse("f", text).unwrap_err().to_string();
+        assert!(
+            said.contains("f, line 4: wait= asks for the replicas of"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn rules_stand_from_the_longest_prefix_to_the_shortest_however_they_are_written() {

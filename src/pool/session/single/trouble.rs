@@ -24,7 +24,7 @@ impl Sessions {
         } else if request::is_for_want_of_room(&error) {
             told.hint("Keep less in the session, or give the server more room (memcached: -I for one item, -m for all)")
         } else {
-            // What a Redis refuses for has its remedy behind the server's words.
+            // Whatever else a server refuses has its remedy behind its own words.
             told
         }
     }
