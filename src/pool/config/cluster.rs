@@ -54,7 +54,8 @@ pub(super) fn of_phpredis(text: &str) -> Option<(String, String)> {
     if !prefixed {
         rest.push(&prefix);
     }
-    let (scheme, _) = SCHEMES[usize::from(tls)];
+    let [(plain, _), (in_tls, _)] = SCHEMES;
+    let scheme = if tls { in_tls } else { plain };
     Some((format!("{scheme}{}/", seeds.join(",")), rest.join("&")))
 }
 
