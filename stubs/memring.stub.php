@@ -58,7 +58,7 @@ class Memcache extends \Memcache
  * @return array<string, mixed>
  * @throws \ValueError when there is no such pool
  */
-function status(?string $pool = null): array {}
+function status(#[\SensitiveParameter] ?string $pool = null): array {}
 
 /**
  * Explains where `$op` ("get", "set", "delete" or "session") on `$key` would go, and why. Nothing is sent.
@@ -66,7 +66,7 @@ function status(?string $pool = null): array {}
  * @return array<string, mixed>
  * @throws \ValueError when there is no such pool or operation
  */
-function route(string $pool, string $op, string $key): array {}
+function route(#[\SensitiveParameter] string $pool, string $op, string $key): array {}
 
 }
 
@@ -77,13 +77,13 @@ namespace {
  *
  * @return array<string, mixed>
  */
-function memring_status(?string $pool = null): array {}
+function memring_status(#[\SensitiveParameter] ?string $pool = null): array {}
 
 /**
  * Memring\route() under a name without a namespace.
  *
  * @return array<string, mixed>
  */
-function memring_route(string $pool, string $op, string $key): array {}
+function memring_route(#[\SensitiveParameter] string $pool, string $op, string $key): array {}
 
 }

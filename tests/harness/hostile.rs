@@ -59,6 +59,11 @@ impl Request {
         self.line.split(' ').next().unwrap_or("")
     }
 
+    /// The last word: the key of a command that has one and no more.
+    pub fn last(&self) -> &str {
+        self.line.rsplit(' ').next().unwrap_or("")
+    }
+
     /// The n-th word after the command word.
     pub fn word(&self, n: usize) -> &str {
         self.line.split(' ').nth(n + 1).unwrap_or("")

@@ -28,7 +28,7 @@ fn table(runs: &[(u16, u16, u16)]) -> Vec<Act> {
 fn half(other: u16, answer: &'static str) -> Hostile {
     let own = Arc::new(AtomicU16::new(0));
     let port = Arc::clone(&own);
-    let node = Hostile::start(move |request| match request.line.as_str() {
+    let node = Hostile::start(move |request| match request.last() {
         "SLOTS" => table(&[
             (0, 8191, port.load(Ordering::Relaxed)),
             (8192, 16383, other),
@@ -77,7 +77,7 @@ fn a_master_that_loads_makes_others_be_asked_who_took_its_slots() {
     let (port, loads) = (Arc::clone(&own), Arc::clone(&loading));
     let old = Hostile::start(move |request| {
         let loads = loads.load(Ordering::Relaxed);
-        match request.line.as_str() {
+        match request.last() {
             "SLOTS" | "key" if loads => {
                 vec![Act::say(
                     "-LOADING Redis is loading the dataset in memory\r\n",
@@ -91,7 +91,7 @@ fn a_master_that_loads_makes_others_be_asked_who_took_its_slots() {
     own.store(old.port(), Ordering::Relaxed);
     let own = Arc::new(AtomicU16::new(0));
     let (port, taken) = (Arc::clone(&own), Arc::clone(&loading));
-    let new = Hostile::start(move |request| match request.line.as_str() {
+    let new = Hostile::start(move |request| match request.last() {
         "SLOTS" if taken.load(Ordering::Relaxed) => {
             table(&[(0, 16383, port.load(Ordering::Relaxed))])
         }
@@ -121,7 +121,7 @@ fn who_is_left_alone_is_not_waited_for_while_others_know_the_table() {
     let node = half(hole.port(), "$1\r\nv\r\n");
     let questions = || {
         let all = node.requests();
-        all.iter().filter(|one| one.line == "SLOTS").count()
+        all.iter().filter(|one| one.last() == "SLOTS").count()
     };
     let mut bench = over(
         &format!(
@@ -303,7 +303,7 @@ fn a_flush_that_a_former_master_refuses_finds_the_new_one_next_time() {
 fn who_names_no_host_in_a_second_hop_means_his_own() {
     for word in ["MOVED", "ASK"] {
         let elsewhere = |line: String| {
-            move |request: &harness::hostile::Request| match request.line.as_str() {
+            move |request: &harness::hostile::Request| match request.last() {
                 "SLOTS" => table(&[]),
                 "ASKING" => vec![Act::say("+OK\r\n")],
                 "hop" | "{hop}2" => vec![Act::say(&line)],
@@ -334,13 +334,13 @@ fn who_names_no_host_in_a_second_hop_means_his_own() {
 
 #[test]
 fn a_move_to_a_node_without_a_name_is_no_move_to_the_one_that_tells_of_it() {
-    let new = Hostile::start(|request| match request.line.as_str() {
+    let new = Hostile::start(|request| match request.last() {
         "hop" => vec![Act::say("$1\r\nv\r\n")],
         _ => vec![],
     });
     let (own, moved) = (Arc::new(AtomicU16::new(0)), AtomicBool::new(false));
     let (old_port, new_port) = (Arc::clone(&own), new.port());
-    let old = Hostile::start(move |request| match request.line.as_str() {
+    let old = Hostile::start(move |request| match request.last() {
         "SLOTS" if moved.load(Ordering::Relaxed) => vec![Act::say(format!(
             "*1\r\n*3\r\n:0\r\n:16383\r\n*4\r\n$1\r\n?\r\n:{new_port}\r\n$2\r\nid\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n"
         ))],

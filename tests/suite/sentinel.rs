@@ -259,7 +259,7 @@ fn a_request_that_a_demoted_master_refuses_goes_to_the_new_one() {
 
 #[test]
 fn what_a_master_carried_out_before_it_refused_the_rest_is_not_said_again() {
-    let master = Hostile::start(|request| match request.line.as_str() {
+    let master = Hostile::start(|request| match request.last() {
         "ROLE" => vec![Act::say("*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n")],
         "PING" => vec![Act::say("+PONG\r\n")],
         "first" => vec![Act::say(":1\r\n")],
@@ -269,7 +269,7 @@ fn what_a_master_carried_out_before_it_refused_the_rest_is_not_said_again() {
         _ => vec![],
     });
     let port = master.port();
-    let sentinel = Hostile::start(move |request| match request.line.as_str() {
+    let sentinel = Hostile::start(move |request| match request.last() {
         "m" => vec![Act::say(format!(
             "*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n",
             port.to_string().len()
@@ -279,7 +279,7 @@ fn what_a_master_carried_out_before_it_refused_the_rest_is_not_said_again() {
     let mut bench = over(&format!("redis-sentinel://127.0.0.1:{}/m", sentinel.port()));
     let times = |key: &str| {
         let all = master.requests();
-        all.iter().filter(|one| one.line == key).count()
+        all.iter().filter(|one| one.last() == key).count()
     };
     // Nothing of it was done: another server may be the master.
     let deleted = bench.run(Verb::Delete, &["second"], |_, _| {});
