@@ -18,6 +18,7 @@ use memring_pool::config::{Mode, Wish};
 use memring_pool::counters::Counter;
 use memring_pool::error::Error;
 use memring_pool::fact::Fact;
+use memring_pool::handoff;
 use memring_pool::pool::Pool;
 use memring_pool::pool::status::other_nodes;
 use memring_pool::replica::record_key;
@@ -96,7 +97,8 @@ fn named(name: &[u8]) -> Result<Fact, Error> {
     let told = if copied {
         let name = &pool.policy().name;
         let key = record_key((!name.is_empty()).then_some(name.as_str()));
-        pool.status_now(&key, &mut Call::new())
+        let missed = |node: &str| handoff::left(&key, node);
+        pool.status_now(&key, &mut Call::new(), &missed)
     } else {
         pool.status()
     };

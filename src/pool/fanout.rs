@@ -331,8 +331,7 @@ impl Lane {
         self.failed(node, error);
     }
 
-    /// The one connection is gone that this meant something on. That says nothing of the node:
-    /// who asks it next finds out.
+    /// The one connection is gone that this meant something on. That says nothing of the node: who asks it next finds out.
     #[cold]
     fn unpinned(&mut self, node: &mut node::Node) {
         node.close();
@@ -393,8 +392,7 @@ impl Lane {
                     ready = false;
                 }
                 State::Sending => {
-                    // A pipeline is read while it is still being sent, or both sides would
-                    // wait for the other to read.
+                    // A pipeline is read while it is still being sent, or both sides would wait for the other to read.
                     if let Err(errno) =
                         self.send(&node, arena, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
                     {

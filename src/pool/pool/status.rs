@@ -6,7 +6,6 @@ use crate::call::Call;
 use crate::config::{Mode, NodeSpec, Target};
 use crate::embedded;
 use crate::fact::Fact;
-use crate::handoff;
 use crate::node::{Directory, Door, Node};
 use crate::replica::{Standing, State, Survey};
 use crate::shared::{self, Progress};
@@ -15,7 +14,9 @@ use std::time::SystemTime;
 /// One value of a map: its name, and what it holds.
 type Pair = (&'static str, Fact);
 /// What was seen of a pool: its records, their key, and how long nodes have to wait, seconds.
-type Seen<'a> = (&'a Survey, &'a [u8], &'a [Option<u64>]);
+type Seen<'a> = (&'a Survey, &'a [u8], &'a [Option<u64>], Missed<'a>);
+/// How many keys this host keeps for a node, by its name in records.
+type Missed<'a> = &'a dyn Fn(&str) -> usize;
 
 impl Pool {
     /// Name, mode and nodes as this process knows them, nobody asked:
@@ -27,7 +28,7 @@ impl Pool {
 
     /// The same with each node's record, read now, and why they are not this pool's
     /// ([`Pool::fits`]); marks who answers and who does not, as [`Pool::records`].
-    pub fn status_now(&mut self, record_key: &[u8], call: &mut Call) -> Fact {
+    pub fn status_now(&mut self, record_key: &[u8], call: &mut Call, missed: Missed<'_>) -> Fact {
         let survey = self.records(record_key, call);
         // Only who is joining waits; of all others nothing is asked.
         let waits = (0..survey.len()).map(|place| {
@@ -37,7 +38,7 @@ impl Pool {
             self.wait_left(place, record, record_key, call)
         });
         let waits: Vec<Option<u64>> = waits.collect();
-        self.told(Some((&survey, record_key, &waits)))
+        self.told(Some((&survey, record_key, &waits, missed)))
     }
 
     fn told(&self, seen: Option<Seen<'_>>) -> Fact {
@@ -49,12 +50,12 @@ impl Pool {
         let nodes = (0..self.len()).map(|index| {
             let mut pairs = self.node_facts(index);
             pairs.extend(record_facts(survey, index));
-            let pass = seen.and_then(|(survey, key, _)| shared::pass(key, survey.name(index)));
+            let pass = seen.and_then(|(survey, key, ..)| shared::pass(key, survey.name(index)));
             pairs.push(("pass", pass.into()));
-            let waits = seen.and_then(|(_, _, waits)| waits.get(index).copied().flatten());
+            let waits = seen.and_then(|(_, _, waits, _)| waits.get(index).copied().flatten());
             pairs.push(("waits", waits.into()));
-            let key = seen.map(|(_, key, _)| key);
-            pairs.push(("missed_keys", self.missed_keys(index, key).into()));
+            let missed = seen.map(|(survey, _, _, missed)| missed(survey.name(index)));
+            pairs.push(("missed_keys", self.missed_keys(index, missed).into()));
             Fact::Map(pairs)
         });
         let over = survey.filter(|_| wrong.is_none());
@@ -85,15 +86,12 @@ impl Pool {
         self.drained = names.collect();
     }
 
-    /// Keys that this host keeps for a node with copies, which missed them; of sessions only where their record's key is known.
-    fn missed_keys(&self, index: usize, record_key: Option<&[u8]>) -> Option<usize> {
+    /// Keys that this host keeps for a node with copies, which missed them; of sessions only where somebody looked.
+    fn missed_keys(&self, index: usize, of_sessions: Option<usize>) -> Option<usize> {
         match self.policy.mode {
             Mode::Single => None,
             Mode::Async | Mode::Sync => self.debts().get(index).copied(),
-            Mode::Fenced => {
-                let member = self.members.get(index)?;
-                record_key.map(|key| handoff::left(key, &member.spec.ring_name()))
-            }
+            Mode::Fenced => of_sessions,
         }
     }
 
