@@ -52,6 +52,18 @@ fn pages(node: &str) -> [String; 2] {
     ]
 }
 
+/// What php-fpm of a user that owns nothing says to them.
+fn to_nobody(node: &str) -> [String; 2] {
+    let php = with_sessions(Php::new(), node)
+        .ini("session.save_handler", "memring")
+        .ini("memring.shared", "off");
+    let fpm = PhpFpm::of(&php, 1, "", Some(NOBODY));
+    pages(node).map(|page| {
+        fpm.page("page.php", &page);
+        fpm.get("page.php", "", "").text()
+    })
+}
+
 /// All of it fails, each page says why once, and nothing that was there is another.
 #[track_caller]
 fn is_refused(said: [String; 2], directory: &Path, before: &[(String, Vec<u8>)], words: [&str; 2]) {
@@ -131,27 +143,13 @@ fn a_place_that_a_pools_user_may_not_write_or_that_is_anothers_is_refused_and_le
     ] {
         let before = content(directory);
         let node = format!("embedded://{}", directory.display());
-        let php = with_sessions(Php::new(), &node)
-            .ini("session.save_handler", "memring")
-            .ini("memring.shared", "off");
-        let fpm = PhpFpm::of(&php, 1, "", Some(NOBODY));
-        let said = pages(&node).map(|page| {
-            fpm.page("page.php", &page);
-            fpm.get("page.php", "", "").text()
-        });
+        let said = to_nobody(&node);
         is_refused(said, directory, &before, words);
     }
     // In a place of its own the same user is served.
     let own = sub("own", NOBODY, 0o700);
     let node = format!("embedded://{}", own.display());
-    let php = with_sessions(Php::new(), &node)
-        .ini("session.save_handler", "memring")
-        .ini("memring.shared", "off");
-    let fpm = PhpFpm::of(&php, 1, "", Some(NOBODY));
-    let said = pages(&node).map(|page| {
-        fpm.page("page.php", &page);
-        fpm.get("page.php", "", "").text()
-    });
+    let said = to_nobody(&node);
     assert_eq!(said, ["bool(true)\nstring(1) \"v\"", "bool(true)"]);
 }
 

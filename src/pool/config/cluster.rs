@@ -32,39 +32,35 @@ const THEIR_PREFIX: &str = "PHPREDIS_CLUSTER_SESSION:";
 /// options that are written here: its prefix where it has none, and without what has no meaning, since nothing is read
 /// from replicas. `None` for anything else.
 pub(super) fn of_phpredis(text: &str) -> Option<(String, String)> {
-    seeds(text)?;
-    let (mut seeds, mut rest, mut tls, mut prefixed) = (Vec::new(), Vec::new(), false, false);
-    for word in text.split('&').filter(|word| !word.is_empty()) {
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        match options::decode(name).as_str() {
-            name if name.starts_with("seed[") => {
-                let host = options::decode(value);
-                let (scheme, host) = host.split_once("://").unwrap_or(("tcp", &host));
-                tls |= scheme == "tls" || scheme == "ssl";
-                seeds.push(host.to_owned());
-            }
-            "failover" => {}
-            name => {
-                prefixed |= name == "prefix";
-                rest.push(word);
-            }
-        }
+    let (mut tls, mut hosts) = (false, Vec::new());
+    for seed in seeds(text)? {
+        let (scheme, host) = seed.split_once("://").unwrap_or(("tcp", &seed));
+        tls |= scheme == "tls" || scheme == "ssl";
+        hosts.push(host.to_owned());
     }
+    let name = |word: &str| options::decode(word.split('=').next().unwrap_or(word));
+    let words = text.split('&').filter(|word| seed(word).is_none());
+    let mut rest: Vec<&str> = words.filter(|word| name(word) != "failover").collect();
     let prefix = format!("prefix={THEIR_PREFIX}");
-    if !prefixed {
+    if !rest.iter().any(|word| name(word) == "prefix") {
         rest.push(&prefix);
     }
     let [(plain, _), (in_tls, _)] = SCHEMES;
     let scheme = if tls { in_tls } else { plain };
-    Some((format!("{scheme}{}/", seeds.join(",")), rest.join("&")))
+    Some((format!("{scheme}{}/", hosts.join(",")), rest.join("&")))
+}
+
+/// The host in a word `seed[]=HOST`.
+fn seed(word: &str) -> Option<String> {
+    let (name, host) = word.split_once('=')?;
+    let is_one = options::decode(name).trim_start().starts_with("seed[");
+    is_one.then(|| options::decode(host))
 }
 
 /// The hosts that phpredis' handler rediscluster would read in such a text, which may have its words in any order; `None`
 /// for anything else.
 fn seeds(text: &str) -> Option<Vec<String>> {
-    let words = text.split('&').filter_map(|word| word.split_once('='));
-    let seeds = words.filter(|(name, _)| options::decode(name).trim_start().starts_with("seed["));
-    let seeds: Vec<String> = seeds.map(|(_, host)| options::decode(host)).collect();
+    let seeds: Vec<String> = text.split('&').filter_map(seed).collect();
     (!seeds.is_empty()).then_some(seeds)
 }
 
@@ -352,6 +348,7 @@ mod tests {
             error.contains("Add rediss to") && !error.contains("SECRET"),
             "{error}"
         );
+        assert_eq!(of("seed[]=a:1& seed[]=b:2").0, ["a:1", "b:2"]);
         let (names, topology) = of("timeout=2&auth=p,w&seed[]=a:7000");
         let redis = topology.nodes[0].redis.clone().unwrap();
         assert_eq!((names.len(), redis.password.unwrap().open()), (1, "p,w"));

@@ -122,6 +122,11 @@ impl File {
             pools.insert(pool.clone(), wish);
         }
         let own = pools.clone();
+        let backups = raw.pool.iter().filter_map(|(name, raw)| {
+            let backup = raw.get_ref().backup.as_ref()?;
+            Some((name.as_str(), backup.get_ref().as_str()))
+        });
+        let backups: BTreeMap<&str, &str> = backups.collect();
         for (name, wish) in &mut pools {
             let from = raw
                 .pool
@@ -138,20 +143,8 @@ impl File {
                 .get(name)
                 .and_then(|raw| raw.get_ref().backup.as_ref());
             if let Some(backup) = backup {
-                let spare = backup.get_ref();
-                let backup_of = |raw: &Spanned<RawPool>| {
-                    let backup = raw.get_ref().backup.as_ref();
-                    backup.map(|backup| backup.get_ref().clone())
-                };
-                // A backup that has one itself is no mere spare.
-                let shares = |other: &String, raw: &Spanned<RawPool>| match backup_of(raw) {
-                    Some(theirs) => other != name && (theirs == *spare || other == spare),
-                    None => false,
-                };
-                let others = raw.pool.iter().filter(|(other, raw)| shares(other, raw));
-                let others = others.filter_map(|(other, _)| own.get(other));
-                rules::back_up(wish, spare, &own)
-                    .and_then(|()| rules::keep_apart(wish, others))
+                rules::back_up(wish, backup.get_ref(), &own)
+                    .and_then(|()| rules::keep_apart(wish, &backups, &own))
                     .and_then(|()| {
                         let Topology { nodes, policy, .. } = &wish.topology;
                         placement::check(nodes, policy)

@@ -3,6 +3,7 @@
 
 use super::bare::Bare;
 use super::contender::{Contender, Worker};
+use super::report::spread;
 use super::shape::shape;
 use super::stay_on;
 use crate::Stop;
@@ -95,13 +96,10 @@ fn medians(mut slice: impl FnMut() -> Result<(Duration, Duration), Stop>) -> Res
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for _ in 0..SLICES {
         let (first, second) = slice()?;
-        one.push(first);
-        two.push(second);
+        one.push(first.as_secs_f64());
+        two.push(second.as_secs_f64());
     }
-    let median = |times: &mut Vec<Duration>| {
-        times.sort_unstable();
-        let middle = times.get(times.len() / 2).copied();
-        middle.unwrap_or_default().as_secs_f64()
-    };
-    Ok(median(&mut two) / median(&mut one))
+    let median =
+        |times: Vec<f64>| spread(times.into_iter()).map_or(f64::NAN, |[_, middle, _]| middle);
+    Ok(median(two) / median(one))
 }

@@ -145,7 +145,7 @@ impl Apart {
 }
 
 /// Smallest, median and largest; nothing of none.
-fn spread(figures: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
+pub(super) fn spread(figures: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
     let figures = sorted(figures);
     Some([
         *figures.first()?,

@@ -225,15 +225,23 @@ pub(super) fn back_up(
 }
 
 /// Checks that no pool whose copies or values lie on the same nodes stores under the same names: a copy of the one's
-/// key would be the other's value.
+/// key would be the other's value. `backups` says which pool has which.
 ///
 /// # Errors
 /// `Kind::Config`: one of them has the same `key_prefix`, or none as this one.
-pub(super) fn keep_apart<'a>(
+pub(super) fn keep_apart(
     wish: &Wish,
-    mut others: impl Iterator<Item = &'a Wish>,
+    backups: &BTreeMap<&str, &str>,
+    pools: &BTreeMap<String, Wish>,
 ) -> Result<(), Error> {
     let own = &wish.topology.policy;
+    let spare = backups.get(own.name.as_str());
+    // A backup that has one itself is no mere spare.
+    let shares = |(other, theirs): &(&&str, &&str)| {
+        **other != own.name && (spare == Some(*theirs) || spare == Some(*other))
+    };
+    let others = backups.iter().filter(shares);
+    let mut others = others.filter_map(|(other, _)| pools.get(*other));
     let same = |other: &&Wish| other.topology.policy.keys.prefix == own.keys.prefix;
     let Some(other) = others.find(same) else {
         return Ok(());
