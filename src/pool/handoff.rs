@@ -75,7 +75,7 @@ impl Keep for Keeper {
         };
         let now = shared::now();
         let kept = || missed.keep(whose(&self.record_key, node), &self.key, now);
-        if sent || kept() != shared::Kept::Yes {
+        if sent || kept() != shared::Kept::Yes && self.rules.overflow {
             shared::count(Counter::MissedOverflow);
             return Kept::No;
         }
@@ -210,6 +210,7 @@ fn mend(pool: &mut Pool, target: usize, record_key: &[u8], key: &[u8], call: &mu
     false
 }
 
-fn whose(record_key: &[u8], node: &str) -> u64 {
+/// Pool and node as one word, under which keys are kept that `node` (its name in records) missed.
+pub fn whose(record_key: &[u8], node: &str) -> u64 {
     shared::name_of(&[record_key, b" ", node.as_bytes()].concat())
 }

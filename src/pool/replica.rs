@@ -291,6 +291,14 @@ pub struct Rules {
     pub double_list: bool,
     /// A node that is another process than the one that was trusted is trusted no more.
     pub process: bool,
+    /// What has no version counts for nothing.
+    pub foreign: bool,
+    /// A pool is new only for whoever stored all of its first records himself.
+    pub founding: bool,
+    /// A host whose node list is older than one that was announced is let in nowhere.
+    pub admits: bool,
+    /// A node that had no room and dropped what it had is trusted no more.
+    pub dropped: bool,
 }
 
 impl Rules {
@@ -318,6 +326,10 @@ impl Rules {
         word: true,
         double_list: true,
         process: true,
+        foreign: true,
+        founding: true,
+        admits: true,
+        dropped: true,
     };
 }
 

@@ -27,7 +27,7 @@
 
 pub(crate) mod lmdb;
 mod mended;
-pub(crate) mod missed;
+pub mod missed;
 mod passes;
 mod seats;
 mod site;
@@ -61,7 +61,7 @@ pub const SLOTS: usize = 1024;
 /// "memring" and a zero byte.
 const MAGIC: u64 = u64::from_le_bytes(*b"memring\0");
 /// Changes with the shape of the region; a part of the file's name, too.
-const LAYOUT: u64 = 4;
+pub const LAYOUT: u64 = 5;
 
 /// What is known of one node on this host; what the words mean is for `health` to say.
 #[derive(Debug, Default)]
@@ -141,7 +141,7 @@ static REGION: OnceLock<Option<&'static Region>> = OnceLock::new();
 
 /// Opens the region, once per process; later calls do nothing.
 ///
-/// With [`Sharing::User`] it is the file `memring-UID.4` in `dir`; with [`Sharing::Master`]
+/// With [`Sharing::User`] it is the file `memring-UID.5` in `dir`; with [`Sharing::Master`]
 /// the memory that [`prepare`] set aside.
 ///
 /// # Errors

@@ -83,6 +83,46 @@ fn every_method_works_on_copies_and_goes_on_when_a_node_dies() {
     assert_eq!(text, "100\nstored again\nnot all");
 }
 
+/// Whoever else did it later would take with it what came since.
+#[test]
+fn a_node_that_missed_a_flush_is_emptied_by_one_of_all_who_come_by() {
+    const MANY: usize = 8;
+    let nodes: Vec<Memcached> = (0..2).map(|_| Memcached::start()).collect();
+    let directory = TempDir::new("flush");
+    let php = php(&directory, &nodes, "mode = \"sync\"");
+    let begin = "$m = new Memcache; $m->addServer('pool:p');";
+    let keys = "array_map(fn($i) => \"k$i\", range(0, 29))";
+    php.run(&format!("{begin} $m->set(array_fill_keys({keys}, 1));"))
+        .ok();
+    nodes[1].freeze();
+    let text = php.run(&format!("{begin} var_dump(@$m->flush());")).ok();
+    assert_eq!(text, "bool(false)");
+    nodes[1].resume();
+    // What was said to it while it hung it carries out now.
+    assert!(wait_until(Duration::from_secs(5), || nodes[1]
+        .stat("cmd_flush")
+        == 1));
+    let place = directory.path().display();
+    let script = format!(
+        "{begin} touch('{place}/ready' . getmypid());
+        do {{ usleep(200); clearstatcache(); }} while (!file_exists('{place}/go'));
+        var_dump(@$m->get({keys}), $m->set('k' . getmypid() % 30, 2));"
+    );
+    let all: Vec<_> = (0..MANY).map(|_| php.start(&script)).collect();
+    let ready = || {
+        let files = std::fs::read_dir(directory.path()).expect("the directory");
+        let names = files.filter_map(|file| Some(file.ok()?.file_name()));
+        let is = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("ready");
+        names.filter(is).count() == MANY
+    };
+    assert!(wait_until(Duration::from_secs(20), ready));
+    directory.file("go", "");
+    for one in all {
+        one.finish().ok();
+    }
+    assert_eq!(nodes[1].stat("cmd_flush"), 2);
+}
+
 #[test]
 fn a_copied_session_is_read_plainly_and_nothing_else_is_done_to_it() {
     for nodes in crate::copies::caches() {

@@ -3,6 +3,7 @@
 use crate::cache_copies::kinds;
 use crate::companion::{Tend, run};
 use harness::{Memcached, Php, Redis, Server, TempDir, wait_until};
+use memring_pool::shared::LAYOUT;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(40);
@@ -152,7 +153,7 @@ fn status_of_a_user_who_cannot_see_what_nodes_missed_says_so_and_leaves_no_file(
     assert_eq!((code, errors.as_str(), files()), (0, "", 0), "{text}");
     // A user with a name, and one without.
     for (user, name) in [(65534, "nobody"), (54_321, "user 54321")] {
-        let file = state.file(&format!("memring-{user}.4"), "");
+        let file = state.file(&format!("memring-{user}.{LAYOUT}"), "");
         let (code, text, errors) = status(&[]);
         assert_eq!((code, files()), (1, 1), "{text}");
         assert!(

@@ -347,7 +347,7 @@ pub(crate) static MEMRING: &[Setting] = &[
         range: "directory, or empty for /dev/shm",
         unit: "",
         scope: Scope::System,
-        sentence: "Where the files lie that the processes of a user share: memring-UID.4, and memring-UID.mdb for sessions without a server (mode 600).",
+        sentence: "Where the files lie that the processes of a user share: memring-UID.5, and memring-UID.mdb for sessions without a server (mode 600).",
         rule: Rule::Text(|v| &mut v.state_dir),
     },
     Setting {

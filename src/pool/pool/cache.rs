@@ -62,7 +62,8 @@ impl Pool {
             _ => self.change_copied(call, verb, now),
         }
         if !verb.is_read() {
-            self.confirm(call, transport::since(begin), now);
+            let all: Vec<usize> = (0..call.entries.len()).collect();
+            self.confirm(call, &all, transport::since(begin), now);
         }
         self.tell_skipped(call);
     }
@@ -176,7 +177,15 @@ impl Pool {
             };
             call.settle_anew(entry, outcome);
         }
+        if repairs.is_empty() {
+            return;
+        }
+        let begin = transport::now();
         self.repair(call, &repairs, now);
+        // What was given back late may be older by now than what the others have.
+        let mut given: Vec<usize> = repairs.iter().map(|line| line.entry).collect();
+        given.dedup();
+        self.confirm(call, &given, transport::since(begin), now);
     }
 
     /// The lines that give every node of `seen` that has less than `copy` the same.
@@ -236,10 +245,9 @@ impl Pool {
 
     /// set(): to all live copies, whatever they have; those that are told later follow.
     fn set_copied(&mut self, call: &mut Call, now: Instant) {
-        let mut open = Vec::with_capacity(call.entries.len());
-        for entry in 0..call.entries.len() {
-            let plan = self.plan(call, entry, now);
-            self.catch_up(call, entry, &plan.live);
+        let plans = self.plans(call, now);
+        let mut open = Vec::with_capacity(plans.len());
+        for (entry, plan) in plans {
             let details = call.details(entry);
             let put = Put {
                 over: Over::Anything,
@@ -283,15 +291,25 @@ impl Pool {
 
     /// delete(): a tombstone wherever something was, found out in the same trip.
     fn delete_copied(&mut self, call: &mut Call, now: Instant) {
-        let mut open = Vec::with_capacity(call.entries.len());
-        for entry in 0..call.entries.len() {
-            let plan = self.plan(call, entry, now);
-            self.catch_up(call, entry, &plan.live);
-            open.push((entry, plan));
-        }
+        let mut open = self.plans(call, now);
         while !open.is_empty() {
             open = self.delete_round(call, open, now);
         }
+    }
+
+    /// Where each key of a blind write goes; all of those nodes are known, and have the copies that
+    /// were on their way to them.
+    fn plans(&mut self, call: &mut Call, now: Instant) -> Vec<(usize, Plan)> {
+        let mut plans = Vec::with_capacity(call.entries.len());
+        for entry in 0..call.entries.len() {
+            let plan = self.plan(call, entry, now);
+            self.catch_up(call, entry, &plan.live);
+            plans.push((entry, plan));
+        }
+        let copied = plans.iter().filter(|(_, plan)| !plan.plain);
+        let live = copied.flat_map(|(_, plan)| plan.live.iter().copied());
+        self.ask_all(call, live, now);
+        plans
     }
 
     /// One round of deletes; the keys for which others have to be asked, since nobody answered.

@@ -31,13 +31,18 @@ fn is_unusual(took: Duration) -> bool {
 }
 
 impl Pool {
-    /// Looks at the copies of a write again that `took` unusually long, and gives each the newest
-    /// of them.
-    pub(super) fn confirm(&mut self, call: &mut Call, took: Duration, now: Instant) {
+    /// Looks at the copies of these keys again, a write of which `took` unusually long, and gives each
+    /// the newest of them.
+    pub(super) fn confirm(
+        &mut self,
+        call: &mut Call,
+        entries: &[usize],
+        took: Duration,
+        now: Instant,
+    ) {
         if !is_unusual(took) || !self.rules.confirm {
             return;
         }
-        let all: Vec<usize> = (0..call.entries.len()).collect();
         let differ = |seen: &[(usize, Answer)]| {
             let version = |answer: &Answer| match answer {
                 Answer::Found(copy) => Some(copy.version),
@@ -47,7 +52,7 @@ impl Pool {
             let first = answers.next().map(|(_, answer)| version(answer));
             answers.any(|(_, answer)| Some(version(answer)) != first)
         };
-        let seen = self.look_at_copies(call, &all, false, now);
+        let seen = self.look_at_copies(call, entries, false, now);
         let apart = seen.into_iter().filter(|(_, seen)| differ(seen));
         let apart: Vec<usize> = apart.map(|(entry, _)| entry).collect();
         let mut repairs = Vec::new();

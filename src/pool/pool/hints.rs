@@ -52,7 +52,7 @@ const BUSY: u32 = 200;
 /// For so long a node that is back carries out what was said to it before: a server
 /// that goes on finds in its buffers what everybody has given up, and no order among
 /// connections. Only then can it be given anything that stays.
-const LATE: Duration = Duration::from_millis(20);
+pub(super) const LATE: Duration = Duration::from_millis(20);
 /// Kept in place of a key by who missed everything. No key of the wire has a zero byte.
 const ALL: &[u8] = b"\0all";
 
@@ -229,24 +229,29 @@ impl Pool {
         self.catch_up_with(call, member);
         let known = KNOWN.with_borrow_mut(|known| known.remove(&whose).unwrap_or_default());
         let region = shared::missed();
-        let kept: Vec<Miss> = region.map_or_else(Vec::new, |missed| missed.keys(whose, KEYS));
-        if known.all || kept.iter().any(|miss| miss.key == ALL) {
-            call.reset(Verb::Delete);
-            let emptied = self.exchange_lane(member, call, |lane| lane.ask_to_flush(0));
-            let lane = emptied.and_then(|lane| call.lanes.get(lane));
-            if !lane.is_some_and(|lane| lane.answers.contains(&Reply::Done)) {
-                self.miss_all(member);
+        let kept = || region.map_or_else(Vec::new, |missed| missed.keys(whose, KEYS));
+        let everything = |kept: &[Miss]| known.all || kept.iter().any(|miss| miss.key == ALL);
+        let mut owed = kept();
+        if everything(&owed) {
+            if region.is_some_and(|missed| !missed.claim_emptying(shared::now())) {
+                if known.all {
+                    self.miss_all(member);
+                }
                 return false;
             }
-            self.counts.emptied += 1;
-            if let Some(region) = region {
-                kept.iter()
-                    .for_each(|miss| region.mended(whose, miss, shared::now()));
+            // Whoever was at it before may have done it.
+            owed = kept();
+            let empties = everything(&owed);
+            let done = empties && self.empty(member, whose, &owed, call);
+            if let Some(missed) = region {
+                missed.emptied();
             }
-            return true;
+            if empties {
+                return done;
+            }
         }
         let mut all = true;
-        for some in kept.chunks(AT_ONCE) {
+        for some in owed.chunks(AT_ONCE) {
             let keys: Vec<&[u8]> = some.iter().map(|miss| miss.key.as_slice()).collect();
             if !self.mend_keys(member, &keys, call, now) {
                 all = false;
@@ -268,6 +273,23 @@ impl Pool {
         let rest = own.get(done..).unwrap_or_default();
         rest.iter().for_each(|key| self.keep(member, key));
         all && rest.is_empty()
+    }
+
+    /// Empties a node that missed a flush, or more keys than could be kept; false when it did not do it.
+    fn empty(&mut self, member: usize, whose: u64, owed: &[Miss], call: &mut Call) -> bool {
+        call.reset(Verb::Delete);
+        let emptied = self.exchange_lane(member, call, |lane| lane.ask_to_flush(0));
+        let lane = emptied.and_then(|lane| call.lanes.get(lane));
+        if !lane.is_some_and(|lane| lane.answers.contains(&Reply::Done)) {
+            self.miss_all(member);
+            return false;
+        }
+        self.counts.emptied += 1;
+        if let Some(missed) = shared::missed() {
+            owed.iter()
+                .for_each(|miss| missed.mended(whose, miss, shared::now()));
+        }
+        true
     }
 
     /// Gives a node what the others have of these keys, in place of what it has; false when

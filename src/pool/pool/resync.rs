@@ -210,7 +210,9 @@ impl Pool {
     ) -> Founded {
         let (names, nodes) = self.everyone();
         let mut out = Vec::new();
-        let mut founding = Founding::new(&names, random, &mut out).at(self.epochs());
+        let mut founding = Founding::new(&names, random, &mut out)
+            .at(self.epochs())
+            .under(self.rules().machines);
         if late {
             founding = founding.late();
         }

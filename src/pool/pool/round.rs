@@ -243,13 +243,26 @@ impl Pool {
 
     /// Asks the servers that a value goes to, and that nobody asked yet, what they take.
     fn ask_versions(&mut self, call: &mut Call, lines: &[Line], now: Instant) {
+        let need = lines.iter().filter(|line| self.needs_versions(line));
+        let members: Vec<usize> = need.map(|line| line.member).collect();
+        self.ask_all(call, members, now);
+    }
+
+    /// Asks those of these nodes that nobody asked yet what they take. Before versions are drawn: one
+    /// drawn long before it is sent may be lower than what was written meanwhile.
+    pub(super) fn ask_all(
+        &mut self,
+        call: &mut Call,
+        members: impl IntoIterator<Item = usize>,
+        now: Instant,
+    ) {
         let mut strangers: Vec<usize> = Vec::new();
-        for line in lines {
-            if self.needs_versions(line)
-                && !strangers.contains(&line.member)
-                && self.sure_of_versions(line.member, now).is_none()
+        for member in members {
+            if self.engine(member) == Engine::Memcached
+                && !strangers.contains(&member)
+                && self.sure_of_versions(member, now).is_none()
             {
-                strangers.push(line.member);
+                strangers.push(member);
             }
         }
         if strangers.is_empty() {
@@ -417,7 +430,9 @@ impl Pool {
 /// A version above `seen`, by this host's clock when `now` is that, or just above for 0.
 pub(super) fn next_version(now: u64, seen: Version) -> Version {
     let random = shared::throw() as u32; // 20 bits of it count
-    Version::next(now, seen, random)
+    let version = Version::next(now, seen, random);
+    LAST.set(version.max(LAST.get()));
+    version
 }
 
 /// A version for a write that looked at nothing, above those of this thread before it.

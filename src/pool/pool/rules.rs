@@ -12,6 +12,8 @@ pub struct Rules {
     pub hint: bool,
     /// A flush that a node missed is kept for it.
     pub hint_of_flush: bool,
+    /// Who flushed empties the nodes once more, which were not emptied in one moment.
+    pub flush_again: bool,
     /// A node that is back in the middle of a call is not asked before it was given what it missed.
     pub meanwhile: bool,
     /// A write that took unusually long is looked at again: a copy may have lost it meanwhile.
@@ -38,6 +40,10 @@ pub struct Rules {
     pub passed: bool,
     /// Who reads a session asks again, and longer, before he doubts.
     pub patient: bool,
+    /// A host that alone cannot reach two nodes of a pool stores no session.
+    pub broken: bool,
+    /// A node that missed more keys than there is room for gets a full pass.
+    pub overflow: bool,
 }
 
 impl Rules {
@@ -46,6 +52,7 @@ impl Rules {
         tombstone: true,
         hint: true,
         hint_of_flush: true,
+        flush_again: true,
         meanwhile: true,
         confirm: true,
         late: true,
@@ -59,6 +66,8 @@ impl Rules {
         works: true,
         passed: true,
         patient: true,
+        broken: true,
+        overflow: true,
     };
 }
 

@@ -1,5 +1,6 @@
 //! What is asked of servers rather than of keys: version, stats, and to be emptied.
 
+use super::hints::LATE;
 use super::{Pool, event};
 use crate::call::{Call, Verb};
 use crate::config::{Engine, Login, Mode, Target};
@@ -11,6 +12,10 @@ use crate::transport;
 use crate::wire::redis::{self, Shape};
 use crate::wire::{Expect, Reply, classic};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// After a flush, reads that began before it was over everywhere have this long at least to be done.
+const SETTLES: Duration = Duration::from_millis(2);
 
 impl Pool {
     /// Says from now on who we are to each memcached that was not told when it was added, or was
@@ -136,6 +141,7 @@ impl Pool {
             &[],
         );
         self.tell_skipped(call);
+        let (took, mut flushed) = (transport::since(now), Vec::new());
         for lane in first..call.used {
             self.note(call, lane);
             let emptied = call
@@ -148,11 +154,35 @@ impl Pool {
                 self.doubt();
             }
             let member = call.lanes.get(lane).map(|lane| lane.member);
-            if let (false, true, Some(member)) = (emptied, self.is_copied(), member) {
-                self.miss_all(member);
+            if let (true, Some(member)) = (self.is_copied(), member) {
+                if emptied {
+                    flushed.push(member);
+                } else {
+                    self.miss_all(member);
+                }
             }
         }
+        if delay == 0 && flushed.len() + usize::from(!done) > 1 && self.rules.flush_again {
+            fanout::pause((took * 4).clamp(SETTLES, LATE));
+            self.flush_again(&flushed, call);
+        }
         done
+    }
+
+    /// Empties these nodes once more. They were not emptied in one moment, and who read meanwhile may
+    /// have given one what was still there on another.
+    fn flush_again(&mut self, members: &[usize], call: &mut Call) {
+        let mut own = Call::new();
+        let answered = self.exchange_lanes(members, &mut own, |lane| lane.ask_to_flush(0));
+        for member in members {
+            let lane = answered.iter().find(|(who, _)| who == member);
+            let lane = lane.and_then(|(_, lane)| own.lanes.get(*lane));
+            if !lane.is_some_and(|lane| lane.answers.contains(&Reply::Done)) {
+                self.miss_all(*member);
+            }
+        }
+        call.events.append(&mut own.events);
+        call.changes.append(&mut own.changes);
     }
 
     /// The STAT or ITEM lines of node `index`, each with CR LF; `None` and an event when it

@@ -10,7 +10,7 @@
 //! he is done, or for so long that he must be gone ([`Founding::late`]).
 
 use super::view::{self, View};
-use super::{Absent, Command, Epochs, Lost, Machine, Record, Reply, Send, Trust};
+use super::{Absent, Command, Epochs, Lost, Machine, Record, Reply, Rules, Send, Trust};
 use crate::chance::mix;
 
 /// What became of a pool's records.
@@ -42,6 +42,7 @@ pub struct Founding {
     epochs: Epochs,
     /// Waited long enough for anybody else.
     late: bool,
+    rules: Rules,
     stage: Stage,
     result: Option<Founded>,
 }
@@ -69,6 +70,7 @@ impl Founding {
             without: Vec::new(),
             epochs: Epochs::default(),
             late: false,
+            rules: Rules::ALL,
             stage: Stage::Reading,
             result: None,
         }
@@ -115,6 +117,13 @@ impl Founding {
         self
     }
 
+    /// The same under these rules.
+    #[must_use]
+    pub fn under(mut self, rules: Rules) -> Founding {
+        self.rules = rules;
+        self
+    }
+
     /// The outcome, once [`Machine::is_done`].
     pub fn result(&self) -> Option<Founded> {
         self.result
@@ -131,7 +140,7 @@ impl Founding {
             (
                 Stage::First | Stage::Adding { .. } | Stage::Trusting | Stage::TrustingFirst,
                 None,
-            ) if self.views.iter().any(|view| view.stale) => {
+            ) if self.rules.founding && self.views.iter().any(|view| view.stale) => {
                 self.result = Some(Founded::Again);
             }
             (Stage::First, None) => {

@@ -248,8 +248,9 @@ impl Open {
         let before = out.len();
         self.look_again(out);
         if out.len() == before {
+            let rules = self.wish.rules;
             for (place, view) in self.views.iter_mut().enumerate() {
-                view.doubt_dropped(place, out);
+                view.doubt_dropped(place, rules, out);
             }
         }
         if out.len() == before {
@@ -349,7 +350,7 @@ impl Open {
     /// Has a higher epoch been announced than this host's file has? Then it is let in nowhere, and mends
     /// nothing: a node that only its list names may have what nobody else heard of.
     fn is_behind(&self) -> bool {
-        self.wish.rules.double_list && view::epochs(&self.views).are_ahead_of(self.wish.epoch)
+        self.wish.rules.admits && view::epochs(&self.views).are_ahead_of(self.wish.epoch)
     }
 
     fn places(&self, fits: impl Fn(&Open, usize) -> bool) -> Vec<usize> {

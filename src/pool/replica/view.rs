@@ -294,6 +294,23 @@ impl View {
         self.item.as_ref().and_then(|item| item.stamp)
     }
 
+    /// What its item claims to be. One without a version is nothing; without that rule it is newer
+    /// than all.
+    fn claims(&self, rules: Rules) -> Option<Stamp> {
+        self.stamp().or_else(|| {
+            let data = self.item.as_ref()?.data.as_ref();
+            let inc =
+                (self.inc()).filter(|_| !rules.foreign && data.is_some_and(|d| !d.is_empty()));
+            inc.map(|inc| Stamp {
+                version: Version(u64::MAX >> 2),
+                inc,
+                tombstone: false,
+                mended: false,
+                witness: false,
+            })
+        })
+    }
+
     /// Has it this version, written in its present life; and its value, if it is to have that?
     pub(super) fn has(&self, version: Version, value: bool, rules: Rules) -> bool {
         self.stamp().is_some_and(|stamp| {
@@ -311,8 +328,8 @@ impl View {
 
     /// Takes the trust from a node that dropped what it had: it may be the last that had it. A
     /// node without trust is marked, too: who is about to trust it begins anew.
-    pub(super) fn doubt_dropped(&mut self, place: usize, out: &mut Vec<Send>) {
-        let dropped = self.dropped && self.is_known();
+    pub(super) fn doubt_dropped(&mut self, place: usize, rules: Rules, out: &mut Vec<Send>) {
+        let dropped = self.dropped && self.is_known() && rules.dropped;
         if let Some((_, cas)) = self.record.as_ref().filter(|_| dropped) {
             let cas = *cas;
             self.ask(place, vec![Command::DoubtRecord { cas }], out);
@@ -385,7 +402,7 @@ pub(super) fn is_trusted(views: &[View], place: usize, rules: Rules) -> bool {
 /// not among those that missed something.
 pub(super) fn believed(views: &[View], place: usize, rules: Rules) -> Option<Stamp> {
     let view = views.get(place).filter(|view| view.is_known())?;
-    let stamp = view.stamp()?;
+    let stamp = view.claims(rules)?;
     let current = !rules.incarnation || view.inc() == Some(stamp.inc);
     (current && !is_listed(views, &view.name, rules)).then_some(stamp)
 }

@@ -353,7 +353,7 @@ impl Fenced {
     /// it is more likely that it is cut off than that both are down. Were it to say of both
     /// that they missed writes, nobody would be left to be trusted.
     fn refusal(&mut self, held: &Held, ending: &Ending, what: &str) -> Option<Error> {
-        if *ending == Ending::Release {
+        if *ending == Ending::Release || !self.pool.rules().broken {
             return None;
         }
         let mut out = self.pool.out();

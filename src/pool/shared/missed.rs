@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Keys a host can keep.
 const PLACES: usize = 65_536;
+/// Numbers that owners fall on: a host has far fewer nodes, so that most have one of their own.
+const OWNERS: usize = 256;
 /// Words of a key in one place; a longer key has its rest in others, as [`REST`]'s.
 const WORDS: usize = 10;
 /// Places a key takes at most.
@@ -31,7 +33,7 @@ const PARTS: usize = 4;
 /// part of it this is. No name of an owner is that.
 const REST: u64 = u64::MAX;
 /// Places a key may lie in, counted from its own.
-const REACH: usize = 64;
+pub const REACH: usize = 64;
 /// Tries for the lock; each but the first yields the processor.
 const TRIES: u32 = 400;
 /// So often who has mended a key comes back for the lock, each time a millisecond later.
@@ -53,11 +55,13 @@ pub struct Missed {
     until: AtomicU64,
     /// Grows with each key.
     stamp: AtomicU64,
-    /// One bit for all owners that fall on it: some of them may have keys here.
-    owners: AtomicU64,
     /// Grows with each key that is kept, when it lies in its place.
     changes: AtomicU64,
+    /// Until when a process empties a node that missed everything, milliseconds.
+    emptying: AtomicU64,
     spare: AtomicU64,
+    /// Keys of all the owners that fall on one number: never fewer than lie here.
+    owners: [AtomicU64; OWNERS],
     place: [Place; PLACES],
 }
 
@@ -133,12 +137,13 @@ impl Missed {
                     place.whose.store(REST, Release);
                 }
             }
+            // First: who dies in between leaves a count that is too high, which costs time only.
+            self.kept.fetch_add(1, Relaxed);
+            self.of(whose).fetch_add(1, Relaxed);
             if let Some(first) = free.first() {
                 first.about.store(about, Relaxed);
                 first.whose.store(whose, Release);
             }
-            self.kept.fetch_add(1, Relaxed);
-            self.owners.fetch_or(bit(whose), Relaxed);
             self.changes.fetch_add(1, Release);
             true
         });
@@ -198,8 +203,7 @@ impl Missed {
     /// seldom goes through all places.
     pub fn has_new(&self, whose: u64, seen: &mut u64) -> bool {
         let changes = self.changes();
-        let some = self.owners.load(Relaxed) & bit(whose) != 0;
-        std::mem::replace(seen, changes) != changes && some && self.count(whose) > 0
+        std::mem::replace(seen, changes) != changes && self.places(whose).next().is_some()
     }
 
     /// Up to `most` of the keys that `whose` missed, as they lie there now. One that changes just
@@ -285,16 +289,19 @@ impl Missed {
     /// Empties a place, under the lock.
     fn let_go(&self, place: &Place) {
         let about = place.about.load(Relaxed);
-        place.whose.store(0, Release);
+        let whose = place.whose.swap(0, Release);
+        if whose == 0 {
+            // Whose lock was taken from him let it go already.
+            return;
+        }
         if (about & 0xff) as usize > WORDS * 8 {
             let rest = self.near(place).filter(|place| {
                 place.whose.load(Relaxed) == REST && place.about.load(Relaxed) >> 8 == about >> 8
             });
             rest.for_each(|place| place.whose.store(0, Release));
         }
-        if self.kept.fetch_sub(1, Relaxed) == 1 {
-            self.owners.store(0, Relaxed);
-        }
+        self.kept.fetch_sub(1, Relaxed);
+        self.of(whose).fetch_sub(1, Relaxed);
     }
 
     /// How many keys are kept.
@@ -346,13 +353,34 @@ impl Missed {
         self.until.store(until, Release);
     }
 
+    /// True for the one process of the host that is to empty a node now: were a second one to do it
+    /// later, what came after the first would go, too. Who dies with it keeps others from it for 2 s.
+    pub fn claim_emptying(&self, now: u64) -> bool {
+        let until = self.emptying.load(Relaxed);
+        // A time further ahead is from before a reboot.
+        let free = until <= now || until > now + LOCK_LIFE;
+        let claim = || {
+            let new = now + LOCK_LIFE;
+            (self.emptying).compare_exchange(until, new, Acquire, Relaxed)
+        };
+        free && claim().is_ok()
+    }
+
+    /// Ends that.
+    pub fn emptied(&self) {
+        self.emptying.store(0, Release);
+    }
+
     pub(super) fn clear(&self) {
         for place in &self.place {
             place.whose.store(0, Relaxed);
         }
         self.kept.store(0, Relaxed);
-        self.owners.store(0, Relaxed);
+        for owner in &self.owners {
+            owner.store(0, Relaxed);
+        }
         self.until.store(0, Relaxed);
+        self.emptying.store(0, Relaxed);
         self.lock.store(0, Release);
     }
 
@@ -368,9 +396,15 @@ impl Missed {
         self.lock.store(at, Relaxed);
     }
 
+    /// The count of the number that an owner falls on.
+    #[allow(clippy::indexing_slicing, reason = "a number below OWNERS")]
+    fn of(&self, whose: u64) -> &AtomicU64 {
+        &self.owners[spread(whose) % OWNERS]
+    }
+
     fn places(&self, whose: u64) -> impl Iterator<Item = &Place> {
         // Most often there are none, and nothing is to be looked through.
-        let some = self.kept.load(Relaxed) > 0;
+        let some = self.of(whose).load(Acquire) > 0;
         self.place
             .iter()
             .filter(move |place| some && place.whose.load(Relaxed) == whose)
@@ -428,11 +462,6 @@ pub(crate) fn empty() -> Option<&'static Missed> {
     super::anonymous().map(|region| &region.missed)
 }
 
-/// The bit of `owners` that an owner falls on.
-fn bit(whose: u64) -> u64 {
-    1 << (whose >> 58)
-}
-
 /// A key as words, place by place, filled up with zeros; `None` for one that is too long.
 fn parts(key: &[u8]) -> Option<Vec<[u64; WORDS]>> {
     if key.len() > (PARTS * WORDS * 8).min(0xff) {
@@ -455,8 +484,13 @@ fn parts(key: &[u8]) -> Option<Vec<[u64; WORDS]>> {
     }
 }
 
-pub(crate) fn start_of(whose: u64, key: &[u8]) -> usize {
-    // A multiplication spreads what FNV leaves in the low bits.
-    let hash = (super::name_of(key) ^ whose).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (hash >> 32) as usize % PLACES
+/// The first of the places, by number, that a key of `whose` may lie in.
+pub fn start_of(whose: u64, key: &[u8]) -> usize {
+    spread(super::name_of(key) ^ whose) % PLACES
+}
+
+/// A number of 32 bits from a hash: a multiplication spreads what FNV leaves in the low bits, in
+/// which names differ that end differently.
+fn spread(hash: u64) -> usize {
+    (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }

@@ -284,6 +284,25 @@ fn without_a_hint_of_the_flush_a_node_that_is_back_shows_what_was_flushed() {
     );
 }
 
+/// The copy hears of a flush late. Who reads meanwhile gives the owner again what it still has.
+#[test]
+fn a_flush_that_one_node_hears_of_late_leaves_nothing_that_was_read_there_meanwhile() {
+    let cut = Fault::Partition {
+        node: COPY,
+        clients: (0..40).collect(),
+        ways: vec![super::faults::Way::There],
+    };
+    let mut cast = vec![role(&[(500, Do::Set(KEY)), (605, Do::Flush)])];
+    cast.extend((0..10).map(|n| role(&[(500, Do::Get(KEY)), (686 + n * 2, Do::Get(KEY))])));
+    cast.push(role(&[(2000, Do::Get(KEY))]));
+    needs(
+        "flush_again",
+        |rules| rules.flush_again = false,
+        &[Violation::Revived],
+        &script(Mode::Sync, vec![(600, cut, 80)], cast),
+    );
+}
+
 #[test]
 fn a_node_that_is_given_what_it_missed_at_once_puts_what_lay_in_its_buffers_over_it() {
     let reads: Vec<u64> = (1600..1606).chain([1700, 1800]).collect();

@@ -45,6 +45,8 @@ pub(super) struct Pool {
     pub(super) mute: Option<u64>,
     /// How the node list changes in the run. Without a script it is committed, too.
     pub(super) step: Option<Step>,
+    /// In a script: from which virtual millisecond on that is committed.
+    pub(super) commit: Option<u64>,
 }
 
 /// One worker of a script.
@@ -89,6 +91,7 @@ impl Pool {
             cast: Vec::new(),
             mute: None,
             step: None,
+            commit: None,
         }
     }
 }
@@ -170,7 +173,7 @@ pub(super) fn play(pool: &Pool, seed: u64, trace: bool) -> History {
         Some(step) => Files::step(step),
         None => Files::of(pool.nodes.len()),
     };
-    let commits = pool.step.is_some() && pool.cast.is_empty();
+    let commits = pool.step.is_some() && (pool.cast.is_empty() || pool.commit.is_some());
     let calm = Rc::new(Calm::default());
     if pool.rules.resync {
         calm.expect(files.needed(false), commits);
@@ -214,7 +217,7 @@ pub(super) fn play(pool: &Pool, seed: u64, trace: bool) -> History {
     clients.push((worker(Part::Last(0), times.host(false)), 0));
     if commits {
         let (host, wait) = (times.host(false), times.random.between(300, 10_000));
-        let from = times.first + wait;
+        let from = pool.commit.unwrap_or(times.first + wait);
         clients.push((Box::new(Committer::new(&shared, host, from)), 20_000));
     }
     World::play(setup, clients, seed, trace)

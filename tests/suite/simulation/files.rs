@@ -234,7 +234,7 @@ impl Files {
     }
 
     /// May the host go on, when records say this?
-    pub(super) fn admits(&self, host: &Host, seen: Option<Epochs>) -> bool {
+    pub(super) fn admits(&self, host: &Host, seen: Option<Epochs>, rules: Rules) -> bool {
         let (now, before) = self.lists(host);
         let from = before.unwrap_or(now).epochs.nodes;
         match seen.map(|seen| seen.fits(now.epochs, from)) {
@@ -243,7 +243,7 @@ impl Files {
                 host.alone.set(host.new.get());
                 true
             }
-            Some(Fit::Behind | Fit::Other | Fit::Elsewhere) => false,
+            Some(Fit::Behind | Fit::Other | Fit::Elsewhere) => !rules.admits,
         }
     }
 

@@ -6,11 +6,14 @@
 //! of `replica` knows of has its switch here: what a host keeps for a node and hands over,
 //! neighbours, waiting, and who asks whom again.
 
+use memring_pool::config::Care;
+use memring_pool::node::Directory;
 use memring_pool::pool::rules::Rules;
 
 use super::faults::{Fault, Kind, Plan, Way};
 use super::history::Violation;
-use super::requests::{Do, Role, Service, serve};
+use super::node::Key;
+use super::requests::{Do, Role, Service, homes, serve};
 use super::{Tally, sweep};
 
 /// One fault at a time, far enough apart for what calm does not show: tend looks each second, and
@@ -231,6 +234,61 @@ fn who_keeps_a_key_for_a_node_while_that_is_believed_again_says_so_anew() {
         "anew",
         |rules| rules.anew = false,
         Violation::Older,
+        &service,
+    );
+}
+
+/// The worker leaves out a node that tend reaches, and his host has no room to keep the key.
+#[test]
+fn a_node_that_missed_more_keys_than_there_is_room_for_gets_all_it_has_not() {
+    let write = |time| [(time, Do::Open(0)), (time + 100, Do::Write)];
+    let acts = [&write(500)[..], &[(700, Do::Fill(0))], &write(1200)].concat();
+    let crash = |at, node| (at, Fault::Crash { node }, 50);
+    let faults = vec![
+        (800, unreachable(0, &[0]), 3000),
+        crash(6500, 1),
+        crash(6600, 2),
+    ];
+    let looks = role(0, &[(6900, Do::Look(0))]);
+    let service = script(3, faults, vec![role(0, &acts), looks]);
+    needs(
+        "overflow",
+        |rules| rules.overflow = false,
+        Violation::Older,
+        &service,
+    );
+}
+
+/// One host does not reach two nodes, by a fault of its own, and writes on the two that it reaches.
+#[test]
+fn a_host_that_alone_cannot_reach_two_nodes_leaves_them_trusted_by_the_others() {
+    let mut pool = Service::new(4, Plan::Calm).pool(Care::Probed, &mut Directory::new());
+    let mut with = |has: &[usize], lacks: &[usize]| {
+        let fits = |key: &Key| {
+            let homes = homes(&mut pool, *key);
+            let there = |node: &usize| homes.contains(node);
+            has.iter().all(there) && !lacks.iter().any(there)
+        };
+        (0..).find(fits).expect("such a session")
+    };
+    let (one, other, both) = (with(&[0], &[1]), with(&[1], &[0]), with(&[0, 1], &[]));
+    let write = |time, key| [(time, Do::Open(key)), (time + 600, Do::Write)];
+    // The first worker, and the tend of his host.
+    let cut = |node| (1500, unreachable(node, &[0, 2]), 5000);
+    let acts = [write(500, one), write(2000, one), write(3000, other)].concat();
+    let looks = [4000, 4300, 4600].map(|at| (at, Do::Look(both)));
+    let service = Service {
+        prompt: true,
+        ..script(
+            4,
+            vec![cut(0), cut(1)],
+            vec![role(0, &acts), role(1, &looks)],
+        )
+    };
+    needs(
+        "broken",
+        |rules| rules.broken = false,
+        Violation::Refused,
         &service,
     );
 }

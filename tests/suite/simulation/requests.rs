@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use memring_pool::config::{Care, Mode, NodeSpec, Placement, Policy};
 use memring_pool::error::{Error, Kind};
+use memring_pool::handoff;
 use memring_pool::lease;
 use memring_pool::node::Directory;
 use memring_pool::pool::Pool;
@@ -22,6 +23,8 @@ use memring_pool::probe;
 use memring_pool::replica::{PREFERRED, record_key};
 use memring_pool::session::Store;
 use memring_pool::session::fenced::{Fenced, Terms};
+use memring_pool::shared;
+use memring_pool::shared::missed::{REACH, start_of};
 use memring_pool::slices;
 
 use super::clients::{LEASE, PROMISED};
@@ -50,6 +53,8 @@ pub(super) enum Do {
     Look(Key),
     /// Uses something else of memring, which its turn lives on by.
     Call,
+    /// Keeps so many keys of another pool that there is no room for this session's.
+    Fill(Key),
     /// Ends what it opened with a new value …
     Write,
     /// … unchanged …
@@ -202,6 +207,12 @@ fn number(key: &[u8]) -> Option<Key> {
     text.strip_prefix(PREFIX)?.strip_prefix('k')?.parse().ok()
 }
 
+/// The nodes that a session prefers, in order.
+pub(super) fn homes(pool: &mut Pool, key: Key) -> Vec<usize> {
+    let key = format!("{PREFIX}{}", name(key));
+    pool.preferred(key.as_bytes(), PREFERRED)
+}
+
 /// Plays one seed of a service.
 pub(super) fn serve(service: &Service, seed: u64, trace: bool) -> History {
     let shared = Arc::new(service.clone());
@@ -301,8 +312,7 @@ impl<'a> Worker<'a> {
     }
 
     fn nodes(&mut self, key: Key) -> Vec<usize> {
-        let key = format!("{PREFIX}{}", name(key));
-        self.homes.preferred(key.as_bytes(), PREFERRED)
+        homes(&mut self.homes, key)
     }
 
     fn note(&self, words: impl FnOnce() -> String) {
@@ -358,6 +368,10 @@ impl<'a> Worker<'a> {
                 }
                 (Do::Call, open) => {
                     lease::call();
+                    holding = open;
+                }
+                (Do::Fill(key), open) => {
+                    fill(&self.homes, key);
                     holding = open;
                 }
                 (Do::Write, Some(open)) => self.write(open),
@@ -599,6 +613,20 @@ fn sessions(service: &Service, wait: u64, directory: &mut Directory) -> Fenced {
         PREFIX.as_bytes(),
         terms,
     )
+}
+
+/// Takes the room that a session's key would find on its host, for whichever node.
+fn fill(pool: &Pool, key: Key) {
+    let missed = shared::missed().expect("memory of the host");
+    let key = format!("{PREFIX}{}", name(key));
+    for node in 0..pool.len() {
+        let whose = handoff::whose(&record(), &pool.ring_name(node));
+        let start = start_of(whose, key.as_bytes());
+        let others = (0..400_000u32).map(u32::to_le_bytes);
+        others
+            .filter(|other| (start..start + REACH).contains(&start_of(1, other)))
+            .for_each(|other| _ = missed.keep(1, &other, shared::now()));
+    }
 }
 
 /// As the extension does after the response.

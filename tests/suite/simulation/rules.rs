@@ -14,6 +14,8 @@ use super::files::Step;
 use super::history::Violation;
 use super::sweep;
 
+mod admission;
+
 /// Seeds of each script.
 const SEEDS: u64 = 40;
 

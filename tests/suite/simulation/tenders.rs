@@ -151,7 +151,8 @@ impl Tender {
         if self.shared.pool.step.is_some() {
             // A tender looks at all records before it does anything.
             let seen = scene.epochs(&self.all.places);
-            if !self.shared.files.admits(&self.host, seen) {
+            let rules = self.shared.pool.rules;
+            if !self.shared.files.admits(&self.host, seen, rules) {
                 return Step::Think(100);
             }
         }
@@ -288,7 +289,8 @@ impl Committer {
         let spare;
         (self.all, spare) = files.everyone(&self.host);
         let seen = scene.epochs(&self.all.places);
-        if seen.is_none() || !files.admits(&self.host, seen) {
+        let rules = self.shared.pool.rules;
+        if seen.is_none() || !files.admits(&self.host, seen, rules) {
             return Step::Think(100);
         }
         let mut first = Vec::new();

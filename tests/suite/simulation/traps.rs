@@ -6,12 +6,10 @@
 
 use std::ops::Range;
 
-use memring_pool::replica::{Founded, Founding, Machine, Rules, Send, Trust};
+use memring_pool::replica::Rules;
 
 use super::clients::{Act, LEASE, Pool, Role, play};
 use super::faults::{Fault, Way};
-use super::node::{Memory, Node};
-use super::random::Random;
 use super::rules::{role, script, two_die, unheard};
 use super::{Tally, sweep};
 
@@ -473,42 +471,4 @@ fn without_a_second_question_a_turn_is_taken_from_who_got_it_just_now() {
         single || with > without + 5,
         "{with} and {without} writes of 80"
     );
-}
-
-/// Carries out what a founder said, and says what he says next.
-fn answered(founding: &mut Founding, nodes: &mut [Node], said: Vec<Send>) -> Vec<Send> {
-    let (mut random, mut next) = (Random::new(1), Vec::new());
-    for Send { place, commands } in said {
-        let commands = commands.iter();
-        let replies = commands.map(|command| nodes[place].apply(0, 0, command, &mut random));
-        founding.heard(0, place, Ok(replies.collect()), &mut next);
-    }
-    next
-}
-
-/// He found no record anywhere. Before he stores his, somebody else founds the pool, and a node loses all it has.
-#[test]
-fn a_founder_who_comes_late_trusts_no_node_that_came_back_empty() {
-    for has_e in [true, false] {
-        let mut nodes = [(); 3].map(|()| Node::new(has_e, false));
-        let names = ["a", "b", "c"].map(Box::from);
-        let mut said = Vec::new();
-        let mut late = Founding::new(&names, 1, &mut said);
-        let mut first_records = answered(&mut late, &mut nodes, said);
-        assert!(!first_records.is_empty() && !late.is_done());
-        let mut said = Vec::new();
-        let mut prompt = Founding::new(&names, 2, &mut said);
-        while !prompt.is_done() {
-            said = answered(&mut prompt, &mut nodes, said);
-        }
-        assert_eq!(prompt.result(), Some(Founded::New));
-        nodes[1].restart(Memory::default());
-        while !late.is_done() {
-            first_records = answered(&mut late, &mut nodes, first_records);
-        }
-        assert_eq!(late.result(), Some(Founded::Again));
-        let trusts = |node: &Node| node.record().map(|record| record.trust);
-        let all = nodes.each_ref().map(trusts);
-        assert_eq!(all, [Some(Trust::Trusted), None, Some(Trust::Trusted)]);
-    }
 }

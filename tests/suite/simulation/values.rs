@@ -105,6 +105,8 @@ pub(super) struct Values {
     pub(super) strict: bool,
     /// When the last flush began or ended, as a moment.
     flushed: u64,
+    /// Flushes under way: what is counted meanwhile may be gone again before they are over.
+    flushing: usize,
     /// Faults that last.
     under: usize,
     /// When the last one ended, milliseconds.
@@ -228,17 +230,21 @@ impl Values {
 
     /// All keys are deleted, and counters begin anew.
     pub(super) fn begin_flush(&mut self, time: u64) -> Vec<usize> {
+        self.flushing += 1;
         self.count_anew();
         (0..self.keys.len())
             .map(|key| self.begin(time, key, Act::Delete))
             .collect()
     }
 
-    /// So is that, at this millisecond.
-    pub(super) fn end_flush(&mut self, time: u64, writes: Vec<usize>) {
+    /// So is that, at this millisecond; without a `time` who did it was killed.
+    pub(super) fn end_flush(&mut self, time: Option<u64>, writes: &[usize]) {
+        self.flushing -= 1;
         self.count_anew();
-        for write in writes {
-            self.end(time, write, End::Acked);
+        if let Some(time) = time {
+            for write in writes {
+                self.end(time, *write, End::Acked);
+            }
         }
     }
 
@@ -260,7 +266,7 @@ impl Values {
             ..
         } = &mut self.keys[key];
         // Who began before a flush was over may count on from before it, or from nothing.
-        let whole = begin > self.flushed;
+        let whole = begin > self.flushed && self.flushing == 0;
         let before = counted.range(..begin).next_back();
         let least = before.map_or(0, |(_, most)| *most) + u64::from(own);
         let twice = own && whole && !numbers.insert(number);

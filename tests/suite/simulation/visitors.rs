@@ -419,13 +419,31 @@ impl<'a> Worker<'a> {
             hall.note(|| format!("process {} flushes", self.seat.own));
             hall.values.begin_flush(hall.time / 1000)
         });
+        let mut flushing = Flushing {
+            seat: self.seat,
+            writes,
+            done: false,
+        };
         let done = self.pool.flush(0, &mut self.call);
+        // Where a node is away it is emptied before it shows anything.
+        flushing.done = true;
         let own = self.seat.own;
+        (self.seat).with(|hall| hall.note(|| format!("process {own} flushed: {done}")));
+    }
+}
+
+/// A flush under way, whose process may be killed.
+struct Flushing<'a> {
+    seat: &'a Seat,
+    writes: Vec<usize>,
+    done: bool,
+}
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
         self.seat.with(|hall| {
-            hall.note(|| format!("process {own} flushed: {done}"));
-            let time = hall.time / 1000;
-            // Where a node is away it is emptied before it shows anything.
-            hall.values.end_flush(time, writes);
+            let time = self.done.then_some(hall.time / 1000);
+            hall.values.end_flush(time, &self.writes);
         });
     }
 }

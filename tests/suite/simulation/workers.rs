@@ -220,7 +220,8 @@ impl Worker {
     }
 
     fn is_let_in(&self, seen: Option<Epochs>) -> bool {
-        self.shared.files.admits(&self.host, seen)
+        let rules = self.shared.pool.rules;
+        self.shared.files.admits(&self.host, seen, rules)
     }
 
     /// Lets a turn go that was taken by a host that may not have it.

@@ -19,6 +19,7 @@ impl Close {
     /// Ends without having been acknowledged. Who dropped what it had and did not get it back is
     /// doubted first: nobody else says that it missed anything.
     pub(super) fn end_badly(&mut self, closed: Closed, out: &mut Vec<Send>) {
+        let rules = self.grips.rules;
         let dropped = |view: &View| view.dropped && view.is_known() && !view.is_busy();
         for place in 0..self.nodes.len() {
             let tries = self
@@ -27,7 +28,7 @@ impl Close {
                 .map_or(0, |node| node.record_tries);
             let view = self.grips.nodes.get_mut(place);
             if let Some(view) = view.filter(|view| dropped(view) && tries < RECORD_RETRIES) {
-                view.doubt_dropped(place, out);
+                view.doubt_dropped(place, rules, out);
                 if let Some(node) = self.nodes.get_mut(place) {
                     node.record_tries += 1;
                 }

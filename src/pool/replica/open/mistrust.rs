@@ -60,7 +60,7 @@ impl Open {
             let behind = behind.and_then(|place| Some((place, self.views.get_mut(place)?)));
             if let Some((place, view)) = behind {
                 view.dropped = true;
-                view.doubt_dropped(place, out);
+                view.doubt_dropped(place, rules, out);
             }
             return;
         }

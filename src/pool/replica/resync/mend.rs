@@ -253,7 +253,7 @@ impl Mend {
         let before = out.len();
         let target = self.views.get_mut(self.target).filter(|_| !result);
         if let Some(view) = target.filter(|_| self.tries <= 2 * RETRIES) {
-            view.doubt_dropped(self.target, out);
+            view.doubt_dropped(self.target, self.rules, out);
         }
         if out.len() > before {
             return;
