@@ -6,8 +6,10 @@
 
 use super::store::READERS;
 use crate::error::{Error, Kind};
+use rustix::fd::OwnedFd;
 use rustix::fs::{
-    FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, fstatfs, open, openat,
+    AtFlags, FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, fstatfs, open, openat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -37,9 +39,6 @@ const REMOTE: [(u32, &str); 9] = [
 /// `State`, naming the path and what to do.
 pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> {
     let user = geteuid().as_raw();
-    let refuse = |path: &Path, cause: &str, hint: String| {
-        Err(Error::new(Kind::State, format!("{}: {cause}", path.display())).hint(hint))
-    };
     let system = |path: &Path, errno: rustix::io::Errno| {
         let cause = std::io::Error::from(errno);
         let cause = match errno {
@@ -83,29 +82,9 @@ pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> 
         return refuse(directory, &cause, hint.to_owned());
     }
     let name = format!("memring-{user}.mdb");
-    let mut place = (0, 0);
-    for name in [format!("{name}-lock"), name.clone()] {
-        let path = directory.join(&name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        // Closed at once, and before LMDB opens it: closing it later would drop LMDB's locks.
-        let stat = match already_open(&folder, &name) {
-            Some(stat) => stat,
-            None => {
-                let file =
-                    openat(&folder, &name, flags, mode).map_err(|errno| system(&path, errno))?;
-                let stat = fstat(&file).map_err(|errno| system(&path, errno))?;
-                if name.ends_with("-lock") && stat.st_uid == user && stat.st_size == 0 {
-                    // LMDB makes it with holes and maps it: on a full disk that would be a signal.
-                    match fallocate(&file, FallocateFlags::empty(), 0, LOCK_SIZE) {
-                        // Not every file system knows how to.
-                        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                        Err(errno) => return Err(system(&path, errno)),
-                    }
-                }
-                stat
-            }
-        };
+    let files = [format!("{name}-lock"), name.clone()];
+    let fits = |name: &str, stat: &Stat| {
+        let path = directory.join(name);
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
             let cause = "it is a link, or no regular file";
             return refuse(&path, cause, "Remove it".to_owned());
@@ -125,6 +104,22 @@ pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> 
                 "chmod it to 600".to_owned(),
             );
         }
+        Ok(())
+    };
+    // All that is there first: beside what is refused nothing is made.
+    for name in &files {
+        if let Some(stat) = already_open(&folder, name) {
+            fits(name, &stat)?;
+        }
+    }
+    let mut place = (0, 0);
+    for name in &files {
+        // Looked at without opening it, where it is there: closing it later would drop LMDB's locks.
+        let stat = match already_open(&folder, name) {
+            Some(stat) => stat,
+            None => make(&folder, name).map_err(|errno| system(&directory.join(name), errno))?,
+        };
+        fits(name, &stat)?;
         place = (stat.st_dev, stat.st_ino);
     }
     // The directory without what is a link on the way to it, as LMDB would see it.
@@ -134,7 +129,32 @@ pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> 
     Ok((real.join(name), place))
 }
 
+fn refuse<T>(path: &Path, cause: &str, hint: String) -> Result<T, Error> {
+    Err(Error::new(Kind::State, format!("{}: {cause}", path.display())).hint(hint))
+}
+
+/// Makes a file, or finds what somebody else made just now; a lock file with all its room. Closed at
+/// once, and before LMDB opens it.
+fn make(folder: &OwnedFd, name: &str) -> Result<Stat, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let stat = fstat(&file)?;
+    if name.ends_with("-lock") && stat.st_uid == geteuid().as_raw() && stat.st_size == 0 {
+        // LMDB makes it with holes and maps it: on a full disk that would be a signal.
+        match fallocate(&file, FallocateFlags::empty(), 0, LOCK_SIZE) {
+            // Not every file system knows how to.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(errno) => {
+                // Nobody can have opened it for a database yet: that is made after it.
+                let _ = unlinkat(folder, name, AtFlags::empty());
+                return Err(errno);
+            }
+        }
+    }
+    Ok(stat)
+}
+
 /// What lies there already, looked at without opening it.
-fn already_open(folder: &impl rustix::fd::AsFd, name: &str) -> Option<Stat> {
-    rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()
+fn already_open(folder: &OwnedFd, name: &str) -> Option<Stat> {
+    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()
 }
