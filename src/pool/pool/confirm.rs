@@ -26,7 +26,12 @@ thread_local! {
 
 /// Did a write take much longer than those before it? From far nodes all answers are late.
 fn is_unusual(took: Duration) -> bool {
-    let usual = USUAL.replace((USUAL.get() * 7 + took) / 8);
+    let usual = USUAL.get();
+    USUAL.set(match usual {
+        Duration::ZERO => took,
+        // One that is late does not make the next late one usual.
+        _ => (usual * 7 + took.min(usual.max(UNUSUAL / TIMES) * TIMES)) / 8,
+    });
     took > UNUSUAL && took > usual * TIMES
 }
 
