@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 /// A write that took longer than this may have been unusual.
 const UNUSUAL: Duration = Duration::from_millis(2);
 /// It was when it took so many times longer than others.
-const TIMES: u32 = 4;
+const TIMES: u32 = 2;
+/// How often is looked again where somebody else changed a copy meanwhile: he may not have seen the newest.
+const AGAIN: usize = 3;
 
 thread_local! {
     /// How long writes take, of late.
@@ -57,16 +59,27 @@ impl Pool {
             let first = answers.next().map(|(_, answer)| version(answer));
             answers.any(|(_, answer)| Some(version(answer)) != first)
         };
-        let seen = self.look_at_copies(call, entries, false, now);
-        let apart = seen.into_iter().filter(|(_, seen)| differ(seen));
-        let apart: Vec<usize> = apart.map(|(entry, _)| entry).collect();
-        let mut repairs = Vec::new();
-        for (entry, seen) in self.look_at_copies(call, &apart, true, now) {
-            if let Some((_, copy)) = newest(&seen) {
-                repairs.extend(self.repairs(call, entry, &seen, copy));
+        let mut open = entries.to_vec();
+        for _ in 0..AGAIN {
+            let seen = self.look_at_copies(call, &open, false, now);
+            let apart = seen.into_iter().filter(|(_, seen)| differ(seen));
+            let apart: Vec<usize> = apart.map(|(entry, _)| entry).collect();
+            let mut repairs = Vec::new();
+            for (entry, seen) in self.look_at_copies(call, &apart, true, now) {
+                if let Some((_, copy)) = newest(&seen) {
+                    repairs.extend(self.repairs(call, entry, &seen, copy));
+                }
+            }
+            let answers = self.repair(call, &repairs, now);
+            let changed = |answer: &Answer| matches!(answer, Answer::Exists | Answer::NotStored);
+            let again = repairs.iter().zip(answers);
+            let again = again.filter(|(_, answer)| changed(answer));
+            open = again.map(|(line, _)| line.entry).collect();
+            open.dedup();
+            if open.is_empty() {
+                return;
             }
         }
-        self.repair(call, &repairs, now);
     }
 
     /// What the nodes of these keys have that answer the caller, by key.
