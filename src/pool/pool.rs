@@ -127,6 +127,8 @@ struct Member {
     passed: Option<Instant>,
     /// The call in which it was not given what it missed, and so is not asked for anything.
     owed: Option<Instant>,
+    /// The call in which it did not say what it takes, and is not asked again.
+    mute: Option<Instant>,
     /// This object knows that the node is failed; of twins the first one's counts.
     told: bool,
 }
@@ -190,6 +192,7 @@ impl Pool {
             claimed: None,
             passed: None,
             owed: None,
+            mute: None,
             told: false,
             spec,
         });

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, fstatfs, open, openat,
-    statat, unlinkat,
+    statat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -144,11 +144,7 @@ fn make(folder: &OwnedFd, name: &str) -> Result<Stat, Errno> {
         match fallocate(&file, FallocateFlags::empty(), 0, LOCK_SIZE) {
             // Not every file system knows how to.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            Err(errno) => {
-                // Nobody can have opened it for a database yet: that is made after it.
-                let _ = unlinkat(folder, name, AtFlags::empty());
-                return Err(errno);
-            }
+            Err(errno) => return Err(errno),
         }
     }
     Ok(stat)

@@ -277,7 +277,11 @@ impl Pool {
                 let seen = found.get(entry).map(Vec::as_slice).unwrap_or_default();
                 if plan.turn_over(seen) {
                     self.catch_up(call, entry, &plan.live);
-                    again.push((entry, plan, put));
+                    let version = match plan.plain {
+                        true => Version(0),
+                        false => blind_version(),
+                    };
+                    again.push((entry, plan, Put { version, ..put }));
                     continue;
                 }
                 self.acknowledge(call, entry, seen, &plan);

@@ -1,4 +1,5 @@
-//! A second look at writes that were long under way: a copy may have lost its memory meanwhile.
+//! A second look at writes that were long under way, and at what reads gave back late: a copy may have
+//! lost its memory meanwhile, or have been written by others.
 //!
 //! ```text
 //!   write     the first node took it; the second is slow
@@ -31,7 +32,9 @@ fn is_unusual(took: Duration) -> bool {
     let usual = USUAL.get();
     USUAL.set(match usual {
         Duration::ZERO => took,
-        // One that is late does not make the next late one usual.
+        // A first one that was late is soon forgotten …
+        _ if took < usual => (usual + took) / 2,
+        // … and one that is late does not make the next late one usual.
         _ => (usual * 7 + took.min(usual.max(UNUSUAL / TIMES) * TIMES)) / 8,
     });
     took > UNUSUAL && took > usual * TIMES

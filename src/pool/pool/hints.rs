@@ -233,18 +233,15 @@ impl Pool {
         let everything = |kept: &[Miss]| known.all || kept.iter().any(|miss| miss.key == ALL);
         let mut owed = kept();
         if everything(&owed) {
-            if region.is_some_and(|missed| !missed.claim_emptying(shared::now())) {
-                if known.all {
-                    self.miss_all(member);
-                }
+            let Some(claim) = self.claim_emptying(whose, &mut owed, &kept, &everything) else {
+                // Somebody is at it, and for long: not in this call.
+                KNOWN.with_borrow_mut(|all| all.insert(whose, known));
                 return false;
-            }
-            // Whoever was at it before may have done it.
-            owed = kept();
+            };
             let empties = everything(&owed);
             let done = empties && self.empty(member, whose, &owed, call);
             if let Some(missed) = region {
-                missed.emptied();
+                missed.emptied(whose, claim);
             }
             if empties {
                 return done;
@@ -273,6 +270,32 @@ impl Pool {
         let rest = own.get(done..).unwrap_or_default();
         rest.iter().for_each(|key| self.keep(member, key));
         all && rest.is_empty()
+    }
+
+    /// Waits a moment for the claim to empty `whose`, and brings what it owes up to date: whoever had the
+    /// claim before may have done it. `None` when somebody still has it.
+    fn claim_emptying(
+        &self,
+        whose: u64,
+        owed: &mut Vec<Miss>,
+        kept: &impl Fn() -> Vec<Miss>,
+        everything: &impl Fn(&[Miss]) -> bool,
+    ) -> Option<u64> {
+        let Some(missed) = shared::missed() else {
+            return Some(0);
+        };
+        for _ in 0..LATE.as_millis() {
+            if let Some(claim) = missed.claim_emptying(whose, shared::now()) {
+                *owed = kept();
+                return Some(claim);
+            }
+            fanout::pause(Duration::from_millis(1));
+            *owed = kept();
+            if !everything(owed) {
+                return Some(0);
+            }
+        }
+        None
     }
 
     /// Empties a node that missed a flush, or more keys than could be kept; false when it did not do it.

@@ -118,7 +118,7 @@ impl Pool {
             return false;
         }
         let (first, now) = (call.used, transport::now());
-        let mut done = true;
+        let (mut done, mut skipped) = (true, Vec::new());
         for index in self.serving(call) {
             // Else it could come after the flush.
             self.catch_up_with(call, index);
@@ -127,6 +127,7 @@ impl Pool {
                 if self.is_copied() {
                     // Else it would bring back what was flushed.
                     self.miss_all(index);
+                    skipped.push(index);
                 }
             } else if let Some(lane) = self.lane(call, first, index)
                 // A server listed twice is emptied once.
@@ -165,6 +166,8 @@ impl Pool {
         if delay == 0 && flushed.len() + usize::from(!done) > 1 && self.rules.flush_again {
             fanout::pause((took * 4).clamp(SETTLES, LATE));
             self.flush_again(&flushed, call);
+            // Who was back meanwhile was emptied between the two.
+            skipped.iter().for_each(|member| self.miss_all(*member));
         }
         done
     }

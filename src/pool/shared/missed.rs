@@ -57,9 +57,9 @@ pub struct Missed {
     stamp: AtomicU64,
     /// Grows with each key that is kept, when it lies in its place.
     changes: AtomicU64,
-    /// Until when a process empties a node that missed everything, milliseconds.
-    emptying: AtomicU64,
-    spare: AtomicU64,
+    spare: [AtomicU64; 2],
+    /// Since when a process empties a node of this number that missed everything, milliseconds; 0 for nobody.
+    emptying: [AtomicU64; OWNERS],
     /// Keys of all the owners that fall on one number: never fewer than lie here.
     owners: [AtomicU64; OWNERS],
     place: [Place; PLACES],
@@ -288,10 +288,10 @@ impl Missed {
 
     /// Empties a place, under the lock.
     fn let_go(&self, place: &Place) {
-        let about = place.about.load(Relaxed);
-        let whose = place.whose.swap(0, Release);
-        if whose == 0 {
-            // Whose lock was taken from him let it go already.
+        let (about, whose) = (place.about.load(Relaxed), place.whose.load(Relaxed));
+        // Whose lock was taken from him finds the place empty, or another's.
+        let gone = |whose| place.whose.compare_exchange(whose, 0, Release, Relaxed);
+        if whose == 0 || whose == REST || gone(whose).is_err() {
             return;
         }
         if (about & 0xff) as usize > WORDS * 8 {
@@ -353,22 +353,23 @@ impl Missed {
         self.until.store(until, Release);
     }
 
-    /// True for the one process of the host that is to empty a node now: were a second one to do it
-    /// later, what came after the first would go, too. Who dies with it keeps others from it for 2 s.
-    pub fn claim_emptying(&self, now: u64) -> bool {
-        let until = self.emptying.load(Relaxed);
-        // A time further ahead is from before a reboot.
-        let free = until <= now || until > now + LOCK_LIFE;
-        let claim = || {
-            let new = now + LOCK_LIFE;
-            (self.emptying).compare_exchange(until, new, Acquire, Relaxed)
-        };
-        free && claim().is_ok()
+    /// What the one process of the host has in hand that is to empty `whose` now, for [`Missed::emptied`]:
+    /// were a second one to do it later, what came after the first would go, too. `None` for all others;
+    /// who dies with it keeps them from it for 2 s.
+    pub fn claim_emptying(&self, whose: u64, now: u64) -> Option<u64> {
+        let (slot, now) = (self.emptying.get(number(whose))?, now.max(1));
+        let held = slot.load(Relaxed);
+        // A time of the future is from before a reboot.
+        let free = held == 0 || held > now + LOCK_LIFE || now.saturating_sub(held) > LOCK_LIFE;
+        let claim = || slot.compare_exchange(held, now, Acquire, Relaxed);
+        (free && claim().is_ok()).then_some(now)
     }
 
-    /// Ends that.
-    pub fn emptied(&self) {
-        self.emptying.store(0, Release);
+    /// Ends what was claimed, unless somebody else has it by now.
+    pub fn emptied(&self, whose: u64, claim: u64) {
+        if let Some(slot) = self.emptying.get(number(whose)) {
+            let _ = slot.compare_exchange(claim, 0, Release, Relaxed);
+        }
     }
 
     pub(super) fn clear(&self) {
@@ -376,11 +377,10 @@ impl Missed {
             place.whose.store(0, Relaxed);
         }
         self.kept.store(0, Relaxed);
-        for owner in &self.owners {
-            owner.store(0, Relaxed);
+        for number in self.owners.iter().chain(&self.emptying) {
+            number.store(0, Relaxed);
         }
         self.until.store(0, Relaxed);
-        self.emptying.store(0, Relaxed);
         self.lock.store(0, Release);
     }
 
@@ -399,7 +399,7 @@ impl Missed {
     /// The count of the number that an owner falls on.
     #[allow(clippy::indexing_slicing, reason = "a number below OWNERS")]
     fn of(&self, whose: u64) -> &AtomicU64 {
-        &self.owners[spread(whose) % OWNERS]
+        &self.owners[number(whose)]
     }
 
     fn places(&self, whose: u64) -> impl Iterator<Item = &Place> {
@@ -487,6 +487,11 @@ fn parts(key: &[u8]) -> Option<Vec<[u64; WORDS]>> {
 /// The first of the places, by number, that a key of `whose` may lie in.
 pub fn start_of(whose: u64, key: &[u8]) -> usize {
     spread(super::name_of(key) ^ whose) % PLACES
+}
+
+/// The number that an owner falls on.
+fn number(whose: u64) -> usize {
+    spread(whose) % OWNERS
 }
 
 /// A number of 32 bits from a hash: a multiplication spreads what FNV leaves in the low bits, in

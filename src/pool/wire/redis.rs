@@ -142,12 +142,12 @@ pub fn get_all(out: &mut Vec<u8>, arena: &[u8], keys: &[Span], with_cas: bool) -
         get(out, key.of(arena), with_cas);
     } else {
         array(out, 1 + keys.len());
-        out.extend_from_slice(b"$4\r\nMGET");
+        bulk(out, b"MGET");
         for key in keys {
-            next_length(out, key.len);
+            length(out, key.len);
             short(out, arena, *key);
+            out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b"\r\n");
     }
     Shape::Values(with_cas)
 }
@@ -542,21 +542,6 @@ fn length(out: &mut Vec<u8>, bytes: usize) {
         0..10 => out.extend_from_slice(&[b'$', one, b'\r', b'\n']),
         10..100 => out.extend_from_slice(&[b'$', ten, one, b'\r', b'\n']),
         _ => long_length(out, bytes),
-    }
-}
-
-/// The end of the word before, and the length of the next.
-#[inline(always)] // a get has a hundred
-fn next_length(out: &mut Vec<u8>, bytes: usize) {
-    let ten = b'0' + (bytes / 10 % 10) as u8;
-    let one = b'0' + (bytes % 10) as u8;
-    match bytes {
-        0..10 => out.extend_from_slice(&[b'\r', b'\n', b'$', one, b'\r', b'\n']),
-        10..100 => out.extend_from_slice(&[b'\r', b'\n', b'$', ten, one, b'\r', b'\n']),
-        _ => {
-            out.extend_from_slice(b"\r\n");
-            long_length(out, bytes);
-        }
     }
 }
 

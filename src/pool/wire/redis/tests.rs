@@ -310,3 +310,22 @@ fn info_has_the_names_of_both_worlds() {
     assert_eq!(stats::version(b"redis_version:7.0.15\r\n"), "7.0.15");
     assert_eq!(stats::version(b""), "");
 }
+
+#[test]
+fn keys_of_every_length_go_out_whole_wherever_they_lie() {
+    let lengths = [1, 7, 9, 10, 15, 16, 17, 99, 100, 250];
+    let mut arena = Vec::new();
+    let mut keys = Vec::new();
+    let mut wanted = format!("*{}\r\n$4\r\nMGET\r\n", 1 + 2 * lengths.len());
+    // Once with others behind them, once the other way round: the shortest is the last of all.
+    for len in lengths.into_iter().chain(lengths.into_iter().rev()) {
+        let at = arena.len();
+        arena.extend((0..len).map(|n| b'a' + n as u8 % 26));
+        keys.push(Span { at, len });
+        let key = std::str::from_utf8(&arena[at..]).unwrap();
+        wanted += &format!("${len}\r\n{key}\r\n");
+    }
+    let mut out = Vec::new();
+    get_all(&mut out, &arena, &keys, false);
+    assert_eq!(std::str::from_utf8(&out).unwrap(), wanted);
+}
