@@ -490,7 +490,7 @@ pub fn start_of(whose: u64, key: &[u8]) -> usize {
 }
 
 /// The number that an owner falls on.
-fn number(whose: u64) -> usize {
+pub(super) fn number(whose: u64) -> usize {
     spread(whose) % OWNERS
 }
 

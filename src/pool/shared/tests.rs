@@ -235,6 +235,35 @@ fn what_is_counted_by_one_is_seen_by_all() {
     assert_eq!(one.life.load(Relaxed), two.life.load(Relaxed));
 }
 
+/// Else each look for one node's keys goes through all places while another one is away.
+#[test]
+fn nodes_whose_names_end_differently_have_counts_of_their_own() {
+    let whose = |port| name_of(format!("cache\0 10.0.0.1:{port}").as_bytes());
+    let numbers = (11_211..11_219).map(|port| missed::number(whose(port)));
+    let numbers: std::collections::BTreeSet<usize> = numbers.collect();
+    // Two may meet by chance.
+    assert!(numbers.len() >= 6, "{numbers:?}");
+}
+
+#[test]
+fn one_process_at_a_time_empties_a_node_and_who_died_at_it_keeps_it_for_two_seconds() {
+    let dir = Dir::new("claim");
+    let (one, two) = (file(&dir.0).unwrap(), file(&dir.0).unwrap());
+    let claim = one.missed.claim_emptying(1, 5000).unwrap();
+    assert_eq!(two.missed.claim_emptying(1, 5001), None);
+    // By a clock that was read before the other's.
+    assert_eq!(two.missed.claim_emptying(1, 4999), None);
+    assert!(two.missed.claim_emptying(2, 5001).is_some(), "another node");
+    one.missed.emptied(1, claim);
+    let second = two.missed.claim_emptying(1, 5002).unwrap();
+    assert_eq!(one.missed.claim_emptying(1, 7002), None);
+    let third = one.missed.claim_emptying(1, 7003).unwrap();
+    two.missed.emptied(1, second);
+    assert_eq!(two.missed.claim_emptying(1, 7004), None, "it is not his");
+    one.missed.emptied(1, third);
+    assert!(two.missed.claim_emptying(1, 7004).is_some());
+}
+
 #[test]
 fn who_keeps_a_key_is_seen_at_once_by_who_looks_for_that_node_and_by_nobody_else() {
     let dir = Dir::new("new");
