@@ -62,8 +62,7 @@ impl Pool {
             _ => self.change_copied(call, verb, now),
         }
         if !verb.is_read() {
-            let all: Vec<usize> = (0..call.entries.len()).collect();
-            self.confirm(call, &all, transport::since(begin), now);
+            self.confirm(call, None, transport::since(begin), now);
         }
         self.tell_skipped(call);
     }
@@ -185,7 +184,7 @@ impl Pool {
         // What was given back late may be older by now than what the others have.
         let mut given: Vec<usize> = repairs.iter().map(|line| line.entry).collect();
         given.dedup();
-        self.confirm(call, &given, transport::since(begin), now);
+        self.confirm(call, Some(given), transport::since(begin), now);
     }
 
     /// The lines that give every node of `seen` that has less than `copy` the same.
@@ -312,7 +311,8 @@ impl Pool {
         }
         let copied = plans.iter().filter(|(_, plan)| !plan.plain);
         let live = copied.flat_map(|(_, plan)| plan.live.iter().copied());
-        self.ask_all(call, live, now);
+        let strangers = self.strangers(live, now);
+        self.ask_strangers(call, strangers, now);
         plans
     }
 

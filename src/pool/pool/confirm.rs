@@ -41,12 +41,12 @@ fn is_unusual(took: Duration) -> bool {
 }
 
 impl Pool {
-    /// Looks at the copies of these keys again, a write of which `took` unusually long, and gives each
-    /// the newest of them.
+    /// Looks at the copies of these keys again, or of all, a write of which `took` unusually long, and
+    /// gives each the newest of them.
     pub(super) fn confirm(
         &mut self,
         call: &mut Call,
-        entries: &[usize],
+        entries: Option<Vec<usize>>,
         took: Duration,
         now: Instant,
     ) {
@@ -62,7 +62,7 @@ impl Pool {
             let first = answers.next().map(|(_, answer)| version(answer));
             answers.any(|(_, answer)| Some(version(answer)) != first)
         };
-        let mut open = entries.to_vec();
+        let mut open = entries.unwrap_or_else(|| (0..call.entries.len()).collect());
         for _ in 0..AGAIN {
             let seen = self.look_at_copies(call, &open, false, now);
             let apart = seen.into_iter().filter(|(_, seen)| differ(seen));

@@ -4,8 +4,8 @@
 //! pipeline, so a hundred keys on three nodes are three exchanges. What a server said is held
 //! against key and opaque; what it means for the key is decided elsewhere (`cache`, `change`).
 
-use super::Pool;
 use super::copies::clock;
+use super::{Member, Pool};
 use crate::call::{Call, ValueRef};
 use crate::config::Engine;
 use crate::fanout::{self, Lane};
@@ -248,33 +248,33 @@ impl Pool {
     /// Asks the servers that a value goes to, and that nobody asked yet, what they take.
     fn ask_versions(&mut self, call: &mut Call, lines: &[Line], now: Instant) {
         let need = lines.iter().filter(|line| self.needs_versions(line));
-        let members: Vec<usize> = need.map(|line| line.member).collect();
-        self.ask_all(call, members, now);
+        let strangers = self.strangers(need.map(|line| line.member), now);
+        self.ask_strangers(call, strangers, now);
     }
 
-    /// Asks those of these nodes that nobody asked yet what they take. Before versions are drawn: one
-    /// drawn long before it is sent may be lower than what was written meanwhile.
-    pub(super) fn ask_all(
-        &mut self,
-        call: &mut Call,
+    /// Those of these nodes that nobody asked yet what they take.
+    pub(super) fn strangers(
+        &self,
         members: impl IntoIterator<Item = usize>,
         now: Instant,
-    ) {
+    ) -> Vec<usize> {
         let mut strangers: Vec<usize> = Vec::new();
         for member in members {
-            let asked = |pool: &Pool| {
-                pool.members
-                    .get(member)
-                    .is_some_and(|m| m.mute == Some(now))
-            };
+            let asked = |m: &Member| m.mute == Some(now);
             if self.engine(member) == Engine::Memcached
-                && !strangers.contains(&member)
                 && self.sure_of_versions(member, now).is_none()
-                && !asked(self)
+                && !strangers.contains(&member)
+                && !self.members.get(member).is_some_and(asked)
             {
                 strangers.push(member);
             }
         }
+        strangers
+    }
+
+    /// Asks them. Before versions are drawn: one drawn long before it is sent may be lower than what was
+    /// written meanwhile.
+    pub(super) fn ask_strangers(&mut self, call: &mut Call, strangers: Vec<usize>, now: Instant) {
         if strangers.is_empty() {
             return;
         }
