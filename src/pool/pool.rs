@@ -127,6 +127,8 @@ struct Member {
     passed: Option<Instant>,
     /// The call in which it was not given what it missed, and so is not asked for anything.
     owed: Option<Instant>,
+    /// Pool and node as one word, under which is kept what it missed.
+    whose: u64,
     /// The call in which it did not say what it takes, and is not asked again.
     mute: Option<Instant>,
     /// This object knows that the node is failed; of twins the first one's counts.
@@ -180,9 +182,11 @@ impl Pool {
             .iter()
             .position(|m| Rc::ptr_eq(&m.node, &node))
             .unwrap_or(self.members.len());
+        let name = spec.name();
         self.members.push(Member {
             twin,
-            name: spec.name(),
+            whose: hints::whose(&self.policy.name, spec.id.as_deref().unwrap_or(&name)),
+            name,
             node,
             declared: if spec.status {
                 Declared::No

@@ -250,10 +250,7 @@ impl Pool {
             let details = call.details(entry);
             let put = Put {
                 over: Over::Anything,
-                version: match plan.plain {
-                    true => Version(0),
-                    false => blind_version(),
-                },
+                version: blind_version_of(&plan),
                 flags: details.flags,
                 life: Life::Said(details.ttl),
                 value: Value::Said,
@@ -276,10 +273,7 @@ impl Pool {
                 let seen = found.get(entry).map(Vec::as_slice).unwrap_or_default();
                 if plan.turn_over(seen) {
                     self.catch_up(call, entry, &plan.live);
-                    let version = match plan.plain {
-                        true => Version(0),
-                        false => blind_version(),
-                    };
+                    let version = blind_version_of(&plan);
                     again.push((entry, plan, Put { version, ..put }));
                     continue;
                 }
@@ -486,6 +480,14 @@ impl Pool {
         let copied = |mode: Mode| matches!(mode, Mode::Sync | Mode::Async);
         let mut rules = self.policy.rules.iter();
         copied(self.policy.mode) || rules.any(|rule| rule.mode.is_some_and(copied))
+    }
+}
+
+/// The version of a set; 0 where its key is stored as another client does.
+fn blind_version_of(plan: &Plan) -> Version {
+    match plan.plain {
+        true => Version(0),
+        false => blind_version(),
     }
 }
 

@@ -273,7 +273,8 @@ impl Pool {
     }
 
     /// Waits a moment for the claim to empty `whose`, and brings what it owes up to date: whoever had the
-    /// claim before may have done it. `None` when somebody still has it.
+    /// claim before may have done it. `None` when somebody still has it; 0, which is no claim, where
+    /// none is needed.
     fn claim_emptying(
         &self,
         whose: u64,
@@ -443,17 +444,17 @@ impl Pool {
         false
     }
 
-    /// Pool and node as one word: what the processes of a host agree on.
     pub(super) fn whose(&self, member: usize) -> u64 {
-        let node = self
-            .members
-            .get(member)
-            .map_or("", |m| m.spec.id.as_deref().unwrap_or(&m.name));
-        shared::name_of(&[self.policy.name.as_bytes(), b"\0", node.as_bytes()].concat())
+        self.members.get(member).map_or(0, |member| member.whose)
     }
 }
 
-/// Keeps a key for `whose`, a pool's node ([`Pool::whose`]).
+/// A pool's name and a node's as one word, as the processes of a host agree on it.
+pub(super) fn whose(pool: &str, node: &str) -> u64 {
+    shared::name_of(&[pool.as_bytes(), b"\0", node.as_bytes()].concat())
+}
+
+/// Keeps a key for `whose`, a pool's node ([`whose`]).
 pub(super) fn keep(whose: u64, key: &[u8]) {
     let shared = shared::missed().is_some_and(|missed| keep_for_all(missed, whose, key));
     KNOWN.with_borrow_mut(|known| {

@@ -163,7 +163,7 @@ impl Pool {
                 }
             }
         }
-        if delay == 0 && flushed.len() + usize::from(!done) > 1 && self.rules.flush_again {
+        if delay == 0 && self.len() > 1 && !flushed.is_empty() && self.rules.flush_again {
             fanout::pause((took * 4).clamp(SETTLES, LATE));
             self.flush_again(&flushed, call);
             // Who was back meanwhile was emptied between the two.
