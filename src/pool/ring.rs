@@ -204,16 +204,19 @@ impl Ring {
     /// The first `count` different nodes for `key`, of a ring of `nodes`: its owner, then those
     /// that [`Ring::after`] names.
     pub fn owners(&self, key: &[u8], nodes: usize, count: usize) -> Vec<usize> {
-        let mut owners = vec![self.owner(key)];
+        let count = count.min(nodes).max(1);
+        let mut owners = Vec::with_capacity(count);
+        owners.push(self.owner(key));
         // pecl's rings name a node again and again; the last ones are then taken in order.
         const ATTEMPTS: u32 = 64;
-        let further = (0..ATTEMPTS).map(|attempt| self.after(key, attempt));
-        for node in further.chain(0..nodes) {
-            if owners.len() >= count.min(nodes) {
-                break;
-            }
-            if !owners.contains(&node) {
-                owners.push(node);
+        let mut further = (0..ATTEMPTS)
+            .map(|attempt| self.after(key, attempt))
+            .chain(0..nodes);
+        while owners.len() < count {
+            match further.next() {
+                Some(node) if owners.contains(&node) => {}
+                Some(node) => owners.push(node),
+                None => break,
             }
         }
         owners

@@ -266,18 +266,18 @@ impl Pool {
                     what: What::Put(put.clone()),
                 }));
             }
-            let answers = self.round(call, &lines, now);
-            let found = by_entry(&lines, &answers, call.entries.len());
+            let mut answers = self.round(call, &lines, now).into_iter();
             let mut again = Vec::new();
             for (entry, mut plan, put) in open {
-                let seen = found.get(entry).map(Vec::as_slice).unwrap_or_default();
-                if plan.turn_over(seen) {
+                let members = plan.live.iter().copied();
+                let seen: Vec<(usize, Answer)> = members.zip(answers.by_ref()).collect();
+                if plan.turn_over(&seen) {
                     self.catch_up(call, entry, &plan.live);
                     let version = blind_version_of(&plan);
                     again.push((entry, plan, Put { version, ..put }));
                     continue;
                 }
-                self.acknowledge(call, entry, seen, &plan);
+                self.acknowledge(call, entry, &seen, &plan);
                 if call.outcome(entry) == Outcome::Done {
                     self.follow(call, entry, &plan, &put);
                 }

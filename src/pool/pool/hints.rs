@@ -30,7 +30,7 @@ use crate::shared::{self, Kept, Miss, Missed};
 use crate::transport;
 use crate::wire::Reply;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Keys kept for one node of one pool by a process that shares no memory.
@@ -71,7 +71,7 @@ struct Known {
 
 thread_local! {
     /// Pools come and go with the objects of a request; what was missed stays.
-    static KNOWN: RefCell<HashMap<u64, Known>> = RefCell::default();
+    static KNOWN: RefCell<BTreeMap<u64, Known>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 impl Pool {

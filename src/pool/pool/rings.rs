@@ -79,18 +79,14 @@ impl Pool {
         entry: usize,
         allows: impl Fn(&mut Pool, usize) -> bool,
     ) -> Plan {
-        let Homes { members, mode } = self.homes(call.wire_key(entry));
+        let Homes { mut members, mode } = self.homes(call.wire_key(entry));
+        let away = members.extract_if(.., |member| !allows(self, *member));
         let mut plan = Plan {
             plain: mode == Mode::Single,
+            away: away.collect(),
+            live: members,
             ..Plan::default()
         };
-        for member in members {
-            if allows(self, member) {
-                plan.live.push(member);
-            } else {
-                plan.away.push(member);
-            }
-        }
         if mode == Mode::Async && plan.live.len() > 1 {
             plan.later = plan.live.split_off(1);
         }

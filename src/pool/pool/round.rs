@@ -4,8 +4,8 @@
 //! pipeline, so a hundred keys on three nodes are three exchanges. What a server said is held
 //! against key and opaque; what it means for the key is decided elsewhere (`cache`, `change`).
 
+use super::Pool;
 use super::copies::clock;
-use super::{Member, Pool};
 use crate::call::{Call, ValueRef};
 use crate::config::Engine;
 use crate::fanout::{self, Lane};
@@ -42,6 +42,12 @@ pub(super) struct Line {
     /// Which node.
     pub(super) member: usize,
     pub(super) what: What,
+}
+
+impl Line {
+    fn looks(&self) -> bool {
+        matches!(self.what, What::Look { .. })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -177,8 +183,7 @@ impl Pool {
     /// Says all `lines` at once; their answers, in the same order.
     pub(super) fn round(&mut self, call: &mut Call, lines: &[Line], now: Instant) -> Vec<Answer> {
         // A look that is asked again for its script would see what was written behind it.
-        let looks = |line: &Line| matches!(line.what, What::Look { .. });
-        let mixed = lines.iter().any(looks) && !lines.iter().all(looks);
+        let mixed = lines.iter().any(Line::looks) && !lines.iter().all(Line::looks);
         let mut answers = self.round_once(call, lines, now, mixed);
         let unknown = |place: &usize| answers.get(*place) == Some(&Answer::NoScript);
         let again: Vec<usize> = (0..answers.len()).filter(unknown).collect();
@@ -212,8 +217,9 @@ impl Pool {
         let mut places: Vec<Option<(usize, usize)>> = Vec::with_capacity(lines.len());
         for line in lines {
             // Who did not say what it takes did not answer just now.
-            let silent =
-                self.needs_versions(line) && self.sure_of_versions(line.member, now).is_none();
+            let silent = self.is_mute(line.member, now)
+                && self.needs_versions(line)
+                && self.sure_of_versions(line.member, now).is_none();
             let place = (!silent)
                 .then(|| self.lane_index(call, first, line.member))
                 .flatten();
@@ -232,7 +238,11 @@ impl Pool {
         let answered: Vec<bool> = (first..call.used)
             .map(|lane| self.note(call, lane))
             .collect();
-        let seen = transport::now();
+        // Only what was looked at has a moment in which it was seen.
+        let seen = match lines.iter().any(Line::looks) {
+            true => transport::now(),
+            false => now,
+        };
         lines
             .iter()
             .zip(places)
@@ -260,16 +270,21 @@ impl Pool {
     ) -> Vec<usize> {
         let mut strangers: Vec<usize> = Vec::new();
         for member in members {
-            let asked = |m: &Member| m.mute == Some(now);
             if self.engine(member) == Engine::Memcached
                 && self.sure_of_versions(member, now).is_none()
                 && !strangers.contains(&member)
-                && !self.members.get(member).is_some_and(asked)
+                && !self.is_mute(member, now)
             {
                 strangers.push(member);
             }
         }
         strangers
+    }
+
+    /// Did the node not say in this call what it takes?
+    fn is_mute(&self, member: usize, now: Instant) -> bool {
+        let member = self.members.get(member);
+        member.is_some_and(|member| member.mute == Some(now))
     }
 
     /// Asks them. Before versions are drawn: one drawn long before it is sent may be lower than what was

@@ -260,26 +260,34 @@ pub fn values(
         }
     }
     progress.begun = true;
+    hits.reserve(keys - progress.place.min(keys));
     while progress.place < keys {
-        match piece(buf, *at) {
-            Read::Piece(used, Piece::Bytes(bytes)) => {
-                let (flags, cas, data) = item(buf, bytes, with_cas);
-                hits.push(Hit {
-                    place: progress.place,
-                    flags,
-                    cas,
-                    data,
-                });
-                *at += used;
-            }
-            Read::Piece(used, Piece::Nothing) => *at += used,
-            Read::Piece(used, Piece::Error(line)) if keys == 1 => {
-                return Parsed::Reply(used, refusal(buf, line));
-            }
-            Read::Piece(..) => return Parsed::Garbage("something that is no value"),
-            Read::More(missing) => return Parsed::More(missing),
-            Read::Garbage(what) => return Parsed::Garbage(what),
-        }
+        // Most of what comes is a whole value, and a get has a hundred.
+        let (bytes, used) = match whole_value(buf, *at) {
+            Some(found) => found,
+            None => match other_piece(buf, *at) {
+                Read::Piece(used, Piece::Bytes(bytes)) => (bytes, used),
+                Read::Piece(used, Piece::Nothing) => {
+                    *at += used;
+                    progress.place += 1;
+                    continue;
+                }
+                Read::Piece(used, Piece::Error(line)) if keys == 1 => {
+                    return Parsed::Reply(used, refusal(buf, line));
+                }
+                Read::Piece(..) => return Parsed::Garbage("something that is no value"),
+                Read::More(missing) => return Parsed::More(missing),
+                Read::Garbage(what) => return Parsed::Garbage(what),
+            },
+        };
+        let (flags, cas, data) = item(buf, bytes, with_cas);
+        hits.push(Hit {
+            place: progress.place,
+            flags,
+            cas,
+            data,
+        });
+        *at += used;
         progress.place += 1;
     }
     Parsed::Reply(0, Reply::End)
@@ -320,7 +328,6 @@ fn refusal(buf: &[u8], line: Span) -> Reply {
 }
 
 /// Reads one piece at `at`.
-#[inline(always)] // twice here; most of what comes is a whole value, and a get has a hundred
 fn piece(buf: &[u8], at: usize) -> Read {
     match whole_value(buf, at) {
         Some((bytes, used)) => Read::Piece(used, Piece::Bytes(bytes)),
@@ -329,7 +336,7 @@ fn piece(buf: &[u8], at: usize) -> Read {
 }
 
 /// The value at `at` and how many bytes it takes with its length, if all of it is there.
-#[inline]
+#[inline(always)]
 fn whole_value(buf: &[u8], at: usize) -> Option<(Span, usize)> {
     let text = buf.get(at..)?.strip_prefix(b"$")?;
     let (len, head) = short_length(text)?;
@@ -342,7 +349,7 @@ fn whole_value(buf: &[u8], at: usize) -> Option<(Span, usize)> {
 }
 
 /// A length of up to nine digits with its CR LF, and how many bytes both take.
-#[inline]
+#[inline(always)]
 fn short_length(text: &[u8]) -> Option<(usize, usize)> {
     let mut len = 0;
     for (place, byte) in text.iter().take(10).enumerate() {
