@@ -74,6 +74,7 @@ pub fn connect(directory: &Path, size: u64) -> Result<Box<dyn Carrier>, Error> {
             .hint("Write the same size= wherever the directory is named"));
         }
         None => {
+            file::reserve(&file)?;
             let store = Arc::new(Store::open(&file, size)?);
             known.push(Known {
                 generation: own,

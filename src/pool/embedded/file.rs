@@ -39,19 +39,6 @@ const REMOTE: [(u32, &str); 9] = [
 /// `State`, naming the path and what to do.
 pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> {
     let user = geteuid().as_raw();
-    let system = |path: &Path, errno: rustix::io::Errno| {
-        let cause = std::io::Error::from(errno);
-        let cause = match errno {
-            // What NOFOLLOW says of a link.
-            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => {
-                "it is a symbolic link, or no directory".to_owned()
-            }
-            _ => cause.to_string(),
-        };
-        let hint =
-            format!("Name a directory that user {user} may write: mkdir -m 700 and chown it");
-        Error::new(Kind::State, format!("{}: {cause}", path.display())).hint(hint)
-    };
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     let folder = open(directory, flags, Mode::empty()).map_err(|e| system(directory, e))?;
     let stat = fstat(&folder).map_err(|e| system(directory, e))?;
@@ -129,25 +116,50 @@ pub(super) fn prepare(directory: &Path) -> Result<(PathBuf, (u64, u64)), Error> 
     Ok((real.join(name), place))
 }
 
+/// What the system said of `path`.
+fn system(path: &Path, errno: Errno) -> Error {
+    let cause = match errno {
+        // What NOFOLLOW says of a link.
+        Errno::LOOP | Errno::NOTDIR => "it is a symbolic link, or no directory".to_owned(),
+        errno => std::io::Error::from(errno).to_string(),
+    };
+    let hint = match errno {
+        Errno::NOSPC | Errno::DQUOT => "Give its disk room, or name another directory".to_owned(),
+        _ => {
+            let user = geteuid().as_raw();
+            format!("Name a directory that user {user} may write: mkdir -m 700 and chown it")
+        }
+    };
+    Error::new(Kind::State, format!("{}: {cause}", path.display())).hint(hint)
+}
+
 fn refuse<T>(path: &Path, cause: &str, hint: String) -> Result<T, Error> {
     Err(Error::new(Kind::State, format!("{}: {cause}", path.display())).hint(hint))
 }
 
-/// Makes a file, or finds what somebody else made just now; a lock file with all its room. Closed at
-/// once, and before LMDB opens it.
+/// Makes a file, or finds what somebody else made just now. Closed at once, and before LMDB opens it.
 fn make(folder: &OwnedFd, name: &str) -> Result<Stat, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
-    let stat = fstat(&file)?;
-    if name.ends_with("-lock") && stat.st_uid == geteuid().as_raw() && stat.st_size == 0 {
-        // LMDB makes it with holes and maps it: on a full disk that would be a signal.
-        match fallocate(&file, FallocateFlags::empty(), 0, LOCK_SIZE) {
-            // Not every file system knows how to.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            Err(errno) => return Err(errno),
-        }
+    fstat(openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?)
+}
+
+/// Gives the lock file of `database` all its room, which LMDB leaves in holes and maps: on a full disk
+/// that would be a signal. Before LMDB opens it in this process, each time: who made it may have found no
+/// room, and closing it later would drop LMDB's locks.
+///
+/// # Errors
+/// `State`, naming the file and what to do.
+pub(super) fn reserve(database: &Path) -> Result<(), Error> {
+    let mut lock = database.as_os_str().to_owned();
+    lock.push("-lock");
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let reserved = open(&lock, flags, Mode::empty())
+        .and_then(|file| fallocate(&file, FallocateFlags::empty(), 0, LOCK_SIZE));
+    match reserved {
+        // Not every file system knows how to.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(errno) => Err(system(Path::new(&lock), errno)),
     }
-    Ok(stat)
 }
 
 /// What lies there already, looked at without opening it.

@@ -205,6 +205,33 @@ fn f22_a_database_without_a_server_says_that_its_disk_is_full_and_keeps_what_it_
     assert_eq!(page(kept), "50");
 }
 
+#[test]
+fn f22_a_database_that_finds_its_disk_full_says_so_each_time_and_begins_when_there_is_room() {
+    if !Disk::possible() {
+        harness::skip("a small disk cannot be mounted (that takes root)");
+        return;
+    }
+    let directory = TempDir::new("full-before");
+    let place = State::Disk(16 << 10).make(&directory);
+    place.fill();
+    let page = || {
+        // Each knows nothing of the tries before it.
+        let script = format!(
+            "$m = new Memcache; $m->addServer('embedded://{}'); var_dump($m->set('a', 'b'));",
+            place.path.display()
+        );
+        Php::new().run(&script).ok()
+    };
+    for _ in 0..3 {
+        let said = page();
+        for wanted in ["bool(false)", "No space left", "Give its disk room"] {
+            assert!(said.contains(wanted), "{wanted} is not in {said}");
+        }
+    }
+    std::fs::remove_file(place.path.join("filler")).expect("take the filler away");
+    assert_eq!(page(), "bool(true)");
+}
+
 /// In Docker /dev/shm has 64 MB, which is the size of a database where none is written.
 #[test]
 fn f22_a_database_on_a_disk_smaller_than_its_size_lets_go_of_the_oldest_and_goes_on() {
