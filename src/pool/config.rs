@@ -208,13 +208,15 @@ pub enum Care {
     Prober,
 }
 
-/// Limits that were written rather than taken by default.
+/// What was written rather than taken by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// A timeout.
     pub timeout: bool,
     /// A retry interval.
     pub retry: bool,
+    /// That it is a memcached, by its scheme.
+    pub memcached: bool,
 }
 
 /// pecl-memcache's default timeout, 1 s (memcache_pool.h MMC_DEFAULT_TIMEOUT).

@@ -445,6 +445,9 @@ impl Address<'_> {
         node.redis.clone_from(&self.redis);
         node.login.clone_from(&self.login);
         node.tls = self.tls.then(Tls::default);
+        let memcached = ["memcached", "memcacheds"];
+        let is = |scheme: &&str| self.scheme.eq_ignore_ascii_case(scheme);
+        node.written.memcached = memcached.iter().any(is);
         node.target = match &self.watched {
             Some(watched) => {
                 node.retry_interval = sentinel::RETRY;

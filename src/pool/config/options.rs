@@ -52,7 +52,7 @@ pub(super) fn apply(
         .find_map(|pair| pair.strip_prefix("protocol="))
     {
         engine(&decode(protocol), node)?;
-    } else if names.any(|name| name.is_some_and(is_phpredis)) {
+    } else if !node.written.memcached && names.any(|name| name.is_some_and(is_phpredis)) {
         node.redis.get_or_insert_default();
     }
     if let Some(redis) = &mut node.redis {
@@ -241,6 +241,10 @@ fn is_phpredis(name: &str) -> bool {
 /// Makes the node what `protocol` says.
 fn engine(protocol: &str, node: &mut NodeSpec) -> Result<(), Error> {
     match protocol {
+        "redis" if node.written.memcached => Err(refuse(
+            "memcached:// and protocol=redis contradict each other",
+            "Write redis:// before the host of a Redis",
+        )),
         "redis" => {
             node.redis.get_or_insert_default();
             Ok(())

@@ -286,6 +286,16 @@ fn bad_lists_are_refused_with_what_where_and_the_text_to_write() {
             "contradict each other",
             "tcp://",
         ),
+        (
+            "memcached://a?protocol=redis",
+            "contradict each other",
+            "redis://",
+        ),
+        (
+            "memcacheds://a?database=3",
+            "option \"database\" is for Redis nodes",
+            "redis://",
+        ),
         ("rediss://a:x", "is no port", "rediss://HOST:6379"),
         ("memcacheds://u:geheim", "is no port", "USER:PASSWORD@HOST"),
         ("memcached://u:geheim:11211", "is no host", "HOST"),

@@ -207,6 +207,15 @@ mod tests {
                 },
             ),
             (
+                "memcacheds://a?stream[peer_name]=b",
+                Engine::Memcached,
+                11211,
+                Tls {
+                    name: Some("b".to_owned()),
+                    ..plain()
+                },
+            ),
+            (
                 "memcacheds://a?verify=ca",
                 Engine::Memcached,
                 11211,
