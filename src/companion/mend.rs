@@ -192,6 +192,20 @@ pub(crate) fn mend(
     trouble
 }
 
+/// Ends the turns that were left on nodes which are trusted: nobody has them, and nobody gives them back.
+pub(crate) fn end_turns(host: &mut Host, survey: &Survey, say: &dyn Fn(&str)) {
+    for target in survey.all(State::Trusted) {
+        let (pool, call) = (&mut host.pool, &mut host.call);
+        let ended = handoff::end_turns(pool, target, &host.record_key, call);
+        if ended > 0 {
+            say(&format!(
+                "{}: turns that nobody had any more were ended there: {ended}",
+                survey.name(target)
+            ));
+        }
+    }
+}
+
 /// Gives one node what it missed.
 fn mend_node(
     kept: &Kept,

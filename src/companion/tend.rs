@@ -256,6 +256,9 @@ impl Watch {
                 .map(|place| Seen::of(&survey, place))
                 .collect(),
         );
+        let label = self.kept.label.clone();
+        let say = |line: &str| tell(&format!("memring tend: {label}: {line}"));
+        mend::end_turns(&mut self.host, &survey, &say);
         survey
     }
 

@@ -17,7 +17,7 @@ use crate::fanout;
 use crate::pool::Pool;
 use crate::pool::copies::Task;
 use crate::pool::rules::Rules;
-use crate::replica::{Keep, Kept, Mend, PREFERRED, Withdraw, Withdrawn};
+use crate::replica::{Keep, Kept, Mend, PREFERRED, Vacate, Vacated, Withdraw, Withdrawn};
 use crate::shared::{self, Withdrawal};
 use std::time::Duration;
 
@@ -102,6 +102,55 @@ pub fn left(record_key: &[u8], node: &str) -> usize {
     shared::missed().map_or(0, |missed| missed.count(whose(record_key, node)))
 }
 
+/// Keeps `key` (wire form) of which `node` may say for long that somebody has the turn, who has it no more;
+/// [`end_turns`] is for whoever tends the pool on this host. Where there is no room it ends with its lease.
+pub fn leave_turn(record_key: &[u8], node: &str, key: &[u8]) {
+    if let Some(missed) = shared::missed() {
+        missed.keep(turns_of(record_key, node), key, shared::now());
+    }
+}
+
+/// Ends the turns on node `target` that were left there; how many there were.
+pub fn end_turns(pool: &mut Pool, target: usize, record_key: &[u8], call: &mut Call) -> usize {
+    let whose = turns_of(record_key, &pool.ring_name(target));
+    let Some(missed) = shared::missed().filter(|missed| missed.count(whose) > 0) else {
+        return 0;
+    };
+    let mut ended = 0;
+    for miss in missed.keys(whose, BATCH) {
+        let became = vacate(pool, target, record_key, &miss.key, call);
+        if became != Vacated::Later {
+            missed.mended(whose, &miss, shared::now());
+        }
+        ended += usize::from(became == Vacated::Ended);
+    }
+    ended
+}
+
+fn vacate(
+    pool: &mut Pool,
+    target: usize,
+    record_key: &[u8],
+    key: &[u8],
+    call: &mut Call,
+) -> Vacated {
+    let nodes = pool.preferred(key, PREFERRED);
+    let Some(place) = nodes.iter().position(|node| *node == target) else {
+        return Vacated::Nothing;
+    };
+    let names: Vec<Box<str>> = nodes.iter().map(|node| pool.ring_name(*node)).collect();
+    call.reset(Verb::Get);
+    let mut out = Vec::new();
+    let mut vacate = Vacate::new(&names, place, pool.rules().machines, &mut out);
+    let task = Task {
+        key,
+        record_key,
+        nodes: &nodes,
+    };
+    pool.drive(&mut vacate, out, task, call);
+    vacate.result().unwrap_or(Vacated::Later)
+}
+
 /// Lets the keys go that are kept for a node: it got a full pass.
 pub fn forget(record_key: &[u8], node: &str) {
     if let Some(missed) = shared::missed() {
@@ -146,6 +195,10 @@ pub fn hand_over(
         }
         let now = shared::now();
         if !missed.announce(whose, now + LEASE, now) {
+            if missed.withdraws_until() > now + LEASE {
+                // An earlier change may still come, for minutes: in a new life the node is back sooner.
+                return Handed::Full;
+            }
             continue;
         }
         call.reset(Verb::Get);
@@ -208,6 +261,11 @@ fn mend(pool: &mut Pool, target: usize, record_key: &[u8], key: &[u8], call: &mu
         }
     }
     false
+}
+
+/// Pool and node as one word, under which keys are kept whose turn was left on `node`.
+fn turns_of(record_key: &[u8], node: &str) -> u64 {
+    shared::name_of(&[record_key, b" turns ", node.as_bytes()].concat())
 }
 
 /// Pool and node as one word, under which keys are kept that `node` (its name in records) missed.

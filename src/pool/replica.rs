@@ -55,6 +55,7 @@ mod open;
 mod record;
 mod resync;
 mod survey;
+mod vacate;
 mod version;
 mod view;
 mod wait;
@@ -73,6 +74,7 @@ pub use open::{Found, Neighbour, Open, Opened, Turn, Wish};
 pub use record::{Absent, Epochs, Record, Trust, record_key};
 pub use resync::{Mend, Resync, Resynced};
 pub use survey::{Listing, Standing, State, Survey};
+pub use vacate::{Vacate, Vacated};
 pub use version::{Stamp, Version};
 pub use view::{LEASE_SLACK, Watch};
 pub use wait::{Moment, Waiting};
@@ -299,6 +301,10 @@ pub struct Rules {
     pub admits: bool,
     /// A node that had no room and dropped what it had is trusted no more.
     pub dropped: bool,
+    /// A turn that a node gave away unheard is ended.
+    pub vacate: bool,
+    /// What a mender stores under a turn that was had for less than half a lease is not taken for another's turn.
+    pub sure: bool,
 }
 
 impl Rules {
@@ -330,6 +336,8 @@ impl Rules {
         founding: true,
         admits: true,
         dropped: true,
+        vacate: true,
+        sure: true,
     };
 }
 

@@ -195,3 +195,42 @@ fn is_mended(mut stage: Stage<Server>) {
         assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());
     }
 }
+
+/// Opens a session and leaves it as it is.
+const TOUCH: &str = "session_id($_GET['id']); $begin = microtime(true); echo json_encode([session_start(), \
+     $_SESSION['n'] ?? 0, session_write_close()]), ' ', microtime(true) - $begin < 10 ? 'soon' : 'late';";
+
+#[test]
+fn a_turn_that_a_hung_node_gave_to_nobody_is_ended_and_keeps_no_visit_waiting_when_another_dies() {
+    for nodes in kinds() {
+        // Connections that last: of a new one the first question may be no session's.
+        let way = |node: &Server| {
+            let options = "&persistent=1".to_owned();
+            (node.port(), format!("{}://", node.scheme()), options)
+        };
+        let ways = nodes.iter().map(way).collect();
+        keeps_nobody_waiting(Stage::over(nodes, ways, 1));
+    }
+}
+
+fn keeps_nobody_waiting(stage: Stage<Server>) {
+    stage.fpm.page("touch.php", TOUCH);
+    let touch = || stage.fpm.get("touch.php", "id=s1", "").text();
+    assert_eq!(stage.visit("s1"), "[true,1]");
+    let tend = tend(&stage);
+    let list = stage.list();
+    let who = |place: usize| format!("127.0.0.1:{}", stage.proxies[place].port());
+    stage.nodes[0].freeze();
+    assert_eq!(touch(), "[true,1,true] soon");
+    tend.says(&format!("{} does not answer", who(0)));
+    // What it was asked lies in its buffers.
+    stage.nodes[0].resume();
+    tend.says(&format!(
+        "{}: turns that nobody had any more were ended there: 1",
+        who(0)
+    ));
+    assert!(wait_until(SOON, || is_safe(&list)), "{}", tend.log());
+    stage.nodes[1].freeze();
+    assert_eq!(touch(), "[true,1,true] soon", "{}", tend.log());
+    stage.nodes[1].resume();
+}

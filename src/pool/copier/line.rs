@@ -232,7 +232,8 @@ impl Line {
                 }
                 Stage::Open => self.talk(now),
             }
-            if self.is_idle() || before == self.state() {
+            let said_all = self.stage == Stage::Open && self.waiting.is_empty();
+            if said_all || self.is_idle() || before == self.state() {
                 return;
             }
         }
@@ -385,7 +386,12 @@ impl Line {
     /// Sends and receives what is possible now.
     fn exchange(&mut self) -> Result<(), Lost> {
         loop {
+            let talks = self.sent < self.out.len();
             let sent = self.send()?;
+            if talks && sent {
+                // Nobody has answered to that yet: to look would be one system call more for each copy.
+                return Ok(());
+            }
             let heard = self.receive()?;
             // Who has room for more now was stopped by answers nobody had read.
             if !heard || sent {

@@ -66,7 +66,7 @@ impl Pool {
                 copier::push(spec, Copy { whose, key, what }, self.policy.hold);
             }
         }
-        self.settle_later(call);
+        self.heed_copies(call);
     }
 
     /// Waits for copies of key number `entry` that are on their way to nodes which are to be
@@ -82,23 +82,28 @@ impl Pool {
                 copier::wait_for(&spec.target);
             }
         }
-        self.settle_later(call);
+        self.heed_copies(call);
     }
 
     /// Waits for all copies that are on their way to a node.
     pub(super) fn catch_up_with(&mut self, call: &mut Call, member: usize) {
         if let Some(spec) = self.spec(member).filter(|_| copier::is_busy()) {
             copier::wait_for(&spec.target);
-            self.settle_later(call);
+            self.heed_copies(call);
         }
     }
 
     /// Goes on with copies, and takes note of those that did not arrive.
     pub(super) fn settle_later(&mut self, call: &mut Call) {
+        copier::carry_on();
+        self.heed_copies(call);
+    }
+
+    /// Takes note of copies that did not arrive.
+    fn heed_copies(&mut self, call: &mut Call) {
         if !copier::is_busy() {
             return;
         }
-        copier::carry_on();
         let news = copier::take_news();
         self.counts.missed += news.missed.len() as u64;
         if self.rules.hint {

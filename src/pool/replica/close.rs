@@ -55,6 +55,8 @@ pub struct Close {
     rechecked: bool,
     /// Enough nodes took it before anybody else's write was seen.
     won: bool,
+    /// Nobody can have taken the turn over yet.
+    sure: bool,
     closed: Option<Closed>,
 }
 
@@ -145,6 +147,7 @@ impl Close {
             conflict: false,
             rechecked: false,
             won: false,
+            sure: false,
             closed: None,
             since: now / 1000,
             ending,
@@ -161,7 +164,17 @@ impl Close {
         self.grips.epochs()
     }
 
-    /// The same, with somebody who keeps the key for nodes that miss the write.
+    /// The nodes that may say for long that somebody has the turn, which nobody has any more, once
+    /// [`Machine::is_done`]. Who missed a write gets that, and with it a turn that is free.
+    pub fn left_turns(&self) -> Vec<Box<str>> {
+        let writes = matches!(self.ending, Ending::Write(_) | Ending::Destroy);
+        match self.closed {
+            Some(Closed::Done { .. }) if writes => Vec::new(),
+            _ => self.grips.left_turns(),
+        }
+    }
+
+    /// With somebody who keeps the key for nodes that miss the write.
     #[must_use]
     pub fn kept_by(mut self, keeper: Box<dyn Keep>) -> Close {
         self.notes.keeper = Some(keeper);
@@ -380,10 +393,16 @@ impl Close {
         // Without `E` a turn that was taken over shows in the cas value alone. Where the turn was ours
         // nobody else changed it, but for a reader who brought back what a refusal took away.
         let counts_up = view.counts_up() && !view.dropped;
+        // So early a mender stored what the others have, more likely than that somebody took the turn over.
+        let brought = |stamp: Stamp| {
+            let read = state.and_then(|state| state.item?.1);
+            stamp.mended && read != Some(stamp)
+        };
         let taken_over = |stamp: Stamp| {
             state.is_some_and(|state| state.step == Step::Looking && state.held == life)
                 && life.is_some_and(|(inc, _)| inc == stamp.inc)
                 && stamp.version == self.grips.base
+                && !(self.sure && rules.sure && brought(stamp))
                 && counts_up
                 && rules.fence
         };
@@ -557,6 +576,7 @@ impl Machine for Close {
         }
         let refused = matches!(&replies, Ok(replies) if replies.contains(&Reply::Refused));
         let sure = now < self.grips.sure_until;
+        self.sure = sure;
         if let Some(view) = self.grips.nodes.get_mut(place) {
             view.heard(now, replies);
             if view.ask_again(place, sure, out) {

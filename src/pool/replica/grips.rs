@@ -49,6 +49,12 @@ impl Grips {
         self.nodes.iter().any(|view| view.taken.is_some())
     }
 
+    /// The nodes that may say for long that somebody has the turn, and mean this read, which is over.
+    pub fn left_turns(&self) -> Vec<Box<str>> {
+        let left = self.nodes.iter().filter(|view| view.may_say_left());
+        left.map(|view| view.name.clone()).collect()
+    }
+
     /// Others' turns that were seen here, for the next read: see [`super::Open::go_on`].
     pub fn watch(&self) -> Watch {
         Watch::of(&self.nodes, self.read_at)

@@ -41,6 +41,8 @@ pub(super) struct View {
     won: u32,
     /// Somebody else has its token, on the item as it is.
     pub(super) taken: Option<Taken>,
+    /// It may say so, and mean us: it was not heard what it gave, or did not hear what it was given back.
+    left: bool,
     /// What the unanswered pipeline says.
     asked: Vec<Command>,
     /// Something failed that a new look at record and item will explain.
@@ -93,6 +95,7 @@ impl View {
             token: false,
             won: 0,
             taken: None,
+            left: false,
             asked: Vec::new(),
             stale: false,
             full: false,
@@ -190,6 +193,7 @@ impl View {
                 self.contact = Contact::Down {
                     maybe: lost.maybe_done && changes,
                 };
+                self.leave_turn(lost.maybe_done, &asked);
                 (self.token, self.lost_at) = (false, now);
                 return;
             }
@@ -229,8 +233,7 @@ impl View {
             (Command::Read { .. } | Command::Touch { .. }, Reply::Miss) => {
                 // With the item its token is gone.
                 self.item = None;
-                self.token = false;
-                self.taken = None;
+                self.free_turn();
             }
             (
                 Command::Write {
@@ -238,8 +241,7 @@ impl View {
                 },
                 Reply::Done { cas },
             ) => {
-                self.token = false;
-                self.taken = None;
+                self.free_turn();
                 self.dropped = false;
                 self.item = Some(Item {
                     cas,

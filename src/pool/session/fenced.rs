@@ -252,7 +252,21 @@ impl Fenced {
             }
             None => self.pool.drive(&mut open, out, task, call),
         }
-        open.outcome().ok_or_else(|| self.doubt(nodes))
+        let opened = open.outcome().ok_or_else(|| self.doubt(nodes))?;
+        if matches!(opened.found, Found::Doubt | Found::Locked) {
+            // No ending follows that would say so.
+            self.leave_turns(&opened.grips.left_turns(), key);
+        }
+        Ok(opened)
+    }
+
+    /// Has the turns ended that these nodes may say somebody has, who is none but this request.
+    fn leave_turns(&self, nodes: &[Box<str>], key: &[u8]) {
+        if self.pool.rules().machines.vacate {
+            for node in nodes {
+                handoff::leave_turn(&self.record_key, node, key);
+            }
+        }
     }
 
     /// The name under which this host's processes know the turn on `key`.
@@ -345,6 +359,7 @@ impl Fenced {
         };
         self.pool.drive(&mut close, out, task, &mut self.call);
         bell.ring();
+        self.leave_turns(&close.left_turns(), &held.key);
         let seen = close.epochs();
         (close.outcome(), seen)
     }

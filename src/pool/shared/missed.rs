@@ -348,6 +348,11 @@ impl Missed {
         .unwrap_or(false)
     }
 
+    /// Until when nothing may be announced, milliseconds; a time that is over for nothing under way.
+    pub fn withdraws_until(&self) -> u64 {
+        self.until.load(Acquire)
+    }
+
     /// Ends a withdrawal; one that may still be on its way is `until` a later time.
     pub fn withdrawn(&self, until: u64) {
         self.until.store(until, Release);

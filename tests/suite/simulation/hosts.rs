@@ -214,6 +214,35 @@ fn unreachable(node: usize, clients: &[usize]) -> Fault {
     }
 }
 
+/// A node hangs while it is asked for a turn, gives it to nobody when it goes on, and has nothing to be told:
+/// the request leaves the session as it is. Then another node is away.
+#[test]
+fn a_turn_that_a_node_gives_away_when_nobody_waits_any_more_keeps_no_one_out() {
+    let opens = |time| [(time, Do::Open(0)), (time + 200, Do::Touch)];
+    let acts = [
+        &[(500, Do::Open(0)), (510, Do::Write)][..],
+        &opens(900),
+        &opens(4200),
+    ]
+    .concat();
+    let mut pool = Service::new(3, Plan::Calm).pool(Care::Probed, &mut Directory::new());
+    let homes = homes(&mut pool, 0);
+    let faults = vec![
+        (800, Fault::Hang { node: homes[0] }, 700),
+        (4000, Fault::Crash { node: homes[1] }, 3000),
+    ];
+    let service = Service {
+        prompt: true,
+        ..script(3, faults, vec![role(0, &acts)])
+    };
+    needs(
+        "vacate",
+        |rules| rules.machines.vacate = false,
+        Violation::Refused,
+        &service,
+    );
+}
+
 /// One worker does not reach a node that tend does: tend hands over what the worker left out, and
 /// takes the word of it back, while the worker leaves out more, for the last time.
 #[test]

@@ -128,6 +128,10 @@ impl Tend<'_> {
             slices::leave_to_tend(&self.pool, &self.record_key);
         }
         self.seen = Some(survey.clone());
+        for place in survey.all(State::Trusted) {
+            let (pool, call) = (&mut self.pool, &mut self.call);
+            handoff::end_turns(pool, place, &self.record_key, call);
+        }
         survey
     }
 

@@ -441,3 +441,46 @@ fn a_value_gives_way_to_word_after_whoever_else_comes_last() {
         [&first[..], &[(2, false)]].concat()
     );
 }
+
+/// A write on nodes that count cas values up, of which a mender stored on the first what it had, while
+/// the turn is surely ours or may be another's by now.
+fn on_a_mended_node(sure_until: u64, rules: Rules) -> Option<Closed> {
+    let mut out = Vec::new();
+    let mut grips = grips(sure_until);
+    grips.rules = rules;
+    let mut mended = grips.nodes[0]
+        .item
+        .clone()
+        .unwrap_or_else(|| panic!("it has one"));
+    (mended.cas, mended.token) = (8, Token::Free);
+    let stamp = mended.stamp.as_mut();
+    stamp.unwrap_or_else(|| panic!("ours")).mended = true;
+    let write = Ending::Write(Arc::from(*b"new"));
+    let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
+    while !out.is_empty() {
+        let Send { place, commands } = out.remove(0);
+        let replies = commands.iter().map(|command| match command {
+            Command::Write { over, .. } if place == 0 && *over != Over::Cas(8) => Reply::Exists,
+            Command::Write { .. } | Command::Unlock { .. } => Reply::Done { cas: 9 },
+            Command::SetRecord { .. } => Reply::Done { cas: 0 },
+            Command::ReadRecord => trusted(),
+            Command::Read { .. } => Reply::Item(mended.clone()),
+            other => panic!("{other:?}"),
+        });
+        let replies = replies.collect();
+        close.heard(1000, place, Ok(replies), &mut out);
+    }
+    close.outcome()
+}
+
+#[test]
+fn what_a_mender_stores_under_a_turn_that_is_surely_ours_is_no_turn_that_was_taken_over() {
+    let done = Some(Closed::Done { copies: 3 });
+    assert_eq!(on_a_mended_node(2000, Rules::ALL), done);
+    assert_eq!(on_a_mended_node(500, Rules::ALL), Some(Closed::Conflict));
+    let without = Rules {
+        sure: false,
+        ..Rules::ALL
+    };
+    assert_eq!(on_a_mended_node(2000, without), Some(Closed::Conflict));
+}

@@ -1,7 +1,7 @@
 //! The turn: whose it is, how it is waited for, and when it is taken over.
 
 use super::super::view::{self, Taken, View};
-use super::super::{Command, Send, Version};
+use super::super::{Command, Send};
 use super::{Found, Neighbour, Open, Turn};
 
 /// First pause between looks at a turn somebody else has, milliseconds; it doubles …
@@ -155,7 +155,7 @@ impl Open {
             let Some(view) = self.views.get_mut(place) else {
                 continue;
             };
-            if let Some(take_over) = take_over(view) {
+            if let Some(take_over) = view.take_over() {
                 let read = Command::Read {
                     value: false,
                     token: true,
@@ -225,7 +225,7 @@ impl Open {
             };
             let mut commands = vec![Command::ReadRecord];
             let over = neighbour.is_some_and(|neighbour| neighbour.over);
-            if let Some(take_over) = take_over(view).filter(|_| over && !view.token) {
+            if let Some(take_over) = view.take_over().filter(|_| over && !view.token) {
                 commands.push(take_over);
                 self.took_over.get_or_insert(now);
             }
@@ -236,15 +236,4 @@ impl Open {
             view.ask(place, commands, out);
         }
     }
-}
-
-/// Ends the turn that somebody has on a node's item: his write no longer goes over it.
-fn take_over(view: &View) -> Option<Command> {
-    let item = view.item.as_ref()?;
-    let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
-    Some(Command::Unlock {
-        cas: item.cas,
-        version: seen.tick(),
-        life: None,
-    })
 }

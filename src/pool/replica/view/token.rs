@@ -136,8 +136,8 @@ impl View {
                 if !self.token {
                     self.won = item.left;
                 }
+                self.free_turn();
                 self.token = true;
-                self.taken = None;
             }
             // Our own token shows as taken, too.
             Token::Taken if self.token && same.is_some() => {}
@@ -154,11 +154,40 @@ impl View {
                 }));
             }
             Token::Free => {
-                self.token &= same.is_some();
-                self.taken = None;
+                let ours = self.token && same.is_some();
+                self.free_turn();
+                self.token = ours;
             }
         }
         self.item = Some(item);
+    }
+
+    /// Nobody has the token of what is there.
+    pub(in super::super) fn free_turn(&mut self) {
+        (self.token, self.taken, self.left) = (false, None, false);
+    }
+
+    /// The node did not answer to what it was `asked`; `sent` if it may have carried that out, or does so
+    /// when it goes on.
+    pub(in super::super) fn leave_turn(&mut self, sent: bool, asked: &[Command]) {
+        let takes = |command: &Command| matches!(command, Command::Read { token: true, .. });
+        self.left |= self.token || sent && asked.iter().any(takes);
+    }
+
+    /// May the node say that somebody has the turn, who is none but us?
+    pub(in super::super) fn may_say_left(&self) -> bool {
+        self.left
+    }
+
+    /// Ends the turn that somebody has on the node's item: his write no longer goes over it.
+    pub(in super::super) fn take_over(&self) -> Option<Command> {
+        let item = self.item.as_ref()?;
+        let seen = item.stamp.map_or(Version(item.cas), |stamp| stamp.version);
+        Some(Command::Unlock {
+            cas: item.cas,
+            version: seen.tick(),
+            life: None,
+        })
     }
 
     /// Has it an item on which nobody can ever get the token: somebody else's, without an end?
