@@ -193,7 +193,11 @@ pub(crate) fn mend(
 }
 
 /// Ends the turns that were left on nodes which are trusted: nobody has them, and nobody gives them back.
-pub(crate) fn end_turns(host: &mut Host, survey: &Survey, say: &dyn Fn(&str)) {
+pub(crate) fn end_turns(kept: &Kept, host: &mut Host, survey: &Survey, say: &dyn Fn(&str)) {
+    if !kept.topology.previous.is_empty() {
+        // Who has the other list may have the turn on nodes that are not asked here.
+        return;
+    }
     for target in survey.all(State::Trusted) {
         let (pool, call) = (&mut host.pool, &mut host.call);
         let ended = handoff::end_turns(pool, target, &host.record_key, call);

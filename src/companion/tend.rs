@@ -241,6 +241,9 @@ impl Watch {
         // Who cannot mend leaves it to the workers.
         if self.host.fits(&survey).is_ok() {
             slices::leave_to_tend(&self.host.pool, &self.host.record_key);
+            let label = &self.kept.label;
+            let say = |line: &str| tell(&format!("memring tend: {label}: {line}"));
+            mend::end_turns(&self.kept, &mut self.host, &survey, &say);
         }
         if self.seen.is_none() {
             self.say(&words::count(&survey));
@@ -256,9 +259,6 @@ impl Watch {
                 .map(|place| Seen::of(&survey, place))
                 .collect(),
         );
-        let label = self.kept.label.clone();
-        let say = |line: &str| tell(&format!("memring tend: {label}: {line}"));
-        mend::end_turns(&mut self.host, &survey, &say);
         survey
     }
 

@@ -28,6 +28,8 @@ const ROUNDS: u32 = 5;
 /// How often a key is tried before a full pass takes its place, with a pause in between.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long turns are ended before the next look at all nodes, milliseconds; each takes 100.
+const AT_ONCE: u64 = 1000;
 /// How long a withdrawal may take, milliseconds.
 const LEASE: u64 = 10_000;
 /// How long a record's change that was not answered may still come, milliseconds.
@@ -110,14 +112,18 @@ pub fn leave_turn(record_key: &[u8], node: &str, key: &[u8]) {
     }
 }
 
-/// Ends the turns on node `target` that were left there; how many there were.
+/// Ends turns on node `target` that were left there, for as long as [`AT_ONCE`]; how many there were. For a
+/// host with the pool's only node list: by another one two others may have the turn.
 pub fn end_turns(pool: &mut Pool, target: usize, record_key: &[u8], call: &mut Call) -> usize {
     let whose = turns_of(record_key, &pool.ring_name(target));
     let Some(missed) = shared::missed().filter(|missed| missed.count(whose) > 0) else {
         return 0;
     };
-    let mut ended = 0;
+    let (mut ended, end) = (0, shared::now() + AT_ONCE);
     for miss in missed.keys(whose, BATCH) {
+        if shared::now() > end {
+            break;
+        }
         let became = vacate(pool, target, record_key, &miss.key, call);
         if became != Vacated::Later {
             missed.mended(whose, &miss, shared::now());

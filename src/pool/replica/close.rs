@@ -393,11 +393,8 @@ impl Close {
         // Without `E` a turn that was taken over shows in the cas value alone. Where the turn was ours
         // nobody else changed it, but for a reader who brought back what a refusal took away.
         let counts_up = view.counts_up() && !view.dropped;
-        // So early a mender stored what the others have, more likely than that somebody took the turn over.
-        let brought = |stamp: Stamp| {
-            let read = state.and_then(|state| state.item?.1);
-            stamp.mended && read != Some(stamp)
-        };
+        // So early a mender stored what the others have, where something else was read.
+        let brought = |stamp: Stamp| state.and_then(|state| state.item?.1) != Some(stamp);
         let taken_over = |stamp: Stamp| {
             state.is_some_and(|state| state.step == Step::Looking && state.held == life)
                 && life.is_some_and(|(inc, _)| inc == stamp.inc)

@@ -126,12 +126,11 @@ impl Tend<'_> {
         }
         if self.pool.fits(&survey).is_ok() {
             slices::leave_to_tend(&self.pool, &self.record_key);
+            for place in survey.all(State::Trusted) {
+                handoff::end_turns(&mut self.pool, place, &self.record_key, &mut self.call);
+            }
         }
         self.seen = Some(survey.clone());
-        for place in survey.all(State::Trusted) {
-            let (pool, call) = (&mut self.pool, &mut self.call);
-            handoff::end_turns(pool, place, &self.record_key, call);
-        }
         survey
     }
 

@@ -442,7 +442,7 @@ fn a_value_gives_way_to_word_after_whoever_else_comes_last() {
     );
 }
 
-/// A write on nodes that count cas values up, of which a mender stored on the first what it had, while
+/// A write on nodes that count cas values up, of which a mender gives the first what it lacked, while
 /// the turn is surely ours or may be another's by now.
 fn on_a_mended_node(sure_until: u64, rules: Rules) -> Option<Closed> {
     let mut out = Vec::new();
@@ -453,8 +453,11 @@ fn on_a_mended_node(sure_until: u64, rules: Rules) -> Option<Closed> {
         .clone()
         .unwrap_or_else(|| panic!("it has one"));
     (mended.cas, mended.token) = (8, Token::Free);
-    let stamp = mended.stamp.as_mut();
-    stamp.unwrap_or_else(|| panic!("ours")).mended = true;
+    let older = grips.nodes[0]
+        .item
+        .as_mut()
+        .and_then(|item| item.stamp.as_mut());
+    older.unwrap_or_else(|| panic!("ours")).version = Version(6 << 20);
     let write = Ending::Write(Arc::from(*b"new"));
     let mut close = Close::new(grips, write, 100, 1000, 1, &mut out);
     while !out.is_empty() {
