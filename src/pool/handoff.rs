@@ -112,7 +112,7 @@ pub fn leave_turn(record_key: &[u8], node: &str, key: &[u8]) {
     }
 }
 
-/// Ends turns on node `target` that were left there, for as long as [`AT_ONCE`]; how many there were. For a
+/// Ends turns on node `target` that were left there, for a second at most; how many there were. For a
 /// host with the pool's only node list: by another one two others may have the turn.
 pub fn end_turns(pool: &mut Pool, target: usize, record_key: &[u8], call: &mut Call) -> usize {
     let whose = turns_of(record_key, &pool.ring_name(target));
