@@ -347,7 +347,18 @@ fn fetch(
     let mut values = Table::new(desk.call.len());
     let mut flag_table: Option<Table> = None;
     let mut cas_table: Option<Table> = None;
-    for index in 0..desk.call.len() {
+    let mut told = 0;
+    if !wants_flags && desk.names.is_empty() {
+        // What most answers are: texts, of which nobody wants to know more.
+        let texts = desk.call.plain(value::is_text);
+        told = texts.fold(0, |told, text| {
+            if let (Some(Kind::Text(name)), Some(text)) = (list.next().map(Value::kind), text) {
+                values.put_text(name, text);
+            }
+            told + 1
+        });
+    }
+    for index in told..desk.call.len() {
         let own = list.next();
         let Outcome::Hit { flags, cas, value } = desk.call.outcome(index) else {
             continue;

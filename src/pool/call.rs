@@ -297,7 +297,6 @@ impl Call {
     pub fn push(&mut self, rule: &KeyRule, raw_key: &[u8]) -> Result<usize, Error> {
         // A blank before each key: so a get takes its keys from here as they go out.
         let start = self.arena.len();
-        self.arena.reserve(raw_key.len() + 1);
         self.arena.push(b' ');
         let key = match rule.append(raw_key, &mut self.arena) {
             Ok(key) => key,
@@ -382,6 +381,20 @@ impl Call {
             || value.span.of(&self.arena),
             |lane| value.span.of(lane.received()),
         )
+    }
+
+    /// What came of the keys, in their order, up to the first hit whose flags are not `plain`: the bytes of
+    /// a value, or `None` where there is none.
+    #[inline]
+    pub fn plain(&self, plain: impl Fn(u32) -> bool) -> impl Iterator<Item = Option<&[u8]>> {
+        self.entries
+            .iter()
+            .map_while(move |entry| match entry.outcome {
+                Some(Outcome::Hit { flags, value, .. }) => {
+                    plain(flags).then(|| Some(self.value(value)))
+                }
+                _ => Some(None),
+            })
     }
 
     /// Keeps a value in the call itself, that lies in no answer.

@@ -29,11 +29,13 @@ pub mod fenced;
 pub mod scripts;
 pub mod stats;
 pub mod stored;
+mod words;
 
 use super::Store;
 use crate::item::Span;
 use scripts::Script;
 use stored::HEAD_LEN;
+use words::{array, bulk, bulks, length, number};
 
 /// The shape of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,11 +145,7 @@ pub fn get_all(out: &mut Vec<u8>, arena: &[u8], keys: &[Span], with_cas: bool) -
     } else {
         array(out, 1 + keys.len());
         bulk(out, b"MGET");
-        for key in keys {
-            length(out, key.len);
-            short(out, arena, *key);
-            out.extend_from_slice(b"\r\n");
-        }
+        bulks(out, arena, keys);
     }
     Shape::Values(with_cas)
 }
@@ -524,58 +522,6 @@ fn item(out: &mut Vec<u8>, flags: u32, value: &[u8]) {
     out.extend_from_slice(head.as_ref().map_or(&[], <[u8; HEAD_LEN]>::as_slice));
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Appends the head of a request of `words` words.
-fn array(out: &mut Vec<u8>, words: usize) {
-    out.push(b'*');
-    out.extend_from_slice(itoa::Buffer::new().format(words).as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-#[inline(always)] // a get has a hundred
-fn length(out: &mut Vec<u8>, bytes: usize) {
-    let ten = b'0' + (bytes / 10 % 10) as u8;
-    let one = b'0' + (bytes % 10) as u8;
-    // Keys are short, and a get has a hundred of them.
-    match bytes {
-        0..10 => out.extend_from_slice(&[b'$', one, b'\r', b'\n']),
-        10..100 => out.extend_from_slice(&[b'$', ten, one, b'\r', b'\n']),
-        _ => long_length(out, bytes),
-    }
-}
-
-/// A word of the arena. A short one goes out with what lies behind it, which is then cut off: a copy of
-/// known length takes no call.
-#[inline(always)]
-fn short(out: &mut Vec<u8>, arena: &[u8], word: Span) {
-    let all = arena.get(word.at..).unwrap_or_default();
-    match all.first_chunk::<16>() {
-        Some(chunk) if word.len <= chunk.len() => {
-            out.extend_from_slice(chunk);
-            out.truncate(out.len() - (chunk.len() - word.len));
-        }
-        _ => out.extend_from_slice(word.of(arena)),
-    }
-}
-
-#[inline(never)]
-fn long_length(out: &mut Vec<u8>, bytes: usize) {
-    out.push(b'$');
-    out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-#[inline]
-fn bulk(out: &mut Vec<u8>, word: &[u8]) {
-    out.reserve(word.len() + 8);
-    length(out, word.len());
-    out.extend_from_slice(word);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn number(out: &mut Vec<u8>, n: u64) {
-    bulk(out, itoa::Buffer::new().format(n).as_bytes());
 }
 
 #[cfg(test)]

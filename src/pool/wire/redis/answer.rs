@@ -58,7 +58,9 @@ pub fn parse(buf: &[u8], at: usize, shape: Shape) -> Parsed {
             None => return Parsed::Garbage("a number that is none"),
         },
         (Shape::Item(with_cas), Piece::Bytes(bytes)) => {
-            let (flags, cas, data) = item(buf, bytes, with_cas);
+            let Hit {
+                flags, cas, data, ..
+            } = hit(0, bytes.of(buf), bytes.at + bytes.len, with_cas);
             Reply::Item { flags, cas, data }
         }
         (Shape::Count | Shape::Number, Piece::Number(count)) => match u64::try_from(count) {
@@ -261,49 +263,69 @@ pub fn values(
     }
     progress.begun = true;
     hits.reserve(keys - progress.place.min(keys));
-    while progress.place < keys {
-        // Most of what comes is a whole value, and a get has a hundred.
-        let (bytes, used) = match whole_value(buf, *at) {
-            Some(found) => found,
-            None => match other_piece(buf, *at) {
-                Read::Piece(used, Piece::Bytes(bytes)) => (bytes, used),
-                Read::Piece(used, Piece::Nothing) => {
-                    *at += used;
-                    progress.place += 1;
-                    continue;
-                }
-                Read::Piece(used, Piece::Error(line)) if keys == 1 => {
-                    return Parsed::Reply(used, refusal(buf, line));
-                }
-                Read::Piece(..) => return Parsed::Garbage("something that is no value"),
-                Read::More(missing) => return Parsed::More(missing),
-                Read::Garbage(what) => return Parsed::Garbage(what),
-            },
+    loop {
+        whole_values(buf, at, keys, with_cas, progress, hits);
+        if progress.place >= keys {
+            return Parsed::Reply(0, Reply::End);
+        }
+        let (bytes, used) = match other_piece(buf, *at) {
+            Read::Piece(used, Piece::Bytes(bytes)) => (Some(bytes), used),
+            Read::Piece(used, Piece::Nothing) => (None, used),
+            Read::Piece(used, Piece::Error(line)) if keys == 1 => {
+                return Parsed::Reply(used, refusal(buf, line));
+            }
+            Read::Piece(..) => return Parsed::Garbage("something that is no value"),
+            Read::More(missing) => return Parsed::More(missing),
+            Read::Garbage(what) => return Parsed::Garbage(what),
         };
-        let (flags, cas, data) = item(buf, bytes, with_cas);
-        hits.push(Hit {
-            place: progress.place,
-            flags,
-            cas,
-            data,
-        });
+        if let Some(bytes) = bytes {
+            hits.push(hit(
+                progress.place,
+                bytes.of(buf),
+                bytes.at + bytes.len,
+                with_cas,
+            ));
+        }
         *at += used;
         progress.place += 1;
     }
-    Parsed::Reply(0, Reply::End)
 }
 
-/// Flags, cas value and value of a stored item.
+/// Reads the values that lie whole at `at`, one behind the other: most of what comes, and a get has a hundred.
 #[inline]
-fn item(buf: &[u8], bytes: Span, with_cas: bool) -> (u32, u64, Span) {
-    let whole = bytes.of(buf);
-    let (flags, head) = stored::split(whole);
-    let cas = if with_cas { stored::cas(whole) } else { 0 };
-    let data = Span {
-        at: bytes.at + head,
-        len: bytes.len - head,
-    };
-    (flags, cas, data)
+fn whole_values(
+    buf: &[u8],
+    at: &mut usize,
+    keys: usize,
+    with_cas: bool,
+    progress: &mut Progress,
+    hits: &mut Vec<Hit>,
+) {
+    let (mut rest, mut place) = (buf.get(*at..).unwrap_or_default(), progress.place);
+    while place < keys {
+        let Some((value, behind)) = whole_value(rest) else {
+            break;
+        };
+        // Its CR LF lies between them.
+        let end = buf.len() - behind.len() - 2;
+        hits.push(hit(place, value, end, with_cas));
+        (rest, place) = (behind, place + 1);
+    }
+    *at = buf.len() - rest.len();
+    progress.place = place;
+}
+
+/// The stored item of key number `place`, which ends before `end` in what was received.
+#[inline(always)]
+fn hit(place: usize, item: &[u8], end: usize, with_cas: bool) -> Hit {
+    let (flags, head) = stored::split(item);
+    let len = item.len() - head;
+    Hit {
+        place,
+        flags,
+        cas: if with_cas { stored::cas(item) } else { 0 },
+        data: Span { at: end - len, len },
+    }
 }
 
 /// An error as what it is for the caller: a script to be given in full, a mistake of his, or
@@ -329,34 +351,33 @@ fn refusal(buf: &[u8], line: Span) -> Reply {
 
 /// Reads one piece at `at`.
 fn piece(buf: &[u8], at: usize) -> Read {
-    match whole_value(buf, at) {
-        Some((bytes, used)) => Read::Piece(used, Piece::Bytes(bytes)),
-        None => other_piece(buf, at),
-    }
-}
-
-/// The value at `at` and how many bytes it takes with its length, if all of it is there.
-#[inline(always)]
-fn whole_value(buf: &[u8], at: usize) -> Option<(Span, usize)> {
-    let text = buf.get(at..)?.strip_prefix(b"$")?;
-    let (len, head) = short_length(text)?;
-    let end = text.get(head + len..head + len + 2)?;
-    let bytes = Span {
-        at: at + 1 + head,
-        len,
+    let rest = buf.get(at..).unwrap_or_default();
+    let Some((value, behind)) = whole_value(rest) else {
+        return other_piece(buf, at);
     };
-    (end == b"\r\n").then_some((bytes, 1 + head + len + 2))
+    let used = rest.len() - behind.len();
+    let len = value.len();
+    let at = at + used - 2 - len;
+    Read::Piece(used, Piece::Bytes(Span { at, len }))
 }
 
-/// A length of up to nine digits with its CR LF, and how many bytes both take.
+/// The value that `text` begins with and what stands behind it, if all of it is there.
 #[inline(always)]
-fn short_length(text: &[u8]) -> Option<(usize, usize)> {
+fn whole_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = short_length(text.strip_prefix(b"$")?)?;
+    let (value, behind) = rest.split_at_checked(len)?;
+    Some((value, behind.strip_prefix(b"\r\n")?))
+}
+
+/// A length of up to nine digits, and what stands behind it and its CR LF.
+#[inline(always)]
+fn short_length(text: &[u8]) -> Option<(usize, &[u8])> {
     let mut len = 0;
     for (place, byte) in text.iter().take(10).enumerate() {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
-            let ends = place > 0 && text.get(place..place + 2)? == b"\r\n";
-            return ends.then_some((len, place + 2));
+            let rest = text.get(place..)?.strip_prefix(b"\r\n")?;
+            return (place > 0).then_some((len, rest));
         }
         len = len * 10 + usize::from(digit);
     }

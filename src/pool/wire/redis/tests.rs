@@ -314,11 +314,22 @@ fn info_has_the_names_of_both_worlds() {
 #[test]
 fn keys_of_every_length_go_out_whole_wherever_they_lie() {
     let lengths = [1, 7, 9, 10, 15, 16, 17, 99, 100, 250];
+    let short = [1, 16, 9, 10];
+    // Once with others behind them, once the other way round: the shortest is the last of all. Between them
+    // many short ones, and a long one at many places among those.
+    let many = (0..300).map(|place| match place % 37 {
+        36 => 40,
+        place => short[place % 4],
+    });
+    let all: Vec<usize> = lengths
+        .into_iter()
+        .chain(many)
+        .chain(lengths.into_iter().rev())
+        .collect();
     let mut arena = Vec::new();
     let mut keys = Vec::new();
-    let mut wanted = format!("*{}\r\n$4\r\nMGET\r\n", 1 + 2 * lengths.len());
-    // Once with others behind them, once the other way round: the shortest is the last of all.
-    for len in lengths.into_iter().chain(lengths.into_iter().rev()) {
+    let mut wanted = format!("*{}\r\n$4\r\nMGET\r\n", 1 + all.len());
+    for len in all {
         let at = arena.len();
         arena.extend((0..len).map(|n| b'a' + n as u8 % 26));
         keys.push(Span { at, len });
