@@ -237,6 +237,11 @@ pub const WEIGHT_MAX: u32 = 65_535;
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
 impl NodeSpec {
+    /// Is it a database of this host, with no server?
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.target, Target::Embedded(_))
+    }
+
     /// A TCP node with pecl-memcache's defaults: weight 1, 1 s timeouts, retry after 15 s, persistent.
     pub fn tcp(host: &str, port: u16) -> NodeSpec {
         NodeSpec {

@@ -128,6 +128,33 @@ fn an_empty_save_path_keeps_sessions_in_the_state_directory() {
 }
 
 #[test]
+fn each_who_tries_a_place_that_is_refused_is_told_why_and_goes_on_as_soon_as_it_is_there() {
+    let directory = Directory::new("embedded");
+    let place = directory.path().join("later");
+    let (node, state) = (place.display(), directory.path().display());
+    let php = with_sessions(Php::new(), &format!("embedded://{node}"));
+    let fpm = PhpFpm::with(&php.ini("memring.state_dir", state), 2, "");
+    let calls = format!(
+        "foreach ([1, 2] as $n) {{ $m = new Memcache; $m->addServer('embedded://{node}');
+           var_dump($m->set('k', $n), $m->get('k') === $n); }}"
+    );
+    fpm.page("calls.php", &calls);
+    fpm.page("visit.php", "session_id('s'); var_dump(session_start());");
+    // Nobody goes by what another one found, neither an object nor a worker.
+    for (page, told, results) in [("calls.php", 2, 4), ("visit.php", 1, 1)].repeat(3) {
+        let text = fpm.get(page, "", "").text();
+        let why = text.matches("Name a directory that user").count();
+        let no = text.matches("bool(false)").count();
+        assert_eq!((why, no), (told, results), "{page}: {text}");
+    }
+    std::fs::create_dir(&place).unwrap();
+    for (page, results) in [("calls.php", 4), ("visit.php", 1)].repeat(3) {
+        let text = fpm.get(page, "", "").text();
+        assert_eq!(text, ["bool(true)"].repeat(results).join("\n"), "{page}");
+    }
+}
+
+#[test]
 fn requests_of_one_session_take_turns_under_ten_workers() {
     let directory = Directory::new("embedded");
     let php = with_sessions(Php::new(), &directory.node(""));

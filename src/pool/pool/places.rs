@@ -245,6 +245,8 @@ impl Pool {
         }
         let due = member.node.borrow().health.is_unmarked()
             || member.declared == Declared::Up
+            // A directory costs no time, and only who tries it can say what is wrong with it.
+            || (member.spec.is_embedded() && !told)
             // The try that was due is this whole call's, not its first key's.
             || claimed == Some(now);
         if due {

@@ -151,7 +151,7 @@ fn f12_full_nodes_refuse_and_serve_nothing_old_and_work_again_when_there_is_room
     for servers in Servers::each_kind() {
         let tally = Plan {
             extra: &["-M", "-m", "4"],
-            grows: matches!(servers, Servers::Redis),
+            grows: matches!(servers, Servers::Redis(_)),
             ..plan("cache F12 memory full", servers)
         }
         .play(|scene| {

@@ -154,5 +154,5 @@ fn parallel_requests_of_one_session_count_each_visit_while_nodes_come_and_go() {
 
 #[test]
 fn parallel_requests_of_one_session_count_each_visit_on_redis_too() {
-    every_visit_counts(Servers::Redis);
+    every_visit_counts(Servers::Redis(None));
 }

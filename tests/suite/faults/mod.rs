@@ -9,8 +9,8 @@
 //! ```
 //!
 //! On three nodes every fault is played on memcached and on Redis, on two nodes and with two copies on memcached; with
-//! MEMRING_MEMCACHED_NEW on those servers, too. MEMRING_FAULT_SERVERS picks: own or newer, redis, or both for pools of
-//! one memcached and two Redis. What the promise leaves out is written beside the fault.
+//! MEMRING_MEMCACHED_NEW on those servers, too. MEMRING_FAULT_SERVERS picks: own or newer, redis, redis-newer or valkey
+//! (those that MEMRING_REDIS_NEW and MEMRING_VALKEY name), or both for pools of one memcached and two Redis. What the promise leaves out is written beside the fault.
 
 mod cache;
 mod crowd;
@@ -369,7 +369,7 @@ fn that_refuses(name: &'static str, servers: Servers) -> Plan {
             _ => &["-M", "-m", "32"],
         },
         // A Redis stores what does not grow.
-        grows: matches!(servers, Servers::Redis | Servers::Both),
+        grows: matches!(servers, Servers::Redis(_) | Servers::Both),
         ..Plan::new(name, servers)
     }
 }

@@ -29,20 +29,32 @@ pub(super) enum Servers {
     Newer,
     /// One newer, the others this machine's.
     Mixed,
-    /// Redis.
-    Redis,
+    /// This machine's Redis, or the server that this variable names.
+    Redis(Option<&'static str>),
     /// One memcached, the others Redis.
     Both,
 }
 
 impl Servers {
-    /// Memcached; or what `MEMRING_FAULT_SERVERS` picks: `own` or `newer`, `redis`, or `both` in one pool.
+    /// Memcached; or what `MEMRING_FAULT_SERVERS` picks: `own` or `newer`, `redis`, `redis-newer` or `valkey`, or
+    /// `both` in one pool.
     pub(super) fn all() -> Vec<Servers> {
         match std::env::var("MEMRING_FAULT_SERVERS").as_deref() {
-            Ok("redis") => vec![Servers::Redis],
+            Ok("redis") => vec![Servers::Redis(None)],
+            Ok("redis-newer") => Servers::named("MEMRING_REDIS_NEW"),
+            Ok("valkey") => Servers::named("MEMRING_VALKEY"),
             Ok("both") => vec![Servers::Both],
             _ => Servers::memcached(),
         }
+    }
+
+    /// The server that a variable names, in the words of Redis.
+    fn named(variable: &'static str) -> Vec<Servers> {
+        if std::env::var_os(variable).is_some() {
+            return vec![Servers::Redis(Some(variable))];
+        }
+        harness::skip(&format!("{variable} names no server"));
+        Vec::new()
     }
 
     /// The same and Redis, too, where nothing is picked: for the faults that another kind of server can get wrong
@@ -50,7 +62,7 @@ impl Servers {
     pub(super) fn each_kind() -> Vec<Servers> {
         let mut all = Servers::all();
         if std::env::var_os("MEMRING_FAULT_SERVERS").is_none() {
-            all.push(Servers::Redis);
+            all.push(Servers::Redis(None));
         }
         all
     }
@@ -78,7 +90,11 @@ impl Servers {
 
     fn start(self, place: usize, extra: &[&str]) -> Server {
         let newer = match self {
-            Servers::Redis => return Server::Redis(Redis::start()),
+            Servers::Redis(None) => return Server::Redis(Redis::start()),
+            Servers::Redis(Some(variable)) => {
+                let named = Redis::newer(variable, &[]);
+                return Server::Redis(named.expect("the variable names a server"));
+            }
             Servers::Both if place != 1 => return Server::Redis(Redis::start()),
             Servers::Own | Servers::Both => false,
             Servers::Newer => true,
