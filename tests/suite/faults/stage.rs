@@ -53,7 +53,7 @@ impl Servers {
         if std::env::var_os(variable).is_some() {
             return vec![Servers::Redis(Some(variable))];
         }
-        harness::skip(&format!("{variable} names no server"));
+        harness::skip(format!("{variable} names no server"));
         Vec::new()
     }
 
