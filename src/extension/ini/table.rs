@@ -332,7 +332,7 @@ pub(crate) static MEMRING: &[Setting] = &[
         range: "user, master, off",
         unit: "",
         scope: Scope::System,
-        sentence: "Who shares what is known of failed nodes: all processes of a user, the workers of one master, or nobody.",
+        sentence: "Who shares what is known of failed nodes and missed keys: all processes of a user, the workers of one master, or nobody. `memring tend` and `memring status` see it with `user` alone.",
         rule: Rule::Choice(&["user", "master", "off"], |v, at| {
             v.sharing = match at {
                 1 => Sharing::Master,
