@@ -495,7 +495,7 @@ fn written(host: &str, port: i64) -> Result<NodeSpec, Error> {
     let (schemes, usual) = ini::read(|values| (values.schemes.clone(), values.port));
     let schemes = session::schemes(&schemes)?;
     // A port left out is the default already; a port written in the host may only replace that.
-    let port = Some(port).filter(|port| *port != usual || !host.contains("://"));
+    let port = Some(port).filter(|port| *port != usual);
     NodeSpec::from_add_server(host, port, u16::try_from(usual).unwrap_or(0), &schemes)
 }
 

@@ -9,6 +9,31 @@ fn file(directory: &TempDir, body: &str) -> String {
 }
 
 #[test]
+fn a_port_behind_a_host_counts_where_no_other_one_is_passed() {
+    let server = Memcached::start();
+    let text = Php::new()
+        .run(&format!(
+            r#"
+            $m = new Memcache;
+            var_dump($m->addServer('127.0.0.1:{0}'), $m->set('k', 'v'), array_keys($m->getExtendedStats()));
+            var_dump((new Memcache)->connect('tcp://127.0.0.1:{0}'), @$m->addServer('127.0.0.1:{0}', 1));
+            echo error_get_last()['message'], "\n";
+        "#,
+            server.port()
+        ))
+        .ok();
+    let found: Vec<&str> = text.split_whitespace().collect();
+    let found = found.join(" ");
+    let name = format!("127.0.0.1:{}", server.port());
+    let wanted = format!(
+        "bool(true) bool(true) array(1) {{ [0]=> string({}) \"{name}\" }} bool(true) bool(false)",
+        name.len()
+    );
+    assert!(found.starts_with(&wanted), "{text}");
+    assert!(found.ends_with("Write the port once"), "{text}");
+}
+
+#[test]
 fn add_server_takes_a_whole_pool_of_the_file() {
     let (a, b) = (Memcached::start(), Memcached::start());
     let directory = TempDir::new("named");
